@@ -35,8 +35,8 @@ mod tuples;
 use serde_json::{Map, Value};
 
 use self::expansion::Loops;
-use self::frame::{Frame, Part, Task};
-pub(super) use self::levels::{OWN_END, ToLast, below};
+use self::frame::{Frame, Subquestion, Task};
+pub(super) use self::levels::{OWN_END, below};
 use self::memo::Memo;
 use self::outcome::Outcome;
 pub(super) use self::outcome::Verdict;
@@ -285,15 +285,15 @@ impl<'a> Evaluation<'a> {
                 Task::Relation { .. } | Task::Union(_) | Task::Intersection { .. } | Task::Level { .. } => frame.next(),
             };
             answer = match next {
-                Some(Part::Expression(expression, node, remaining)) => {
+                Some(Subquestion::Expression(expression, node, remaining)) => {
                     self.expression(expression, node, remaining, go_on)
                 }
-                Some(Part::Relation(node, remaining)) => self.relation(node, remaining),
-                Some(Part::TooDeep) if self.is_searching() => {
+                Some(Subquestion::Relation(node, remaining)) => self.relation(node, remaining),
+                Some(Subquestion::TooDeep) if self.is_searching() => {
                     let verdict = self.beyond_levels(of);
                     Some(Outcome { verdict, ..Outcome::TOO_DEEP })
                 }
-                Some(Part::TooDeep) => Some(Outcome::TOO_DEEP),
+                Some(Subquestion::TooDeep) => Some(Outcome::TOO_DEEP),
                 None => self.finish(),
             };
         }

@@ -1,11 +1,19 @@
 //! Explains why a user holds a relation on an object, or why not: a tree of what was looked at, with the tuples that
 //! decide.
 //!
-//! The decision is the evaluator's. A walk of its own over the same model and index finds the tree, because the
-//! evaluator stops at the first operand that decides, remembers answers instead of asking again, and searches where
-//! ways are long; the tree has to show every way. At each userset or parent the walk asks the evaluator first, so that
-//! those that decide are unfolded first. Tests (`agreement`) hold that the tree and the decision come out alike on
-//! random models.
+//! The decision is the evaluator's, and a walk over the same model and index finds the tree. No leaf is decided twice:
+//! the walk asks the evaluator's own functions whether a tuple names the user, whether its condition is met, whether a
+//! failed condition is passed over, which node a parent stands for, and how far down the evaluator goes. `or`, `and` and
+//! `but not` are the evaluator's, too. At each userset or parent the walk asks for the verdict first, so that those that
+//! decide are unfolded first.
+//!
+//! The walk itself stays, because an evaluation leaves no trace that would be a tree. It stops at the first operand that
+//! decides. It remembers one answer for each node, and not the tuples that gave it. It answers nodes, and an operand of
+//! `and` is none. Where ways are long, it searches and forgets the ways. A record of all this would slow down every
+//! check, and would still lack what the evaluator never looked at. Two rules depend on the way by which a node is
+//! reached, so the walk has them in its own form: a question that is met inside itself is cut off, and a relation's own
+//! usersets or parents are not followed to the last level. Tests (`agreement`) hold that the tree and the decision come
+//! out alike on random models.
 //!
 //! An operand that had no say in the outcome is named and not unfolded. The walk is bounded. What it leaves out is
 //! counted, and there the tree takes the evaluator's word.
@@ -24,7 +32,7 @@ use super::evaluator::{CheckError, Evaluation, LEVELS_WITH_LAST, Verdict};
 use crate::language::condition::ConditionInput;
 use crate::language::tuple::{Object, Relation, User};
 
-pub(super) use walk::State;
+pub(super) use walk::ExplainedState;
 
 /// The greatest number of relations of objects that an explanation unfolds.
 pub const UNFOLDED_MAX: usize = 250;
@@ -49,7 +57,7 @@ pub struct Explanation {
     /// The evaluator's decision. An error means that there is none, which counts as denied.
     pub decision: Result<bool, CheckError>,
     /// The step about the question itself.
-    pub root: Step,
+    pub root: ExplanationStep,
 }
 
 /// The outcome of a step, in the order of certainty: later ones are less certain.
@@ -72,7 +80,7 @@ pub enum Outcome {
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Step {
+pub struct ExplanationStep {
     /// Says whether the step holds.
     pub outcome: Outcome,
     /// Whether the outcome of the step above rests on this one. A step that has no say is not unfolded.
@@ -81,7 +89,7 @@ pub struct Step {
     pub kind: StepKind,
     /// The steps that this one rests on. For `but not` these are the base and then the subtracted part. Otherwise those
     /// that decide come first.
-    pub steps: Vec<Step>,
+    pub steps: Vec<ExplanationStep>,
     /// How many more such steps were looked at and are not here. They would not change the outcome.
     pub omitted: usize,
 }
@@ -100,7 +108,7 @@ pub enum StepKind {
         /// How the definition combines the steps.
         operator: Operator,
         /// The tuple that led here, from a userset or a parent.
-        through: Option<Found>,
+        through: Option<FoundTuple>,
         /// The reason why there are no steps, if there are none.
         closed: Option<Closed>,
     },
@@ -122,7 +130,7 @@ pub enum StepKind {
         definition: String,
     },
     /// A tuple that names the user, or one whose condition keeps it from counting.
-    Tuple(Found),
+    Tuple(FoundTuple),
     /// There is no tuple to go on with.
     NoTuple {
         /// The relation that has no tuples.
@@ -135,7 +143,7 @@ pub enum StepKind {
     /// A parent whose type does not have the relation.
     NotAsked {
         /// The tuple that names the parent.
-        tuple: Found,
+        tuple: FoundTuple,
         /// The relation that the parent's type does not have.
         relation: String,
     },
@@ -169,7 +177,7 @@ pub enum Closed {
 
 /// A tuple that was found.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Found {
+pub struct FoundTuple {
     /// The user as text.
     pub user: String,
     /// The name of the relation.
@@ -193,7 +201,7 @@ pub struct FoundCondition {
     pub met: Result<bool, String>,
 }
 
-impl Step {
+impl ExplanationStep {
     fn new(outcome: Outcome, kind: StepKind, steps: Vec<Self>) -> Self {
         Self { outcome, has_say: true, kind, steps, omitted: 0 }
     }
@@ -261,7 +269,7 @@ impl From<Verdict> for Outcome {
     }
 }
 
-impl fmt::Display for Found {
+impl fmt::Display for FoundTuple {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {} {}", self.user, self.relation, self.object)
     }
@@ -272,7 +280,7 @@ impl fmt::Display for Found {
 /// # Errors
 /// When the model does not know the names, or `go_on` returns `false`. A question that has no answer is explained, too.
 pub(super) fn explain(
-    state: &State<'_>,
+    state: &ExplainedState<'_>,
     mut evaluation: Evaluation<'_>,
     user: &User,
     relation: &Relation,

@@ -29,13 +29,15 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 use std::sync::Arc;
 
+use serde_json::{Map, Value};
+
 use self::base::Base;
-use self::entry::{Conditions, Entry, State};
+use self::entry::{Conditions, TupleEntry, TupleState};
 use self::layer::Layer;
 use self::names::Names;
 use self::subjects::Packed;
-use crate::language::condition::{ConditionError, TypedContext};
-use crate::language::program::{ConditionId, Program, RelationId, TypeId};
+use crate::language::condition::{CompiledCondition, ConditionError, TypedContext};
+use crate::language::program::{Program, RelationId, TypeId};
 use crate::language::tuple::{Object, RelationshipTuple};
 
 pub(super) use subjects::Subjects;
@@ -110,8 +112,18 @@ impl Hasher for NumberHasher {
 /// do not fit the parameters, for example because the model changed.
 #[derive(Debug)]
 pub(super) struct StoredCondition {
-    pub(super) condition: ConditionId,
+    pub(super) condition: Arc<CompiledCondition>,
     pub(super) context: Result<TypedContext, ConditionError>,
+}
+
+impl StoredCondition {
+    /// Returns whether the condition is met with the tuple's own values and those of the request.
+    pub(super) fn is_met(&self, request: &Map<String, Value>) -> Result<bool, ConditionError> {
+        match &self.context {
+            Ok(of_tuple) => self.condition.is_met(of_tuple, request),
+            Err(error) => Err(error.clone()),
+        }
+    }
 }
 
 /// The tuples that count under one model, in memory.
@@ -164,7 +176,7 @@ enum Lookup {
 /// A base that is being built.
 struct Bulk {
     names: Names,
-    entries: Vec<Entry>,
+    entries: Vec<TupleEntry>,
     conditions: Conditions,
     hasher: RandomState,
 }
@@ -196,7 +208,7 @@ impl Index {
         added: &[T],
     ) {
         let removed = removed.iter().filter_map(|tuple| entry::removed(program, tuple, |object| self.object(object)));
-        let mut changes: Vec<Entry> = removed.collect();
+        let mut changes: Vec<TupleEntry> = removed.collect();
         if changes.len() + added.len() > LAYER_CHANGES_MAX {
             self.rebuild(|bulk| {
                 bulk.entries.append(&mut changes);
@@ -218,7 +230,7 @@ impl Index {
     /// Inserts those of the request's tuples that the model admits, beside the tuples that exist.
     pub(super) fn put_beside(&mut self, program: &Program, of_request: &[RelationshipTuple]) {
         let (mut conditions, mut names) = (Conditions::default(), Names::from(ObjectId(self.object_count())));
-        let mut added: Vec<Entry> = Vec::with_capacity(of_request.len());
+        let mut added: Vec<TupleEntry> = Vec::with_capacity(of_request.len());
         for tuple in of_request {
             added.extend(self.entry(program, tuple, &mut conditions, &mut names));
         }
@@ -235,7 +247,7 @@ impl Index {
         tuple: &RelationshipTuple,
         conditions: &mut Conditions,
         names: &mut Names,
-    ) -> Option<Entry> {
+    ) -> Option<TupleEntry> {
         entry::written(program, tuple, conditions, |object| {
             let hash = match self.find(object) {
                 Lookup::Found(number) => return number,
@@ -293,14 +305,14 @@ impl Index {
         let Bulk { mut names, mut entries, conditions, .. } = bulk;
         names.close_page();
         entry::settle(&mut entries);
-        entries.retain(|entry| entry.state != State::Absent);
+        entries.retain(|entry| entry.state != TupleState::Absent);
         self.count = entries.len();
         self.layers = Vec::new();
         self.base = Arc::new(Base::new(names, &entries, &conditions));
     }
 
     /// Collects all tuples.
-    fn entries(&self, conditions: &mut Conditions) -> Vec<Entry> {
+    fn entries(&self, conditions: &mut Conditions) -> Vec<TupleEntry> {
         let mut entries = Vec::with_capacity(self.count);
         self.base.entries(|node| self.layered(node).is_none(), conditions, &mut entries);
         let mut seen = HashSet::new();
@@ -308,10 +320,14 @@ impl Index {
             if !seen.insert(node) {
                 continue;
             }
-            entries.extend(tuples.plain.iter().map(|subject| Entry { node, subject: *subject, state: State::Plain }));
+            entries.extend(tuples.plain.iter().map(|subject| TupleEntry {
+                node,
+                subject: *subject,
+                state: TupleState::Plain,
+            }));
             for (subject, condition) in &tuples.conditioned {
-                let state = State::Conditioned(conditions.push(Arc::clone(condition)));
-                entries.push(Entry { node, subject: (*subject).into(), state });
+                let state = TupleState::Conditioned(conditions.push(Arc::clone(condition)));
+                entries.push(TupleEntry { node, subject: (*subject).into(), state });
             }
         }
         entries

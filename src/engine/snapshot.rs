@@ -203,7 +203,7 @@ impl Snapshot {
         object: &Object,
         go_on: &mut dyn FnMut() -> bool,
     ) -> Result<Explanation, CheckError> {
-        let state = explain::State {
+        let state = explain::ExplainedState {
             model: self.model.source(),
             program: self.model.program(),
             index: &self.index,
@@ -479,7 +479,7 @@ impl Snapshot {
         for relation in &definition.relations {
             let Ok(relation) = program.relation_id(object.type_name(), &relation.name) else { continue };
             let conditioned = self.index.conditioned(Node { relation, object: number });
-            names.extend(conditioned.iter().filter_map(|(_, stored)| program.condition_name(stored.condition)));
+            names.extend(conditioned.iter().map(|(_, stored)| stored.condition.name()));
         }
         names.into_iter().collect()
     }

@@ -176,8 +176,7 @@ impl<'a> Question<'a> {
 
     /// Returns whether the condition of a tuple is met, or `None` if it cannot be evaluated.
     fn is_met(self, stored: &StoredCondition) -> Option<bool> {
-        let condition = self.program.condition(stored.condition)?;
-        condition.is_met(stored.context.as_ref().ok()?, self.context).ok()
+        stored.is_met(self.context).ok()
     }
 
     /// Checks what the bounds leave open.

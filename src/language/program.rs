@@ -5,6 +5,7 @@ mod dependencies;
 pub(crate) mod weights;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use self::dependencies::Dependencies;
 use self::weights::Weights;
@@ -76,7 +77,7 @@ pub(crate) struct Program {
     names: Vec<HashMap<String, RelationId>>,
     relations: Vec<CompiledRelation>,
     condition_ids: HashMap<String, ConditionId>,
-    conditions: Vec<CompiledCondition>,
+    conditions: Vec<Arc<CompiledCondition>>,
     weights: Option<Weights>,
     /// For each relation, the number of its recursion; see [`Program::recursion`].
     recursions: Vec<Option<u32>>,
@@ -182,7 +183,7 @@ impl Program {
         let mut errors = Vec::new();
         for ((name, condition), number) in model.conditions.iter().zip(0..) {
             match CompiledCondition::compile(name, condition) {
-                Ok(compiled) => program.conditions.push(compiled),
+                Ok(compiled) => program.conditions.push(Arc::new(compiled)),
                 Err(error) => errors.push(error),
             }
             program.condition_ids.insert(name.clone(), ConditionId(number));
@@ -287,11 +288,7 @@ impl Program {
         self.recursions.get(relation.index()).copied().flatten()
     }
 
-    pub(crate) fn condition_name(&self, condition: ConditionId) -> Option<&str> {
-        self.condition_ids.iter().find(|(_, id)| **id == condition).map(|(name, _)| name.as_str())
-    }
-
-    pub(crate) fn condition(&self, condition: ConditionId) -> Option<&CompiledCondition> {
+    pub(crate) fn condition(&self, condition: ConditionId) -> Option<&Arc<CompiledCondition>> {
         self.conditions.get(usize::try_from(condition.0).ok()?)
     }
 

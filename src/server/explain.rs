@@ -6,7 +6,9 @@ use super::openfga::context_map;
 use crate::authz::AuthzError;
 use crate::engine::Contextual;
 use crate::engine::evaluator::CheckError;
-use crate::engine::explain::{Closed, Explanation, Found, FoundCondition, Operator, Outcome, Step, StepKind};
+use crate::engine::explain::{
+    Closed, Explanation, ExplanationStep, FoundCondition, FoundTuple, Operator, Outcome, StepKind,
+};
 use crate::engine::snapshot::{ContextualTuplesError, Snapshot};
 use crate::language::tuple::TupleCondition;
 use crate::language::{
@@ -151,7 +153,7 @@ async fn guard_of(chunk: message::ChunkReference, vector_store: &dyn VectorStore
 }
 
 /// Recursive: the explanation bounds how deep its steps are nested.
-fn step_message(step: Step) -> message::ExplanationStep {
+fn step_message(step: ExplanationStep) -> message::ExplanationStep {
     let outcome = match step.outcome {
         Outcome::Holds => message::ExplanationOutcome::Holds,
         Outcome::DoesNotHold | Outcome::Doubtful => message::ExplanationOutcome::DoesNotHold,
@@ -213,7 +215,7 @@ fn closed_message(closed: Closed) -> message::ClosedReason {
     }
 }
 
-fn found_message(Found { user, relation, object, condition }: Found) -> message::FoundTuple {
+fn found_message(FoundTuple { user, relation, object, condition }: FoundTuple) -> message::FoundTuple {
     message::FoundTuple { user, relation, object, condition: condition.map(condition_message) }
 }
 

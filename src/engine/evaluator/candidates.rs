@@ -15,7 +15,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use serde_json::{Map, Value};
 
 use super::{CheckError, Evaluation, LEVELS_UNBOUNDED, Purpose, STEPS_BETWEEN_INTERRUPTS};
-use crate::engine::index::{Index, Node, ObjectId, StoredCondition, Subject};
+use crate::engine::index::{Index, Node, ObjectId, Subject};
 use crate::language::program::{Expression, Program, RelationId, ResolvedUser, TypeId};
 
 /// The old way ends after this many tuples and computed relations. `OpenFGA` has the same limit.
@@ -220,7 +220,6 @@ fn followed(expression: &Expression, operands: Operands) -> (Vec<&Expression>, b
 }
 
 struct Walk<'a> {
-    program: &'a Program,
     index: &'a Index,
     context: &'a Map<String, Value>,
     links: Links,
@@ -233,8 +232,8 @@ struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     fn new(list: &List<'a>, links: Links, hops_max: u32) -> Self {
-        let List { program, index, context, .. } = *list;
-        Self { program, index, context, links, reached: HashSet::new(), pending: VecDeque::new(), hops_max, steps: 0 }
+        let List { index, context, .. } = *list;
+        Self { index, context, links, reached: HashSet::new(), pending: VecDeque::new(), hops_max, steps: 0 }
     }
 
     fn begin(&mut self, user: &ResolvedUser<'_>, go_on: &mut dyn FnMut() -> bool) -> Result<(), CheckError> {
@@ -305,17 +304,11 @@ impl<'a> Walk<'a> {
         }
         for (node, stored) in index.conditioned_nodes(subject) {
             self.step(go_on)?;
-            if wanted(node.relation) && self.is_met(stored)? {
+            if wanted(node.relation) && stored.is_met(self.context)? {
                 found.push(node);
             }
         }
         Ok(found)
-    }
-
-    fn is_met(&self, stored: &StoredCondition) -> Result<bool, CheckError> {
-        let Some(condition) = self.program.condition(stored.condition) else { return Ok(false) };
-        let context = stored.context.as_ref().map_err(Clone::clone)?;
-        Ok(condition.is_met(context, self.context)?)
     }
 
     fn step(&mut self, go_on: &mut dyn FnMut() -> bool) -> Result<(), CheckError> {

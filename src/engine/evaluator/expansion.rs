@@ -165,9 +165,7 @@ impl<'a> Expansion<'a> {
             if number % CONDITIONS_BETWEEN_INTERRUPTS == 0 && !(self.go_on)() {
                 return Err(CheckError::Interrupted);
             }
-            let Some(condition) = self.program.condition(stored.condition) else { continue };
-            let of_tuple = stored.context.as_ref().map_err(Clone::clone)?;
-            if condition.is_met(of_tuple, self.context)? {
+            if stored.is_met(self.context)? {
                 subjects.push(*subject);
             }
         }
@@ -189,7 +187,7 @@ fn leaves(expression: &Expression) -> Vec<&Expression> {
     leaves
 }
 
-pub(super) fn userset(subject: Subject) -> Option<Node> {
+pub(in crate::engine) fn userset(subject: Subject) -> Option<Node> {
     match subject {
         Subject::Userset(node) => Some(node),
         Subject::Object(..) | Subject::Wildcard(_) => None,
@@ -197,7 +195,7 @@ pub(super) fn userset(subject: Subject) -> Option<Node> {
 }
 
 /// Returns the node to ask about for a parent, unless the parent's type lacks the relation.
-pub(super) fn asked(parent: Subject, computed: &[(TypeId, RelationId)]) -> Option<Node> {
+pub(in crate::engine) fn asked(parent: Subject, computed: &[(TypeId, RelationId)]) -> Option<Node> {
     let Subject::Object(type_id, object) = parent else { return None };
     let (_, relation) = computed.iter().find(|(of, _)| *of == type_id)?;
     Some(Node { relation: *relation, object })

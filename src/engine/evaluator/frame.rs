@@ -1,5 +1,6 @@
 //! The work list of an evaluation: frames that wait for answers about their parts, and what each asks next.
 
+use super::expansion::asked;
 use super::levels::{OWN_END, ToLast, below};
 use super::outcome::{Outcome, Verdict};
 use crate::engine::index::{Node, Subject, Subjects};
@@ -38,7 +39,7 @@ pub(super) enum Task<'a> {
 }
 
 /// The next question of a frame.
-pub(super) enum Part<'a> {
+pub(super) enum Subquestion<'a> {
     Expression(&'a Expression, Node, u32),
     Relation(Node, u32),
     TooDeep,
@@ -82,9 +83,9 @@ impl<'a> Frame<'a> {
         false
     }
 
-    pub(super) fn next(&mut self) -> Option<Part<'a>> {
+    pub(super) fn next(&mut self) -> Option<Subquestion<'a>> {
         let (node, remaining) = (self.node, self.remaining);
-        let part = |expression| Part::Expression(expression, node, remaining);
+        let part = |expression| Subquestion::Expression(expression, node, remaining);
         match &mut self.task {
             Task::Relation { expression, .. } => expression.take().map(part),
             // The evaluation itself knows the remaining nodes of a search.
@@ -99,9 +100,9 @@ impl<'a> Frame<'a> {
                         *left = Subjects::default();
                         met.clear();
                     }
-                    return Some(Part::TooDeep);
+                    return Some(Subquestion::TooDeep);
                 };
-                Some(Part::Relation(next, below))
+                Some(Subquestion::Relation(next, below))
             }
         }
     }
@@ -112,14 +113,12 @@ fn next_node(left: &mut Subjects<'_>, met: &mut Vec<Subject>, computed: &[(TypeI
     while let Some(subject) = left.split_off_first().or_else(|| met.pop()) {
         match subject {
             Subject::Userset(node) => return Some(node),
-            Subject::Object(type_id, object) => {
-                let asked = computed.iter().find(|(of, _)| *of == type_id);
-                if let Some((_, relation)) = asked {
-                    return Some(Node { relation: *relation, object });
+            // In a valid model no relation after `from` takes wildcards.
+            parent @ (Subject::Object(..) | Subject::Wildcard(_)) => {
+                if let Some(node) = asked(parent, computed) {
+                    return Some(node);
                 }
             }
-            // In a valid model no relation after `from` takes wildcards.
-            Subject::Wildcard(_) => {}
         }
     }
     None

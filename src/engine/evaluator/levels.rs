@@ -46,7 +46,7 @@ pub(in crate::engine) fn below(remaining: u32, may_be_last: bool) -> Option<u32>
 impl<'a> Evaluation<'a> {
     /// Returns the userset's relation if `OpenFGA` reads usersets of that relation apart from the other usersets of
     /// `relation`.
-    pub(in crate::engine) fn read_apart(&self, relation: Option<RelationId>, subject: Subject) -> Option<RelationId> {
+    pub(super) fn read_apart(&self, relation: Option<RelationId>, subject: Subject) -> Option<RelationId> {
         let (weights, type_id) = self.weights()?;
         match subject {
             Subject::Userset(Node { relation: userset, .. }) => {

@@ -15,7 +15,7 @@
 
 use std::collections::VecDeque;
 
-use super::frame::{Frame, Part, Task};
+use super::frame::{Frame, Subquestion, Task};
 use super::{Evaluation, Outcome, Purpose, Verdict};
 use crate::engine::index::{Node, NumberMap};
 use crate::language::program::{Program, RelationId};
@@ -84,10 +84,10 @@ pub(super) fn next<'a>(
     program: &'a Program,
     first: u32,
     down: &mut u32,
-) -> Option<Part<'a>> {
+) -> Option<Subquestion<'a>> {
     let (node, remaining) = recursions.last_mut()?.search.as_mut()?.next()?;
     *down = first.saturating_sub(remaining);
-    Some(Part::Expression(program.expression(node.relation)?, node, remaining))
+    Some(Subquestion::Expression(program.expression(node.relation)?, node, remaining))
 }
 
 impl Evaluation<'_> {

@@ -114,13 +114,23 @@ impl<'a> Evaluation<'a> {
             }
         }
         for (subject, position) in failed {
-            let group = self.read_apart(relation, subject);
-            let mut others = others.iter().chain(met.iter().copied());
-            let is_passed_over = others.any(|other| self.read_apart(relation, other) == group);
+            let is_passed_over = self.is_passed_over(relation, subject, others.iter().chain(met.iter().copied()));
             let verdict = if is_passed_over { Verdict::Doubted(position) } else { Verdict::Failed(position) };
             so_far = so_far.or(Outcome { verdict, ..Outcome::DENIED });
         }
         (met, so_far)
+    }
+
+    /// Returns whether a failed condition of a tuple with this user is passed over: another userset or parent that is
+    /// read together with it counts.
+    pub(in crate::engine) fn is_passed_over(
+        &self,
+        relation: Option<RelationId>,
+        failed: Subject,
+        mut counting: impl Iterator<Item = Subject>,
+    ) -> bool {
+        let group = self.read_apart(relation, failed);
+        counting.any(|other| self.read_apart(relation, other) == group)
     }
 
     pub(super) fn is_met(
@@ -133,13 +143,7 @@ impl<'a> Evaluation<'a> {
         if self.stopped {
             return Err(Outcome::TOO_DEEP);
         }
-        let Some(condition) = self.program.condition(stored.condition) else {
-            return Err(Outcome::TOO_DEEP);
-        };
-        let met = match &stored.context {
-            Ok(context) => condition.is_met(context, self.context),
-            Err(error) => Err(error.clone()),
-        };
+        let met = stored.is_met(self.context);
         if met.is_err() && self.purpose == Purpose::Sets {
             return Ok(false);
         }

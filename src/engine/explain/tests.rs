@@ -32,7 +32,7 @@ fn explained(snapshot: &Snapshot, question: &str) -> Explanation {
 }
 
 /// Prints one line for each step, indented by its depth. A `-` marks a step that has no say.
-fn outline(step: &Step, depth: usize, lines: &mut String) {
+fn outline(step: &ExplanationStep, depth: usize, lines: &mut String) {
     let mark = match step.outcome {
         Outcome::Holds => "yes",
         Outcome::DoesNotHold => "no",
@@ -41,7 +41,7 @@ fn outline(step: &Step, depth: usize, lines: &mut String) {
         Outcome::ConditionFailed => "failed",
         Outcome::TooDeep => "deep",
     };
-    let through = |found: &Option<Found>| found.as_ref().map(|found| format!(" by {found}")).unwrap_or_default();
+    let through = |found: &Option<FoundTuple>| found.as_ref().map(|found| format!(" by {found}")).unwrap_or_default();
     let text = match &step.kind {
         StepKind::Relation { relation, object, through: by, closed, .. } => {
             let closed = closed.map(|closed| format!(" {closed:?}")).unwrap_or_default();
@@ -219,7 +219,7 @@ doc:2 parent doc:1 with under {\"limit\": 3}";
     for (user, context, met, inputs) in rows {
         let snapshot = stored.with_context(serde_json::from_str(context).expect("JSON"));
         let explanation = explained(&snapshot, &format!("{user} reader doc:1"));
-        let StepKind::Tuple(Found { condition: Some(condition), .. }) = &explanation.root.steps[0].kind else {
+        let StepKind::Tuple(FoundTuple { condition: Some(condition), .. }) = &explanation.root.steps[0].kind else {
             panic!("{explanation:?}");
         };
         assert_eq!((condition.name.as_str(), condition.expression.as_str()), ("under", "x < limit"), "{user}");
@@ -262,7 +262,7 @@ fn what_is_wide_is_counted_and_what_decides_is_found() {
     assert_eq!((denied.steps[0].steps.len(), denied.steps[0].omitted), (SIBLINGS_MAX + 1, 500 - SIBLINGS_MAX));
 }
 
-fn measure(step: &Step) -> (usize, usize) {
+fn measure(step: &ExplanationStep) -> (usize, usize) {
     let below: Vec<(usize, usize)> = step.steps.iter().map(measure).collect();
     (
         1 + below.iter().map(|(count, _)| count).sum::<usize>(),

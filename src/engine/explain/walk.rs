@@ -3,15 +3,13 @@
 //! A question that is met inside itself is cut off there, as in the evaluator. That changes nothing at the root: what
 //! holds, holds by a chain in which no question comes twice, and the walk looks at all chains.
 
-use std::collections::HashSet;
-
 use serde_json::{Map, Value};
 
 use super::{
-    Closed, DEPTH_MAX, Found, FoundCondition, OPERANDS_MAX, Operator, Outcome, SIBLINGS_MAX, Step, StepKind,
-    TEXT_CHARACTERS_MAX, UNFOLDED_MAX,
+    Closed, DEPTH_MAX, ExplanationStep, FoundCondition, FoundTuple, OPERANDS_MAX, Operator, Outcome, SIBLINGS_MAX,
+    StepKind, TEXT_CHARACTERS_MAX, UNFOLDED_MAX,
 };
-use crate::engine::evaluator::{CheckError, Evaluation, OWN_END, ToLast, below};
+use crate::engine::evaluator::{CheckError, Evaluation, OWN_END, below, expansion};
 use crate::engine::index::{Index, Node, ObjectId, StoredCondition, Subject};
 use crate::language::dsl;
 use crate::language::model::{
@@ -21,7 +19,7 @@ use crate::language::program::{Program, RelationId, TypeId};
 use crate::language::tuple::{Object, User};
 
 /// The state that is explained.
-pub(in crate::engine) struct State<'a> {
+pub(in crate::engine) struct ExplainedState<'a> {
     pub(in crate::engine) model: &'a AuthorizationModel,
     pub(in crate::engine) program: &'a Program,
     pub(in crate::engine) index: &'a Index,
@@ -30,7 +28,7 @@ pub(in crate::engine) struct State<'a> {
 
 /// One explanation in progress.
 pub(super) struct Walk<'a, 'e> {
-    state: &'a State<'a>,
+    state: &'a ExplainedState<'a>,
     /// Types and relations by the number of the relation.
     relations: Vec<(&'a TypeDefinition, &'a RelationDefinition)>,
     user: &'a User,
@@ -47,7 +45,7 @@ pub(super) struct Walk<'a, 'e> {
 
 /// The relation of an object that is being looked at.
 #[derive(Clone, Copy)]
-struct Place<'a> {
+struct CurrentNode<'a> {
     of_type: &'a TypeDefinition,
     definition: &'a RelationDefinition,
     node: Node,
@@ -58,7 +56,7 @@ struct Place<'a> {
 /// The result of the walk below a step.
 struct Looked {
     outcome: Outcome,
-    steps: Vec<Step>,
+    steps: Vec<ExplanationStep>,
     omitted: usize,
 }
 
@@ -67,8 +65,9 @@ struct Looked {
 enum Follow<'p> {
     /// Tuples that name usersets.
     Usersets,
-    /// Tuples that name parents. Each parent is asked for this relation if its type has it.
-    Parents(&'p str),
+    /// Tuples that name parents. Each parent is asked for `computed` if its type has that relation; `relations` has its
+    /// number for each such type.
+    Parents { computed: &'p str, relations: &'p [(TypeId, RelationId)] },
 }
 
 /// The usersets or parents of a node.
@@ -76,7 +75,7 @@ enum Follow<'p> {
 struct Siblings<'i> {
     asked: Vec<Asked<'i>>,
     /// Steps about those that are not asked, because their condition is not met or their type lacks the relation.
-    aside: Vec<Step>,
+    aside: Vec<ExplanationStep>,
 }
 
 /// A userset or parent whose tuple counts.
@@ -88,7 +87,7 @@ struct Asked<'i> {
     outcome: Outcome,
 }
 
-impl<'a> State<'a> {
+impl<'a> ExplainedState<'a> {
     pub(super) fn walk<'e>(
         &'a self,
         user: &'a User,
@@ -102,9 +101,14 @@ impl<'a> State<'a> {
     }
 }
 
-impl<'a, 'e> Walk<'a, 'e> {
+impl<'a> Walk<'a, '_> {
     /// Makes the step about a relation of an object.
-    pub(super) fn relation(&mut self, node: Node, levels: u32, through: Option<&Found>) -> Result<Step, CheckError> {
+    pub(super) fn relation(
+        &mut self,
+        node: Node,
+        levels: u32,
+        through: Option<&FoundTuple>,
+    ) -> Result<ExplanationStep, CheckError> {
         let Some((of_type, definition)) = self.relations.get(node.relation.index()).copied() else {
             // Relation ids come from this very model, so this cannot happen. An error is never taken for allowed.
             return Err(CheckError::TooMuchWork);
@@ -126,17 +130,17 @@ impl<'a, 'e> Walk<'a, 'e> {
             closed,
         };
         if let Some((outcome, closed)) = self.closed(node) {
-            return Ok(Step::new(outcome, kind(Some(closed)), Vec::new()));
+            return Ok(ExplanationStep::new(outcome, kind(Some(closed)), Vec::new()));
         }
         if self.unfolded >= UNFOLDED_MAX || self.depth + steps_deep(&definition.rewrite) > DEPTH_MAX {
             let kind = kind(Some(Closed::Limit));
-            return Ok(Step::new(self.verdict(node, levels)?, kind, Vec::new()));
+            return Ok(ExplanationStep::new(self.verdict(node, levels)?, kind, Vec::new()));
         }
         let kind = kind(None);
         self.unfolded += 1;
         self.depth += 1;
         self.path.push(node);
-        let at = Place { of_type, definition, node, levels };
+        let at = CurrentNode { of_type, definition, node, levels };
         let looked = match &definition.rewrite {
             // The only operand is the whole definition, so its steps stand for it.
             Rewrite::Direct => self.tuples(at),
@@ -171,7 +175,7 @@ impl<'a, 'e> Walk<'a, 'e> {
 
     fn operands(
         &mut self,
-        at: Place<'a>,
+        at: CurrentNode<'a>,
         operator: Operator,
         operands: Vec<&'a Rewrite>,
     ) -> Result<Looked, CheckError> {
@@ -181,7 +185,7 @@ impl<'a, 'e> Walk<'a, 'e> {
         }
         let outcomes: Vec<Outcome> = steps.iter().map(|step| step.outcome).collect();
         let outcome = Outcome::of(operator, &outcomes);
-        let has_say = |position: usize, step: &Step| match (operator, outcome) {
+        let has_say = |position: usize, step: &ExplanationStep| match (operator, outcome) {
             (Operator::Union, Outcome::Holds) => step.outcome == Outcome::Holds,
             (Operator::Union, _) | (Operator::Intersection | Operator::Difference, Outcome::Holds) => true,
             (Operator::Difference, _) if position > 0 => step.outcome.negated() == outcome,
@@ -189,7 +193,7 @@ impl<'a, 'e> Walk<'a, 'e> {
         };
         let numbered = steps.into_iter().enumerate();
         let said = numbered.map(|(position, step)| if has_say(position, &step) { step } else { step.without_say() });
-        let mut steps: Vec<Step> = said.collect();
+        let mut steps: Vec<ExplanationStep> = said.collect();
         if operator != Operator::Difference {
             steps.sort_by_key(|step| !step.has_say);
         }
@@ -199,7 +203,7 @@ impl<'a, 'e> Walk<'a, 'e> {
     }
 
     /// Makes the step about a part of a definition. A valid model bounds the nesting, so this function may call itself.
-    fn operand(&mut self, at: Place<'a>, operand: &'a Rewrite) -> Result<Step, CheckError> {
+    fn operand(&mut self, at: CurrentNode<'a>, operand: &'a Rewrite) -> Result<ExplanationStep, CheckError> {
         let definition = cut(dsl::print_rewrite(operand, &at.definition.directly_related));
         self.depth += 1;
         let step = match operand {
@@ -229,28 +233,28 @@ impl<'a, 'e> Walk<'a, 'e> {
 
     fn operation(
         &mut self,
-        at: Place<'a>,
+        at: CurrentNode<'a>,
         operator: Operator,
         operands: Vec<&'a Rewrite>,
         definition: String,
-    ) -> Result<Step, CheckError> {
+    ) -> Result<ExplanationStep, CheckError> {
         let looked = self.operands(at, operator, operands)?;
         Ok(looked.into_step(StepKind::Operation { operator, definition }))
     }
 
-    fn computed(&mut self, at: Place<'a>, computed: &str) -> Result<Step, CheckError> {
+    fn computed(&mut self, at: CurrentNode<'a>, computed: &str) -> Result<ExplanationStep, CheckError> {
         let relation = self.state.program.relation_id(&at.of_type.name, computed)?;
         self.relation(Node { relation, object: at.node.object }, at.levels, None)
     }
 
     /// Looks at the tuples of a relation: those that name the user, then the usersets that they name.
-    fn tuples(&mut self, at: Place<'a>) -> Result<Looked, CheckError> {
+    fn tuples(&mut self, at: CurrentNode<'a>) -> Result<Looked, CheckError> {
         let index = self.state.index;
         let mut named = Vec::new();
         for subject in index.subjects(at.node).iter() {
             if self.evaluation.counts_for_asker(at.node, subject, None) {
                 let found = self.found(at.node, subject, None);
-                named.push(Step::new(Outcome::Holds, StepKind::Tuple(found), Vec::new()));
+                named.push(ExplanationStep::new(Outcome::Holds, StepKind::Tuple(found), Vec::new()));
             }
         }
         for (subject, stored) in index.conditioned(at.node) {
@@ -270,7 +274,7 @@ impl<'a, 'e> Walk<'a, 'e> {
     }
 
     /// Makes the step that says which users no tuple names. Returns `None` if the relation takes no such user by name.
-    fn nobody_named(&self, at: Place<'_>, no_usersets: bool) -> Option<Step> {
+    fn nobody_named(&self, at: CurrentNode<'_>, no_usersets: bool) -> Option<ExplanationStep> {
         let looked_for = |restriction: &TypeRestriction| {
             let of_type = restriction.type_name == self.user.type_name();
             match (&restriction.kind, self.user) {
@@ -294,33 +298,35 @@ impl<'a, 'e> Walk<'a, 'e> {
         (!looked_for.is_empty() || no_usersets).then(|| self.no_tuple(at.node, &at.definition.name, looked_for))
     }
 
-    fn no_tuple(&self, node: Node, relation: &str, looked_for: Vec<String>) -> Step {
+    fn no_tuple(&self, node: Node, relation: &str, looked_for: Vec<String>) -> ExplanationStep {
         let kind = StepKind::NoTuple { relation: relation.to_owned(), object: self.name(node.object), looked_for };
-        Step::new(Outcome::DoesNotHold, kind, Vec::new())
+        ExplanationStep::new(Outcome::DoesNotHold, kind, Vec::new())
     }
 
     /// Looks at the objects that a tupleset names.
-    fn parents(&mut self, at: Place<'a>, tupleset: &str, computed: &str) -> Result<Looked, CheckError> {
-        let relation = self.state.program.relation_id(&at.of_type.name, tupleset)?;
+    fn parents(&mut self, at: CurrentNode<'a>, tupleset: &str, computed: &str) -> Result<Looked, CheckError> {
+        let program = self.state.program;
+        let relation = program.relation_id(&at.of_type.name, tupleset)?;
         let node = Node { relation, object: at.node.object };
-        let mut looked = self.followed(at, node, Follow::Parents(computed))?;
+        let definition = at.of_type.relation(tupleset);
+        let types = definition.into_iter().flat_map(|definition| &definition.directly_related).map(|r| &r.type_name);
+        let relation_of =
+            |name: &String| Some((program.type_id(name).ok()?, program.relation_id(name, computed).ok()?));
+        let relations: Vec<(TypeId, RelationId)> = types.clone().filter_map(relation_of).collect();
+        let mut looked = self.followed(at, node, Follow::Parents { computed, relations: &relations })?;
         if looked.steps.is_empty() {
-            let definition = at.of_type.relation(tupleset);
-            let types = definition.into_iter().flat_map(|definition| &definition.directly_related);
-            looked.steps.push(self.no_tuple(node, tupleset, types.map(|r| r.type_name.clone()).collect()));
+            looked.steps.push(self.no_tuple(node, tupleset, types.cloned().collect()));
         }
         Ok(looked.leading_to_outcome())
     }
 
     /// Looks at the usersets or parents that the tuples of a node name.
-    fn followed(&mut self, at: Place<'_>, node: Node, follow: Follow<'_>) -> Result<Looked, CheckError> {
+    fn followed(&mut self, at: CurrentNode<'_>, node: Node, follow: Follow<'_>) -> Result<Looked, CheckError> {
         let mut siblings = Siblings::default();
-        // The evaluator reads some usersets apart, so conditions are counted by group.
-        let (mut counted, mut failed) = (HashSet::new(), Vec::new());
-        let relation = matches!(follow, Follow::Usersets).then_some(node.relation);
+        let (mut counting, mut failed): (Vec<Subject>, Vec<Subject>) = (Vec::new(), Vec::new());
         let index = self.state.index;
         for subject in index.subjects(node).iter().filter(|subject| follow.takes(*subject)) {
-            counted.insert(self.evaluation.read_apart(relation, subject));
+            counting.push(subject);
             if !self.has_step(subject, follow) {
                 self.ask(node, subject, None, follow, &mut siblings);
             }
@@ -328,11 +334,10 @@ impl<'a, 'e> Walk<'a, 'e> {
         for (subject, stored) in index.conditioned(node).iter().filter(|(subject, _)| follow.takes(*subject)) {
             let step = self.conditioned(node, *subject, stored)?;
             let counts = step.outcome == Outcome::Holds;
-            let group = self.evaluation.read_apart(relation, *subject);
             if counts {
-                counted.insert(group);
+                counting.push(*subject);
             } else if step.outcome == Outcome::ConditionFailed {
-                failed.push(group);
+                failed.push(*subject);
             }
             match (self.has_step(*subject, follow), counts) {
                 (true, _) => {}
@@ -340,10 +345,11 @@ impl<'a, 'e> Walk<'a, 'e> {
                 (false, false) => siblings.aside.push(step),
             }
         }
+        let relation = matches!(follow, Follow::Usersets).then_some(node.relation);
         let mut outcomes = Vec::new();
-        // As in the evaluator, a failed condition only counts if nothing else is left of those that are read together.
-        for group in failed {
-            outcomes.push(if counted.contains(&group) { Outcome::Doubtful } else { Outcome::ConditionFailed });
+        for subject in failed {
+            let is_passed_over = self.evaluation.is_passed_over(relation, subject, counting.iter().copied());
+            outcomes.push(if is_passed_over { Outcome::Doubtful } else { Outcome::ConditionFailed });
         }
         let mut looked = Looked { outcome: Outcome::DoesNotHold, steps: Vec::new(), omitted: 0 };
         let Siblings { asked, aside } = siblings;
@@ -364,20 +370,23 @@ impl<'a, 'e> Walk<'a, 'e> {
         follow: Follow<'_>,
         siblings: &mut Siblings<'i>,
     ) {
-        let next = match (follow, subject) {
-            (_, Subject::Userset(next)) => next,
-            (Follow::Parents(computed), Subject::Object(type_id, object)) => {
-                let Ok(relation) = self.state.program.relation_id(self.type_name(type_id), computed) else {
-                    let tuple = self.found(node, subject, condition);
-                    let kind = StepKind::NotAsked { tuple, relation: computed.to_owned() };
-                    siblings.aside.push(Step::new(Outcome::DoesNotHold, kind, Vec::new()));
-                    return;
-                };
-                Node { relation, object }
+        let next = match follow {
+            Follow::Usersets => expansion::userset(subject),
+            Follow::Parents { relations, .. } => {
+                expansion::userset(subject).or_else(|| expansion::asked(subject, relations))
             }
-            (Follow::Usersets, Subject::Object(..)) | (_, Subject::Wildcard(_)) => return,
         };
-        siblings.asked.push(Asked { node: next, subject, condition, outcome: Outcome::DoesNotHold });
+        match (next, follow) {
+            (Some(node), _) => {
+                siblings.asked.push(Asked { node, subject, condition, outcome: Outcome::DoesNotHold });
+            }
+            (None, Follow::Parents { computed, .. }) => {
+                let tuple = self.found(node, subject, condition);
+                let kind = StepKind::NotAsked { tuple, relation: computed.to_owned() };
+                siblings.aside.push(ExplanationStep::new(Outcome::DoesNotHold, kind, Vec::new()));
+            }
+            (None, Follow::Usersets) => {}
+        }
     }
 
     /// Returns whether the tuple already has a step, as one that names the user.
@@ -388,14 +397,19 @@ impl<'a, 'e> Walk<'a, 'e> {
     /// Unfolds the usersets or parents that are asked, those that decide first.
     fn unfold(
         &mut self,
-        at: Place<'_>,
+        at: CurrentNode<'_>,
         node: Node,
         follow: Follow<'_>,
         asked: Vec<Asked<'_>>,
         looked: &mut Looked,
         outcomes: &mut Vec<Outcome>,
     ) -> Result<(), CheckError> {
-        let to_last = self.to_last(at, node, follow);
+        let to_last = match follow {
+            Follow::Usersets => self.evaluation.usersets_to_last(at.node.relation, at.levels),
+            Follow::Parents { relations, .. } => {
+                self.evaluation.parents_to_last(at.node.relation, relations, at.levels)
+            }
+        };
         let below_for = |one: &Asked<'_>| below(at.levels, to_last.includes(at.node.relation, one.node.relation));
         let (mut asked, beyond): (Vec<_>, Vec<_>) = asked.into_iter().partition(|one| below_for(one).is_some());
         if let Some(first) = beyond.first() {
@@ -411,7 +425,7 @@ impl<'a, 'e> Walk<'a, 'e> {
         }
         let own = match follow {
             Follow::Usersets => self.evaluation.has_own_usersets(at.node.relation),
-            Follow::Parents(_) => self.evaluation.has_own_parents(at.node.relation),
+            Follow::Parents { .. } => self.evaluation.has_own_parents(at.node.relation),
         };
         if own && at.levels <= OWN_END && !asked.is_empty() {
             outcomes.push(self.evaluation.beyond_levels(at.node.relation).into());
@@ -437,21 +451,7 @@ impl<'a, 'e> Walk<'a, 'e> {
         Ok(())
     }
 
-    /// Returns whether the evaluator descends to the last level.
-    fn to_last(&self, at: Place<'_>, node: Node, follow: Follow<'_>) -> ToLast<'e> {
-        let Follow::Parents(computed) = follow else {
-            return self.evaluation.usersets_to_last(at.node.relation, at.levels);
-        };
-        let program = self.state.program;
-        let parents = at.of_type.relation(&self.relation_name(node.relation));
-        let parents = parents.into_iter().flat_map(|tupleset| &tupleset.directly_related).filter_map(|parent| {
-            let type_id = program.type_id(&parent.type_name).ok()?;
-            Some((type_id, program.relation_id(&parent.type_name, computed).ok()?))
-        });
-        self.evaluation.parents_to_last(at.node.relation, &parents.collect::<Vec<_>>(), at.levels)
-    }
-
-    fn too_deep(&self, node: Node, through: Found, outcome: Outcome) -> Step {
+    fn too_deep(&self, node: Node, through: FoundTuple, outcome: Outcome) -> ExplanationStep {
         let definition = self.relations.get(node.relation.index());
         let kind = StepKind::Relation {
             relation: definition.map(|(_, definition)| definition.name.clone()).unwrap_or_default(),
@@ -461,11 +461,16 @@ impl<'a, 'e> Walk<'a, 'e> {
             through: Some(through),
             closed: Some(Closed::TooDeep),
         };
-        Step::new(outcome, kind, Vec::new())
+        ExplanationStep::new(outcome, kind, Vec::new())
     }
 
     /// Makes the step about a tuple with a condition.
-    fn conditioned(&mut self, node: Node, subject: Subject, stored: &StoredCondition) -> Result<Step, CheckError> {
+    fn conditioned(
+        &mut self,
+        node: Node,
+        subject: Subject,
+        stored: &StoredCondition,
+    ) -> Result<ExplanationStep, CheckError> {
         if !(self.go_on)() {
             return Err(CheckError::Interrupted);
         }
@@ -475,7 +480,7 @@ impl<'a, 'e> Walk<'a, 'e> {
             Some(Ok(false)) => Outcome::DoesNotHold,
             Some(Err(_)) | None => Outcome::ConditionFailed,
         };
-        Ok(Step::new(outcome, StepKind::Tuple(found), Vec::new()))
+        Ok(ExplanationStep::new(outcome, StepKind::Tuple(found), Vec::new()))
     }
 
     /// Asks the evaluator.
@@ -487,26 +492,24 @@ impl<'a, 'e> Walk<'a, 'e> {
         }
     }
 
-    fn found(&self, node: Node, subject: Subject, stored: Option<&StoredCondition>) -> Found {
-        Found {
+    fn found(&self, node: Node, subject: Subject, stored: Option<&StoredCondition>) -> FoundTuple {
+        FoundTuple {
             user: self.subject(subject),
             relation: self.relation_name(node.relation),
             object: self.name(node.object),
-            condition: stored.and_then(|stored| self.found_condition(stored)),
+            condition: stored.map(|stored| self.found_condition(stored)),
         }
     }
 
-    fn found_condition(&self, stored: &StoredCondition) -> Option<FoundCondition> {
-        let compiled = self.state.program.condition(stored.condition)?;
-        let of_tuple = stored.context.as_ref();
-        let met = of_tuple.map_err(Clone::clone).and_then(|of_tuple| compiled.is_met(of_tuple, self.state.context));
-        let expression = self.state.model.conditions.get(compiled.name()).map(|condition| condition.expression.clone());
-        Some(FoundCondition {
-            name: compiled.name().to_owned(),
-            expression: cut(expression.unwrap_or_default()),
-            inputs: compiled.inputs(of_tuple.ok(), self.state.context),
-            met: met.map_err(|error| error.to_string()),
-        })
+    fn found_condition(&self, stored: &StoredCondition) -> FoundCondition {
+        let StoredCondition { condition, context } = stored;
+        let source = self.state.model.conditions.get(condition.name());
+        FoundCondition {
+            name: condition.name().to_owned(),
+            expression: cut(source.map(|source| source.expression.clone()).unwrap_or_default()),
+            inputs: condition.inputs(context.as_ref().ok(), self.state.context),
+            met: stored.is_met(self.state.context).map_err(|error| error.to_string()),
+        }
     }
 
     fn subject(&self, subject: Subject) -> String {
@@ -534,8 +537,8 @@ impl<'a, 'e> Walk<'a, 'e> {
 }
 
 impl Looked {
-    fn into_step(self, kind: StepKind) -> Step {
-        Step { outcome: self.outcome, has_say: true, kind, steps: self.steps, omitted: self.omitted }
+    fn into_step(self, kind: StepKind) -> ExplanationStep {
+        ExplanationStep { outcome: self.outcome, has_say: true, kind, steps: self.steps, omitted: self.omitted }
     }
 
     /// If something holds, steps that do not hold are only counted. A failed condition has no say unless it leaves a
@@ -557,9 +560,8 @@ impl Looked {
 impl Follow<'_> {
     fn takes(self, subject: Subject) -> bool {
         match (self, subject) {
-            (Self::Usersets, Subject::Userset(_)) | (Self::Parents(_), Subject::Object(..) | Subject::Userset(_)) => {
-                true
-            }
+            (Self::Usersets, Subject::Userset(_))
+            | (Self::Parents { .. }, Subject::Object(..) | Subject::Userset(_)) => true,
             (Self::Usersets, Subject::Object(..)) | (_, Subject::Wildcard(_)) => false,
         }
     }

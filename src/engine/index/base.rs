@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::entry::{Conditions, Entry, State};
+use super::entry::{Conditions, TupleEntry, TupleState};
 use super::lists::Lists;
 use super::names::Names;
 use super::subjects::Packed;
@@ -34,16 +34,16 @@ const ITSELF: u32 = 0;
 
 impl Base {
     /// Builds a base from entries that [`settle`](super::entry::settle) has sorted.
-    pub(super) fn new(names: Names, entries: &[Entry], conditions: &Conditions) -> Self {
-        let is_plain = |entry: &&Entry| entry.state == State::Plain;
+    pub(super) fn new(names: Names, entries: &[TupleEntry], conditions: &Conditions) -> Self {
+        let is_plain = |entry: &&TupleEntry| entry.state == TupleState::Plain;
         let count = entries.iter().filter(is_plain).count();
         let plain =
             entries.iter().filter(is_plain).map(|entry| (entry.node.object.0, entry.node.relation.0, entry.subject));
-        let conditioned = entries.iter().filter_map(|Entry { node, subject, state }| {
-            let State::Conditioned(number) = state else { return None };
+        let conditioned = entries.iter().filter_map(|TupleEntry { node, subject, state }| {
+            let TupleState::Conditioned(number) = state else { return None };
             Some((node.object.0, node.relation.0, ((*subject).into(), Arc::clone(conditions.get(*number)?))))
         });
-        let is_conditioned = |entry: &&Entry| matches!(entry.state, State::Conditioned(_));
+        let is_conditioned = |entry: &&TupleEntry| matches!(entry.state, TupleState::Conditioned(_));
         Self {
             names,
             plain: Lists::from_sorted(count, plain),
@@ -71,17 +71,22 @@ impl Base {
     }
 
     /// Appends the entries about the wanted nodes, in order.
-    pub(super) fn entries(&self, wanted: impl Fn(Node) -> bool, conditions: &mut Conditions, entries: &mut Vec<Entry>) {
+    pub(super) fn entries(
+        &self,
+        wanted: impl Fn(Node) -> bool,
+        conditions: &mut Conditions,
+        entries: &mut Vec<TupleEntry>,
+    ) {
         for (node, subject) in self.plain.iter().map(|(object, relation, subject)| (node(object, relation), *subject)) {
             if wanted(node) {
-                entries.push(Entry { node, subject, state: State::Plain });
+                entries.push(TupleEntry { node, subject, state: TupleState::Plain });
             }
         }
         for (object, relation, (subject, condition)) in self.conditioned.iter() {
             let node = node(object, relation);
             if wanted(node) {
-                let state = State::Conditioned(conditions.push(Arc::clone(condition)));
-                entries.push(Entry { node, subject: (*subject).into(), state });
+                let state = TupleState::Conditioned(conditions.push(Arc::clone(condition)));
+                entries.push(TupleEntry { node, subject: (*subject).into(), state });
             }
         }
     }
@@ -92,9 +97,9 @@ fn node(object: u32, relation: u32) -> Node {
 }
 
 impl Nodes {
-    fn of<'a>(entries: impl Iterator<Item = &'a Entry>) -> Self {
+    fn of<'a>(entries: impl Iterator<Item = &'a TupleEntry>) -> Self {
         let (mut of_objects, mut of_wildcards) = (Vec::new(), Vec::new());
-        for Entry { node, subject, .. } in entries {
+        for TupleEntry { node, subject, .. } in entries {
             match (*subject).into() {
                 Subject::Userset(userset) => of_objects.push((userset.object.0, userset.relation.0 + 1, *node)),
                 Subject::Object(_, object) => of_objects.push((object.0, ITSELF, *node)),

@@ -10,14 +10,14 @@ use crate::language::tuple::{Object, RelationshipTuple, TupleCondition};
 
 /// The present or future entry between a node and a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Entry {
+pub(super) struct TupleEntry {
     pub(super) node: Node,
     pub(super) subject: Packed,
-    pub(super) state: State,
+    pub(super) state: TupleState,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
+pub(super) enum TupleState {
     /// There is no tuple.
     Absent,
     /// There is a tuple without a condition.
@@ -47,8 +47,9 @@ impl Conditions {
         if let Some(known) = self.known.get(&(id, condition.clone())) {
             return Some(*known);
         }
-        let context = program.condition(id)?.tuple_context(&condition.context());
-        let number = self.push(Arc::new(StoredCondition { condition: id, context }));
+        let compiled = program.condition(id)?;
+        let context = compiled.tuple_context(&condition.context());
+        let number = self.push(Arc::new(StoredCondition { condition: Arc::clone(compiled), context }));
         self.known.insert((id, condition.clone()), number);
         Some(number)
     }
@@ -60,14 +61,14 @@ pub(super) fn written(
     tuple: &RelationshipTuple,
     conditions: &mut Conditions,
     mut number: impl FnMut(&Object) -> ObjectId,
-) -> Option<Entry> {
+) -> Option<TupleEntry> {
     let AdmittedTuple { relation, user, condition } = program.admit(tuple).ok()?;
     let state = match condition {
-        None => State::Plain,
-        Some((id, condition)) => State::Conditioned(conditions.number(program, id, condition)?),
+        None => TupleState::Plain,
+        Some((id, condition)) => TupleState::Conditioned(conditions.number(program, id, condition)?),
     };
     let node = Node { relation, object: number(&tuple.object) };
-    Some(Entry { node, subject: subject(&user, |object| Some(number(object)))?.into(), state })
+    Some(TupleEntry { node, subject: subject(&user, |object| Some(number(object)))?.into(), state })
 }
 
 /// Resolves a tuple that is to be removed. Its names alone identify it: the tuple in the index may have another
@@ -76,11 +77,11 @@ pub(super) fn removed(
     program: &Program,
     tuple: &RelationshipTuple,
     number: impl Fn(&Object) -> Option<ObjectId>,
-) -> Option<Entry> {
+) -> Option<TupleEntry> {
     let user = program.user(&tuple.user).ok()?;
     let relation = program.relation_id(tuple.object.type_name(), tuple.relation.as_str()).ok()?;
     let node = Node { relation, object: number(&tuple.object)? };
-    Some(Entry { node, subject: subject(&user, number)?.into(), state: State::Absent })
+    Some(TupleEntry { node, subject: subject(&user, number)?.into(), state: TupleState::Absent })
 }
 
 fn subject(user: &ResolvedUser<'_>, mut number: impl FnMut(&Object) -> Option<ObjectId>) -> Option<Subject> {
@@ -94,7 +95,7 @@ fn subject(user: &ResolvedUser<'_>, mut number: impl FnMut(&Object) -> Option<Ob
 }
 
 /// Sorts entries by node and user, and keeps the last of several entries about the same tuple.
-pub(super) fn settle(entries: &mut Vec<Entry>) {
+pub(super) fn settle(entries: &mut Vec<TupleEntry>) {
     // The sort has to be stable. It is fast where sorted parts follow each other, as they do here.
     entries.sort_by_key(|entry| (entry.node.object, entry.node.relation, entry.subject));
     entries.dedup_by(|later, kept| {

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::entry::{Conditions, Entry, State};
+use super::entry::{Conditions, TupleEntry, TupleState};
 use super::names::Names;
 use super::subjects::Packed;
 use super::{Held, Index, Node, NumberMap, StoredCondition, Subject};
@@ -31,10 +31,10 @@ pub(super) struct NodeTuples {
 
 impl Layer {
     /// Makes the layer that puts a request's tuples beside those of an index. The entries must be sorted by node.
-    pub(super) fn of_request(index: &Index, names: Names, added: &[Entry], conditions: &Conditions) -> Self {
+    pub(super) fn of_request(index: &Index, names: Names, added: &[TupleEntry], conditions: &Conditions) -> Self {
         let mut tuples = NumberMap::default();
         for about_node in added.chunk_by(|a, b| a.node == b.node) {
-            if let Some(Entry { node, .. }) = about_node.first() {
+            if let Some(TupleEntry { node, .. }) = about_node.first() {
                 tuples.insert(*node, Arc::new(beside(index, *node, about_node, conditions)));
             }
         }
@@ -52,17 +52,17 @@ impl Layer {
     }
 
     /// Makes the layer that applies changes to an index. The entries must be settled.
-    pub(super) fn new(index: &Index, names: Names, mut changes: Vec<Entry>, conditions: &Conditions) -> Self {
+    pub(super) fn new(index: &Index, names: Names, mut changes: Vec<TupleEntry>, conditions: &Conditions) -> Self {
         let mut tuples = NumberMap::default();
         for about_node in changes.chunk_by(|a, b| a.node == b.node) {
-            if let Some(Entry { node, .. }) = about_node.first() {
+            if let Some(TupleEntry { node, .. }) = about_node.first() {
                 tuples.insert(*node, Arc::new(changed(index, *node, about_node, conditions)));
             }
         }
         changes.sort_unstable_by_key(|change| (change.subject, change.node));
         let mut holdings = NumberMap::default();
         for of_subject in changes.chunk_by(|a, b| a.subject == b.subject) {
-            if let Some(Entry { subject, .. }) = of_subject.first() {
+            if let Some(TupleEntry { subject, .. }) = of_subject.first() {
                 holdings.insert(*subject, of_subject.iter().map(|change| (change.node, change.state.held())).collect());
             }
         }
@@ -109,7 +109,7 @@ pub(super) fn overlaid(older: &[(Node, Held)], newer: &[(Node, Held)]) -> Vec<(N
     both
 }
 
-impl State {
+impl TupleState {
     fn held(self) -> Held {
         match self {
             Self::Absent => Held::Not,
@@ -120,7 +120,7 @@ impl State {
 }
 
 /// Returns the tuples about a node after some changes. It takes one pass, because the list may be long.
-fn changed(index: &Index, node: Node, changes: &[Entry], conditions: &Conditions) -> NodeTuples {
+fn changed(index: &Index, node: Node, changes: &[TupleEntry], conditions: &Conditions) -> NodeTuples {
     let untouched = |subject: Packed| changes.binary_search_by_key(&subject, |change| change.subject).is_err();
     let mut plain: Vec<Packed> = index.plain(node).iter().copied().filter(|subject| untouched(*subject)).collect();
     let before = index.conditioned(node).iter().filter(|(subject, _)| untouched((*subject).into()));
@@ -128,9 +128,9 @@ fn changed(index: &Index, node: Node, changes: &[Entry], conditions: &Conditions
         before.map(|(subject, condition)| (*subject, Arc::clone(condition))).collect();
     for change in changes {
         match change.state {
-            State::Absent => {}
-            State::Plain => plain.push(change.subject),
-            State::Conditioned(number) => {
+            TupleState::Absent => {}
+            TupleState::Plain => plain.push(change.subject),
+            TupleState::Conditioned(number) => {
                 let condition = conditions.get(number);
                 conditioned.extend(condition.map(|condition| (change.subject.into(), Arc::clone(condition))));
             }
@@ -144,7 +144,7 @@ fn changed(index: &Index, node: Node, changes: &[Entry], conditions: &Conditions
 
 /// Returns the tuples about a node together with those of a request. `added` is in the request's order, and may repeat
 /// the names of other tuples.
-fn beside(index: &Index, node: Node, added: &[Entry], conditions: &Conditions) -> NodeTuples {
+fn beside(index: &Index, node: Node, added: &[TupleEntry], conditions: &Conditions) -> NodeTuples {
     let mut tuples = NodeTuples {
         plain: index.plain(node).to_vec(),
         conditioned: index.conditioned(node).to_vec(),
@@ -155,11 +155,11 @@ fn beside(index: &Index, node: Node, added: &[Entry], conditions: &Conditions) -
         conditioned.is_ok() || index.plain(node).binary_search(&subject).is_ok()
     };
     let mut firsts: Vec<(Packed, Option<Arc<StoredCondition>>)> = Vec::new();
-    for Entry { subject, state, .. } in added {
+    for TupleEntry { subject, state, .. } in added {
         let condition = match state {
-            State::Absent => continue,
-            State::Plain => None,
-            State::Conditioned(number) => match conditions.get(*number) {
+            TupleState::Absent => continue,
+            TupleState::Plain => None,
+            TupleState::Conditioned(number) => match conditions.get(*number) {
                 Some(condition) => Some(Arc::clone(condition)),
                 None => continue,
             },
