@@ -135,23 +135,37 @@ pub enum StoreFileError {
         errors: ModelErrors,
     },
     /// The model has mistakes.
-    #[error("the model of `{path}` has mistakes{}:\n{errors}", counting(*.is_excerpt))]
+    #[error("the model of `{path}` has mistakes{}:\n{errors}", .counted_from.note())]
     Model {
         /// The path of the file that holds the model.
         path: PathBuf,
         /// The text that the lines and columns of `errors` refer to.
         text: String,
-        /// Whether `text` is only the model, and not the whole file.
-        is_excerpt: bool,
+        /// The text whose lines and columns `errors` counts.
+        counted_from: CountedFrom,
         /// The mistakes, each with its place in `text`.
         errors: SourceErrors,
     },
 }
 
-/// Explains how lines are counted where the places of mistakes are not places in the file.
-#[must_use]
-pub fn counting(is_excerpt: bool) -> &'static str {
-    if is_excerpt { " (lines are counted from its first line)" } else { "" }
+/// The text whose lines and columns the positions of mistakes count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CountedFrom {
+    /// The whole file, from its first line.
+    File,
+    /// The model alone, whose lines do not stand in the file unchanged.
+    Model,
+}
+
+impl CountedFrom {
+    /// Returns a note on how lines are counted; empty if they are the lines of the file.
+    #[must_use]
+    pub fn note(self) -> &'static str {
+        match self {
+            Self::File => "",
+            Self::Model => " (lines are counted from its first line)",
+        }
+    }
 }
 
 /// Says which files a store file may name.
@@ -246,25 +260,28 @@ impl Reader<'_> {
     }
 
     fn model_text(&self, text: String) -> Result<ValidModel, StoreFileError> {
-        dsl::load(&text).map_err(|errors| self.model_error(text, errors, false))
+        dsl::load(&text).map_err(|errors| self.model_error(text, errors, CountedFrom::File))
     }
 
     /// Parses a model that stands inside a store file. If its lines stand in the file unchanged, mistakes are reported
     /// with their places in the file.
     fn inline_model(&self, store: &str, text: String) -> Result<ValidModel, StoreFileError> {
         dsl::load(&text).map_err(|errors| match place_of_model(store, &text) {
-            Some((lines, columns)) => self.model_error(store.to_owned(), errors.moved(lines, columns), false),
-            None => self.model_error(text, errors, true),
+            Some((lines, columns)) => {
+                self.model_error(store.to_owned(), errors.moved(lines, columns), CountedFrom::File)
+            }
+            None => self.model_error(text, errors, CountedFrom::Model),
         })
     }
 
-    fn model_error(&self, text: String, errors: SourceErrors, is_excerpt: bool) -> StoreFileError {
-        StoreFileError::Model { path: self.path.to_owned(), text, is_excerpt, errors }
+    fn model_error(&self, text: String, errors: SourceErrors, counted_from: CountedFrom) -> StoreFileError {
+        StoreFileError::Model { path: self.path.to_owned(), text, counted_from, errors }
     }
 
     fn modules(&self) -> Result<ValidModel, StoreFileError> {
         let text = self.text()?;
-        let files = modules::parse_manifest(&text).map_err(|errors| self.model_error(text, errors, false))?;
+        let files =
+            modules::parse_manifest(&text).map_err(|errors| self.model_error(text, errors, CountedFrom::File))?;
         let mut parts = Vec::new();
         for file in files {
             let text = self.other(&self.beside(&file)?).text()?;

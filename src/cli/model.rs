@@ -267,10 +267,10 @@ fn read(file: &Path, references: References) -> Result<Contents, Failure> {
 /// Returns the failure of a store file that cannot be read or run, with a picture of the mistake if it has a position.
 pub(super) fn store_file_failure(error: &StoreFileError) -> Failure {
     match error {
-        StoreFileError::Model { path, text, is_excerpt, errors } => Failure::failed(format!(
+        StoreFileError::Model { path, text, counted_from, errors } => Failure::failed(format!(
             "{}: the model has mistakes{}\n\n{}",
             path.display(),
-            store_file::counting(*is_excerpt),
+            counted_from.note(),
             errors.picture(text)
         )),
         StoreFileError::Io { .. } => Failure::usage(error.to_string()),

@@ -33,7 +33,7 @@ pub struct RelationPlace {
 
 /// The part of a model that a mistake is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Place {
+pub enum ModelPart {
     /// The model as a whole.
     Model,
     /// The version of the schema.
@@ -74,7 +74,7 @@ pub enum Place {
     Condition(usize),
 }
 
-impl Place {
+impl ModelPart {
     /// Returns the relation that this is a part of.
     #[must_use]
     pub fn relation(self) -> Option<RelationPlace> {
@@ -120,7 +120,7 @@ impl Place {
 #[error("{message}")]
 pub struct ModelError {
     /// The part of the model that the mistake is in.
-    pub place: Place,
+    pub place: ModelPart,
     /// A sentence that says what is wrong.
     pub message: String,
     /// Whether only `OpenFGA`'s modeling language refuses it, as a likely slip of the pen. A server takes such a model.
@@ -128,7 +128,7 @@ pub struct ModelError {
 }
 
 impl ModelError {
-    fn new(place: Place, message: impl Into<String>) -> Self {
+    fn new(place: ModelPart, message: impl Into<String>) -> Self {
         Self { place, message: message.into(), slip: false }
     }
 }
@@ -267,7 +267,7 @@ fn all(
 
 fn uncompiled(model: &AuthorizationModel, error: &CompileError) -> ModelError {
     let index = model.conditions.keys().position(|name| *name == error.condition);
-    ModelError::new(index.map_or(Place::Model, Place::Condition), error.to_string())
+    ModelError::new(index.map_or(ModelPart::Model, ModelPart::Condition), error.to_string())
 }
 
 /// Iterates over the relations of all types, each with its position.

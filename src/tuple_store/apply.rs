@@ -33,7 +33,7 @@ pub(super) struct Changed<'a> {
 
 /// The present content of the store under the key of a tuple that is to be written.
 #[derive(Clone, Copy)]
-enum Found {
+enum StoredContent {
     Nothing,
     Same,
     OtherCondition,
@@ -73,7 +73,7 @@ pub(super) fn change<'a>(
 ) -> Result<Changed<'a>, StoreError> {
     let failed = |e: redb::Error| StorageError::redb(path, e);
     let mut tuples = transaction.open_table(tables::TUPLES).map_err(|e| failed(e.into()))?;
-    let mut log = changelog::Writer::new(path, store, transaction)?;
+    let mut log = changelog::ChangelogWriter::new(path, store, transaction)?;
     let mut removed = Vec::new();
     for (tuple, key) in request.deletes.iter().zip(keys.in_request.iter().skip(request.writes.len())) {
         let there = tuples.remove((store.key(), key.as_str())).map_err(|e| failed(e.into()))?;
@@ -121,20 +121,22 @@ fn are_new(
     request: &TupleWrite,
     keys: &Keys,
 ) -> Result<Vec<bool>, StoreError> {
-    let mut found = vec![Found::Nothing; request.writes.len()];
+    let mut found = vec![StoredContent::Nothing; request.writes.len()];
     for (key, position) in keys.ascending() {
         let (Some(tuple), Some(found)) = (request.writes.get(position), found.get_mut(position)) else { continue };
         let there = tuples.get((store.key(), key)).map_err(|e| StorageError::redb(path, e))?;
         if let Some(there) = there {
             let same = there.value().1 == tables::columns_of(tuple.condition.as_ref());
-            *found = if same { Found::Same } else { Found::OtherCondition };
+            *found = if same { StoredContent::Same } else { StoredContent::OtherCondition };
         }
     }
-    let is_new = |(tuple, found): (&RelationshipTuple, Found)| match (found, request.on_duplicate) {
-        (Found::Nothing, _) => Ok(true),
-        (Found::Same, OnConflict::Ignore) => Ok(false),
-        (Found::OtherCondition, OnConflict::Ignore) => Err(StoreError::OtherCondition(tuple.clone())),
-        (Found::Same | Found::OtherCondition, OnConflict::Refuse) => Err(StoreError::AlreadyThere(tuple.clone())),
+    let is_new = |(tuple, found): (&RelationshipTuple, StoredContent)| match (found, request.on_duplicate) {
+        (StoredContent::Nothing, _) => Ok(true),
+        (StoredContent::Same, OnConflict::Ignore) => Ok(false),
+        (StoredContent::OtherCondition, OnConflict::Ignore) => Err(StoreError::OtherCondition(tuple.clone())),
+        (StoredContent::Same | StoredContent::OtherCondition, OnConflict::Refuse) => {
+            Err(StoreError::AlreadyThere(tuple.clone()))
+        }
     };
     request.writes.iter().zip(found).map(is_new).collect()
 }

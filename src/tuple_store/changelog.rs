@@ -48,7 +48,7 @@ pub struct ChangeFilter {
 }
 
 /// Appends changes to the log inside a transaction.
-pub(super) struct Writer<'a> {
+pub(super) struct ChangelogWriter<'a> {
     path: PathBuf,
     store: StoreId,
     table: Table<'a, (u128, u64), ChangeColumns<'static>>,
@@ -56,7 +56,7 @@ pub(super) struct Writer<'a> {
     unix_ms: u64,
 }
 
-impl<'a> Writer<'a> {
+impl<'a> ChangelogWriter<'a> {
     pub(super) fn new(path: &Path, store: StoreId, transaction: &'a WriteTransaction) -> Result<Self, StorageError> {
         let failed = |e: redb::Error| StorageError::redb(path, e);
         let table = transaction.open_table(CHANGES).map_err(|e| failed(e.into()))?;

@@ -17,13 +17,13 @@ const SNAPSHOTS_MAX: usize = 256;
 /// whoever holds the lock for writing. So memory always shows what the file holds.
 #[derive(Debug, Default)]
 pub(super) struct Loaded {
-    snapshots: RwLock<HashMap<(StoreId, ModelId), Entry>>,
+    snapshots: RwLock<HashMap<(StoreId, ModelId), LoadedSnapshot>>,
     latest: RwLock<HashMap<StoreId, ModelId>>,
     uses: AtomicU64,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct LoadedSnapshot {
     snapshot: Arc<Snapshot>,
     last_use: AtomicU64,
 }
@@ -55,7 +55,7 @@ impl Loaded {
     }
 
     pub(super) fn put(&self, store: StoreId, model: ModelId, snapshot: Arc<Snapshot>) {
-        let entry = Entry { snapshot, last_use: AtomicU64::new(self.next_use()) };
+        let entry = LoadedSnapshot { snapshot, last_use: AtomicU64::new(self.next_use()) };
         let mut snapshots = self.snapshots.write().unwrap_or_else(PoisonError::into_inner);
         let before = snapshots.insert((store, model), entry);
         let pushed_out = if snapshots.len() > SNAPSHOTS_MAX {

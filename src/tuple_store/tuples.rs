@@ -74,18 +74,18 @@ pub(super) fn read(
     let transaction = database.begin_read().map_err(|e| failed(e.into()))?;
     let tuples = transaction.open_table(TUPLES).map_err(|e| failed(e.into()))?;
     let log = transaction.open_table(CHANGES).map_err(|e| failed(e.into()))?;
-    let place = Place { path, store, after, limit };
+    let page = PageBounds { path, store, after, limit };
     if let Some(object) = filter.one_object() {
-        return among_keys(&place, &tuples, &log, &format!("{object}#"), filter);
+        return among_keys(&page, &tuples, &log, &format!("{object}#"), filter);
     }
-    match along_the_log(&place, &tuples, &log, filter)? {
+    match along_the_log(&page, &tuples, &log, filter)? {
         Some(found) => Ok(found),
-        None => among_keys(&place, &tuples, &log, &filter.object, filter),
+        None => among_keys(&page, &tuples, &log, &filter.object, filter),
     }
 }
 
 /// The part of the order of writing that a page covers.
-struct Place<'a> {
+struct PageBounds<'a> {
     path: &'a Path,
     store: StoreId,
     after: u64,
@@ -94,30 +94,30 @@ struct Place<'a> {
 
 /// Reads a page along the log. Returns `None` if there are more than [`STRAY_CHANGES_MAX`] changes to skip.
 fn along_the_log(
-    place: &Place<'_>,
+    page: &PageBounds<'_>,
     tuples: &Tuples,
     log: &Changes,
     filter: &TupleFilter,
 ) -> Result<Option<Vec<StoredTuple>>, StorageError> {
-    let failed = |e: redb::Error| StorageError::redb(place.path, e);
-    let first = (place.store.key(), place.after.saturating_add(1));
+    let failed = |e: redb::Error| StorageError::redb(page.path, e);
+    let first = (page.store.key(), page.after.saturating_add(1));
     let (mut found, mut stray) = (Vec::new(), 0);
-    for entry in log.range(first..=*by_sequence(place.store).end()).map_err(|e| failed(e.into()))? {
-        if found.len() == place.limit {
+    for entry in log.range(first..=*by_sequence(page.store).end()).map_err(|e| failed(e.into()))? {
+        if found.len() == page.limit {
             break;
         }
         let (key, change) = entry.map_err(|e| failed(e.into()))?;
         let sequence = key.value().1;
         let (_, unix_ms, key, condition) = change.value();
         let current = if filter.matches(key) {
-            let current = tuples.get((place.store.key(), key)).map_err(|e| failed(e.into()))?;
+            let current = tuples.get((page.store.key(), key)).map_err(|e| failed(e.into()))?;
             current.map(|current| current.value().0)
         } else {
             None
         };
         // The tuple was deleted, or written again later: this change is not the one that wrote what is stored.
         if current == Some(sequence) {
-            found.push(StoredTuple { tuple: tuple_of(place.path, key, condition)?, unix_ms, sequence });
+            found.push(StoredTuple { tuple: tuple_of(page.path, key, condition)?, unix_ms, sequence });
             continue;
         }
         stray += 1;
@@ -130,23 +130,23 @@ fn along_the_log(
 
 /// Reads a page among all tuples whose key starts with `prefix`. At most `limit` of them are in memory at a time.
 fn among_keys(
-    place: &Place<'_>,
+    page: &PageBounds<'_>,
     tuples: &Tuples,
     log: &Changes,
     prefix: &str,
     filter: &TupleFilter,
 ) -> Result<Vec<StoredTuple>, StorageError> {
-    let failed = |e: redb::Error| StorageError::redb(place.path, e);
+    let failed = |e: redb::Error| StorageError::redb(page.path, e);
     let mut earliest: BinaryHeap<(u64, String)> = BinaryHeap::new();
-    for entry in tuples.range(by_key(place.store, prefix)).map_err(|e| failed(e.into()))? {
+    for entry in tuples.range(by_key(page.store, prefix)).map_err(|e| failed(e.into()))? {
         let (key, value) = entry.map_err(|e| failed(e.into()))?;
         let (key, (sequence, _)) = (key.value().1, value.value());
         if !key.starts_with(prefix) {
             break;
         }
-        let full = earliest.len() >= place.limit;
+        let full = earliest.len() >= page.limit;
         let too_late = full && earliest.peek().is_none_or(|(latest, _)| sequence > *latest);
-        if sequence <= place.after || too_late || !filter.matches(key) {
+        if sequence <= page.after || too_late || !filter.matches(key) {
             continue;
         }
         if full {
@@ -156,12 +156,12 @@ fn among_keys(
     }
     let mut found = Vec::with_capacity(earliest.len());
     for (sequence, key) in earliest.into_sorted_vec() {
-        let written = log.get((place.store.key(), sequence)).map_err(|e| failed(e.into()))?;
+        let written = log.get((page.store.key(), sequence)).map_err(|e| failed(e.into()))?;
         let Some(written) = written else {
-            return Err(StorageError::damaged(place.path, format!("change {sequence} is missing")));
+            return Err(StorageError::damaged(page.path, format!("change {sequence} is missing")));
         };
         let (_, unix_ms, _, condition) = written.value();
-        found.push(StoredTuple { tuple: tuple_of(place.path, &key, condition)?, unix_ms, sequence });
+        found.push(StoredTuple { tuple: tuple_of(page.path, &key, condition)?, unix_ms, sequence });
     }
     Ok(found)
 }

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use roaring::RoaringBitmap;
 
-use super::denial::{At, Part, is_surely_denied};
+use super::denial::{At, FormulaPart, is_surely_denied};
 use super::graph::{Dependency, Formula, Graph, Relation};
 use super::spread::Spread;
 use super::{Asker, Bounds, Inner, Question};
@@ -215,7 +215,7 @@ impl<'a, 'g> Among<'a, 'g> {
     ) -> Result<bool, CheckError> {
         let (question, graph) = (self.question, self.graph);
         let at = At::new(place, relation, self.object);
-        is_surely_denied(&question, graph, at, Part { formula, definition }, &mut |place, formula| {
+        is_surely_denied(&question, graph, at, FormulaPart { formula, definition }, &mut |place, formula| {
             let relation = graph.relations.get(place);
             relation.map_or(Ok(false), |relation| self.holds(Bound::Possible, place, relation, formula))
         })

@@ -28,7 +28,7 @@ impl At {
 
 /// A part of a relation's formula, with the same part of its definition.
 #[derive(Clone, Copy)]
-pub(super) struct Part<'f, 'a, 'd> {
+pub(super) struct FormulaPart<'f, 'a, 'd> {
     pub(super) formula: &'f Formula<'a>,
     pub(super) definition: &'d Expression,
 }
@@ -40,11 +40,11 @@ pub(super) fn is_surely_denied<'f, 'a>(
     question: &Question<'a>,
     graph: &'f Graph<'a>,
     at: At,
-    part: Part<'f, 'a, '_>,
+    part: FormulaPart<'f, 'a, '_>,
     is_possible: &mut dyn FnMut(usize, &'f Formula<'a>) -> Result<bool, CheckError>,
 ) -> Result<bool, CheckError> {
     let Question { index, program, .. } = question;
-    let part_of = |(formula, definition)| Part { formula, definition };
+    let part_of = |(formula, definition)| FormulaPart { formula, definition };
     Ok(match (part.formula, part.definition) {
         (_, Expression::Direct) => {
             let node = Node { relation: at.relation, object: at.object };

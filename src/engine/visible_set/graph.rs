@@ -44,6 +44,13 @@ pub(super) struct Leaf {
     pub(super) leaf: usize,
 }
 
+/// The side of `but not` that a relation or a leaf is on. What is on neither side counts as the base.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Base,
+    Subtracted,
+}
+
 /// A relation's definition, whose leaves are numbers.
 pub(super) enum Formula<'a> {
     Leaf(usize),
@@ -134,8 +141,9 @@ impl<'a> Graph<'a> {
 
     /// Finds and compiles the relations.
     fn find(&mut self, program: &'a Program, target: RelationId, is_reachable: &dyn Fn(RelationId) -> bool) {
-        let mut pending = vec![(target, true)];
-        while let Some((id, adds)) = pending.pop() {
+        let mut pending = vec![(target, Side::Base)];
+        while let Some((id, side)) = pending.pop() {
+            let adds = side == Side::Base;
             let Some(expression) = program.expression(id).filter(|_| is_reachable(id)) else { continue };
             let known = self.places.get(&id).and_then(|place| self.relations.get_mut(*place));
             match known {
@@ -144,7 +152,7 @@ impl<'a> Graph<'a> {
                 None => {
                     let formula = compile(expression, &mut (0..));
                     let mut leaves = Vec::new();
-                    for_leaves(expression, &mut |leaf, _| leaves.push(leaf));
+                    for_leaves(expression, side, &mut |leaf, _| leaves.push(leaf));
                     self.places.insert(id, self.relations.len());
                     self.relations.push(Relation {
                         id,
@@ -160,14 +168,11 @@ impl<'a> Graph<'a> {
                     });
                 }
             }
-            for_leaves(expression, &mut |leaf, taken_away| {
-                let adds = adds && !taken_away;
-                match leaf {
-                    Dependency::OwnTuples => pending.extend(program.usersets_of(id).map(|userset| (userset, adds))),
-                    Dependency::Computed(relation) => pending.push((relation, adds)),
-                    Dependency::FromParent(_, computed) => {
-                        pending.extend(computed.iter().map(|(_, relation)| (*relation, adds)));
-                    }
+            for_leaves(expression, side, &mut |leaf, side| match leaf {
+                Dependency::OwnTuples => pending.extend(program.usersets_of(id).map(|userset| (userset, side))),
+                Dependency::Computed(relation) => pending.push((relation, side)),
+                Dependency::FromParent(_, computed) => {
+                    pending.extend(computed.iter().map(|(_, relation)| (*relation, side)));
                 }
             });
         }
@@ -246,27 +251,23 @@ fn compile<'a>(expression: &'a Expression, leaves: &mut std::ops::RangeFrom<usiz
     }
 }
 
-/// Calls `take` with each leaf from left to right, and with whether the leaf belongs to a part that `but not`
-/// subtracts.
-fn for_leaves<'a>(expression: &'a Expression, take: &mut dyn FnMut(Dependency<'a>, bool)) {
-    fn walk<'a>(expression: &'a Expression, taken_away: bool, take: &mut dyn FnMut(Dependency<'a>, bool)) {
-        match expression {
-            Expression::Direct => take(Dependency::OwnTuples, taken_away),
-            Expression::Computed(relation) => take(Dependency::Computed(*relation), taken_away),
-            Expression::TupleToUserset { tupleset, computed } => {
-                take(Dependency::FromParent(*tupleset, computed), taken_away);
-            }
-            Expression::Union(operands) | Expression::Intersection(operands) => {
-                for operand in operands {
-                    walk(operand, taken_away, take);
-                }
-            }
-            Expression::Difference(operands) => {
-                let [base, subtract] = &**operands;
-                walk(base, taken_away, take);
-                walk(subtract, true, take);
+/// Calls `take` with each leaf of a definition from left to right, and with the leaf's side. `side` is that of the whole
+/// definition; whatever is inside a subtracted part is subtracted. The nesting of definitions is bounded, so this
+/// function may call itself.
+fn for_leaves<'a>(expression: &'a Expression, side: Side, take: &mut dyn FnMut(Dependency<'a>, Side)) {
+    match expression {
+        Expression::Direct => take(Dependency::OwnTuples, side),
+        Expression::Computed(relation) => take(Dependency::Computed(*relation), side),
+        Expression::TupleToUserset { tupleset, computed } => take(Dependency::FromParent(*tupleset, computed), side),
+        Expression::Union(operands) | Expression::Intersection(operands) => {
+            for operand in operands {
+                for_leaves(operand, side, take);
             }
         }
+        Expression::Difference(operands) => {
+            let [base, subtract] = &**operands;
+            for_leaves(base, side, take);
+            for_leaves(subtract, Side::Subtracted, take);
+        }
     }
-    walk(expression, false, take);
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use roaring::RoaringBitmap;
 
-use super::denial::{At, Part, is_surely_denied};
+use super::denial::{At, FormulaPart, is_surely_denied};
 use super::graph::{Formula, Graph, Leaf, Relation};
 use super::{Asker, Question};
 use crate::engine::evaluator::{CheckError, LEVELS_MAX, STEPS_BETWEEN_INTERRUPTS, STEPS_PER_CONDITION};
@@ -258,7 +258,7 @@ impl<'a, 'g> Spreading<'a, 'g> {
             Rule::Possible => relation.formula.holds(&leaf, &|_, _| true),
             Rule::Certain(possible) => relation.formula.holds(&leaf, &|taken_away, definition| {
                 let at = At::new(place, relation.id, object);
-                let part = Part { formula: taken_away, definition };
+                let part = FormulaPart { formula: taken_away, definition };
                 let mut is_possible = |place: usize, formula: &Formula<'_>| {
                     Ok(formula.holds(&|leaf| possible.leaf_holds(place, leaf, object), &|_, _| true))
                 };

@@ -14,19 +14,25 @@ use super::{Failure, Stop};
 
 /// Evaluates an expression. `parameters` holds the values of its parameters by their numbers.
 pub(super) fn evaluate(node: &Node, parameters: &[Value]) -> Result<Value, Failure> {
-    Machine { parameters, scopes: Vec::new(), meter: Meter::default() }.node(node)
+    Machine { parameters, comprehensions: Vec::new(), meter: Meter::default() }.node(node)
 }
 
 struct Machine<'a> {
     parameters: &'a [Value],
-    scopes: Vec<Scope>,
+    comprehensions: Vec<Comprehension>,
     meter: Meter,
 }
 
 /// The state of a comprehension.
-struct Scope {
+struct Comprehension {
     item: Value,
     gathered: Result<Value, Failure>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum LogicalOperator {
+    And,
+    Or,
 }
 
 impl Machine<'_> {
@@ -49,8 +55,8 @@ impl Machine<'_> {
                 self.settle(attribute)?;
                 result
             }
-            Node::And { terms, .. } => self.logic(terms, false),
-            Node::Or { terms, .. } => self.logic(terms, true),
+            Node::And { terms, .. } => self.logic(LogicalOperator::And, terms),
+            Node::Or { terms, .. } => self.logic(LogicalOperator::Or, terms),
             Node::NotStrictlyFalse { id: _, argument } => {
                 let result = match self.node(argument) {
                     Err(stop @ Failure::Stop(_)) => return Err(stop),
@@ -131,7 +137,8 @@ impl Machine<'_> {
     }
 
     /// Evaluates `&&`, which `false` decides, or `||`, which `true` decides.
-    fn logic(&mut self, terms: &[Node], decides: bool) -> Result<Value, Failure> {
+    fn logic(&mut self, operator: LogicalOperator, terms: &[Node]) -> Result<Value, Failure> {
+        let decides = operator == LogicalOperator::Or;
         let mut failed = None;
         let mut settled = false;
         for term in terms {
@@ -176,8 +183,8 @@ impl Machine<'_> {
     fn attribute(&mut self, attribute: &Attribute) -> Result<Value, Failure> {
         let mut value = match &attribute.base {
             Base::Parameter(number) => self.parameters.get(*number).cloned().ok_or(Stop::Inconsistent)?,
-            Base::Item(number) => self.scopes.get(*number).ok_or(Stop::Inconsistent)?.item.clone(),
-            Base::Gathered(number) => self.scopes.get(*number).ok_or(Stop::Inconsistent)?.gathered.clone()?,
+            Base::Item(number) => self.comprehensions.get(*number).ok_or(Stop::Inconsistent)?.item.clone(),
+            Base::Gathered(number) => self.comprehensions.get(*number).ok_or(Stop::Inconsistent)?.gathered.clone()?,
             Base::Node(node) => self.node(node)?,
             Base::Conditional(conditional) => {
                 let Value::Bool(holds) = self.node(&conditional.condition)? else {
@@ -229,16 +236,16 @@ impl Machine<'_> {
         if let Err(stop @ Failure::Stop(_)) = begin {
             return Err(stop);
         }
-        self.scopes.push(Scope { item: Value::Null, gathered: begin });
+        self.comprehensions.push(Comprehension { item: Value::Null, gathered: begin });
         let result = self.rounds(fold, items);
-        self.scopes.pop();
+        self.comprehensions.pop();
         result
     }
 
     fn rounds(&mut self, fold: &Fold, items: impl Iterator<Item = Value>) -> Result<Value, Failure> {
         for item in items {
-            let scope = self.scopes.last_mut().ok_or(Stop::Inconsistent)?;
-            scope.item = item;
+            let comprehension = self.comprehensions.last_mut().ok_or(Stop::Inconsistent)?;
+            comprehension.item = item;
             match self.node(&fold.condition) {
                 Ok(Value::Bool(false)) => break,
                 Ok(_) | Err(Failure::Error(_)) => {}
@@ -248,8 +255,8 @@ impl Machine<'_> {
             if let Err(stop @ Failure::Stop(_)) = gathered {
                 return Err(stop);
             }
-            let scope = self.scopes.last_mut().ok_or(Stop::Inconsistent)?;
-            scope.gathered = gathered;
+            let comprehension = self.comprehensions.last_mut().ok_or(Stop::Inconsistent)?;
+            comprehension.gathered = gathered;
         }
         self.node(&fold.result)
     }

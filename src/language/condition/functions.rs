@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use super::moment::{self, Part, Timestamp};
+use super::moment::{self, DatePart, Timestamp};
 use super::pattern::Pattern;
 use super::value::{self, List, Value};
 use super::{Failure, Stop, comparison, ip_address, meter::Meter, number};
@@ -32,7 +32,7 @@ pub(super) enum Function {
     Matches,
     /// `matches` with a pattern that was known when the model was written.
     MatchesPattern(Arc<Pattern>),
-    Part(Part),
+    Part(DatePart),
     InCidr,
     IpAddress,
     Convert(Conversion),
@@ -78,7 +78,7 @@ impl Function {
         if let Some(conversion) = Conversion::of_function(name) {
             return Some(Self::Convert(conversion));
         }
-        if let Some(part) = Part::of_method(name) {
+        if let Some(part) = DatePart::of_method(name) {
             return Some(Self::Part(part));
         }
         Some(match name {

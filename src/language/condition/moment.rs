@@ -21,7 +21,7 @@ pub(crate) struct Timestamp {
 
 /// A part of a date or of a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Part {
+pub(super) enum DatePart {
     FullYear,
     Month,
     /// The day of the month, from 1.
@@ -35,7 +35,7 @@ pub(super) enum Part {
     Milliseconds,
 }
 
-impl Part {
+impl DatePart {
     pub(super) fn of_method(name: &str) -> Option<Self> {
         Some(match name {
             "getFullYear" => Self::FullYear,
@@ -133,14 +133,14 @@ impl Timestamp {
     }
 
     /// Returns a part of the timestamp in UTC.
-    pub(super) fn part(&self, part: Part) -> Option<i64> {
+    pub(super) fn part(&self, part: DatePart) -> Option<i64> {
         self.part_at(part, 0)
     }
 
     /// Returns a part of the timestamp in a zone: a name of the IANA database (`Europe/Oslo`), an offset (`-08:00`), or
     /// an empty text for UTC. Returns `None` if there is no such zone. `Local` is refused, since it means another zone
     /// on every machine.
-    pub(super) fn part_in(&self, part: Part, zone: &str) -> Option<i64> {
+    pub(super) fn part_in(&self, part: DatePart, zone: &str) -> Option<i64> {
         self.part_at(part, zone_offset(zone, self.seconds)?)
     }
 
@@ -148,19 +148,19 @@ impl Timestamp {
         Some(DateTime::from_timestamp(self.seconds.checked_add(offset_seconds)?, 0)?.naive_utc())
     }
 
-    fn part_at(&self, part: Part, offset_seconds: i64) -> Option<i64> {
+    fn part_at(&self, part: DatePart, offset_seconds: i64) -> Option<i64> {
         let local = self.local(offset_seconds)?;
         Some(match part {
-            Part::FullYear => i64::from(local.year()),
-            Part::Month => i64::from(local.month0()),
-            Part::Date => i64::from(local.day()),
-            Part::DayOfMonth => i64::from(local.day0()),
-            Part::DayOfWeek => i64::from(local.weekday().num_days_from_sunday()),
-            Part::DayOfYear => i64::from(local.ordinal0()),
-            Part::Hours => i64::from(local.hour()),
-            Part::Minutes => i64::from(local.minute()),
-            Part::Seconds => i64::from(local.second()),
-            Part::Milliseconds => self.nanoseconds / 1_000_000,
+            DatePart::FullYear => i64::from(local.year()),
+            DatePart::Month => i64::from(local.month0()),
+            DatePart::Date => i64::from(local.day()),
+            DatePart::DayOfMonth => i64::from(local.day0()),
+            DatePart::DayOfWeek => i64::from(local.weekday().num_days_from_sunday()),
+            DatePart::DayOfYear => i64::from(local.ordinal0()),
+            DatePart::Hours => i64::from(local.hour()),
+            DatePart::Minutes => i64::from(local.minute()),
+            DatePart::Seconds => i64::from(local.second()),
+            DatePart::Milliseconds => self.nanoseconds / 1_000_000,
         })
     }
 
@@ -275,7 +275,7 @@ fn within_tables(at: i64) -> Option<i64> {
 }
 
 /// Returns a part of a duration: the whole duration in that unit.
-pub(super) fn duration_part(nanoseconds: i64, part: Part) -> Option<i64> {
+pub(super) fn duration_part(nanoseconds: i64, part: DatePart) -> Option<i64> {
     // Go computes this in doubles.
     let whole = |unit: i64| {
         let parts =
@@ -283,11 +283,16 @@ pub(super) fn duration_part(nanoseconds: i64, part: Part) -> Option<i64> {
         number::to_int(parts)
     };
     match part {
-        Part::Hours => whole(3_600 * NANOSECONDS),
-        Part::Minutes => whole(60 * NANOSECONDS),
-        Part::Seconds => whole(NANOSECONDS),
-        Part::Milliseconds => Some(nanoseconds / 1_000_000),
-        Part::FullYear | Part::Month | Part::Date | Part::DayOfMonth | Part::DayOfWeek | Part::DayOfYear => None,
+        DatePart::Hours => whole(3_600 * NANOSECONDS),
+        DatePart::Minutes => whole(60 * NANOSECONDS),
+        DatePart::Seconds => whole(NANOSECONDS),
+        DatePart::Milliseconds => Some(nanoseconds / 1_000_000),
+        DatePart::FullYear
+        | DatePart::Month
+        | DatePart::Date
+        | DatePart::DayOfMonth
+        | DatePart::DayOfWeek
+        | DatePart::DayOfYear => None,
     }
 }
 

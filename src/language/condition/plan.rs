@@ -187,17 +187,17 @@ impl Node {
 
 /// Makes the steps of an expression. `parameters` are in the order of their numbers.
 pub(super) fn plan(expression: &IdedExpr, parameters: &[&str], notes: &Notes) -> Result<Node, String> {
-    Planner { parameters, notes, scopes: Vec::new() }.node(expression)
+    Planner { parameters, notes, comprehensions: Vec::new() }.node(expression)
 }
 
 struct Planner<'a> {
     parameters: &'a [&'a str],
     notes: &'a Notes,
-    scopes: Vec<Scope>,
+    comprehensions: Vec<Variables>,
 }
 
 /// The names that a comprehension declares.
-struct Scope {
+struct Variables {
     /// The name of the element. The result of a comprehension has none.
     item: Option<String>,
     gathered: String,
@@ -247,11 +247,11 @@ impl Planner<'_> {
     }
 
     fn name(&self, id: StepId, name: &str) -> Result<Node, String> {
-        let local = self.scopes.iter().enumerate().rev().find_map(|(number, scope)| {
-            if scope.gathered == name {
+        let local = self.comprehensions.iter().enumerate().rev().find_map(|(number, variables)| {
+            if variables.gathered == name {
                 return Some(Base::Gathered(number));
             }
-            (scope.item.as_deref() == Some(name)).then_some(Base::Item(number))
+            (variables.item.as_deref() == Some(name)).then_some(Base::Item(number))
         });
         let parameter = || self.parameters.iter().position(|parameter| *parameter == name).map(Base::Parameter);
         let base = local.or_else(parameter).ok_or_else(|| format!("`{name}` is not a parameter of it"))?;
@@ -313,14 +313,14 @@ impl Planner<'_> {
         }
         let begin = self.node(&c.accu_init)?;
         let range = self.node(&c.iter_range)?;
-        self.scopes.push(Scope { item: Some(c.iter_var.clone()), gathered: c.accu_var.clone() });
+        self.comprehensions.push(Variables { item: Some(c.iter_var.clone()), gathered: c.accu_var.clone() });
         let condition = self.node(&c.loop_cond)?;
         let step = self.node(&c.loop_step)?;
-        if let Some(scope) = self.scopes.last_mut() {
-            scope.item = None;
+        if let Some(variables) = self.comprehensions.last_mut() {
+            variables.item = None;
         }
         let result = self.node(&c.result)?;
-        self.scopes.pop();
+        self.comprehensions.pop();
         Ok(Node::Fold(Box::new(Fold { id, range, begin, condition, step, result })))
     }
 }

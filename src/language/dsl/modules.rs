@@ -10,7 +10,7 @@ use serde_saphyr::{Location, Spanned};
 use super::source_map::{Position, Span};
 use super::{Document, SourceError, SourceErrors, parse};
 use crate::language::model::{AuthorizationModel, ModuleSource, TypeDefinition};
-use crate::language::validate::{Place, RelationPlace, ValidModel};
+use crate::language::validate::{ModelPart, RelationPlace, ValidModel};
 
 /// The number of files that a model may have.
 pub const MODULES_MAX: usize = 100;
@@ -125,25 +125,23 @@ fn span(location: Location, characters: usize) -> Span {
 /// # Errors
 /// The mistakes of syntax. If there are none, the mistakes of the model, each in its file.
 pub fn load(modules: &[ModuleText]) -> Result<ValidModel, ModelErrors> {
-    let (model, places) = combine(modules)?;
+    let (model, spans) = combine(modules)?;
     ValidModel::new(model).map_err(|errors| {
-        let located = errors.into_iter().map(|error| (places.find(error.place), error.message));
+        let located = errors.into_iter().map(|error| (spans.find(error.place), error.message));
         by_file(modules, located.map(|((module, span), message)| (module, SourceError::new(span, message))).collect())
     })
 }
 
-/// Joins modules into one model, without validating it.
-///
-/// # Errors
-/// The mistakes of syntax, and of modules that do not fit together.
-pub fn combine(modules: &[ModuleText]) -> Result<(AuthorizationModel, Places), ModelErrors> {
+/// Joins modules into one model, without validating it. Fails with the mistakes of syntax, and of modules that do not
+/// fit together.
+fn combine(modules: &[ModuleText]) -> Result<(AuthorizationModel, ModuleSpans), ModelErrors> {
     let mut errors = Vec::new();
     let mut documents = Vec::new();
     for (number, module) in modules.iter().enumerate() {
         match parse(&module.text) {
             Ok(Document { module: Some(name), model, extensions, source_map }) => {
                 let source = ModuleSource { module: name, file: module.file.clone() };
-                documents.push(Part { number, source, model, extensions, source_map });
+                documents.push(ParsedModule { number, source, model, extensions, source_map });
             }
             Ok(Document { module: None, .. }) => {
                 errors.push((number, SourceError::new(Span::START, "this file is not a module")));
@@ -152,38 +150,38 @@ pub fn combine(modules: &[ModuleText]) -> Result<(AuthorizationModel, Places), M
         }
     }
     let mut combined = Combined::default();
-    for part in &documents {
-        combined.define(part, &mut errors);
+    for module in &documents {
+        combined.define(module, &mut errors);
     }
-    for part in &documents {
-        combined.extend(part, &mut errors);
+    for module in &documents {
+        combined.extend(module, &mut errors);
     }
     if !errors.is_empty() {
         return Err(by_file(modules, errors));
     }
-    let Combined { mut model, mut places, condition_spans } = combined;
+    let Combined { mut model, mut spans, condition_spans } = combined;
     SCHEMA_VERSION.clone_into(&mut model.schema_version);
     for (index, name) in model.conditions.keys().enumerate() {
         if let Some(found) = condition_spans.get(name) {
-            places.0.insert(Place::Condition(index), *found);
+            spans.0.insert(ModelPart::Condition(index), *found);
         }
     }
-    Ok((model, places))
+    Ok((model, spans))
 }
 
 /// The module and the span of each part of a model.
-#[derive(Debug, Default)]
-pub struct Places(HashMap<Place, (usize, Span)>);
+#[derive(Default)]
+struct ModuleSpans(HashMap<ModelPart, (usize, Span)>);
 
-impl Places {
-    fn find(&self, place: Place) -> (usize, Span) {
+impl ModuleSpans {
+    fn find(&self, place: ModelPart) -> (usize, Span) {
         let found = std::iter::successors(Some(place), |place| place.around()).find_map(|place| self.0.get(&place));
         found.copied().unwrap_or((0, Span::START))
     }
 }
 
 /// A module after reading.
-struct Part {
+struct ParsedModule {
     number: usize,
     source: ModuleSource,
     model: AuthorizationModel,
@@ -195,53 +193,56 @@ struct Part {
 #[derive(Default)]
 struct Combined {
     model: AuthorizationModel,
-    places: Places,
+    spans: ModuleSpans,
     condition_spans: HashMap<String, (usize, Span)>,
 }
 
 impl Combined {
-    fn define(&mut self, part: &Part, errors: &mut Vec<(usize, SourceError)>) {
-        for (index, definition) in part.model.types.iter().enumerate() {
-            if part.extensions.contains(&index) {
+    fn define(&mut self, module: &ParsedModule, errors: &mut Vec<(usize, SourceError)>) {
+        for (index, definition) in module.model.types.iter().enumerate() {
+            if module.extensions.contains(&index) {
                 continue;
             }
             let mut definition = definition.clone();
-            definition.source = Some(part.source.clone());
+            definition.source = Some(module.source.clone());
             let added = TypeDefinition { relations: Vec::new(), ..definition.clone() };
             let new_index = self.model.types.len();
             self.model.types.push(added);
-            self.places.0.insert(Place::Type(new_index), (part.number, part.source_map.span(Place::Type(index))));
+            self.spans
+                .0
+                .insert(ModelPart::Type(new_index), (module.number, module.source_map.span(ModelPart::Type(index))));
             let own = definition.relations.into_iter().map(|relation| (relation, None));
-            self.add_relations(part, index, new_index, own.collect(), errors);
+            self.add_relations(module, index, new_index, own.collect(), errors);
         }
-        for (index, (name, condition)) in part.model.conditions.iter().enumerate() {
-            let span = part.source_map.span(Place::Condition(index));
+        for (index, (name, condition)) in module.model.conditions.iter().enumerate() {
+            let span = module.source_map.span(ModelPart::Condition(index));
             let mut condition = condition.clone();
-            condition.source = Some(part.source.clone());
+            condition.source = Some(module.source.clone());
             if self.model.conditions.insert(name.clone(), condition).is_some() {
                 let message = format!("condition `{name}` is already defined in another module");
-                errors.push((part.number, SourceError::new(span, message)));
+                errors.push((module.number, SourceError::new(span, message)));
             }
-            self.condition_spans.insert(name.clone(), (part.number, span));
+            self.condition_spans.insert(name.clone(), (module.number, span));
         }
     }
 
-    fn extend(&mut self, part: &Part, errors: &mut Vec<(usize, SourceError)>) {
-        for index in &part.extensions {
-            let Some(extension) = part.model.types.get(*index) else { continue };
+    fn extend(&mut self, module: &ParsedModule, errors: &mut Vec<(usize, SourceError)>) {
+        for index in &module.extensions {
+            let Some(extension) = module.model.types.get(*index) else { continue };
             let Some(extended) = self.model.types.iter().position(|t| t.name == extension.name) else {
                 let message = format!("type `{}` is extended, but no module defines it", extension.name);
-                errors.push((part.number, SourceError::new(part.source_map.span(Place::Type(*index)), message)));
+                errors
+                    .push((module.number, SourceError::new(module.source_map.span(ModelPart::Type(*index)), message)));
                 continue;
             };
-            let added = extension.relations.iter().cloned().map(|relation| (relation, Some(part.source.clone())));
-            self.add_relations(part, *index, extended, added.collect(), errors);
+            let added = extension.relations.iter().cloned().map(|relation| (relation, Some(module.source.clone())));
+            self.add_relations(module, *index, extended, added.collect(), errors);
         }
     }
 
     fn add_relations(
         &mut self,
-        part: &Part,
+        module: &ParsedModule,
         from: usize,
         to: usize,
         relations: Vec<(crate::language::model::RelationDefinition, Option<ModuleSource>)>,
@@ -253,11 +254,12 @@ impl Combined {
             let new = RelationPlace { type_index: to, relation_index: definition.relations.len() };
             if source.is_some() && definition.relation(&relation.name).is_some() {
                 let message = format!("type `{}` already has a relation `{}`", definition.name, relation.name);
-                errors.push((part.number, SourceError::new(part.source_map.span(Place::Relation(old)), message)));
+                errors
+                    .push((module.number, SourceError::new(module.source_map.span(ModelPart::Relation(old)), message)));
                 continue;
             }
-            let moved = part.source_map.of_relation(old).map(|(place, span)| (place.of(new), (part.number, span)));
-            self.places.0.extend(moved);
+            let moved = module.source_map.of_relation(old).map(|(place, span)| (place.of(new), (module.number, span)));
+            self.spans.0.extend(moved);
             relation.source = source;
             definition.relations.push(relation);
         }

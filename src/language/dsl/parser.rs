@@ -10,7 +10,7 @@ use crate::language::model::{
     AuthorizationModel, Condition, ParameterType, RelationDefinition, RestrictionKind, Rewrite, TypeDefinition,
     TypeRestriction,
 };
-use crate::language::validate::{Place, RelationPlace};
+use crate::language::validate::{ModelPart, RelationPlace};
 
 /// The deepest nesting of parentheses. The parser calls itself once per level, so this bounds its stack.
 const NESTING_MAX: usize = 100;
@@ -58,6 +58,14 @@ struct Definition {
     direct_allowed: bool,
 }
 
+/// The words that a type's definition begins with.
+#[derive(Clone, Copy, PartialEq)]
+enum TypeKeyword {
+    Type,
+    /// `extend type`, which adds relations to a type of another module.
+    ExtendType,
+}
+
 #[derive(Clone, Copy, PartialEq)]
 enum Operator {
     Or,
@@ -95,7 +103,7 @@ impl<'a> Parser<'a> {
         }
         for (index, name) in self.model.conditions.keys().enumerate() {
             if let Some(span) = self.condition_spans.get(name) {
-                self.source_map.insert(Place::Condition(index), *span);
+                self.source_map.insert(ModelPart::Condition(index), *span);
             }
         }
     }
@@ -122,7 +130,7 @@ impl<'a> Parser<'a> {
             other => return Err(self.error(format!("invalid schema version `{other}`; use `schema 1.1`"))),
         }
         version.text.clone_into(&mut self.model.schema_version);
-        self.source_map.insert(Place::Schema, version.span);
+        self.source_map.insert(ModelPart::Schema, version.span);
         self.advance();
         self.end_of_line()
     }
@@ -130,7 +138,7 @@ impl<'a> Parser<'a> {
     /// Reads a definition: a type's name, one `define`, or a whole condition.
     fn definition(&mut self) -> Parsed<()> {
         match self.token.text {
-            "type" => self.type_definition(false),
+            "type" => self.type_definition(TypeKeyword::Type),
             "define" => Err(self.error("`define` must follow a line `relations` of a type")),
             "relations" => Err(self.error("`relations` must follow the line of a type")),
             "condition" => self.condition(),
@@ -139,21 +147,21 @@ impl<'a> Parser<'a> {
                 if !self.is_word("type") {
                     return Err(self.expected("`type`"));
                 }
-                self.type_definition(true)
+                self.type_definition(TypeKeyword::ExtendType)
             }
             "extend" => Err(self.error("`extend` may only be written in a module")),
             _ => Err(self.expected("`type` or `condition`")),
         }
     }
 
-    fn type_definition(&mut self, extends: bool) -> Parsed<()> {
+    fn type_definition(&mut self, keyword: TypeKeyword) -> Parsed<()> {
         if !self.model.conditions.is_empty() {
             return Err(self.error("types must come before the conditions"));
         }
         self.advance();
         let name = self.name("a type name")?;
         let type_index = self.model.types.len();
-        if extends {
+        if keyword == TypeKeyword::ExtendType {
             let extended_here = |index: &usize| self.model.types.get(*index).is_some_and(|t| t.name == name.text);
             if self.extensions.iter().any(extended_here) {
                 let message = format!("type `{}` is already extended in this module", name.text);
@@ -161,7 +169,7 @@ impl<'a> Parser<'a> {
             }
             self.extensions.push(type_index);
         }
-        self.source_map.insert(Place::Type(type_index), name.span);
+        self.source_map.insert(ModelPart::Type(type_index), name.span);
         self.model.types.push(TypeDefinition { name: name.text.to_owned(), ..TypeDefinition::default() });
         self.end_of_line()?;
         if !self.is_word("relations") {
@@ -186,7 +194,7 @@ impl<'a> Parser<'a> {
         let name = self.name("a relation name")?;
         let relation_index = self.model.types.last().map_or(0, |t| t.relations.len());
         let place = RelationPlace { type_index, relation_index };
-        self.source_map.insert(Place::Relation(place), name.span);
+        self.source_map.insert(ModelPart::Relation(place), name.span);
         self.mark(':')?;
         let mut definition = Definition { place, restrictions: Vec::new(), operands: 0, direct_allowed: true };
         let rewrite = self.expression(&mut definition, 0)?;
@@ -249,9 +257,9 @@ impl<'a> Parser<'a> {
             self.mark(')')?;
             return Ok(inner);
         }
-        let direct_allowed = std::mem::replace(&mut definition.direct_allowed, false);
-        let operand_place = Place::Operand { relation: definition.place, index: definition.operands };
-        let tupleset_place = Place::Tupleset { relation: definition.place, index: definition.operands };
+        let direct_allowed = std::mem::take(&mut definition.direct_allowed);
+        let operand_place = ModelPart::Operand { relation: definition.place, index: definition.operands };
+        let tupleset_place = ModelPart::Tupleset { relation: definition.place, index: definition.operands };
         definition.operands += 1;
         if self.is_mark('[') {
             if !direct_allowed {
@@ -308,12 +316,12 @@ impl<'a> Parser<'a> {
             span = span.to(userset.span);
             kind = RestrictionKind::Userset(userset.text.to_owned());
         }
-        self.source_map.insert(Place::Restriction { relation, index }, span);
+        self.source_map.insert(ModelPart::Restriction { relation, index }, span);
         let mut condition = None;
         if self.is_word("with") {
             self.advance();
             let name = self.name("a condition name")?;
-            self.source_map.insert(Place::RestrictionCondition { relation, index }, name.span);
+            self.source_map.insert(ModelPart::RestrictionCondition { relation, index }, name.span);
             condition = Some(name.text.to_owned());
         }
         Ok(TypeRestriction { type_name: type_name.text.to_owned(), kind, condition })

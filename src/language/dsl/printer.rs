@@ -78,13 +78,13 @@ pub fn print_condition(condition: &Condition) -> String {
 /// Writes the definition of a relation, without its name.
 #[must_use]
 pub fn print_relation(relation: &RelationDefinition) -> String {
-    operand(&relation.rewrite, &relation.directly_related, false)
+    operand(&relation.rewrite, &relation.directly_related, Nesting::Outermost)
 }
 
 /// Writes one part of a relation's definition.
 #[must_use]
 pub(crate) fn print_rewrite(rewrite: &Rewrite, directly_related: &[TypeRestriction]) -> String {
-    operand(rewrite, directly_related, false)
+    operand(rewrite, directly_related, Nesting::Outermost)
 }
 
 fn line(text: &mut String, content: &str) {
@@ -92,9 +92,16 @@ fn line(text: &mut String, content: &str) {
     text.push('\n');
 }
 
+/// Says whether a set operation is an operand of another one. Then it needs parentheses.
+#[derive(Clone, Copy)]
+enum Nesting {
+    Outermost,
+    Inner,
+}
+
 /// Writes an operand, in parentheses if needed. The recursion is bounded because both readers bound the nesting of
 /// rewrites.
-fn operand(rewrite: &Rewrite, directly_related: &[TypeRestriction], nested: bool) -> String {
+fn operand(rewrite: &Rewrite, directly_related: &[TypeRestriction], nesting: Nesting) -> String {
     let (operands, operator) = match rewrite {
         Rewrite::Direct => return restrictions(directly_related),
         Rewrite::Computed(name) => return name.clone(),
@@ -103,9 +110,12 @@ fn operand(rewrite: &Rewrite, directly_related: &[TypeRestriction], nested: bool
         Rewrite::Intersection(operands) => (direct_first(operands), " and "),
         Rewrite::Difference { base, subtract } => (vec![&**base, &**subtract], " but not "),
     };
-    let shown: Vec<String> = operands.into_iter().map(|o| operand(o, directly_related, true)).collect();
+    let shown: Vec<String> = operands.into_iter().map(|o| operand(o, directly_related, Nesting::Inner)).collect();
     let joined = shown.join(operator);
-    if nested { format!("({joined})") } else { joined }
+    match nesting {
+        Nesting::Outermost => joined,
+        Nesting::Inner => format!("({joined})"),
+    }
 }
 
 /// Returns the rewrite that reading the printed text gives.

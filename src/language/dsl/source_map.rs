@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::language::validate::{Place, RelationPlace};
+use crate::language::validate::{ModelPart, RelationPlace};
 
 /// A position in a text. Line and column are counted from 1, columns in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,19 +37,19 @@ impl Span {
     }
 }
 
-/// The span of each [`Place`] of a model.
+/// The span of each [`ModelPart`] of a model.
 #[derive(Clone, Debug, Default)]
 pub struct SourceMap {
-    spans: HashMap<Place, Span>,
+    spans: HashMap<ModelPart, Span>,
 }
 
 impl SourceMap {
-    pub(super) fn insert(&mut self, place: Place, span: Span) {
+    pub(super) fn insert(&mut self, place: ModelPart, span: Span) {
         self.spans.insert(place, span);
     }
 
     /// Returns the parts of a relation with their spans.
-    pub(super) fn of_relation(&self, relation: RelationPlace) -> impl Iterator<Item = (Place, Span)> {
+    pub(super) fn of_relation(&self, relation: RelationPlace) -> impl Iterator<Item = (ModelPart, Span)> {
         let parts = self.spans.iter().filter(move |(place, _)| place.relation() == Some(relation));
         parts.map(|(place, span)| (*place, *span))
     }
@@ -57,7 +57,7 @@ impl SourceMap {
     /// Returns the span of a part of the model. For a part that was not written, such as a default, it is the span of
     /// the enclosing part.
     #[must_use]
-    pub fn span(&self, place: Place) -> Span {
+    pub fn span(&self, place: ModelPart) -> Span {
         let mut place = Some(place);
         while let Some(looked_up) = place {
             if let Some(span) = self.spans.get(&looked_up) {

@@ -12,12 +12,20 @@ pub(super) struct Dependencies {
     pub(super) lack_a_relation: bool,
 }
 
+/// The set operations between a relation and one that it depends on.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Through {
+    /// No operation but `or`.
+    UnionsAlone,
+    /// At least one `and` or `but not`.
+    Operator,
+}
+
 /// A dependency on a relation.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Edge {
     pub(super) to: RelationId,
-    /// Whether it leads through `and` or `but not`.
-    pub(super) through_operator: bool,
+    pub(super) through: Through,
     /// The relation whose tuples lead there: the tupleset for parents, the relation itself for usersets, `None` for a
     /// computed relation.
     pub(super) tuples: Option<RelationId>,
@@ -28,15 +36,15 @@ impl Dependencies {
         let mut dependencies = Self { edges: Vec::new(), lack_a_relation: false };
         for (id, relation) in (0..).map(RelationId).zip(&program.relations) {
             dependencies.edges.push(Vec::new());
-            dependencies.add(program, id, &relation.expression, false);
+            dependencies.add(program, id, &relation.expression, Through::UnionsAlone);
         }
         dependencies
     }
 
     /// Adds the dependencies of one part of the definition of the last relation.
-    fn add(&mut self, program: &Program, of: RelationId, expression: &Expression, through_operator: bool) {
+    fn add(&mut self, program: &Program, of: RelationId, expression: &Expression, through: Through) {
         let mut found: Vec<Edge> = Vec::new();
-        let mut edge = |to: RelationId, tuples| found.push(Edge { to, through_operator, tuples });
+        let mut edge = |to: RelationId, tuples| found.push(Edge { to, through, tuples });
         match expression {
             Expression::Direct => program.usersets_of(of).for_each(|userset| edge(userset, Some(of))),
             Expression::Computed(computed) => edge(*computed, None),
@@ -51,17 +59,17 @@ impl Dependencies {
             }
             Expression::Union(operands) => {
                 for operand in operands {
-                    self.add(program, of, operand, through_operator);
+                    self.add(program, of, operand, through);
                 }
             }
             Expression::Intersection(operands) => {
                 for operand in operands {
-                    self.add(program, of, operand, true);
+                    self.add(program, of, operand, Through::Operator);
                 }
             }
             Expression::Difference(operands) => {
                 for operand in operands.iter() {
-                    self.add(program, of, operand, true);
+                    self.add(program, of, operand, Through::Operator);
                 }
             }
         }
@@ -118,7 +126,7 @@ impl Dependencies {
         let mut recursions = vec![None; self.edges.len()];
         for (number, members) in (0..).zip(self.components()) {
             let inner = self.within(&members);
-            if inner.is_empty() || inner.iter().any(|edge| edge.through_operator) {
+            if inner.is_empty() || inner.iter().any(|edge| edge.through == Through::Operator) {
                 continue;
             }
             for member in members {

@@ -8,7 +8,7 @@ mod tests;
 
 use std::collections::HashSet;
 
-use super::dependencies::{Dependencies, Edge};
+use super::dependencies::{Dependencies, Edge, Through};
 use super::{Expression, Program, RelationId, TypeId};
 
 /// The weight of a relation that can be any number of levels away.
@@ -60,7 +60,7 @@ impl Weights {
     /// that they depend on has been weighed.
     fn weigh(&mut self, program: &Program, dependencies: &Dependencies, members: &[RelationId]) -> Option<()> {
         let inner = dependencies.within(members);
-        if inner.iter().any(|edge| edge.through_operator) {
+        if inner.iter().any(|edge| edge.through == Through::Operator) {
             return None;
         }
         let mut all: ByType = Vec::new();

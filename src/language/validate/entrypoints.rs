@@ -13,7 +13,7 @@ use std::collections::HashMap;
 
 use self::search::Search;
 
-use super::{ModelError, Place, relations};
+use super::{ModelError, ModelPart, relations};
 use crate::language::model::{AuthorizationModel, RelationDefinition, RestrictionKind, Rewrite};
 
 pub(super) fn check(model: &AuthorizationModel) -> Vec<ModelError> {
@@ -31,7 +31,7 @@ pub(super) fn check(model: &AuthorizationModel) -> Vec<ModelError> {
         } else {
             continue;
         };
-        errors.push(ModelError::new(Place::Relation(place), message));
+        errors.push(ModelError::new(ModelPart::Relation(place), message));
     }
     errors
 }

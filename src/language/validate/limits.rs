@@ -1,6 +1,6 @@
 //! Checks the size of a model against `OpenFGA`'s [`limits`](crate::language::limits).
 
-use super::{ModelError, Place, RelationPlace, wire_size};
+use super::{ModelError, ModelPart, RelationPlace, wire_size};
 use crate::language::limits::{
     CONDITION_EXPRESSION_BYTES_MAX, CONDITIONS_MAX, MODEL_BYTES_MAX, MODULE_CHARS_MAX, MODULE_FILE_CHARS_MAX,
     PARAMETERS_MAX, RELATION_CHARS_MAX, TYPES_MAX,
@@ -9,30 +9,30 @@ use crate::language::model::{AuthorizationModel, Condition, ModuleSource};
 
 pub(super) fn check(model: &AuthorizationModel) -> Vec<ModelError> {
     let mut errors = Vec::new();
-    let mut hold = |place: Place, found: usize, max: usize, what: &str| {
+    let mut hold = |place: ModelPart, found: usize, max: usize, what: &str| {
         if found > max {
             let message = format!("the model has {found} {what}, at most {max} are allowed");
             errors.push(ModelError::new(place, message));
         }
     };
-    hold(Place::Model, model.types.len(), TYPES_MAX, "types");
-    hold(Place::Model, model.conditions.len(), CONDITIONS_MAX, "conditions");
-    hold(Place::Model, wire_size::of_model(model), MODEL_BYTES_MAX, "bytes");
+    hold(ModelPart::Model, model.types.len(), TYPES_MAX, "types");
+    hold(ModelPart::Model, model.conditions.len(), CONDITIONS_MAX, "conditions");
+    hold(ModelPart::Model, wire_size::of_model(model), MODEL_BYTES_MAX, "bytes");
     for (index, (name, condition)) in model.conditions.iter().enumerate() {
-        self::condition(Place::Condition(index), name, condition, &mut errors);
-        source(Place::Condition(index), condition.source.as_ref(), &mut errors);
+        self::condition(ModelPart::Condition(index), name, condition, &mut errors);
+        source(ModelPart::Condition(index), condition.source.as_ref(), &mut errors);
     }
     for (type_index, definition) in model.types.iter().enumerate() {
-        source(Place::Type(type_index), definition.source.as_ref(), &mut errors);
+        source(ModelPart::Type(type_index), definition.source.as_ref(), &mut errors);
         for (relation_index, relation) in definition.relations.iter().enumerate() {
-            let place = Place::Relation(RelationPlace { type_index, relation_index });
+            let place = ModelPart::Relation(RelationPlace { type_index, relation_index });
             source(place, relation.source.as_ref(), &mut errors);
         }
     }
     errors
 }
 
-fn condition(place: Place, name: &str, condition: &Condition, errors: &mut Vec<ModelError>) {
+fn condition(place: ModelPart, name: &str, condition: &Condition, errors: &mut Vec<ModelError>) {
     let mut refuse = |message: String| errors.push(ModelError::new(place, message));
     if !is_name(name, RELATION_CHARS_MAX) {
         refuse(format!("condition `{name}` {NAME_RULE}"));
@@ -54,7 +54,7 @@ fn condition(place: Place, name: &str, condition: &Condition, errors: &mut Vec<M
     }
 }
 
-fn source(place: Place, source: Option<&ModuleSource>, errors: &mut Vec<ModelError>) {
+fn source(place: ModelPart, source: Option<&ModuleSource>, errors: &mut Vec<ModelError>) {
     let Some(ModuleSource { module, file }) = source else { return };
     if !module.is_empty() && !is_name(module, MODULE_CHARS_MAX) {
         errors.push(ModelError::new(place, format!("module `{module}` {NAME_RULE}")));

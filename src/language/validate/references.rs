@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use super::{ModelError, NESTING_MAX, Place, RelationPlace, nesting, relations};
+use super::{ModelError, ModelPart, NESTING_MAX, RelationPlace, nesting, relations};
 use crate::language::limits::{RELATION_CHARS_MAX, TYPE_CHARS_MAX};
 use crate::language::model::{AuthorizationModel, RelationDefinition, RestrictionKind, Rewrite, TypeRestriction};
 
@@ -28,28 +28,28 @@ struct Checker<'a> {
 }
 
 impl<'a> Checker<'a> {
-    fn refuse(&mut self, place: Place, message: impl Into<String>) {
+    fn refuse(&mut self, place: ModelPart, message: impl Into<String>) {
         self.errors.push(ModelError::new(place, message));
     }
 
-    fn slip(&mut self, place: Place, message: impl Into<String>) {
+    fn slip(&mut self, place: ModelPart, message: impl Into<String>) {
         self.errors.push(ModelError { slip: true, ..ModelError::new(place, message) });
     }
 
     fn schema(&mut self) {
         match self.model.schema_version.as_str() {
             "1.1" | "1.2" => {}
-            other => self.refuse(Place::Schema, format!("invalid schema version `{other}`; use 1.1 or 1.2")),
+            other => self.refuse(ModelPart::Schema, format!("invalid schema version `{other}`; use 1.1 or 1.2")),
         }
         if self.model.types.is_empty() {
-            self.refuse(Place::Model, "the model has no types");
+            self.refuse(ModelPart::Model, "the model has no types");
         }
     }
 
     fn names(&mut self) {
         for (type_index, type_definition) in self.model.types.iter().enumerate() {
             let name = type_definition.name.as_str();
-            let place = Place::Type(type_index);
+            let place = ModelPart::Type(type_index);
             if let Some(broken) = broken_rule(name, TYPE_CHARS_MAX) {
                 self.refuse(place, format!("type `{name}` {broken}"));
             } else if is_odd(name) {
@@ -57,7 +57,7 @@ impl<'a> Checker<'a> {
             }
             if !self.types.insert(name) {
                 let first = self.model.types.iter().position(|t| t.name == name).unwrap_or(type_index);
-                self.refuse(Place::Type(first), format!("the type `{name}` is defined more than once"));
+                self.refuse(ModelPart::Type(first), format!("the type `{name}` is defined more than once"));
             }
         }
         let mut seen = HashSet::new();
@@ -65,13 +65,13 @@ impl<'a> Checker<'a> {
             let name = relation.name.as_str();
             self.relations.insert((type_name, name), relation);
             if let Some(broken) = broken_rule(name, RELATION_CHARS_MAX) {
-                self.refuse(Place::Relation(place), format!("relation `{name}` of type `{type_name}` {broken}"));
+                self.refuse(ModelPart::Relation(place), format!("relation `{name}` of type `{type_name}` {broken}"));
             } else if is_odd(name) {
-                self.slip(Place::Relation(place), format!("relation `{name}` of type `{type_name}` {ODD}"));
+                self.slip(ModelPart::Relation(place), format!("relation `{name}` of type `{type_name}` {ODD}"));
             }
             if !seen.insert((place.type_index, name)) {
                 let message = format!("relation `{name}` is already defined in type `{type_name}`");
-                self.refuse(Place::Relation(place), message);
+                self.refuse(ModelPart::Relation(place), message);
             }
         }
     }
@@ -79,7 +79,7 @@ impl<'a> Checker<'a> {
     fn relation(&mut self, place: RelationPlace, type_name: &str, relation: &RelationDefinition) {
         if nesting(&relation.rewrite) > NESTING_MAX {
             let message = format!("relation `{}` is nested more than {NESTING_MAX} deep", relation.name);
-            self.refuse(Place::Relation(place), message);
+            self.refuse(ModelPart::Relation(place), message);
             return;
         }
         self.arity(place, relation);
@@ -104,7 +104,7 @@ impl<'a> Checker<'a> {
             let is_set = matches!(rewrite, Rewrite::Union(_) | Rewrite::Intersection(_));
             if is_set && operands.len() < 2 {
                 let message = format!("relation `{}` has an `or` or `and` with fewer than two operands", relation.name);
-                self.refuse(Place::Relation(place), message);
+                self.refuse(ModelPart::Relation(place), message);
             }
             pending.extend(operands);
         }
@@ -115,17 +115,17 @@ impl<'a> Checker<'a> {
         let restrictions = &relation.directly_related;
         if relation.rewrite.contains_direct() && restrictions.is_empty() {
             let message = format!("relation `{name}` takes tuples but names no types for them");
-            self.refuse(Place::Relation(relation_place), message);
+            self.refuse(ModelPart::Relation(relation_place), message);
         }
         if !relation.rewrite.contains_direct() && !restrictions.is_empty() {
             let message = format!("relation `{name}` names types for tuples but takes none");
-            self.refuse(Place::Relation(relation_place), message);
+            self.refuse(ModelPart::Relation(relation_place), message);
         }
         let mut seen: HashMap<String, usize> = HashMap::new();
         for (index, restriction) in restrictions.iter().enumerate() {
             if let Some(first) = seen.insert(restriction.to_string(), index) {
                 let message = format!("the type restriction `{restriction}` is a duplicate in the relation `{name}`");
-                self.slip(Place::Restriction { relation: relation_place, index: first }, message);
+                self.slip(ModelPart::Restriction { relation: relation_place, index: first }, message);
             }
             self.restriction(relation_place, index, restriction);
         }
@@ -133,7 +133,7 @@ impl<'a> Checker<'a> {
 
     fn restriction(&mut self, relation: RelationPlace, index: usize, restriction: &TypeRestriction) {
         let type_name = restriction.type_name.as_str();
-        let place = Place::Restriction { relation, index };
+        let place = ModelPart::Restriction { relation, index };
         if !self.types.contains(type_name) {
             self.refuse(place, format!("`{type_name}` is not a valid type"));
             return;
@@ -148,7 +148,7 @@ impl<'a> Checker<'a> {
             && !self.model.conditions.contains_key(condition)
         {
             let message = format!("`{condition}` is not a defined condition in the model");
-            self.refuse(Place::RestrictionCondition { relation, index }, message);
+            self.refuse(ModelPart::RestrictionCondition { relation, index }, message);
         }
     }
 
@@ -160,7 +160,7 @@ impl<'a> Checker<'a> {
         definition: &RelationDefinition,
         computed: &str,
     ) {
-        let place = Place::Operand { relation, index };
+        let place = ModelPart::Operand { relation, index };
         if self.relation_of(type_name, computed).is_none() {
             self.refuse(place, format!("the relation `{computed}` does not exist"));
         } else if computed == definition.name {
@@ -176,7 +176,7 @@ impl<'a> Checker<'a> {
         tupleset: &str,
         computed: &str,
     ) {
-        let place = Place::Operand { relation, index };
+        let place = ModelPart::Operand { relation, index };
         let Some(tupleset_relation) = self.relation_of(type_name, tupleset) else {
             self.refuse(place, format!("`{tupleset}` is not a valid relation for `{type_name}`"));
             return;
@@ -189,7 +189,7 @@ impl<'a> Checker<'a> {
             let message = format!(
                 "`{tupleset}` is used after `from`, so it must be purely direct: `[type, …]` without `:*`, `#` and operators"
             );
-            self.refuse(Place::Tupleset { relation, index }, message);
+            self.refuse(ModelPart::Tupleset { relation, index }, message);
             return;
         }
         let names: BTreeSet<&str> = restrictions.iter().map(|r| r.type_name.as_str()).collect();
@@ -212,7 +212,7 @@ impl<'a> Checker<'a> {
         for (index, operand) in operands.into_iter().enumerate() {
             if let Some(first) = seen.insert(operand, index) {
                 let message = format!("an operand is a duplicate in the relation `{}`", definition.name);
-                self.slip(Place::Operand { relation, index: first }, message);
+                self.slip(ModelPart::Operand { relation, index: first }, message);
             }
         }
     }
@@ -226,7 +226,7 @@ impl<'a> Checker<'a> {
             self.model.conditions.keys().enumerate().map(|(index, name)| (name.as_str(), index)).collect();
         for (name, index) in by_name {
             if !used.contains(name) {
-                self.slip(Place::Condition(index), format!("`{name}` condition is not used in the model"));
+                self.slip(ModelPart::Condition(index), format!("`{name}` condition is not used in the model"));
             }
         }
     }

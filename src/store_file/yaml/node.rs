@@ -25,11 +25,11 @@ pub(super) struct Node<'t> {
 pub(super) enum Content<'t> {
     Scalar(Scalar<'t>),
     Sequence(Vec<Rc<Node<'t>>>),
-    Mapping(Vec<Entry<'t>>),
+    Mapping(Vec<MappingEntry<'t>>),
 }
 
 /// A name and its value.
-pub(super) type Entry<'t> = (Rc<Node<'t>>, Rc<Node<'t>>);
+pub(super) type MappingEntry<'t> = (Rc<Node<'t>>, Rc<Node<'t>>);
 
 /// Parses a text that holds one document. An empty document may follow it, as after a `---` at the end.
 pub(super) fn document(text: &str) -> Result<Rc<Node<'_>>, YamlError> {
@@ -53,12 +53,12 @@ pub(super) fn document(text: &str) -> Result<Rc<Node<'_>>, YamlError> {
 /// Returns the entries of a mapping, including those that `<<` merges in. The mapping's own entries come first and win;
 /// then those of the first merged mapping, and so on.
 pub(super) fn merged<'n, 't>(
-    entries: &'n [Entry<'t>],
+    entries: &'n [MappingEntry<'t>],
     line: usize,
 ) -> Result<Vec<(&'n Node<'t>, &'n Node<'t>)>, YamlError> {
     let mut all: Vec<(&Node<'t>, &Node<'t>)> = Vec::new();
     let mut names: HashSet<&str> = HashSet::new();
-    let mut sources: Vec<&[Entry<'t>]> = vec![entries];
+    let mut sources: Vec<&[MappingEntry<'t>]> = vec![entries];
     let mut index = 0;
     // Merged mappings form a tree, whose size [`REPEATED_MAX`] bounds.
     while let Some(source) = sources.get(index).copied() {
@@ -102,7 +102,7 @@ struct Open<'t> {
 
 enum OpenKind<'t> {
     Sequence(Vec<Rc<Node<'t>>>),
-    Mapping { entries: Vec<Entry<'t>>, key: Option<Rc<Node<'t>>>, names: HashSet<String> },
+    Mapping { entries: Vec<MappingEntry<'t>>, key: Option<Rc<Node<'t>>>, names: HashSet<String> },
 }
 
 /// Builds nodes from the events of a parser.

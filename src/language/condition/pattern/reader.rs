@@ -32,13 +32,13 @@ struct Flags {
 }
 
 /// A part of a pattern.
-struct Part {
+struct PatternPart {
     meaning: Hir,
     /// The number of times that its most repeated part is repeated.
     repeats: u32,
 }
 
-impl Part {
+impl PatternPart {
     fn once(meaning: Hir) -> Self {
         Self { meaning, repeats: 1 }
     }
@@ -76,21 +76,21 @@ impl Reader<'_> {
     }
 
     /// Reads up to the end, or to the parenthesis that closes the group. The recursion is bounded because nesting is.
-    fn alternatives(&mut self) -> Result<Part, String> {
+    fn alternatives(&mut self) -> Result<PatternPart, String> {
         let (mut alternatives, mut repeats) = (Vec::new(), 1);
         loop {
             let part = self.sequence()?;
             repeats = repeats.max(part.repeats);
             alternatives.push(part.meaning);
             if !self.skip("|") {
-                return Ok(Part { meaning: Hir::alternation(alternatives), repeats });
+                return Ok(PatternPart { meaning: Hir::alternation(alternatives), repeats });
             }
         }
     }
 
     /// Reads up to the end, a closing parenthesis or a `|`.
-    fn sequence(&mut self) -> Result<Part, String> {
-        let mut parts: Vec<Part> = Vec::new();
+    fn sequence(&mut self) -> Result<PatternPart, String> {
+        let mut parts: Vec<PatternPart> = Vec::new();
         let mut after_repetition = false;
         while let Some(next) = self.peek().filter(|c| !matches!(c, '|' | ')')) {
             let before = self.rest;
@@ -112,7 +112,7 @@ impl Reader<'_> {
             after_repetition = repeated;
         }
         let repeats = parts.iter().map(|part| part.repeats).max().unwrap_or(1);
-        Ok(Part { meaning: Hir::concat(parts.into_iter().map(|part| part.meaning).collect()), repeats })
+        Ok(PatternPart { meaning: Hir::concat(parts.into_iter().map(|part| part.meaning).collect()), repeats })
     }
 
     /// Reads `*`, `+`, `?` or `{…}`, if one is next, and returns the smallest and the largest number of repetitions. A
@@ -147,7 +147,7 @@ impl Reader<'_> {
     }
 
     /// Reads the part that begins with `first`, which was just read.
-    fn part(&mut self, first: char, parts: &mut Vec<Part>) -> Result<(), String> {
+    fn part(&mut self, first: char, parts: &mut Vec<PatternPart>) -> Result<(), String> {
         let meaning = match first {
             '(' => {
                 let outside = self.flags;
@@ -172,7 +172,7 @@ impl Reader<'_> {
             '\\' => return self.escaped(parts),
             other => self.literal(other),
         };
-        parts.push(Part::once(meaning));
+        parts.push(PatternPart::once(meaning));
         Ok(())
     }
 
@@ -218,7 +218,7 @@ impl Reader<'_> {
     }
 
     /// Reads what follows a `\` outside of brackets.
-    fn escaped(&mut self, parts: &mut Vec<Part>) -> Result<(), String> {
+    fn escaped(&mut self, parts: &mut Vec<PatternPart>) -> Result<(), String> {
         let meaning = match self.peek() {
             Some('A') => Some(Hir::look(Look::Start)),
             Some('z') => Some(Hir::look(Look::End)),
@@ -227,7 +227,7 @@ impl Reader<'_> {
             Some('Q') => {
                 self.next();
                 let (literal, rest) = self.rest.split_once(r"\E").unwrap_or((self.rest, ""));
-                parts.extend(literal.chars().map(|c| Part::once(self.literal(c))));
+                parts.extend(literal.chars().map(|c| PatternPart::once(self.literal(c))));
                 self.rest = rest;
                 return Ok(());
             }
@@ -242,7 +242,7 @@ impl Reader<'_> {
             let c = self.escaped_character()?;
             c.map_or_else(Hir::fail, |c| self.literal(c))
         };
-        parts.push(Part::once(meaning));
+        parts.push(PatternPart::once(meaning));
         Ok(())
     }
 
@@ -403,12 +403,12 @@ fn count(digits: &str) -> Option<u32> {
     (plain && !leading_zero).then(|| digits.parse().unwrap_or(u32::MAX))
 }
 
-fn repeat(part: Part, least: u32, most: Option<u32>, shown: &str) -> Result<Part, String> {
+fn repeat(part: PatternPart, least: u32, most: Option<u32>, shown: &str) -> Result<PatternPart, String> {
     let times = most.unwrap_or(least);
     let repeats = if most == Some(0) { 1 } else { part.repeats.saturating_mul(times.max(1)) };
     if (least >= 2 || most.is_some_and(|most| most >= 2)) && repeats > REPEAT_MAX {
         return Err(refused("an invalid repeat count", shown));
     }
     let repetition = Repetition { min: least, max: most, greedy: true, sub: Box::new(part.meaning) };
-    Ok(Part { meaning: Hir::repetition(repetition), repeats })
+    Ok(PatternPart { meaning: Hir::repetition(repetition), repeats })
 }

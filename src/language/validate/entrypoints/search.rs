@@ -49,12 +49,12 @@ impl<'a> Search<'a> {
         if own == self.notes.len() {
             self.notes.push(Notes::new());
         }
-        self.note(own, index, false);
+        self.note_visited(own, index);
         match rewrite {
             Rewrite::Direct => {
                 for restriction in &definition.directly_related {
                     let RestrictionKind::Userset(userset) = &restriction.kind else {
-                        self.note(own, index, true);
+                        self.note_found(own, index);
                         return Ok(true);
                     };
                     let next = analysis.index_of(&restriction.type_name, userset).ok_or(GivenUp)?;
@@ -114,9 +114,15 @@ impl<'a> Search<'a> {
         self.finds(next, &definition.rewrite, seen, depth + 1)
     }
 
-    fn note(&mut self, notes: usize, relation: usize, found: bool) {
+    fn note_visited(&mut self, notes: usize, relation: usize) {
         if let Some(notes) = self.notes.get_mut(notes) {
-            notes.insert(relation, found);
+            notes.insert(relation, false);
+        }
+    }
+
+    fn note_found(&mut self, notes: usize, relation: usize) {
+        if let Some(notes) = self.notes.get_mut(notes) {
+            notes.insert(relation, true);
         }
     }
 
