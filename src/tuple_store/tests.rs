@@ -296,11 +296,11 @@ fn the_largest_and_the_deepest_model_can_be_opened_again() {
         format!("{MODEL}    define deep: {rewrite}\n")
     };
     let relations: Vec<String> = (0..3_500).map(|n| format!("    define r{n}: [user]\n")).collect();
-    for text in [nested(40), format!("{MODEL}{}", relations.concat())] {
+    for (name, text) in [("the deepest", nested(40)), ("the largest", format!("{MODEL}{}", relations.concat()))] {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let id = load(&open(directory.path()), &text);
         let again = open(directory.path());
-        assert_eq!(now(&again).model_id(), id.to_string());
+        assert_eq!(now(&again).model_id(), id.to_string(), "{name}");
     }
     assert!(dsl::load(&nested(41)).is_err(), "deeper than can be stored");
 }
@@ -315,10 +315,10 @@ fn a_model_and_its_tuples_are_written_together_or_not_at_all() {
         || dsl::load(&MODEL.replace("define can_read: viewer", "define can_read: [group#member]")).expect("a model");
     let repeated = tuples(&["user:bob viewer doc:2", "user:bob viewer doc:2"]);
     let misfit = tuples(&["user:bob viewer doc:2", "user:bob can_read doc:2"]);
-    for bad in [repeated, misfit] {
-        store.write_model_with_tuples(stricter(), bad).expect_err("refused");
-        assert_eq!(store.latest_model_id().expect("read"), Some(first));
-        assert!(!reads(&store, "user:bob", "doc:2"));
+    for (name, bad) in [("a repeated tuple", repeated), ("a tuple that does not fit", misfit)] {
+        store.write_model_with_tuples(stricter(), bad).expect_err(name);
+        assert_eq!(store.latest_model_id().expect("read"), Some(first), "{name}");
+        assert!(!reads(&store, "user:bob", "doc:2"), "{name}");
     }
     let good = tuples(&["user:anne viewer doc:1", "user:bob viewer doc:2"]);
     let (id, written) = store.write_model_with_tuples(stricter(), good).expect("written");
@@ -336,12 +336,13 @@ async fn a_full_disk_that_has_room_again_is_written_again() {
         let new = format!("user:bob viewer doc:{round}");
         store.shared.file.fill_disk(true);
         let refused = store.write(&write(&[&new], &["user:anne viewer doc:1"])).expect_err("a full disk");
-        assert!(matches!(refused, StoreError::Storage(StorageError::Io { .. })), "{refused}");
-        assert!(reads(&store, "user:anne", "doc:1"), "what was refused changed nothing");
+        assert!(matches!(refused, StoreError::Storage(StorageError::Io { .. })), "round {round}: {refused}");
+        assert!(reads(&store, "user:anne", "doc:1"), "round {round}: what was refused changed nothing");
         store.shared.file.fill_disk(false);
         tokio::time::advance(std::time::Duration::from_secs(2)).await;
         store.write(&write(&[&new], &[])).expect("written again");
-        assert!(reads(&store, "user:bob", &format!("doc:{round}")) && reads(&store, "user:anne", "doc:1"));
+        let are_read = reads(&store, "user:bob", &format!("doc:{round}")) && reads(&store, "user:anne", "doc:1");
+        assert!(are_read, "round {round}");
     }
     let before = seen(&store);
     drop(store);

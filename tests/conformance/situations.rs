@@ -94,12 +94,13 @@ impl Situation {
 /// Answers all questions of a situation, from a new store.
 async fn answers(who: &Who, models: &File, situation: &Situation) -> Vec<Reply> {
     let mut answers = who.answers().await;
-    answers.write_model(&models.models[&situation.model]).await.expect("a model");
-    answers.write(&situation.stored()).await.expect("tuples");
+    let name = &situation.name;
+    answers.write_model(&models.models[&situation.model]).await.unwrap_or_else(|e| panic!("{name}: {e}"));
+    answers.write(&situation.stored()).await.unwrap_or_else(|e| panic!("{name}: {e}"));
     let extra = &situation.extra();
     let mut replies = Vec::new();
     for Question { ask, .. } in &situation.questions {
-        let [kind, first, relation, last] = ask.split(' ').collect::<Vec<_>>()[..] else { panic!("`{ask}`") };
+        let [kind, first, relation, last] = ask.split(' ').collect::<Vec<_>>()[..] else { panic!("{name}: `{ask}`") };
         let (first, relation, last) = (first.to_owned(), relation.to_owned(), last.to_owned());
         replies.push(match kind {
             "check" => {
@@ -114,7 +115,7 @@ async fn answers(who: &Who, models: &File, situation: &Situation) -> Vec<Reply> 
                 let request = ListUsersRequest { filters: vec![last], object: first, relation };
                 answers.list_users(&request, extra).await
             }
-            other => panic!("`{other}` is no question"),
+            other => panic!("{name}: `{other}` is no question"),
         });
     }
     replies

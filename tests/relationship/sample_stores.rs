@@ -14,7 +14,7 @@ fn sample_stores_pass() {
     for path in store_files(&root) {
         let name = path.strip_prefix(&root).expect("below").display().to_string();
         let store = store_file::read(&path).unwrap_or_else(|e| panic!("{name}: {e}"));
-        let outcome = store_file::run(store).expect("tuples that fit");
+        let outcome = store_file::run(store).unwrap_or_else(|e| panic!("{name}: {e}"));
         files += 1;
         for test in &outcome.tests {
             for assertion in &test.assertions {
@@ -34,8 +34,10 @@ fn our_own_reference_stores_pass() {
     let files = store_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("schema"));
     assert_eq!(files.len(), 2);
     for path in files {
-        let outcome = store_file::run(store_file::read(&path).expect("a store file")).expect("tuples that fit");
-        assert!(outcome.passed() && outcome.count(AssertionKind::Check).1 > 0, "{}: {outcome:#?}", path.display());
+        let name = path.display();
+        let store = store_file::read(&path).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let outcome = store_file::run(store).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert!(outcome.passed() && outcome.count(AssertionKind::Check).1 > 0, "{name}: {outcome:#?}");
     }
 }
 

@@ -124,7 +124,7 @@ proptest! {
                     let object = Object::parse(object).expect("an object");
                     let decision = snapshot.check(&user, &relation, &object);
                     let explained = snapshot.explain(&user, &relation, &object, &mut || true).expect("explained");
-                    prop_assert_eq!(&explained.decision, &decision);
+                    prop_assert_eq!(&explained.decision, &decision, "{} {} {}", user, relation, object);
                     let agrees = match explained.root.outcome {
                         Outcome::Holds => decision == Ok(true),
                         Outcome::DoesNotHold | Outcome::Doubtful | Outcome::Cycle => decision == Ok(false),

@@ -74,29 +74,33 @@ fn compare(index: &Index, program: &Program, plain: &Plain) {
     assert_eq!(numbers, objects.iter().map(|object| index.object(object)).collect::<Vec<_>>());
     for object in &names {
         let number = index.object(&Object::parse(object).expect("an object")).expect("a number");
-        assert_eq!(&name(number), object);
+        assert_eq!(&name(number), object, "{object}");
         let type_id = program.type_id(object.split(':').next().expect("a type")).expect("known");
         subjects.insert(Subject::Object(type_id, number));
         for (relation, relation_name) in &relations {
             let node = Node { relation: *relation, object: number };
             subjects.insert(Subject::Userset(node));
             let sorted: Vec<Subject> = index.subjects(node).iter().collect();
-            assert!(sorted.is_sorted() && index.conditioned(node).is_sorted_by_key(|(subject, _)| *subject));
-            assert!(sorted.iter().all(|subject| index.subjects(node).contains(*subject)));
+            let is_sorted = sorted.is_sorted() && index.conditioned(node).is_sorted_by_key(|(subject, _)| *subject);
+            assert!(is_sorted, "{object}#{relation_name}");
+            let are_found = sorted.iter().all(|subject| index.subjects(node).contains(*subject));
+            assert!(are_found, "{object}#{relation_name}");
             let usersets = sorted.iter().filter(|subject| matches!(subject, Subject::Userset(_))).count();
-            assert_eq!(index.subjects(node).usersets().iter().count(), usersets);
+            assert_eq!(index.subjects(node).usersets().iter().count(), usersets, "{object}#{relation_name}");
             let key = |subject: Subject| (object.clone(), (*relation_name).to_owned(), user_of(subject));
             forward.extend(sorted.into_iter().map(|subject| (key(subject), None)));
             forward.extend(index.conditioned(node).iter().map(|(subject, stored)| (key(*subject), Some(day(stored)))));
         }
     }
     for subject in subjects {
-        let key = |node: Node| (name(node.object), relations[&node.relation].to_owned(), user_of(subject));
+        let user = user_of(subject);
+        let key = |node: Node| (name(node.object), relations[&node.relation].to_owned(), user.clone());
         let nodes: Vec<Node> = relations.keys().flat_map(|relation| index.nodes_of(subject, *relation)).collect();
-        assert_eq!(nodes.iter().collect::<BTreeSet<_>>().len(), nodes.len(), "a node is named once");
-        assert_eq!(index.nodes(subject).collect::<BTreeSet<_>>(), nodes.iter().copied().collect());
+        assert_eq!(nodes.iter().collect::<BTreeSet<_>>().len(), nodes.len(), "{user}: a node is named once");
+        assert_eq!(index.nodes(subject).collect::<BTreeSet<_>>(), nodes.iter().copied().collect(), "{user}");
         let conditioned = |relation: &RelationId| index.conditioned_nodes_of(subject, *relation).count();
-        assert_eq!(relations.keys().map(conditioned).sum::<usize>(), index.conditioned_nodes(subject).count());
+        let by_relation: usize = relations.keys().map(conditioned).sum();
+        assert_eq!(by_relation, index.conditioned_nodes(subject).count(), "{user}");
         backward.extend(nodes.into_iter().map(|node| (key(node), None)));
         backward.extend(index.conditioned_nodes(subject).map(|(node, stored)| (key(node), Some(day(stored)))));
     }
@@ -110,7 +114,7 @@ fn day(stored: &StoredCondition) -> u32 {
 }
 
 #[derive(Clone, Debug)]
-enum Step {
+enum IndexChange {
     /// Removes and inserts tuples, as a layer.
     Change(Vec<Key>, Vec<Dated>),
     /// Inserts tuples, as a new base.
@@ -143,12 +147,12 @@ fn tuples() -> impl Strategy<Value = Vec<Dated>> {
     proptest::collection::vec(one, 0..12)
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+fn steps() -> impl Strategy<Value = Vec<IndexChange>> {
     let step = prop_oneof![
-        6 => (proptest::collection::vec(keys(), 0..4), tuples()).prop_map(|(out, put)| Step::Change(out, put)),
-        1 => tuples().prop_map(Step::Load),
-        2 => Just(Step::Compact),
-        1 => Just(Step::Rebuild),
+        6 => (proptest::collection::vec(keys(), 0..4), tuples()).prop_map(|(out, put)| IndexChange::Change(out, put)),
+        1 => tuples().prop_map(IndexChange::Load),
+        2 => Just(IndexChange::Compact),
+        1 => Just(IndexChange::Rebuild),
     ];
     proptest::collection::vec(step, 1..16)
 }
@@ -168,18 +172,18 @@ proptest! {
         for step in steps {
             let (before, plain_before) = (index.clone(), plain.clone());
             match step {
-                Step::Change(out, put) => {
+                IndexChange::Change(out, put) => {
                     let removed: Vec<RelationshipTuple> = out.iter().map(|key| tuple(key, None)).collect();
                     index.change(program, &removed, &parsed(&put));
                     plain.retain(|key, _| !out.contains(key));
                     plain.extend(put);
                 }
-                Step::Load(put) => {
+                IndexChange::Load(put) => {
                     index.load(program, parsed(&put));
                     plain.extend(put);
                 }
-                Step::Compact => index.compact(),
-                Step::Rebuild => index.rebuild(|_| {}),
+                IndexChange::Compact => index.compact(),
+                IndexChange::Rebuild => index.rebuild(|_| {}),
             }
             compare(&index, program, &plain);
             compare(&before, program, &plain_before);
@@ -205,7 +209,7 @@ fn layers_stay_few_and_small() {
         index.compact();
         layers_max = layers_max.max(index.layers.len());
         let held: usize = index.layers.iter().map(|layer| layer.len()).sum();
-        assert!(held <= LAYERS_MIN + index.len() / BASE_SHARE);
+        assert!(held <= LAYERS_MIN + index.len() / BASE_SHARE, "{held} entries after {n} changes");
     }
     assert_eq!(index.len(), changes);
     // Each layer is at least eight times as large as the next, so their number is about the logarithm to the base 8 of

@@ -164,8 +164,8 @@ proptest! {
         let text = format!("model\n  schema 1.1\n{}", pieces.concat());
         for text in [text, pieces.concat()] {
             if let Err(errors) = load(&text) {
-                prop_assert!(!errors.errors().is_empty());
-                prop_assert!(!errors.picture(&text).is_empty());
+                prop_assert!(!errors.errors().is_empty(), "{text:?}");
+                prop_assert!(!errors.picture(&text).is_empty(), "{text:?}");
             }
         }
     }
@@ -248,7 +248,7 @@ proptest! {
                 for set in 0_u32..1 << leaves.len().min(12) {
                     let among = leaves.iter().enumerate().filter(|(n, _)| set >> n & 1 == 1).map(|(_, leaf)| leaf.clone());
                     let among: Vec<Rewrite> = among.collect();
-                    prop_assert_eq!(holds(&relation.rewrite, &among), holds(&rewrite, &among));
+                    prop_assert_eq!(holds(&relation.rewrite, &among), holds(&rewrite, &among), "{:?}", among);
                 }
             }
         }
