@@ -1,5 +1,6 @@
-//! `OpenFGA`'s language: users, relations, objects and tuples; authorization models in both of their forms; the conditions in
-//! them; what makes a model valid; and the program that a valid model compiles to. Nothing here reads a tuple store.
+//! `OpenFGA`'s language: tuples with their users, relations and objects; authorization models as text and as JSON; the
+//! conditions in models; the rules of a valid model; and the program that a valid model compiles to. Nothing here reads
+//! a tuple store.
 
 pub(crate) mod condition;
 pub mod dsl;

@@ -1,8 +1,8 @@
 //! Reads `OpenFGA`'s store files (`.fga.yaml`) and runs the tests in them. A store file holds a model, tuples, and
 //! tests of what the two mean.
 //!
-//! What `fga model test` refuses or fails does not pass here either. `tests/data/store_files.yaml` has a row for each
-//! such case, and for each case where more is refused, with the reason.
+//! A file that `fga model test` refuses or fails does not pass here either. `tests/data/store_files.yaml` has a row for
+//! each such case, and for each case where more is refused, with the reason.
 //!
 //! Ids such as `1` or `true` occur, so every scalar is read as text, except in a context.
 
@@ -139,21 +139,21 @@ pub enum StoreFileError {
     Model {
         /// The path of the file that holds the model.
         path: PathBuf,
-        /// The text that the lines and columns of `errors` refer to.
+        /// The text in which `errors` counts lines and columns.
         text: String,
-        /// The text whose lines and columns `errors` counts.
+        /// Whether `text` is the whole file or the model alone.
         counted_from: CountedFrom,
         /// The mistakes, each with its place in `text`.
         errors: SourceErrors,
     },
 }
 
-/// The text whose lines and columns the positions of mistakes count.
+/// The text in which lines and columns are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CountedFrom {
     /// The whole file, from its first line.
     File,
-    /// The model alone, whose lines do not stand in the file unchanged.
+    /// The model alone. Its lines do not stand in the file unchanged.
     Model,
 }
 
@@ -357,7 +357,8 @@ impl Reader<'_> {
         Ok(StoreTest { name, tuples, checks, list_objects, list_users })
     }
 
-    /// `OpenFGA` refuses to write a tuple twice, so a test with such a tuple could not run there.
+    /// Refuses tuples that occur twice. `OpenFGA` refuses to write them, so a test with such a tuple could not run
+    /// there.
     fn refuse_repeated<'t>(&self, tuples: impl Iterator<Item = &'t RelationshipTuple>) -> Result<(), StoreFileError> {
         let mut seen = HashSet::new();
         for tuple in tuples {

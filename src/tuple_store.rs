@@ -1,4 +1,4 @@
-//! Keeps models and tuples on disk, and the state that decides in memory.
+//! Keeps models and tuples on disk, and the state that answers questions in memory.
 //!
 //! One redb file holds every store: its tuples, all versions of its model, and the log of its changes. Questions are
 //! never asked of the file. They are asked of snapshots in memory, which this module builds from the file and updates

@@ -8,9 +8,9 @@ use crate::language::tuple::{RelationshipTuple, delimited, fields_wire_bytes};
 /// it. A request may add at most [`super::snapshot::CONTEXTUAL_TUPLES_MAX`] tuples.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Contextual {
-    /// The contextual tuples. They stand beside stored tuples with the same names: both count, except that a check
-    /// which looks for the very object that asks only takes the request's tuple, and the first one of several.
-    /// `OpenFGA` does the same.
+    /// The contextual tuples. One that has the names of a stored tuple stands beside it, and both count. There is one
+    /// exception, as in `OpenFGA`: of the tuples that name the object that asks, a check takes only the request's, and
+    /// of several such tuples the first.
     pub tuples: Vec<RelationshipTuple>,
     /// Values for the parameters of conditions.
     pub context: Map<String, Value>,

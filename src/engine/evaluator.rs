@@ -9,9 +9,9 @@
 //! The model decides how `OpenFGA` evaluates, and some answers show it. `levels` has the details; the numbers are in
 //! `language::program::weights`.
 //!
-//! INVARIANT (cycles before failures): under `and` and `but not`, an operand that depends on itself weighs more than
-//! one that failed, so the answer is denied as in `OpenFGA`. An error inside a cycle is never remembered as a cycle, so
-//! the order of questions does not change the answers.
+//! INVARIANT (cycles before failures): under `and` and `but not`, an operand that depends on itself wins over one that
+//! failed, so the answer is denied as in `OpenFGA`. An error inside a cycle is never remembered as a cycle, so the
+//! order of questions does not change the answers.
 //!
 //! INVARIANT (doubt): `OpenFGA` reads the usersets or parents of an object together, and passes over a failed condition
 //! if another of them counts. The evaluator does so, too, but marks the answer as *doubted*. A doubted answer is
@@ -51,7 +51,7 @@ use crate::language::tuple::{Object, Relation, User};
 /// levels, and counts the question's own as one.
 pub const LEVELS_MAX: u32 = 24;
 /// One level more than [`LEVELS_MAX`]. The evaluator descends to this last level only where `OpenFGA` reads the
-/// usersets or parents of an object together with what makes somebody hold them (see `levels`).
+/// usersets or parents of an object together with the tuples that name their users (see `levels`).
 pub(super) const LEVELS_WITH_LAST: u32 = LEVELS_MAX + 1;
 /// The number of levels for lists, which `OpenFGA` does not limit by levels.
 pub(super) const LEVELS_UNBOUNDED: u32 = u32::MAX;
@@ -187,7 +187,7 @@ impl<'a> Evaluation<'a> {
     /// steps; `false` ends the check.
     ///
     /// # Errors
-    /// See [`CheckError`]. An error is never an answer. The evaluation can be used further.
+    /// See [`CheckError`]. An error is never an answer. The evaluation can answer further questions afterwards.
     pub fn check(
         &mut self,
         relation: &Relation,

@@ -3,17 +3,17 @@
 //!
 //! The decision is the evaluator's, and a walk over the same model and index finds the tree. No leaf is decided twice:
 //! the walk asks the evaluator's own functions whether a tuple names the user, whether its condition is met, whether a
-//! failed condition is passed over, which node a parent stands for, and how far down the evaluator goes. `or`, `and` and
-//! `but not` are the evaluator's, too. At each userset or parent the walk asks for the verdict first, so that those that
-//! decide are unfolded first.
+//! failed condition is passed over, which node a parent stands for, and how far down the evaluator goes. `or`, `and`
+//! and `but not` are the evaluator's, too. At each userset or parent the walk asks for the verdict first, so that those
+//! that decide are unfolded first.
 //!
-//! The walk itself stays, because an evaluation leaves no trace that would be a tree. It stops at the first operand that
-//! decides. It remembers one answer for each node, and not the tuples that gave it. It answers nodes, and an operand of
-//! `and` is none. Where ways are long, it searches and forgets the ways. A record of all this would slow down every
-//! check, and would still lack what the evaluator never looked at. Two rules depend on the way by which a node is
-//! reached, so the walk has them in its own form: a question that is met inside itself is cut off, and a relation's own
-//! usersets or parents are not followed to the last level. Tests (`agreement`) hold that the tree and the decision come
-//! out alike on random models.
+//! The evaluator leaves no trace that would be a tree, so the walk is still needed. The evaluator stops at the first
+//! operand that decides. It remembers one answer for each node, and not the tuples that gave it. It has no answer for
+//! an operand of `and`, which is not a node. Where paths are long, it searches and forgets the paths. A record of all
+//! this would slow down every check, and would still lack the parts at which the evaluator never looked. Two rules
+//! depend on the path by which a node is reached, so the walk has them in a form of its own: a question that is met
+//! inside itself is cut off, and a relation's own usersets or parents are not followed to the last level. Tests
+//! (`agreement`) hold that the tree and the decision come out alike on random models.
 //!
 //! An operand that had no say in the outcome is named and not unfolded. The walk is bounded. What it leaves out is
 //! counted, and there the tree takes the evaluator's word.
@@ -36,7 +36,8 @@ pub(super) use walk::ExplainedState;
 
 /// The greatest number of relations of objects that an explanation unfolds.
 pub const UNFOLDED_MAX: usize = 250;
-/// The greatest number of usersets or parents of one object that are unfolded, unless none of them decides.
+/// The greatest number of usersets or parents of one object that are unfolded. One more is unfolded if none of these
+/// decides and it does.
 pub const SIBLINGS_MAX: usize = 8;
 /// The greatest number of operands of one set operation that are shown.
 pub const OPERANDS_MAX: usize = 32;
@@ -78,7 +79,7 @@ pub enum Outcome {
     TooDeep,
 }
 
-/// One thing that was looked at.
+/// One relation, set operation or tuple that was looked at.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ExplanationStep {
     /// Says whether the step holds.
@@ -131,7 +132,7 @@ pub enum StepKind {
     },
     /// A tuple that names the user, or one whose condition keeps it from counting.
     Tuple(FoundTuple),
-    /// There is no tuple to go on with.
+    /// No tuple leads further from here.
     NoTuple {
         /// The relation that has no tuples.
         relation: String,

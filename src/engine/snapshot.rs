@@ -62,8 +62,8 @@ pub struct Snapshot {
     context: Arc<Map<String, Value>>,
 }
 
-/// Tells how far two states number objects alike. States that grew from one state by writes do. A state with contextual
-/// tuples has numbers of its own for objects that only these name.
+/// Tells how far two states number objects alike. States that grew from one state by writes number them alike. A state
+/// with contextual tuples has numbers of its own for objects that only these name.
 #[derive(Clone, Debug)]
 pub struct Numbering {
     /// Identifies the state that all of them grew from.
@@ -147,7 +147,7 @@ impl Snapshot {
     /// Returns the state that decides one request: this one with the request's contextual tuples and its context, which
     /// no other request sees. As in `OpenFGA`, a contextual tuple stands beside a stored one with the same names, and
     /// both count. Only a check of the very object that they name as the user takes the contextual one alone. So a
-    /// check and a list may differ, here as there.
+    /// check and a list may differ, as they may in `OpenFGA`.
     ///
     /// # Errors
     /// See [`ContextualTuplesError`].
@@ -405,7 +405,7 @@ impl Snapshot {
     /// `false`.
     ///
     /// # Errors
-    /// See [`CheckError`]. Users that were handed over before are right nevertheless.
+    /// See [`CheckError`]. Users that were handed over before the error are right.
     pub fn for_users(
         &self,
         object: &Object,

@@ -15,8 +15,8 @@
 //! to every object. Instead `among` compares the tuples about each candidate with what was found for the other
 //! relations.
 //!
-//! One difference to checks remains. It grants nothing that is not held: a check that gives up after
-//! [`STEPS_MAX`](super::evaluator::STEPS_MAX) steps is not repeated for an object that is certain.
+//! One difference from checks remains, and it grants nothing that is not held: an object that is certain is not checked
+//! again, even if a check of it would give up after [`STEPS_MAX`](super::evaluator::STEPS_MAX) steps.
 
 mod among;
 mod denial;

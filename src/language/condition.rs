@@ -2,11 +2,11 @@
 //!
 //! The crate `cel` parses an expression. This module does the rest itself, so that every answer, error and cost is that
 //! of CEL in Go, which `OpenFGA` uses. A condition is compiled once, when its model is written, and every mistake that
-//! can be found then is refused then. [`COST_MAX`] and a bound on the bytes that it makes limit an evaluation; the
-//! bounds on the expression limit its depth.
+//! can be found then is refused then. [`COST_MAX`] limits an evaluation, and so does a bound on the bytes that it
+//! makes. Bounds on the expression limit its depth.
 //!
 //! As in `OpenFGA`, a parameter without a value is an error that names it, even if the expression would not have used
-//! it. It is never *met* and never *not met*.
+//! it. Such a condition is neither *met* nor *not met*.
 
 mod comparison;
 mod context;

@@ -103,8 +103,8 @@ impl SourceErrors {
         &self.0
     }
 
-    /// Moves all positions, for a text that was cut out of a larger one: by `lines` lines, and by `columns` columns in
-    /// each line.
+    /// Moves all positions down by `lines` lines and right by `columns` columns, for a text that was cut out of a
+    /// larger one.
     #[must_use]
     pub fn moved(mut self, lines: usize, columns: usize) -> Self {
         for SourceError { span: Span { start, .. }, .. } in &mut self.0 {

@@ -1,4 +1,4 @@
-//! `OpenFGA`'s JSON form of an authorization model: reading and writing.
+//! Reads and writes `OpenFGA`'s JSON form of an authorization model.
 //!
 //! The private structures below mirror the JSON. They keep the order of its maps, because relations are shown in the
 //! order in which their author wrote them.
@@ -38,7 +38,7 @@ pub enum JsonError {
 /// Reads a model from JSON.
 ///
 /// # Errors
-/// If the text is too long, malformed, or names what `OpenFGA`'s JSON form does not have.
+/// If the text is too long or malformed, or names something that `OpenFGA`'s JSON form does not have.
 pub fn parse(text: &str) -> Result<AuthorizationModel, JsonError> {
     if text.len() > JSON_BYTES_MAX {
         return Err(JsonError::TooLong(text.len()));
@@ -56,7 +56,7 @@ pub(crate) fn read(text: &str) -> Result<AuthorizationModel, JsonError> {
 /// Writes a model as JSON.
 ///
 /// # Errors
-/// Never for a model that was read; the error exists because `serde_json` can fail by its type.
+/// Never for a model that was read. The signature of `serde_json` allows an error, so this one does, too.
 pub fn print(model: &AuthorizationModel) -> Result<String, JsonError> {
     Ok(serde_json::to_string(&ModelJson::from(model))?)
 }
@@ -144,7 +144,7 @@ struct Empty {}
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RelationJson {
-    /// Older tools write an empty one.
+    /// Older tools write an empty text here.
     #[serde(default, skip_serializing)]
     #[expect(dead_code, reason = "accepted and left out")]
     object: String,

@@ -1,5 +1,5 @@
-//! The program that a valid model compiles to, for the evaluator to run. Every name is a number in it, and tables say
-//! what a relation may hold.
+//! The program that a valid model compiles to, for the evaluator to run. It has numbers in place of names, and tables
+//! of the users that each relation takes.
 
 mod dependencies;
 pub(crate) mod weights;
@@ -25,7 +25,7 @@ impl TypeId {
     }
 }
 
-/// The number of a relation. Two types' relations of the same name have two numbers.
+/// The number of a relation. Relations of two types have different numbers even if their names are the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct RelationId(pub(crate) u32);
 
@@ -47,7 +47,7 @@ pub(crate) enum Expression {
     Computed(RelationId),
     TupleToUserset {
         tupleset: RelationId,
-        /// The relation to ask, for each type that the tupleset's objects may have. A type without the relation is left
+        /// For each type that the tupleset's objects may have, the relation to ask. A type without the relation is left
         /// out.
         computed: Vec<(TypeId, RelationId)>,
     },

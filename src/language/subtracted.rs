@@ -1,5 +1,5 @@
-//! Finds the relations and the parameters of conditions by which a model takes people out with `but not`. If the value
-//! of one of these is unknown, it must not count as absent: that would let in somebody whom it keeps out.
+//! Finds the relations and the parameters of conditions that a model subtracts with `but not`. If the value of one of
+//! these is unknown, it must not count as absent: that would let in somebody whom it keeps out.
 
 use std::collections::{HashMap, HashSet};
 
@@ -139,7 +139,7 @@ mod tests {
     use super::*;
     use crate::language::dsl;
 
-    /// Each row has a model, the `type#relation` pairs that it takes people out by, and pairs that it does not.
+    /// Each row has a model, the `type#relation` pairs that it subtracts, and pairs that it does not subtract.
     #[test]
     fn a_model_tells_what_it_takes_out_by() {
         let rows: [(&str, &str, &[&str], &[&str]); 8] = [

@@ -1,4 +1,4 @@
-//! Names as texts in configuration files: serde reads them with the same rules as every other way in.
+//! Lets serde read names from the texts of configuration files, by the rules that apply everywhere else.
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};

@@ -132,7 +132,7 @@ impl TypeName {
         Ok(Self(value.into()))
     }
 
-    /// Makes a type name that this program's own code states, such as the default of a setting.
+    /// Makes a type name from a constant of this program, such as the default of a setting.
     pub(crate) fn from_static(name: &'static str) -> Self {
         debug_assert!(Self::parse(name).is_ok(), "`{name}` is no type name");
         Self(name.into())
@@ -155,7 +155,7 @@ impl Relation {
         Ok(Self(value.into()))
     }
 
-    /// Makes a relation name that this program's own code states, such as the default of a setting.
+    /// Makes a relation name from a constant of this program, such as the default of a setting.
     pub(crate) fn from_static(name: &'static str) -> Self {
         debug_assert!(Self::parse(name).is_ok(), "`{name}` is no relation name");
         Self(name.into())

@@ -123,7 +123,7 @@ pub struct ModelError {
     pub place: ModelPart,
     /// A sentence that says what is wrong.
     pub message: String,
-    /// Whether only `OpenFGA`'s modeling language refuses it, as a likely slip of the pen. A server takes such a model.
+    /// Whether this is a slip: `OpenFGA`'s modeling language refuses such a model, but a server takes it.
     pub slip: bool,
 }
 
@@ -215,7 +215,7 @@ impl ValidModel {
     /// Checks whether the model has the types and the relation that a question names.
     ///
     /// # Errors
-    /// The first that it lacks.
+    /// The first name that the model lacks.
     pub fn knows(&self, user: &User, relation: &Relation, object_type: &str) -> Result<(), TupleMisfit> {
         self.program.user(user)?;
         self.program.relation_id(object_type, relation.as_str()).map(|_| ())

@@ -113,7 +113,7 @@ pub(super) fn change<'a>(
     Ok(Changed { added, removed, is_all: is_empty })
 }
 
-/// For each tuple of `writes`: whether the store does not hold it yet.
+/// Returns, for each tuple of `writes`, whether the store does not hold it yet.
 fn are_new(
     path: &Path,
     store: StoreId,

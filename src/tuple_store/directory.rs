@@ -12,7 +12,7 @@ use crate::storage::StorageError;
 /// A store's entry in the directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreRecord {
-    /// The store's id, which nothing else has.
+    /// The store's id, which is unique.
     pub id: StoreId,
     /// The store's name. Several stores may have the same one.
     pub name: String,

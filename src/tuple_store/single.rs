@@ -330,7 +330,7 @@ impl RelationshipStore {
     }
 }
 
-/// Refuses what can be refused without reading the stored tuples.
+/// Refuses a request that names a tuple twice or does not fit the model. This needs no stored tuples.
 fn check_request(request: &TupleWrite, keys: &Keys, model: &ValidModel) -> Result<(), StoreError> {
     match keys.first_repeated(request) {
         Some(repeated) => Err(StoreError::Repeated(repeated.clone())),

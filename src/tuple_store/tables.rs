@@ -25,7 +25,7 @@ pub(super) const TUPLES: TableDefinition<'_, (u128, &str), (u64, ConditionColumn
 pub(super) const CHANGES: TableDefinition<'_, (u128, u64), ChangeColumns<'_>> = TableDefinition::new("changes");
 /// Assertions by store and model id, as the client sent them.
 pub(super) const ASSERTIONS: TableDefinition<'_, (u128, u128), &[u8]> = TableDefinition::new("assertions");
-/// For a store that copies another one: the marker that says how far the copy has come.
+/// Markers by store. A store that copies another one has a marker that says how far the copy has come.
 pub(super) const MARKERS: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("markers");
 
 /// The name of a tuple's condition, and its context as JSON. Both are empty for a tuple without a condition.

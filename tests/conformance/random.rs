@@ -3,9 +3,9 @@
 //! `RAGWARD_LIVE_WORLDS` sets the number of worlds.
 //!
 //! `OpenFGA` evaluates in parallel and chooses among strategies by how fast they were, so some of its answers differ
-//! from run to run. If the two differ, it is asked again about the same world in a new store. Only an answer that it
-//! never gives as Ragward does is a difference. Differences that were decided on ([`exception`]) are counted apart; in
-//! each of them Ragward grants less.
+//! from run to run. If the two differ, `OpenFGA` is asked again about the same world in a new store. Only an answer
+//! that it never gives as Ragward does is a difference. Differences that were decided on ([`exception`]) are counted
+//! apart; in each of them Ragward grants less.
 
 use std::collections::BTreeMap;
 

@@ -3,7 +3,7 @@
 //! wrong entry of its memo shows.
 //!
 //! `RAGWARD_ORACLE_SEED` (a number) adds as many worlds, beginning with that seed. A failing world is made small and
-//! printed as a row for `tests/data/oracle_failures.yaml`, which `tests/conformance.rs` replays.
+//! printed as a row for `tests/data/oracle_failures.yaml`, which `tests/conformance_tests.rs` replays.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -49,8 +49,8 @@ fn answer<T>(found: Result<T, CheckError>) -> Result<Answer<T>, String> {
     }
 }
 
-/// Returns the state that the requests of a world are decided from, and the oracle over the same. Returns `None` if the
-/// model is impossible.
+/// Returns the state that decides the requests of a world, and the oracle about that world. Returns `None` if the model
+/// is impossible.
 fn both(world: &World) -> Option<(Snapshot, Oracle)> {
     let valid = Arc::new(ValidModel::new(world.model.clone()).ok()?);
     let stored = Snapshot::new("", Arc::clone(&valid)).with_tuples(&world.fitting(&valid)).expect("fitting tuples");

@@ -47,7 +47,7 @@ impl List<'_> {
     }
 
     /// Lists objects as sets. If the model combines conditions with `and` or `but not` on the way, nothing is handed
-    /// over until the way has ended: a condition may still fail that decides who is in the list.
+    /// over until the walk has ended: a condition that decides who is in the list may still fail.
     fn find(
         self,
         evaluation: Evaluation<'_>,
@@ -109,8 +109,8 @@ impl List<'_> {
     }
 }
 
-/// Returns whether there is a way from such users to the relation: from objects of a type, or from usersets of a
-/// relation. As in `OpenFGA`, there is also a way from usersets if everybody of their type may be named.
+/// Returns whether a path leads to the target from the objects of a type, or from the usersets of `userset` if that is
+/// given. As in `OpenFGA`, a path also leads from usersets if tuples may name everybody of their type.
 pub(in crate::engine) fn leads_to(
     program: &Program,
     type_id: TypeId,

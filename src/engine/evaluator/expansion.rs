@@ -1,8 +1,8 @@
 //! Looks at everything that a relation of an object rests on, to find what makes a list of users fail.
 //!
-//! `OpenFGA` lists users outwards from the object. The list fails if a condition on the way fails, even if its tuple
-//! would name nobody else, and if any way is too long; a computed relation counts as a step there. Checks of single
-//! users do not notice these, so this module looks for them once for each list.
+//! `OpenFGA` lists users outwards from the object. The list fails if a condition on any path fails, even if its tuple
+//! would add nobody. It also fails if any path is too long; a computed relation counts as a step there. Checks of
+//! single users do not notice these, so this module looks for them once for each list.
 //!
 //! `OpenFGA` also leaves nobody under `but not` if the subtracted part comes back to itself through usersets and
 //! computed relations alone. An `or`, an `and` or a `from` on the way makes it forget the cycle. [`Loops`] holds such
@@ -47,11 +47,11 @@ pub(in crate::engine) struct Expansion<'a> {
     visits: u64,
 }
 
-/// How far the ways below a node go.
+/// The length of the longest path below a node.
 #[derive(Clone, Copy)]
 struct Height {
     steps: u32,
-    /// Whether a way came back to a node of the path.
+    /// Whether a path came back to a node that is still being visited.
     is_cut: bool,
 }
 

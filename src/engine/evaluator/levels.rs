@@ -1,11 +1,12 @@
 //! How far the evaluator descends through usersets and parents, and where `OpenFGA` follows them in ways of its own.
 //!
 //! `OpenFGA`'s default is one question for each userset or parent, and the evaluator asks like that, too. The
-//! [`Weights`] of a model allow two other ways. `OpenFGA` can read the usersets that one level of tuples decides
-//! together, apart from all others; then a failed condition is not passed over for a userset of another kind. And it
-//! can go level by level along a relation's own usersets or parents. Both ways reach one level more, look at no node
-//! twice, and deny somebody who is in none of these nodes, however deep they are. `OpenFGA` picks between these ways
-//! and its default by how fast they were. It nearly always takes the other ways, so the evaluator's answers are theirs.
+//! [`Weights`] of a model allow two other ways. First, `OpenFGA` can read those usersets together that one level of
+//! tuples decides, apart from all others. Then it does not pass over a failed condition because a userset of another
+//! kind counts. Second, it can go level by level along a relation's own usersets or parents. Both ways reach one level
+//! more, look at no node twice, and deny somebody who is in none of these nodes, however deep they are. `OpenFGA` picks
+//! between these ways and its default by how fast they were. It nearly always takes the other ways, so the evaluator's
+//! answers are theirs.
 
 use super::{Asker, Evaluation, Verdict};
 use crate::engine::index::{Node, Subject};
@@ -91,7 +92,7 @@ impl<'a> Evaluation<'a> {
     }
 
     /// Returns the verdict where the evaluator does not descend further. As in `OpenFGA`, a relation's own usersets or
-    /// parents are not searched for somebody who no tuple could make hold any of them.
+    /// parents are not searched if no tuple could make the asker hold any of them.
     pub(in crate::engine) fn beyond_levels(&mut self, relation: RelationId) -> Verdict {
         let has_own = self.has_own_usersets(relation) || self.has_own_parents(relation);
         if has_own && !self.is_named_in(relation) { Verdict::Denied } else { Verdict::TooDeep }

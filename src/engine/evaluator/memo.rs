@@ -18,7 +18,7 @@ pub(super) struct Memo {
 
 #[derive(Clone, Copy, Default)]
 struct Slot {
-    /// An answer that is allowed or denied. It counts if at least its height is left.
+    /// An answer that is allowed or denied. It counts if its height is not more than the levels that are left.
     decided: Option<Outcome>,
     unknown: Option<Unknown>,
     /// The position on the path while the node is in progress.
@@ -147,9 +147,9 @@ impl Memo {
         }
     }
 
-    /// Notes that all provisional answers since the mark rest on a node at `position` at the latest. They may have been
-    /// cut off by a node that is itself unknown for now. (An answer is lowered once for each node of the path, and the
-    /// path is short.)
+    /// Notes that all provisional answers since the mark rest on a node of the path that is at `position` or before it.
+    /// That node may itself be unknown for now. (An answer is lowered once for each node of the path, and the path is
+    /// short.)
     fn lower(&mut self, mark: usize, position: u32) {
         for node in self.provisional.iter().skip(mark) {
             if let Some(unknown) = self.slots.get_mut(node).and_then(|slot| slot.unknown.as_mut()) {
@@ -171,7 +171,7 @@ impl Memo {
         }
     }
 
-    /// Makes those provisional answers since the mark final that nothing above `position` cut off. Together they are
+    /// Makes provisional answers since the mark final, unless a node before `position` cut them off. Together they are
     /// one cycle, and none of them could be decided.
     fn keep(&mut self, mark: usize, position: u32) {
         let found = self.provisional.split_off(mark);

@@ -1,4 +1,4 @@
-//! Finds out whether tuples name a user on the way to a relation, beside everybody of the type.
+//! Finds out whether a tuple on the way to a relation names the user, and not only everybody of the type.
 //!
 //! A list of users with a wildcard also contains the users whom `OpenFGA` comes to by name. It goes along every operand
 //! of `or` and `and` and along the base of `but not`, wherever the user holds the expression around it.

@@ -1,17 +1,17 @@
 //! Searches relations that depend on each other through `or` alone, breadth-first.
 //!
-//! If many groups or folders contain each other, there are more ways through them than anybody can follow, and most are
-//! too long. So the evaluator follows one way after another only until that shows: until a way is too long, or comes
-//! back to itself in a place where a cycle decides nothing. Then it starts again at the node where it entered, and
-//! visits every node once, nearest first. Whoever is allowed is allowed by a shortest way, so nothing is missed. The
-//! work grows with the tuples and not with the ways, and the answer does not depend on earlier questions.
+//! If many groups or folders contain each other, there are more paths through them than anybody can follow, and most
+//! are too long. The evaluator follows one path after another until that shows: until a path is too long, or comes back
+//! to itself in a place where a cycle decides nothing. Then it starts again at the node where it entered, and visits
+//! every node once, nearest first. Whoever is allowed is allowed by a shortest path, so nothing is missed. The work
+//! grows with the tuples and not with the paths, and the answer does not depend on earlier questions.
 //!
 //! `OpenFGA` searches like this along a relation's own usersets or parents, and there the answer is what its search
-//! says (see `levels`). Elsewhere, with several relations or with usersets beside parents, it follows every way until
+//! says (see `levels`). Elsewhere, with several relations or with usersets beside parents, it follows every path until
 //! one is too long or its time is up. It does not end in time where hundreds of groups contain each other. There the
 //! answer here is *too deep*, unless the user is allowed.
 //!
-//! Cycles through `and` and `but not` are not searched. They are followed way by way, within [`super::STEPS_MAX`].
+//! Cycles through `and` and `but not` are not searched. They are followed path by path, within [`super::STEPS_MAX`].
 
 use std::collections::VecDeque;
 
@@ -26,7 +26,7 @@ pub(super) struct Recursion {
     number: u32,
     /// The position of the frame that entered the set.
     entry: usize,
-    /// The search; `None` while the evaluator follows one way after another.
+    /// The search; `None` while the evaluator follows one path after another.
     search: Option<Search>,
 }
 
@@ -37,9 +37,9 @@ struct Search {
     /// INVARIANT (shortest ways): nodes with more levels left come first.
     pending: VecDeque<(Node, u32)>,
     /// The nodes that were reached, each with the most levels that were left there. As in `OpenFGA`, the first node
-    /// only counts once a way comes back to it.
+    /// only counts once a path comes back to it.
     reached: NumberMap<Node, u32>,
-    /// The nodes from which a way comes back to the first node.
+    /// The nodes from which a path comes back to the first node.
     before_first: Vec<Node>,
 }
 
@@ -121,7 +121,7 @@ impl Evaluation<'_> {
         self.recursions.last().is_some_and(|innermost| innermost.search.is_some())
     }
 
-    /// Returns whether this answer about a relation shows that following one way after another does not work.
+    /// Returns whether this answer about a relation shows that following one path after another does not work.
     pub(super) fn is_to_be_searched(&self, relation: RelationId, answer: Outcome) -> bool {
         if self.program.recursion(relation).is_none() || self.is_searching() {
             return false;

@@ -210,7 +210,8 @@ fn a_long_chain_of_computed_relations_needs_no_stack() {
 /// Each of 300 contains every other one, so there are more ways than anybody can follow.
 const ALL_IN_EACH_OTHER: u64 = 300;
 
-/// Returns the asker's distinct answers about `relation` of all of them, by one evaluation, and its steps.
+/// Returns the asker's distinct answers about `relation` of all these objects, and the steps that the one evaluation
+/// took.
 fn answers_about_all(
     snapshot: &Snapshot,
     asker: &str,

@@ -13,7 +13,7 @@ pub(super) enum Plain<'a> {
     Usersets(Subjects<'a>),
 }
 
-/// The result of all tuples of a relation.
+/// The result of reading all tuples of a relation.
 pub(super) enum Direct<'a> {
     Decided(Outcome),
     /// The asker may still be in one of these usersets.
@@ -121,8 +121,8 @@ impl<'a> Evaluation<'a> {
         (met, so_far)
     }
 
-    /// Returns whether a failed condition of a tuple with this user is passed over: another userset or parent that is
-    /// read together with it counts.
+    /// Returns whether a failed condition of a tuple that names `failed` is passed over, because another of the
+    /// usersets or parents that are read together with it counts.
     pub(in crate::engine) fn is_passed_over(
         &self,
         relation: Option<RelationId>,

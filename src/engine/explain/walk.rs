@@ -522,7 +522,8 @@ impl<'a> Walk<'a, '_> {
         }
     }
 
-    /// All objects of tuples have names. The one without is the object of the question.
+    /// Returns the object's name. The index has a name for every object of a tuple, so one without is the object of the
+    /// question.
     fn name(&self, object: ObjectId) -> String {
         self.state.index.name(object).map_or_else(|| self.object.to_string(), ToString::to_string)
     }

@@ -8,7 +8,7 @@ use super::{Node, ObjectId, StoredCondition, Subject};
 use crate::language::program::{AdmittedTuple, ConditionId, Program, ResolvedUser};
 use crate::language::tuple::{Object, RelationshipTuple, TupleCondition};
 
-/// The present or future entry between a node and a user.
+/// The tuple between a node and a user, as it is now or as a change will leave it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TupleEntry {
     pub(super) node: Node,

@@ -180,7 +180,7 @@ fn beside(index: &Index, node: Node, added: &[TupleEntry], conditions: &Conditio
     tuples
 }
 
-/// Returns what there is between a user and a node once a request's tuples are inserted.
+/// Returns which tuples lie between a user and a node once a request's tuples are inserted.
 fn held(tuples: Option<&Arc<NodeTuples>>, subject: Packed) -> Held {
     let Some(tuples) = tuples else { return Held::Not };
     let plain = tuples.plain.binary_search(&subject).is_ok();

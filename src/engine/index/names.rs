@@ -106,7 +106,7 @@ impl Names {
         number
     }
 
-    /// Appends the names whose numbers follow on these.
+    /// Appends names whose numbers continue those of this table.
     pub(super) fn append(&mut self, hasher: &RandomState, later: &Self) {
         debug_assert_eq!(self.next().0, later.first, "numbers are given one after another");
         for name in later.iter() {

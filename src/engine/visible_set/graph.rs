@@ -37,14 +37,14 @@ pub(super) struct Relation<'a> {
     pub(super) is_outermost: bool,
 }
 
-/// A leaf of a formula: the place of its relation, and its own.
+/// A leaf of a formula: the place of its relation in the graph, and its own place in the formula.
 #[derive(Clone, Copy)]
 pub(super) struct Leaf {
     pub(super) relation: usize,
     pub(super) leaf: usize,
 }
 
-/// The side of `but not` that a relation or a leaf is on. What is on neither side counts as the base.
+/// The side of a `but not` that a relation or a leaf is on. It is the base where there is no `but not`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Side {
     Base,

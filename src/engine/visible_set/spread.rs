@@ -155,7 +155,7 @@ impl<'a, 'g> Spreading<'a, 'g> {
         }
     }
 
-    /// Follows what holding a relation on an object leads to.
+    /// Follows everything that the user holds by holding a relation on an object.
     fn follow(&mut self, run: &mut Run<'_>, place: usize, object: ObjectId) -> Result<(), CheckError> {
         self.step(1)?;
         let graph = self.graph;

@@ -104,8 +104,9 @@ fn double(value: &Value) -> Option<f64> {
     }
 }
 
-/// Reads a whole number with a point or an exponent, which need not be a double: `9007199254740993.0`. Go reads it with
-/// a mantissa of 64 bits, so a number that these bits cannot tell from a whole number is one.
+/// Reads a whole number that is written with a point or an exponent. It need not be a double: `9007199254740993.0`. Go
+/// reads it with a mantissa of 64 bits. If these bits cannot tell a number from a whole number, it counts as that whole
+/// number.
 fn whole_in(text: &str) -> Option<i64> {
     number_in(text)?;
     let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
@@ -135,7 +136,7 @@ fn rounded(digits: &str, decimals: usize) -> Option<u128> {
     let number: u128 = kept.parse().ok()?;
     let (whole, rest) = (number / scale, number % scale);
     let bits = u128::BITS - whole.leading_zeros();
-    // Half the value of the mantissa's last bit is one part in two to the power of `half`.
+    // Half of the mantissa's last bit is worth one part in two to the power of `half`.
     let Some(half) = MANTISSA_BITS.checked_sub(bits).map(|bits| bits + 1) else { return Some(u128::MAX) };
     let is_nothing = |part: u128| (1_u128 << half).checked_mul(part).is_some_and(|parts| parts <= scale);
     if is_nothing(scale - rest) {

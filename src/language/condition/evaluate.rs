@@ -231,7 +231,7 @@ impl Machine<'_> {
         } else {
             return Err(Failure::no_such_overload("a comprehension"));
         };
-        // The value is noted where it is read first, which is where every loop of CEL begins.
+        // The value is noted when it is first read, and every loop of CEL begins by reading it.
         let begin = self.node(&fold.begin);
         if let Err(stop @ Failure::Stop(_)) = begin {
             return Err(stop);

@@ -256,8 +256,8 @@ fn go_integer(text: &str) -> Option<i64> {
     text.parse().ok()
 }
 
-/// Years whose daylight saving `chrono-tz` has for every zone and that repeat for ever after. Every calendar occurs
-/// among them.
+/// The years for which `chrono-tz` has the daylight saving of every zone, and after which it repeats for ever. Every
+/// calendar occurs among them.
 const TABLE_YEARS: std::ops::RangeInclusive<i32> = 2_072..=2_099;
 
 /// Maps an instant after the last year of the tables to one in a year with the same calendar: the year begins on the

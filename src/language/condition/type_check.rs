@@ -52,7 +52,7 @@ pub(super) fn check(expression: &IdedExpr, parameters: &BTreeMap<String, Kind>) 
 
 struct Checker<'a> {
     parameters: &'a BTreeMap<String, Kind>,
-    /// The names that comprehensions declare. The last one of a name counts.
+    /// The names that comprehensions declare. If a name is declared twice, the last one counts.
     locals: Vec<(String, Kind)>,
     unifier: Unifier,
     notes: Notes,

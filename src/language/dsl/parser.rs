@@ -54,7 +54,7 @@ struct Definition {
     place: RelationPlace,
     restrictions: Vec<TypeRestriction>,
     operands: usize,
-    /// Whether `[…]` may come next: only the first operand may be one.
+    /// Whether the next operand may be `[…]`. Only the first one may.
     direct_allowed: bool,
 }
 

@@ -118,7 +118,7 @@ fn operand(rewrite: &Rewrite, directly_related: &[TypeRestriction], nesting: Nes
     }
 }
 
-/// Returns the rewrite that reading the printed text gives.
+/// Returns the rewrite that results from parsing the printed text.
 pub(super) fn as_printed(rewrite: &Rewrite) -> Rewrite {
     let all = |operands: &[Rewrite]| direct_first(operands).into_iter().map(as_printed).collect();
     match rewrite {

@@ -186,7 +186,7 @@ fn is_sayable(rewrite: &Rewrite) -> bool {
     direct <= 1
 }
 
-/// Returns whether somebody holds a relation who is among the users of exactly these leaves.
+/// Returns whether a user who is among the users of exactly these leaves holds the relation.
 fn holds(rewrite: &Rewrite, leaves: &[Rewrite]) -> bool {
     match rewrite {
         Rewrite::Union(operands) => operands.iter().any(|operand| holds(operand, leaves)),

@@ -12,7 +12,7 @@ pub(super) struct Dependencies {
     pub(super) lack_a_relation: bool,
 }
 
-/// The set operations between a relation and one that it depends on.
+/// The set operations through which a relation depends on another one.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Through {
     /// No operation but `or`.

@@ -103,8 +103,8 @@ impl Weights {
         Some(())
     }
 
-    /// Returns whether an operand of `or` reaches users of the type without a level of tuples, but for the relation's
-    /// own.
+    /// Returns whether an operand of `or` needs no level of tuples to reach users of the type, apart from the
+    /// relation's own usersets and parents.
     fn is_else_flat(&self, program: &Program, relation: RelationId, operand: &Expression, type_id: TypeId) -> bool {
         let is_unreachable = |other: &RelationId| *other == relation || self.weight(*other, type_id).is_none();
         match operand {
@@ -187,7 +187,7 @@ impl Weights {
         self.of_type(relation, type_id).map(|of| of.weight)
     }
 
-    /// Returns whether the tuples on the object alone decide who of the type holds the relation.
+    /// Returns whether the object's own tuples decide which users of the type hold the relation.
     fn is_flat(&self, relation: RelationId, type_id: TypeId) -> bool {
         self.weight(relation, type_id) == Some(1)
     }

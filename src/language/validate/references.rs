@@ -254,7 +254,7 @@ fn broken_rule(name: &str, chars_max: usize) -> Option<String> {
 
 const ODD: &str = "has a name with `*`, white space or a control character";
 
-/// Returns whether a name is odd: a server takes it in a model, but tuples cannot use all such names.
+/// Returns whether a name is odd: a server takes such a name in a model, but a tuple cannot use every one of them.
 fn is_odd(name: &str) -> bool {
     name.contains(|c: char| c == '*' || c.is_whitespace() || c.is_control())
 }

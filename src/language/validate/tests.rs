@@ -41,8 +41,8 @@ fn what_only_json_can_say_is_refused() {
     assert!(refused(not_direct, on_computed).contains("takes none"));
 }
 
-/// Returns a model with this many types beside `doc`, conditions, parameters for each condition, and bytes in each
-/// expression.
+/// Returns a model with the given numbers of types (beside `doc`), of conditions, of parameters for each condition, and
+/// of bytes in each expression.
 fn sized(types: usize, conditions: usize, parameters: usize, expression: usize) -> String {
     let types: Vec<String> = (0..types).map(|n| format!("type t{n}\n")).collect();
     let with: Vec<String> = (0..conditions).map(|n| format!("t0 with c{n}")).collect();

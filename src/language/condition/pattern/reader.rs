@@ -396,7 +396,8 @@ impl Reader<'_> {
     }
 }
 
-/// Reads a count in braces. One that is too large stays too large. Digits with a leading zero are not a count.
+/// Reads a count in braces. A count that does not fit becomes the largest number, which is too large as well. Digits
+/// with a leading zero are not a count.
 fn count(digits: &str) -> Option<u32> {
     let plain = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
     let leading_zero = digits.len() > 1 && digits.starts_with('0');
