@@ -4,6 +4,7 @@
 //! stack of [`decider`]s before such a server (they retry, batch, share and remember), and [`replica`] puts a local copy of
 //! the server's store before that stack. [`enforce`] is the only place that turns a decision into permission.
 
+mod authorizer_config;
 mod checks_config;
 #[cfg(feature = "openfga")]
 mod copy;
@@ -47,6 +48,7 @@ use async_trait::async_trait;
 use roaring::RoaringBitmap;
 use tokio::time::Instant;
 
+pub use self::authorizer_config::{AuthorizerConfig, AuthorizerKind};
 pub use self::checks_config::ChecksConfig;
 use self::deciding_model::SubtractedByLast;
 pub use self::deciding_model::{DecidingModel, SubtractedBy};
@@ -54,6 +56,7 @@ pub use self::decision::{Decision, Decisions, Reached, VisiblePositions};
 pub use self::error::AuthzError;
 pub use self::openfga_config::{OpenFgaConfig, StoreSelector};
 pub use self::provenance::{DecidedBy, Provenance, Source};
+use self::replica_config::STALENESS_MAX_DEFAULT;
 pub use self::replica_config::{ReplicaConfig, ReplicaMode, ReplicaUse};
 use crate::engine::Contextual;
 use crate::language::{Object, Relation};
@@ -184,8 +187,8 @@ impl Default for Abilities {
             checks_are_local: false,
             lists_by_call: false,
             lag: None,
-            // The default of `authorizer.replica.staleness_max`: another process may use a copy even if this one has none.
-            staleness_max: Duration::from_secs(2),
+            // Another process may use a copy even if this one has none.
+            staleness_max: STALENESS_MAX_DEFAULT,
             copy_is_trusted: None,
         }
     }

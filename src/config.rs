@@ -17,7 +17,7 @@ use serde_json::Value;
 
 pub use self::token::access_token;
 use crate::audit::AuditConfig;
-use crate::authz::{ChecksConfig, OpenFgaConfig, ReplicaConfig};
+pub use crate::authz::{AuthorizerConfig, AuthorizerKind};
 use crate::identity::config::IdentityConfig;
 use crate::retrieval::RetrievalConfig;
 use crate::server_config::ServerConfig;
@@ -53,31 +53,6 @@ pub struct Config {
 pub struct DataConfig {
     /// The directory. It is created if it does not exist. Only one process at a time can use it.
     pub directory: PathBuf,
-}
-
-/// The authorizer, which decides what a user may see.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct AuthorizerConfig {
-    /// The embedded evaluator, or an `OpenFGA` server.
-    pub kind: AuthorizerKind,
-    /// The `OpenFGA` server, when `kind` is `openfga`.
-    pub openfga: OpenFgaConfig,
-    /// How checks are batched, shared and remembered, when `kind` is `openfga`.
-    pub checks: ChecksConfig,
-    /// The copy of the server's relationships, when `kind` is `openfga`.
-    pub replica: ReplicaConfig,
-}
-
-/// The authorizers to choose from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum AuthorizerKind {
-    /// Ragward's own evaluator over the tuples in the data directory.
-    #[default]
-    Embedded,
-    /// An `OpenFGA` server over gRPC.
-    Openfga,
 }
 
 /// The vector store, which holds and searches the chunks.
@@ -191,50 +166,7 @@ impl Config {
     /// Checks what concerns several settings; a single value is checked where it is read.
     fn check(&self) -> Result<(), ConfigError> {
         self.retrieval.check().map_err(ConfigError::Invalid)?;
-        self.authorizer.check()
-    }
-}
-
-impl AuthorizerConfig {
-    /// Refuses settings that contradict each other.
-    fn check(&self) -> Result<(), ConfigError> {
-        let Self { checks, openfga, replica, .. } = self;
-        let has_replica = replica.mode.used_for().is_some();
-        let rules = [
-            (
-                checks.remembers() && checks.cache_size_max.as_u64() == 0,
-                "`authorizer.checks.cache_size_max` must be at least 1 unless `authorizer.checks.cache_ttl` is `0s`",
-            ),
-            (
-                checks.follows_changelog() && checks.changelog_age_max <= checks.changelog_poll,
-                "`authorizer.checks.changelog_age_max` must be more than `authorizer.checks.changelog_poll`: otherwise no \
-                 remembered decision is ever used",
-            ),
-            (
-                checks.follows_changelog() && checks.cache_ttl < checks.changelog_poll,
-                "`authorizer.checks.cache_ttl` must be at least `authorizer.checks.changelog_poll`: otherwise decisions are \
-                 forgotten before the changelog is read",
-            ),
-            (
-                checks.follows_changelog() && has_replica && checks.changelog_age_max <= replica.poll_interval,
-                "`authorizer.checks.changelog_age_max` must be more than `authorizer.replica.poll_interval`, the interval at \
-                 which the changelog is read: otherwise no remembered decision is ever used",
-            ),
-            (
-                has_replica && replica.staleness_max <= replica.poll_interval,
-                "`authorizer.replica.staleness_max` must be more than `authorizer.replica.poll_interval`: otherwise the \
-                 replica is never fresh",
-            ),
-            (
-                checks.checks_waiting_max / 4 < openfga.checks_per_call.max(50),
-                "`authorizer.checks.checks_waiting_max` must be at least 200 and at least four times \
-                 `authorizer.openfga.checks_per_call`: one user gets a quarter of it",
-            ),
-        ];
-        match rules.iter().find(|(broken, _)| *broken) {
-            Some((_, rule)) => Err(ConfigError::Invalid((*rule).to_owned())),
-            None => Ok(()),
-        }
+        self.authorizer.check().map_err(ConfigError::Invalid)
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::AppError;
 use crate::authz::ChecksConfig;
-use crate::authz::batched::{BatchedConfig, BatchedDecider};
+use crate::authz::batched::BatchedDecider;
 use crate::authz::breaker::BreakerDecider;
 use crate::authz::cached::CachedDecider;
 use crate::authz::coalesced::CoalescedDecider;
@@ -43,7 +43,7 @@ pub async fn open_replica(config: &Config, used_for: ReplicaUse) -> Result<Arc<R
     let clock = super::replica::unix_clock();
     // Verification has its own way to the server. It shares no call, queue or breaker with requests.
     let server = Arc::new(OpenFgaAuthorizer::new(openfga)?);
-    if replica.verified_share <= 0.0 || replica.verified_checks_per_second_max == 0 {
+    if !replica.is_verified() {
         tracing::warn!("the replica's decisions are not verified (`authorizer.replica.verified_share`)");
     }
     let parts = ReplicaParts { source, authority: Arc::new(authority), validity, clock, server };
@@ -80,12 +80,6 @@ fn stack(
     changes_from: ChangesFrom,
 ) -> Result<StackedAuthorizer, BackendError> {
     let timeout = openfga_config.timeout;
-    let batched = BatchedConfig {
-        checks_per_call: openfga_config.checks_per_call,
-        calls_in_flight_max: checks.calls_in_flight_max,
-        checks_waiting_max: checks.checks_waiting_max,
-        timeout,
-    };
     let follows = checks.follows_changelog();
     let validity = Arc::new(Validity::new(follows.then_some(checks.changelog_age_max)));
 
@@ -93,7 +87,7 @@ fn stack(
     let decider: Arc<dyn Decider> = Arc::clone(&openfga) as _;
     let decider: Arc<dyn Decider> = Arc::new(BreakerDecider::new(decider, timeout));
     let decider: Arc<dyn Decider> = Arc::new(RetriedDecider::new(decider));
-    let decider: Arc<dyn Decider> = Arc::new(BatchedDecider::new(decider, batched));
+    let decider: Arc<dyn Decider> = Arc::new(BatchedDecider::new(decider, openfga_config, checks));
     let decider: Arc<dyn Decider> = Arc::new(CoalescedDecider::new(decider, timeout));
     let decider: Arc<dyn Decider> = if checks.remembers() {
         Arc::new(CachedDecider::new(decider, checks.cache_ttl, checks.cache_size_max.as_u64()))

@@ -34,32 +34,18 @@ use tokio::time::{Instant, timeout_at};
 use self::limit::ConcurrencyLimit;
 use self::queue::{CallBounds, FairQueue};
 use self::shed::{ShedLog, ShedReason};
-use super::AuthzError;
+use super::checks_config::PRINCIPAL_SHARE;
 use super::decider::{Answered, Basis, CONTEXTUAL_BYTES_PER_CALL, Decider, Outcome, Question, Questions, accounted};
+use super::{AuthzError, ChecksConfig, OpenFgaConfig};
 use crate::engine::Contextual;
 use crate::language::Object;
 
 /// The number of calls that may be in flight before anything is known about the server.
 const CALLS_AT_FIRST: u32 = 8;
-/// One principal may fill a quarter of the queue, so that it takes four greedy ones to shut the others out.
-const PRINCIPAL_SHARE: usize = 4;
 /// The least that a refused caller is told to wait: sooner, the queue would hardly have moved.
 const RETRY_AFTER_MIN: Duration = Duration::from_millis(100);
 /// The longest wait that a refused caller is told. A longer estimate is too uncertain to be of use.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(5);
-
-/// The bounds on calls and on the queue before them.
-#[derive(Clone, Copy, Debug)]
-pub struct BatchedConfig {
-    /// The most checks of one call, until the server says that it takes fewer.
-    pub checks_per_call: usize,
-    /// The most calls at the same time.
-    pub calls_in_flight_max: u32,
-    /// The most checks that wait in the queue.
-    pub checks_waiting_max: usize,
-    /// The longest that a call may take.
-    pub timeout: Duration,
-}
 
 /// Puts the questions of all callers into full calls of the decider behind it.
 pub struct BatchedDecider {
@@ -70,14 +56,17 @@ pub struct BatchedDecider {
 
 struct Shared {
     inner: Arc<dyn Decider>,
-    config: BatchedConfig,
-    state: Mutex<State>,
+    checks_waiting_max: usize,
+    /// The longest that a call may take.
+    call_timeout: Duration,
+    state: Mutex<QueueState>,
 }
 
-struct State {
-    queue: FairQueue<Waiting>,
+struct QueueState {
+    queue: FairQueue<QueuedCheck>,
     limit: ConcurrencyLimit,
     calls_in_flight: u64,
+    /// The most checks of one call. It falls when the server says that it takes fewer.
     checks_per_call: usize,
     /// The moving average of the latency of the latest calls.
     latency: Duration,
@@ -128,20 +117,25 @@ struct Call {
 }
 
 impl BatchedDecider {
-    /// Gathers questions into calls of at most `config.checks_per_call` to `inner`.
+    /// Gathers questions into calls to `inner`, of the size that `openfga` allows and under the bounds of `checks`.
     #[must_use]
-    pub fn new(inner: Arc<dyn Decider>, config: BatchedConfig) -> Self {
-        let state = State {
+    pub fn new(inner: Arc<dyn Decider>, openfga: &OpenFgaConfig, checks: &ChecksConfig) -> Self {
+        let state = QueueState {
             queue: FairQueue::default(),
-            limit: ConcurrencyLimit::new(CALLS_AT_FIRST, config.calls_in_flight_max),
+            limit: ConcurrencyLimit::new(CALLS_AT_FIRST, checks.calls_in_flight_max),
             calls_in_flight: 0,
-            checks_per_call: config.checks_per_call.max(1),
+            checks_per_call: openfga.checks_per_call.max(1),
             latency: Duration::ZERO,
             outside: HashMap::new(),
             shed_log: ShedLog::default(),
         };
-        let shared = Arc::new(Shared { inner, config, state: Mutex::new(state) });
-        Self { shared, workers: Mutex::default() }
+        let shared = Shared {
+            inner,
+            checks_waiting_max: checks.checks_waiting_max,
+            call_timeout: openfga.timeout,
+            state: Mutex::new(state),
+        };
+        Self { shared: Arc::new(shared), workers: Mutex::default() }
     }
 
     /// Starts a worker for every free slot that has something to ask.
@@ -176,7 +170,7 @@ impl Decider for BatchedDecider {
 }
 
 impl Shared {
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, QueueState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -203,7 +197,7 @@ impl Shared {
         let state = &mut *guard;
         let principal = &questions.principal;
         let (waiting, own) = (state.queue.len(), state.queue.len_of(principal));
-        let (count, waiting_max) = (questions.list.len(), self.config.checks_waiting_max);
+        let (count, waiting_max) = (questions.list.len(), self.checks_waiting_max);
         let is_alone = waiting == own;
         let wait = state.expected_wait(principal, count);
         let is_late = Instant::now() + wait > questions.deadline;
@@ -249,7 +243,7 @@ impl Shared {
         let bounds = CallBounds { checks_max: state.checks_per_call, bytes_max: CONTEXTUAL_BYTES_PER_CALL };
         let now = Instant::now();
         let taken = state.queue.take(bounds, |waiting| waiting.contextual_bytes, |waiting| waiting.is_wanted(now));
-        state.tell_of_room(shared.config.checks_waiting_max / PRINCIPAL_SHARE);
+        state.tell_of_room(shared.checks_waiting_max / PRINCIPAL_SHARE);
         let (basis, waiting) = taken?;
         state.calls_in_flight += 1;
         Some((Slot(Arc::clone(shared)), Call { basis, waiting }))
@@ -299,7 +293,7 @@ impl Shared {
             basis: Arc::clone(&call.basis),
             list: call.waiting.iter().map(|waiting| waiting.question.clone()).collect(),
             principal: first.principal.clone(),
-            deadline: last.min(now + self.config.timeout),
+            deadline: last.min(now + self.call_timeout),
         };
         let asking = timeout_at(questions.deadline, self.inner.decide(&questions));
         let abandoned = join_all(call.waiting.iter().map(|waiting| waiting.reply.closed()));
@@ -323,7 +317,7 @@ impl Shared {
                 state.latency = (before * 7 + latency) / 8;
             }
             // The callers gave it up, which says nothing about the server.
-            Some(AuthzError::DeadlineExceeded) if latency < self.config.timeout => {}
+            Some(AuthzError::DeadlineExceeded) if latency < self.call_timeout => {}
             Some(AuthzError::Unavailable(_) | AuthzError::DeadlineExceeded) => state.limit.failed(),
             Some(
                 AuthzError::NoModel
@@ -351,7 +345,7 @@ impl Shared {
     }
 }
 
-impl State {
+impl QueueState {
     /// Estimates from the latest calls how long the last of `more` checks of a principal will wait. Principals take turns, so
     /// until then each of the others gets no more checks into calls than this one does.
     fn expected_wait(&self, principal: &Object, more: usize) -> Duration {

@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::settings::{ByteSize, HumanDuration, at_least_one};
 
+/// One principal may fill a quarter of the queue of waiting checks, so that it takes four greedy ones to shut the others out.
+pub(super) const PRINCIPAL_SHARE: usize = 4;
+
 /// How checks are batched, shared and remembered in front of an `OpenFGA` server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]

@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::settings::{HumanDuration, PositiveDuration, SecretFile, at_least_one};
 
+/// The most checks of one call that a server with default settings accepts.
+pub(super) const CHECKS_PER_CALL_DEFAULT: usize = 50;
+
 /// An `OpenFGA` server, and what to ask it about.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -78,7 +81,7 @@ impl Default for OpenFgaConfig {
             store_id: None,
             authorization_model_id: None,
             api_token_file: None,
-            checks_per_call: 50,
+            checks_per_call: CHECKS_PER_CALL_DEFAULT,
             timeout: Duration::from_secs(3),
             list_results_max: 1_000,
             list_deadline: Duration::from_secs(3),

@@ -36,7 +36,7 @@ use super::decider::Decider;
 use super::embedded::EmbeddedAuthorizer;
 pub use super::replica_config::{ReplicaConfig, ReplicaMode, ReplicaUse};
 use super::validity::Validity;
-use super::verification::{VerificationConfig, Verifier};
+use super::verification::Verifier;
 use super::{
     Abilities, Authorizer, AuthzError, CheckBatch, Consistency, DecidingModel, Decisions, Provenance, SubtractedBy,
     VisiblePositions, VisibleSetQuery,
@@ -106,12 +106,8 @@ impl ReplicaAuthorizer {
         let copy = Arc::new(EmbeddedAuthorizer::new(stores));
         let staleness_max = config.staleness_max;
         let view = Arc::new(CopyView { copy, progress, news, wishes, clock, staleness_max });
-        let verification = VerificationConfig {
-            share: config.verified_share,
-            checks_per_second_max: config.verified_checks_per_second_max,
-        };
         // There is a verifier even if nothing is verified: it keeps a copy out that was found wrong before.
-        let verifier = Some(Verifier::start(verification, Arc::clone(&view), server, directory));
+        let verifier = Some(Verifier::start(config, Arc::clone(&view), server, directory));
         let following = tokio::spawn(follower.run());
         Ok(Self { authority, view, used_for, config, following, verifier })
     }

@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::settings::{HumanDuration, PositiveDuration, at_least_one, share};
 
+/// The default of `staleness_max`.
+pub(super) const STALENESS_MAX_DEFAULT: Duration = Duration::from_secs(2);
+
 /// A copy of an `OpenFGA` server's relationships, which `ragward serve` keeps in `replica` of the data directory.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -74,12 +77,20 @@ impl ReplicaMode {
     }
 }
 
+impl ReplicaConfig {
+    /// Returns whether the server verifies any of the copy's decisions.
+    #[must_use]
+    pub fn is_verified(&self) -> bool {
+        self.verified_share > 0.0 && self.verified_checks_per_second_max > 0
+    }
+}
+
 impl Default for ReplicaConfig {
     fn default() -> Self {
         Self {
             mode: ReplicaMode::default(),
             poll_interval: Duration::from_millis(500),
-            staleness_max: Duration::from_secs(2),
+            staleness_max: STALENESS_MAX_DEFAULT,
             overlap: Duration::from_secs(5),
             sweep_interval: Duration::from_mins(1),
             types_max: 1_000,

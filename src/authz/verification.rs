@@ -35,7 +35,9 @@ use self::standing::{Event, Standing, Trust};
 pub use self::stratum::Stratum;
 use super::copy::{CopyView, Progress};
 use super::decider::{Decider, Question};
-use super::{Check, CheckBatch, Decisions, Provenance, Reached, Source, VisiblePositions, VisibleSetQuery};
+use super::{
+    Check, CheckBatch, Decisions, Provenance, Reached, ReplicaConfig, Source, VisiblePositions, VisibleSetQuery,
+};
 use crate::audit::AuditSink;
 use crate::telemetry;
 
@@ -43,15 +45,6 @@ use crate::telemetry;
 const OFFERED_PER_REQUEST_MAX: usize = 8;
 /// The most guards of one visible set that may be chosen. Half of them are guards that it hides.
 const OFFERED_PER_VISIBLE_SET: usize = 4;
-
-/// The bounds on verification.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct VerificationConfig {
-    /// The share of the decisions that is verified, from 0 to 1. Nothing is verified if this or `checks_per_second_max` is 0.
-    pub share: f64,
-    /// The most checks a second that verification asks the server.
-    pub checks_per_second_max: u32,
-}
 
 /// Verifies a copy until it is dropped.
 pub struct Verifier {
@@ -72,7 +65,7 @@ impl Drop for Recording {
 
 /// The state that requests and the task share.
 struct Shared {
-    config: VerificationConfig,
+    config: ReplicaConfig,
     view: Arc<CopyView>,
     server: Arc<dyn Decider>,
     directory: StandingDirectory,
@@ -85,18 +78,11 @@ struct Shared {
     routes: AtomicBool,
 }
 
-impl VerificationConfig {
-    /// Returns whether anything is verified.
-    fn is_on(&self) -> bool {
-        self.share > 0.0 && self.checks_per_second_max > 0
-    }
-}
-
 impl Verifier {
     /// Starts to verify, from the standing that is stored in the replica's directory. Reads files, so it blocks for a moment.
     /// Must run inside tokio.
     #[must_use]
-    pub fn start(config: VerificationConfig, view: Arc<CopyView>, server: Arc<dyn Decider>, directory: &Path) -> Self {
+    pub fn start(config: ReplicaConfig, view: Arc<CopyView>, server: Arc<dyn Decider>, directory: &Path) -> Self {
         let directory = StandingDirectory::new(directory);
         let standing = directory.read().resumed();
         let shared = Arc::new(Shared {
@@ -158,7 +144,7 @@ impl Verifier {
     /// Offers the questions of a batch for verification. `decisions` holds the copy's decisions; `None` means that the
     /// server decided in its place. `at` is a moment before the decision.
     pub fn checked(&self, batch: &CheckBatch, decisions: Option<&Decisions>, at: Instant) {
-        if !self.shared.config.is_on() {
+        if !self.shared.config.is_verified() {
             return;
         }
         let trace_id = telemetry::call_trace();
@@ -185,7 +171,7 @@ impl Verifier {
     /// Offers questions for verification about a visible set of the copy: about guards that it shows and guards that it
     /// hides. `at` is a moment before the set was found.
     pub fn told(&self, query: &VisibleSetQuery, visible: &VisiblePositions, at: Instant) {
-        if !self.shared.config.is_on() {
+        if !self.shared.config.is_verified() {
             return;
         }
         let VisiblePositions { positions: visible, by } = visible;

@@ -12,7 +12,7 @@ use openfga_client::client::{
 };
 use prost::Message;
 use ragward::app::{App, stack_checks};
-use ragward::authz::batched::{BatchedConfig, BatchedDecider};
+use ragward::authz::batched::BatchedDecider;
 use ragward::authz::breaker::BreakerDecider;
 use ragward::authz::cached::CachedDecider;
 use ragward::authz::coalesced::CoalescedDecider;
@@ -230,12 +230,11 @@ async fn front(right: &RightServer, fault: Fault, spoils: fn(usize) -> bool) -> 
 
 /// Returns every stage of the stack as the top one, each over an adapter of its own.
 fn stages(config: &OpenFgaConfig) -> Vec<(&'static str, Arc<dyn Decider>)> {
-    let batched =
-        BatchedConfig { checks_per_call: 50, calls_in_flight_max: 8, checks_waiting_max: 2_000, timeout: TIMEOUT };
+    let checks = ChecksConfig { calls_in_flight_max: 8, checks_waiting_max: 2_000, ..ChecksConfig::default() };
     let bare = || -> Arc<dyn Decider> { Arc::new(OpenFgaAuthorizer::new(config).expect("an authorizer")) };
     let breaker = || -> Arc<dyn Decider> { Arc::new(BreakerDecider::new(bare(), TIMEOUT)) };
     let retried = || -> Arc<dyn Decider> { Arc::new(RetriedDecider::new(breaker())) };
-    let gathered = || -> Arc<dyn Decider> { Arc::new(BatchedDecider::new(retried(), batched)) };
+    let gathered = || -> Arc<dyn Decider> { Arc::new(BatchedDecider::new(retried(), config, &checks)) };
     let coalesced = || -> Arc<dyn Decider> { Arc::new(CoalescedDecider::new(gathered(), TIMEOUT)) };
     vec![
         ("adapter", bare()),
@@ -243,7 +242,7 @@ fn stages(config: &OpenFgaConfig) -> Vec<(&'static str, Arc<dyn Decider>)> {
         ("retried", retried()),
         ("retried alone", Arc::new(RetriedDecider::new(bare()))),
         ("batched", gathered()),
-        ("batched alone", Arc::new(BatchedDecider::new(bare(), batched))),
+        ("batched alone", Arc::new(BatchedDecider::new(bare(), config, &checks))),
         ("coalesced", coalesced()),
         ("coalesced alone", Arc::new(CoalescedDecider::new(bare(), TIMEOUT))),
         ("cached", Arc::new(CachedDecider::new(coalesced(), LONG, 1 << 20))),

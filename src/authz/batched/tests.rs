@@ -7,19 +7,22 @@ use crate::authz::Consistency;
 use crate::authz::decider::doubles::{Script, Scripted, basis, decided, of, questions};
 use crate::language::RelationshipTuple;
 
-const CONFIG: BatchedConfig = BatchedConfig {
-    checks_per_call: 50,
-    calls_in_flight_max: 32,
-    checks_waiting_max: 20_000,
-    timeout: Duration::from_secs(3),
-};
-
-fn batched(server: &Arc<Scripted>, config: BatchedConfig) -> Arc<BatchedDecider> {
-    Arc::new(BatchedDecider::new(Arc::clone(server) as _, config))
+fn many_at_a_time() -> ChecksConfig {
+    ChecksConfig { calls_in_flight_max: 32, checks_waiting_max: 20_000, ..ChecksConfig::default() }
 }
 
-fn one_at_a_time() -> BatchedConfig {
-    BatchedConfig { calls_in_flight_max: 1, ..CONFIG }
+fn one_at_a_time() -> ChecksConfig {
+    ChecksConfig { calls_in_flight_max: 1, ..many_at_a_time() }
+}
+
+/// Gathers questions into calls of at most 50 checks and 3 s.
+fn over(inner: Arc<dyn Decider>, checks: &ChecksConfig) -> Arc<BatchedDecider> {
+    let openfga = OpenFgaConfig { checks_per_call: 50, timeout: Duration::from_secs(3), ..OpenFgaConfig::default() };
+    Arc::new(BatchedDecider::new(inner, &openfga, checks))
+}
+
+fn batched(server: &Arc<Scripted>, checks: &ChecksConfig) -> Arc<BatchedDecider> {
+    over(Arc::clone(server) as _, checks)
 }
 
 fn spawn(
@@ -40,9 +43,9 @@ async fn settle() {
 async fn a_lone_check_goes_at_once() {
     let server = Arc::new(Scripted::new(Vec::new()));
     let before = Instant::now();
-    let answers = batched(&server, CONFIG).decide(&questions(1)).await.expect("decisions");
+    let answers = batched(&server, &many_at_a_time()).decide(&questions(1)).await.expect("decisions");
     assert_eq!((decided(1, answers), before.elapsed()), (vec![true], Duration::ZERO));
-    assert!(batched(&server, CONFIG).decide(&questions(0)).await.expect("nothing").is_empty());
+    assert!(batched(&server, &many_at_a_time()).decide(&questions(0)).await.expect("nothing").is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -50,7 +53,7 @@ async fn batches_of_any_size_are_answered_rightly() {
     for size in [1_u64, 2, 49, 50, 51, 99, 100, 101, 4_999] {
         let server = Arc::new(Scripted::new(Vec::new()));
         let asked = Questions { list: questions(size).list, ..questions(1) };
-        let answers = batched(&server, CONFIG).decide(&asked).await.expect("decisions");
+        let answers = batched(&server, &many_at_a_time()).decide(&asked).await.expect("decisions");
         let expected: Vec<bool> = (0..size).map(|object| object % 2 == 0).collect();
         assert_eq!(decided(asked.list.len(), answers), expected, "{size}");
         let calls = server.asked();
@@ -63,7 +66,7 @@ async fn batches_of_any_size_are_answered_rightly() {
 async fn what_waits_meanwhile_shares_full_calls() {
     let gate = Arc::new(Notify::new());
     let server = Arc::new(Scripted::new(vec![Script::Hold(Arc::clone(&gate))]));
-    let batched = batched(&server, one_at_a_time());
+    let batched = batched(&server, &one_at_a_time());
     let first = spawn(&batched, questions(1));
     settle().await;
     let others: Vec<_> = (0..20).map(|user| spawn(&batched, of(&format!("user:{user}"), 0..5))).collect();
@@ -82,7 +85,7 @@ async fn what_waits_meanwhile_shares_full_calls() {
 async fn what_differs_in_freshness_or_model_shares_no_call() {
     let gate = Arc::new(Notify::new());
     let server = Arc::new(Scripted::new(vec![Script::Hold(Arc::clone(&gate))]));
-    let batched = batched(&server, one_at_a_time());
+    let batched = batched(&server, &one_at_a_time());
     let bases = [
         basis(),
         Basis { consistency: Consistency::HigherConsistency, ..basis() },
@@ -135,7 +138,7 @@ async fn the_servers_limit_is_learned_and_its_lies_do_no_harm() {
     ];
     for (checks_max, says, answered) in rows {
         let server = Arc::new(Limited { checks_max, says, calls: Mutex::default() });
-        let batched = BatchedDecider::new(Arc::clone(&server) as _, one_at_a_time());
+        let batched = over(Arc::clone(&server) as _, &one_at_a_time());
         let outcomes = accounted(120, batched.decide(&questions(120)).await.expect("outcomes")).expect("120");
         let failed = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Failed(_))).count();
         assert_eq!(failed == 0, answered, "{checks_max}, says {says:?}: {failed} failed");
@@ -163,7 +166,7 @@ impl Decider for Poisoned {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_wrong_with_one_request_fails_that_one_alone() {
-    let batched = Arc::new(BatchedDecider::new(Arc::new(Poisoned), one_at_a_time()));
+    let batched = over(Arc::new(Poisoned), &one_at_a_time());
     let users = ["user:anne", "user:bob", "user:eve", "user:carl"];
     let asking = users.map(|user| spawn(&batched, of(user, 0..10)));
     for (user, asking) in users.into_iter().zip(asking) {
@@ -202,7 +205,7 @@ async fn long_claims_of_one_user_are_no_trouble_of_others() {
     let rows = [(616_448, true, true), (100_000, true, false), (5_000, false, false)];
     for (bytes_max, answered, at_once) in rows {
         let server = Arc::new(SmallMessages { bytes_max, calls: Mutex::default() });
-        let batched = Arc::new(BatchedDecider::new(Arc::clone(&server) as _, one_at_a_time()));
+        let batched = over(Arc::clone(&server) as _, &one_at_a_time());
         let mut long = of("user:long", 0..120);
         for question in &mut long.list {
             question.contextual = Arc::clone(&contextual);
@@ -226,7 +229,7 @@ async fn long_claims_of_one_user_are_no_trouble_of_others() {
 async fn a_failed_call_fails_only_those_in_it() {
     let down = Script::Fail(AuthzError::Unavailable("down".to_owned()));
     let server = Arc::new(Scripted::new(vec![Script::Answer, down]));
-    let batched = batched(&server, one_at_a_time());
+    let batched = batched(&server, &one_at_a_time());
     let outcomes = accounted(120, batched.decide(&questions(120)).await.expect("outcomes")).expect("120");
     let failed = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Failed(AuthzError::Unavailable(_))));
     assert_eq!(failed.count(), 50);
@@ -236,7 +239,7 @@ async fn a_failed_call_fails_only_those_in_it() {
 async fn nobody_waits_past_the_deadline_and_nothing_goes_on() {
     let server = Arc::new(Scripted::failing(AuthzError::NoModel));
     let hanging = Arc::new(Scripted::new(vec![Script::Hang; 100]));
-    let batched = self::batched(&hanging, one_at_a_time());
+    let batched = self::batched(&hanging, &one_at_a_time());
     let impatient = Questions { deadline: Instant::now() + Duration::from_millis(20), ..questions(60) };
     let before = Instant::now();
     assert!(matches!(batched.decide(&impatient).await, Err(AuthzError::DeadlineExceeded)));
@@ -260,7 +263,7 @@ async fn nobody_waits_past_the_deadline_and_nothing_goes_on() {
 async fn one_principal_with_ten_thousand_requests_does_not_shut_others_out() {
     let gate = Arc::new(Notify::new());
     let server = Arc::new(Scripted::new(vec![Script::Hold(Arc::clone(&gate))]));
-    let batched = batched(&server, one_at_a_time());
+    let batched = batched(&server, &one_at_a_time());
     let first = spawn(&batched, questions(1));
     settle().await;
     let greedy: Vec<_> = (0..10_000).map(|request| spawn(&batched, of("user:greedy", [request]))).collect();
@@ -283,7 +286,7 @@ async fn one_principal_with_ten_thousand_requests_does_not_shut_others_out() {
 async fn ten_thousand_principals_are_answered_or_turned_away() {
     let gate = Arc::new(Notify::new());
     let server = Arc::new(Scripted::new(vec![Script::Hold(Arc::clone(&gate))]));
-    let batched = batched(&server, one_at_a_time());
+    let batched = batched(&server, &one_at_a_time());
     let first = spawn(&batched, questions(1));
     settle().await;
     let asking: Vec<_> = (0..10_000).map(|user| spawn(&batched, of(&format!("user:{user}"), 0..4))).collect();
@@ -335,7 +338,7 @@ async fn who_cannot_be_answered_in_time_is_told_at_once() {
         ("300 checks in 12 s, with more patience", 300, 15, true),
     ];
     for (name, checks, seconds, answered) in rows {
-        let batched = Arc::new(BatchedDecider::new(Slow::with_cores(1), one_at_a_time()));
+        let batched = over(Slow::with_cores(1), &one_at_a_time());
         assert!(batched.decide(&questions(50)).await.is_ok(), "{name}");
         let patient = Questions { deadline: Instant::now() + Duration::from_mins(1), ..questions(1_000) };
         let patient = spawn(&batched, patient);
@@ -359,7 +362,7 @@ async fn a_lone_caller_is_never_turned_away() {
     // same: either they are answered in time, or the caller's own deadline ends them.
     let gate = Arc::new(Notify::new());
     let server = Arc::new(Scripted::new(vec![Script::Hold(Arc::clone(&gate))]));
-    let batched = batched(&server, one_at_a_time());
+    let batched = batched(&server, &one_at_a_time());
     let slow = spawn(&batched, of("user:bob", 0..50));
     settle().await;
     tokio::time::advance(Duration::from_millis(2_900)).await;
@@ -381,8 +384,8 @@ async fn a_lone_caller_is_never_turned_away() {
 #[tokio::test(start_paused = true)]
 async fn who_waits_for_room_leaves_at_its_deadline() {
     let hanging = Arc::new(Scripted::new(vec![Script::Hang; 10_000]));
-    let config = BatchedConfig { checks_waiting_max: 400, ..one_at_a_time() };
-    let batched = batched(&hanging, config);
+    let checks = ChecksConfig { checks_waiting_max: 400, ..one_at_a_time() };
+    let batched = batched(&hanging, &checks);
     let before = Instant::now();
     let asking: Vec<_> = (0..10).map(|_| spawn(&batched, questions(50))).collect();
     for asking in asking {
@@ -401,7 +404,7 @@ async fn who_waits_for_room_leaves_at_its_deadline() {
 /// One caller asks sixteen times as much as all others, past the server's caches, and the others still get their answers.
 #[tokio::test(start_paused = true)]
 async fn one_caller_with_much_fails_none_of_the_others() {
-    let batched = Arc::new(BatchedDecider::new(Slow::with_cores(2), CONFIG));
+    let batched = over(Slow::with_cores(2), &many_at_a_time());
     let fresh = Arc::new(Basis { consistency: Consistency::HigherConsistency, ..basis() });
     let greedy: Vec<_> = (0..16)
         .map(|_| {
@@ -458,7 +461,7 @@ async fn a_call_that_takes_too_long_is_asked_again_in_halves() {
     ];
     for (name, checks, each_ms, decided) in rows {
         let server = Arc::new(ByTheCheck(Duration::from_millis(each_ms)));
-        let batched = BatchedDecider::new(server as _, CONFIG);
+        let batched = over(server as _, &many_at_a_time());
         let count = usize::try_from(checks).expect("few");
         let outcomes = accounted(count, batched.decide(&questions(checks)).await.expect("outcomes")).expect(name);
         let answered = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Decided { .. })).count();

@@ -76,7 +76,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
 impl Rounds {
     fn new(shared: &Shared) -> Self {
         let (kept, now) = (shared.standing().clone(), Instant::now());
-        if kept.trust != Trust::Trusted && !shared.config.is_on() {
+        if kept.trust != Trust::Trusted && !shared.config.is_verified() {
             tracing::error!(
                 "the replica was found wrong and verification is off, so it is not used until you run `ragward replica trust`"
             );
@@ -137,7 +137,7 @@ impl Rounds {
                 self.recall(denied);
             }
             shared.happened(Event::NewCopy);
-            if !shared.config.is_on() {
+            if !shared.config.is_verified() {
                 shared.happened(Event::NotVerified);
             }
         }
@@ -154,19 +154,19 @@ impl Rounds {
     /// Chooses questions, asks the server about them, and compares its answers with the copy's.
     async fn verify(&mut self, shared: &Shared) {
         let progress = shared.view.progress();
-        if progress.fresh_as_of.is_none() || !shared.config.is_on() {
+        if progress.fresh_as_of.is_none() || !shared.config.is_verified() {
             return;
         }
         let is_new = self.model_since.elapsed() < NEW_MODEL_PERIOD;
         let factor = if is_new || !shared.is_trusted() { NEW_MODEL_FACTOR } else { 1.0 };
-        let share = (shared.config.share * factor).min(1.0);
+        let share = (shared.config.verified_share * factor).min(1.0);
         let standing = shared.standing().clone();
         let is_proving = standing.trust == Trust::Proving;
         // The evidence comes first, so that nothing else proves a copy that has the fault of the previous one.
         let mut chosen: Vec<Asked> = self.evidence.iter().filter(|_| is_proving).cloned().collect();
-        chosen.extend(shared.sampler().choose(shared.config.checks_per_second_max, share));
+        chosen.extend(shared.sampler().choose(shared.config.verified_checks_per_second_max, share));
         if is_proving {
-            let most = usize::try_from(shared.config.checks_per_second_max).unwrap_or(usize::MAX);
+            let most = usize::try_from(shared.config.verified_checks_per_second_max).unwrap_or(usize::MAX);
             let again = shared.sampler().again(most.saturating_sub(chosen.len()), |kind| !standing.has_proven(kind));
             chosen.extend(again);
         }

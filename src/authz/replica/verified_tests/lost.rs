@@ -5,7 +5,8 @@ use tokio::time::advance;
 
 use super::world::{Setup, World, fact, named};
 use super::*;
-use crate::authz::batched::{BatchedConfig, BatchedDecider};
+use crate::authz::ChecksConfig;
+use crate::authz::batched::BatchedDecider;
 use crate::authz::decider::{Answered, Outcome, Question, Questions};
 use crate::authz::openfga::{OpenFgaAuthorizer, OpenFgaConfig, StoreSelector};
 use crate::authz::stacked::StackedAuthorizer;
@@ -41,22 +42,19 @@ impl Decider for Slow {
 }
 
 fn stack(world: &World) -> Arc<dyn Authorizer> {
-    let bounds = BatchedConfig {
-        checks_per_call: 50,
-        calls_in_flight_max: 32,
-        checks_waiting_max: 20_000,
-        timeout: Duration::from_secs(3),
-    };
+    let checks = ChecksConfig { calls_in_flight_max: 32, checks_waiting_max: 20_000, ..ChecksConfig::default() };
     // Store and model are named, so that no call is needed to find them.
-    let openfga = OpenFgaConfig {
+    let config = OpenFgaConfig {
+        checks_per_call: 50,
+        timeout: Duration::from_secs(3),
         authorization_model_id: Some("m1".to_owned()),
         ..OpenFgaConfig::new("http://127.0.0.1:1".to_owned(), StoreSelector::Id("s1".to_owned()))
     };
-    let openfga = Arc::new(OpenFgaAuthorizer::new(&openfga).expect("an address"));
+    let openfga = Arc::new(OpenFgaAuthorizer::new(&config).expect("an address"));
     let slow = Arc::new(Slow { cores: Semaphore::new(2), world: world.clone() });
     Arc::new(StackedAuthorizer::new(
         openfga,
-        Arc::new(BatchedDecider::new(slow, bounds)),
+        Arc::new(BatchedDecider::new(slow, &config, &checks)),
         Arc::new(Validity::new(None)),
         None,
     ))

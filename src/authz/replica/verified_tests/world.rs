@@ -196,13 +196,17 @@ impl Setup {
         let version = ModelVersion { store_id: "s1".to_owned(), model_id: "m1".to_owned() };
         let (sender, progress) = watch::channel(Progress { fresh_as_of: None, version, copy: 1 });
         let clock: UnixClock = Arc::new(move || i128::try_from(start.elapsed().as_nanos()).expect("short"));
-        let config = ReplicaConfig { poll_interval: POLL, ..ReplicaConfig::default() };
+        let config = ReplicaConfig {
+            poll_interval: POLL,
+            verified_share: share,
+            verified_checks_per_second_max: 20,
+            ..ReplicaConfig::default()
+        };
         let (news, wishes) = (Arc::default(), Arc::default());
         let staleness_max = config.staleness_max;
         let view = Arc::new(CopyView { copy: Arc::new(world.clone()), progress, news, wishes, clock, staleness_max });
-        let config_of_it = VerificationConfig { share, checks_per_second_max: 20 };
         let server = Arc::new(Server(world.clone()));
-        let verifier = Verifier::start(config_of_it, Arc::clone(&view), server, directory.path());
+        let verifier = Verifier::start(config, Arc::clone(&view), server, directory.path());
         let sink = Arc::new(Sink::default());
         let recording = verifier.record_in(Arc::clone(&sink) as _);
         let authorizer = ReplicaAuthorizer {
