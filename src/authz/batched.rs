@@ -31,11 +31,13 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
-use self::limit::ConcurrencyLimit;
+use self::limit::{ConcurrencyLimit, LimitUse};
 use self::queue::{CallBounds, FairQueue};
 use self::shed::{ShedLog, ShedReason};
 use super::checks_config::PRINCIPAL_SHARE;
-use super::decider::{Answered, Basis, CONTEXTUAL_BYTES_PER_CALL, Decider, Outcome, Question, Questions, accounted};
+use super::decider::{
+    Basis, CONTEXTUAL_BYTES_PER_CALL, Decider, NumberedOutcome, Outcome, Question, Questions, accounted,
+};
 use super::{AuthzError, ChecksConfig, OpenFgaConfig};
 use crate::engine::Contextual;
 use crate::language::Object;
@@ -98,14 +100,14 @@ struct WaitsOutside<'a> {
 
 /// A question that waits for its answer. Answering consumes it, so there is at most one answer.
 #[derive(Debug)]
-struct Waiting {
+struct QueuedCheck {
     question: Question,
     /// The bytes that the request adds to the question on the wire.
     contextual_bytes: usize,
     principal: Object,
     position: usize,
     deadline: Instant,
-    reply: mpsc::UnboundedSender<Answered>,
+    reply: mpsc::UnboundedSender<NumberedOutcome>,
 }
 
 /// A slot among the calls in flight. Dropping it frees the slot, however its worker ended.
@@ -113,7 +115,7 @@ struct Slot(Arc<Shared>);
 
 struct Call {
     basis: Arc<Basis>,
-    waiting: Vec<Waiting>,
+    waiting: Vec<QueuedCheck>,
 }
 
 impl BatchedDecider {
@@ -150,7 +152,7 @@ impl BatchedDecider {
 
 #[async_trait]
 impl Decider for BatchedDecider {
-    async fn decide(&self, questions: &Questions) -> Result<Vec<Answered>, AuthzError> {
+    async fn decide(&self, questions: &Questions) -> Result<Vec<NumberedOutcome>, AuthzError> {
         let (reply, mut replies) = mpsc::unbounded_channel();
         let answering = async {
             self.shared.enter(questions, reply).await?;
@@ -175,7 +177,11 @@ impl Shared {
     }
 
     /// Puts the questions into the queue, and waits for room if there is none.
-    async fn enter(&self, questions: &Questions, reply: mpsc::UnboundedSender<Answered>) -> Result<(), AuthzError> {
+    async fn enter(
+        &self,
+        questions: &Questions,
+        reply: mpsc::UnboundedSender<NumberedOutcome>,
+    ) -> Result<(), AuthzError> {
         let mut outside = None;
         loop {
             match self.admit(questions, &reply, &mut outside)? {
@@ -189,7 +195,7 @@ impl Shared {
     fn admit<'s>(
         &'s self,
         questions: &'s Questions,
-        reply: &mpsc::UnboundedSender<Answered>,
+        reply: &mpsc::UnboundedSender<NumberedOutcome>,
         outside: &mut Option<WaitsOutside<'s>>,
     ) -> Result<Admission, AuthzError> {
         let contextual_bytes = contextual_bytes(&questions.list);
@@ -222,7 +228,7 @@ impl Shared {
             return Ok(Admission::NoRoom(Arc::clone(&of_principal.room)));
         }
         for ((position, question), contextual_bytes) in questions.list.iter().enumerate().zip(contextual_bytes) {
-            let waiting = Waiting {
+            let waiting = QueuedCheck {
                 question: question.clone(),
                 contextual_bytes,
                 principal: principal.clone(),
@@ -259,7 +265,7 @@ impl Shared {
             Ok(outcomes) => return call.answer(outcomes),
             Err(AuthzError::TooManyChecks { checks_max }) => {
                 let checks_max = self.learn(checks, checks_max);
-                call.split(|before: &[Waiting], _| before.len() >= checks_max)
+                call.split(|before: &[QueuedCheck], _| before.len() >= checks_max)
             }
             Err(AuthzError::Refused(_) | AuthzError::MessageTooLarge(_)) if call.is_mixed() => {
                 call.split(|before, next| before.iter().any(|waiting| waiting.principal != next.principal))
@@ -311,8 +317,9 @@ impl Shared {
         let mut state = self.lock();
         match error {
             None => {
-                let used = state.calls_in_flight >= state.limit.calls();
-                state.limit.answered(checks, latency, used);
+                let is_full = state.calls_in_flight >= state.limit.calls();
+                let use_of_limit = if is_full { LimitUse::Full } else { LimitUse::Partial };
+                state.limit.answered(checks, latency, use_of_limit);
                 let before = if state.latency.is_zero() { latency } else { state.latency };
                 state.latency = (before * 7 + latency) / 8;
             }
@@ -379,14 +386,14 @@ impl Drop for WaitsOutside<'_> {
     }
 }
 
-impl Waiting {
+impl QueuedCheck {
     /// Returns whether anybody still waits for the answer.
     fn is_wanted(&self, now: Instant) -> bool {
         !self.reply.is_closed() && now < self.deadline
     }
 
     fn answer(self, outcome: Outcome) {
-        if self.reply.send(Answered { position: self.position, outcome }).is_err() {
+        if self.reply.send(NumberedOutcome { position: self.position, outcome }).is_err() {
             // The caller may have gone; then nobody reads this answer.
         }
     }
@@ -439,7 +446,7 @@ impl Call {
     }
 
     /// Splits the call into parts. `ends` decides, from a part and the question after it, whether the part ends there.
-    fn split(self, ends: impl Fn(&[Waiting], &Waiting) -> bool) -> Vec<Call> {
+    fn split(self, ends: impl Fn(&[QueuedCheck], &QueuedCheck) -> bool) -> Vec<Call> {
         let mut parts: Vec<Call> = Vec::new();
         for waiting in self.waiting {
             match parts.last_mut() {

@@ -1,6 +1,6 @@
 //! A circuit breaker: while a server keeps failing, callers get an error at once, and the server gets time to recover.
 //!
-//! After [`FAILURES_MAX`] failures in a row the breaker opens and lets nothing through for [`PAUSE`]. Then it lets one call
+//! After `FAILURES_MAX` failures in a row the breaker opens and lets nothing through for `PAUSE`. Then it lets one call
 //! try. If that succeeds, the breaker closes; if it fails, the breaker stays open for another pause.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,23 +10,23 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use super::AuthzError;
-use super::decider::{Answered, Decider, Questions};
+use super::decider::{Decider, NumberedOutcome, Questions};
 
 /// The number of failures in a row that opens the breaker: more than an accident explains.
-pub const FAILURES_MAX: u32 = 5;
+const FAILURES_MAX: u32 = 5;
 /// The time for which an open breaker lets nothing through.
-pub const PAUSE: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Asks the decider behind it, unless that keeps failing.
 pub struct BreakerDecider {
     inner: Arc<dyn Decider>,
     /// The longest that a call takes at all. A deadline that passes sooner says more about the caller than about the server.
     patience: Duration,
-    state: Mutex<State>,
+    circuit: Mutex<Circuit>,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum State {
+enum Circuit {
     Closed { failures: u32 },
     Open { until: Instant },
     Trying,
@@ -34,7 +34,7 @@ enum State {
 
 /// A call that the breaker let through. If it is dropped without a result it was cancelled. That says nothing about the
 /// server, so the next call may try.
-struct Admitted<'a> {
+struct CallPermit<'a> {
     breaker: &'a BreakerDecider,
     trying: bool,
 }
@@ -43,22 +43,22 @@ impl BreakerDecider {
     /// Puts a closed breaker before `inner`. `patience` is the longest that a call takes at all.
     #[must_use]
     pub fn new(inner: Arc<dyn Decider>, patience: Duration) -> Self {
-        Self { inner, patience, state: Mutex::new(State::Closed { failures: 0 }) }
+        Self { inner, patience, circuit: Mutex::new(Circuit::Closed { failures: 0 }) }
     }
 
-    fn admit(&self) -> Result<Admitted<'_>, AuthzError> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let trying = match *state {
-            State::Closed { .. } => false,
-            State::Open { until } if until <= Instant::now() => true,
-            State::Open { .. } | State::Trying => {
+    fn admit(&self) -> Result<CallPermit<'_>, AuthzError> {
+        let mut circuit = self.circuit.lock().unwrap_or_else(PoisonError::into_inner);
+        let trying = match *circuit {
+            Circuit::Closed { .. } => false,
+            Circuit::Open { until } if until <= Instant::now() => true,
+            Circuit::Open { .. } | Circuit::Trying => {
                 return Err(AuthzError::Unavailable(format!("not asked: its last {FAILURES_MAX} calls failed")));
             }
         };
         if trying {
-            *state = State::Trying;
+            *circuit = Circuit::Trying;
         }
-        Ok(Admitted { breaker: self, trying })
+        Ok(CallPermit { breaker: self, trying })
     }
 
     fn is_failure(&self, error: &AuthzError, took: Duration) -> bool {
@@ -76,19 +76,19 @@ impl BreakerDecider {
     }
 }
 
-impl Admitted<'_> {
+impl CallPermit<'_> {
     fn ended(mut self, failed: bool) {
         let trying = std::mem::replace(&mut self.trying, false);
-        let mut state = self.breaker.state.lock().unwrap_or_else(PoisonError::into_inner);
-        *state = match *state {
-            State::Closed { .. } | State::Trying if !failed => State::Closed { failures: 0 },
-            State::Closed { failures } if failures + 1 < FAILURES_MAX => State::Closed { failures: failures + 1 },
-            State::Closed { .. } => State::Open { until: Instant::now() + PAUSE },
-            State::Trying if trying => State::Open { until: Instant::now() + PAUSE },
+        let mut circuit = self.breaker.circuit.lock().unwrap_or_else(PoisonError::into_inner);
+        *circuit = match *circuit {
+            Circuit::Closed { .. } | Circuit::Trying if !failed => Circuit::Closed { failures: 0 },
+            Circuit::Closed { failures } if failures + 1 < FAILURES_MAX => Circuit::Closed { failures: failures + 1 },
+            Circuit::Closed { .. } => Circuit::Open { until: Instant::now() + PAUSE },
+            Circuit::Trying if trying => Circuit::Open { until: Instant::now() + PAUSE },
             // A call from before the breaker opened tells nothing new.
-            unchanged @ (State::Trying | State::Open { .. }) => unchanged,
+            unchanged @ (Circuit::Trying | Circuit::Open { .. }) => unchanged,
         };
-        if let State::Open { .. } = *state {
+        if let Circuit::Open { .. } = *circuit {
             tracing::warn!(
                 pause_ms = PAUSE.as_millis(),
                 "the authorizer keeps failing, so nothing is asked for a while"
@@ -97,23 +97,23 @@ impl Admitted<'_> {
     }
 }
 
-impl Drop for Admitted<'_> {
+impl Drop for CallPermit<'_> {
     fn drop(&mut self) {
         if self.trying {
-            let mut state = self.breaker.state.lock().unwrap_or_else(PoisonError::into_inner);
-            *state = State::Open { until: Instant::now() };
+            let mut circuit = self.breaker.circuit.lock().unwrap_or_else(PoisonError::into_inner);
+            *circuit = Circuit::Open { until: Instant::now() };
         }
     }
 }
 
 #[async_trait]
 impl Decider for BreakerDecider {
-    async fn decide(&self, questions: &Questions) -> Result<Vec<Answered>, AuthzError> {
-        let admitted = self.admit()?;
+    async fn decide(&self, questions: &Questions) -> Result<Vec<NumberedOutcome>, AuthzError> {
+        let permit = self.admit()?;
         let asked = Instant::now();
         let answers = self.inner.decide(questions).await;
         let failed = answers.as_ref().is_err_and(|error| self.is_failure(error, asked.elapsed()));
-        admitted.ended(failed);
+        permit.ended(failed);
         answers
     }
 }

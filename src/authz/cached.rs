@@ -19,7 +19,7 @@ use async_trait::async_trait;
 use moka::sync::Cache;
 use tokio::time::Instant;
 
-use super::decider::{Answered, Basis, Decider, Outcome, Questions, Recall, accounted};
+use super::decider::{Basis, Decider, NumberedOutcome, Outcome, Questions, Recall, accounted};
 use super::decision_key::DecisionKey;
 use super::{AuthzError, Consistency, Source};
 
@@ -29,12 +29,12 @@ const ENTRY_BYTES: usize = 160;
 /// Recalls decisions, and asks the decider behind it about everything else.
 pub struct CachedDecider {
     inner: Arc<dyn Decider>,
-    entries: Cache<DecisionKey, Entry>,
+    entries: Cache<DecisionKey, CachedDecision>,
     time_to_live: Duration,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Entry {
+struct CachedDecision {
     allowed: bool,
     as_of: Instant,
     source: Source,
@@ -56,23 +56,23 @@ impl CachedDecider {
         Self { inner, entries, time_to_live }
     }
 
-    fn recall(&self, key: &DecisionKey, basis: &Basis) -> Option<Entry> {
-        let will_do = |entry: &Entry| match basis.recall {
+    fn recall(&self, key: &DecisionKey, basis: &Basis) -> Option<CachedDecision> {
+        let will_do = |entry: &CachedDecision| match basis.recall {
             Recall::Nothing => false,
             Recall::Generation => true,
             Recall::Since(moment) => entry.past_caches && entry.as_of >= moment,
         };
-        let is_young = |entry: &Entry| entry.as_of.elapsed() < self.time_to_live;
+        let is_young = |entry: &CachedDecision| entry.as_of.elapsed() < self.time_to_live;
         self.entries.get(key).filter(|entry| entry.source == basis.source && is_young(entry) && will_do(entry))
     }
 
     /// Stores what was learned, unless a newer answer is already there. Of two equally old answers the denial counts.
-    fn remember(&self, key: DecisionKey, learned: Entry) {
+    fn remember(&self, key: DecisionKey, learned: CachedDecision) {
         self.entries.entry(key).and_upsert_with(|known| match known.map(moka::Entry::into_value) {
             Some(known) if known.as_of > learned.as_of => known,
             Some(known) if known.as_of == learned.as_of => {
                 let past_caches = known.past_caches && learned.past_caches;
-                Entry { allowed: known.allowed && learned.allowed, past_caches, ..learned }
+                CachedDecision { allowed: known.allowed && learned.allowed, past_caches, ..learned }
             }
             Some(_) | None => learned,
         });
@@ -81,14 +81,14 @@ impl CachedDecider {
 
 #[async_trait]
 impl Decider for CachedDecider {
-    async fn decide(&self, questions: &Questions) -> Result<Vec<Answered>, AuthzError> {
+    async fn decide(&self, questions: &Questions) -> Result<Vec<NumberedOutcome>, AuthzError> {
         let keys = DecisionKey::of(questions);
         let mut answers = Vec::with_capacity(keys.len());
         let mut unknown = Vec::new();
         for (position, key) in keys.iter().enumerate() {
             match self.recall(key, &questions.basis) {
-                Some(Entry { allowed, as_of, source, .. }) => {
-                    answers.push(Answered { position, outcome: Outcome::Decided { allowed, as_of, source } });
+                Some(CachedDecision { allowed, as_of, source, .. }) => {
+                    answers.push(NumberedOutcome { position, outcome: Outcome::Decided { allowed, as_of, source } });
                 }
                 None => unknown.push(position),
             }
@@ -107,9 +107,9 @@ impl Decider for CachedDecider {
             if let (&Outcome::Decided { allowed, as_of, source }, Some(key)) = (&outcome, keys.get(position))
                 && source == questions.basis.source
             {
-                self.remember(key.clone(), Entry { allowed, as_of, source, past_caches });
+                self.remember(key.clone(), CachedDecision { allowed, as_of, source, past_caches });
             }
-            answers.push(Answered { position, outcome });
+            answers.push(NumberedOutcome { position, outcome });
         }
         Ok(answers)
     }

@@ -19,7 +19,7 @@ use async_trait::async_trait;
 use futures::future::{BoxFuture, FutureExt, Shared, WeakShared, join_all};
 use tokio::time::{Instant, timeout_at};
 
-use super::decider::{Answered, Decider, Outcome, Questions, accounted};
+use super::decider::{Decider, NumberedOutcome, Outcome, Questions, accounted};
 use super::decision_key::DecisionKey;
 use super::{AuthzError, Consistency};
 
@@ -31,8 +31,8 @@ pub struct CoalescedDecider {
     flights: Arc<Mutex<Flights>>,
 }
 
-type Answer = Result<Arc<[Outcome]>, AuthzError>;
-type Flight = Shared<BoxFuture<'static, Answer>>;
+type FlightResult = Result<Arc<[Outcome]>, AuthzError>;
+type Flight = Shared<BoxFuture<'static, FlightResult>>;
 
 #[derive(Default)]
 struct Flights {
@@ -42,7 +42,7 @@ struct Flights {
 
 /// The place in a flight where the answer to one question will be.
 struct Seat {
-    flight: WeakShared<BoxFuture<'static, Answer>>,
+    flight: WeakShared<BoxFuture<'static, FlightResult>>,
     number: u64,
     place: usize,
 }
@@ -52,6 +52,13 @@ struct Landing {
     flights: Arc<Mutex<Flights>>,
     number: u64,
     keys: Vec<DecisionKey>,
+}
+
+/// The outcome of one question, and how it came.
+struct Landed {
+    outcome: Outcome,
+    /// Whether somebody else began the flight.
+    is_joined: bool,
 }
 
 /// The flight, and the place in it, from which one question gets its answer.
@@ -107,8 +114,8 @@ impl CoalescedDecider {
         keys.iter().zip(joined).filter_map(ticket).collect()
     }
 
-    /// Returns the outcome of every question, in their order, and whether somebody else began the flight that it came from.
-    async fn fly(&self, questions: &Questions) -> Result<Vec<(Outcome, bool)>, AuthzError> {
+    /// Returns the outcome of every question, in their order.
+    async fn fly(&self, questions: &Questions) -> Result<Vec<Landed>, AuthzError> {
         let tickets = self.board(questions);
         let seats: Vec<(usize, bool)> = tickets.iter().map(|ticket| (ticket.place, ticket.is_joined)).collect();
         let landed = join_all(tickets.into_iter().map(|ticket| ticket.flight));
@@ -121,7 +128,7 @@ impl CoalescedDecider {
                 Ok(outcomes) => outcomes.get(place).cloned(),
                 Err(error) => Some(Outcome::Failed(error)),
             };
-            outcomes.extend(outcome.map(|outcome| (outcome, is_joined)));
+            outcomes.extend(outcome.map(|outcome| Landed { outcome, is_joined }));
         }
         if outcomes.len() < questions.list.len() {
             return Err(AuthzError::BadAnswer("a check was left unanswered".to_owned()));
@@ -158,7 +165,7 @@ impl Drop for Landing {
 
 #[async_trait]
 impl Decider for CoalescedDecider {
-    async fn decide(&self, questions: &Questions) -> Result<Vec<Answered>, AuthzError> {
+    async fn decide(&self, questions: &Questions) -> Result<Vec<NumberedOutcome>, AuthzError> {
         match questions.basis.consistency {
             Consistency::MinimizeLatency => {}
             Consistency::AtLeastAsFresh(_) | Consistency::HigherConsistency => {
@@ -167,19 +174,19 @@ impl Decider for CoalescedDecider {
         }
         let mut answers = Vec::with_capacity(questions.list.len());
         let mut again = Vec::new();
-        for (position, (outcome, is_joined)) in self.fly(questions).await?.into_iter().enumerate() {
+        for (position, Landed { outcome, is_joined }) in self.fly(questions).await?.into_iter().enumerate() {
             if is_joined && ran_out_of_time(&outcome) {
                 again.push(position);
             } else {
-                answers.push(Answered { position, outcome });
+                answers.push(NumberedOutcome { position, outcome });
             }
         }
         if again.is_empty() {
             return Ok(answers);
         }
-        let outcomes = self.fly(&questions.at(&again)).await?;
-        let outcomes = again.into_iter().zip(outcomes);
-        answers.extend(outcomes.map(|(position, (outcome, _))| Answered { position, outcome }));
+        let landed = self.fly(&questions.at(&again)).await?;
+        let landed = again.into_iter().zip(landed);
+        answers.extend(landed.map(|(position, Landed { outcome, .. })| NumberedOutcome { position, outcome }));
         Ok(answers)
     }
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-pub(crate) use self::news::{News, Since};
+pub(crate) use self::news::{ChangesSince, News};
 use super::decider::Question;
 use super::{Authorizer, CheckBatch, Consistency, Decision, Provenance, Reached, Source};
 use crate::language::Object;
@@ -69,18 +69,38 @@ pub struct CopyView {
 #[derive(Debug, Default)]
 pub(super) struct Wishes {
     /// Throw the copy away and build another one.
-    pub(super) new_copy: AtomicBool,
+    new_copy: AtomicBool,
     /// Compare all tuples now.
-    pub(super) sweep: AtomicBool,
+    sweep: AtomicBool,
 }
 
 /// The result of an evaluation of the copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Evaluated {
     /// The copy decides, and allows or denies.
-    Decided(bool),
+    Decided { allowed: bool },
     /// The copy can never decide this, and so denies.
     Undecidable,
+}
+
+impl Wishes {
+    pub(super) fn wish_new_copy(&self) {
+        self.new_copy.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn wish_sweep(&self) {
+        self.sweep.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns whether a new copy is wished, and forgets the wish.
+    pub(super) fn take_new_copy(&self) -> bool {
+        self.new_copy.swap(false, Ordering::Relaxed)
+    }
+
+    /// Returns whether a sweep is wished, and forgets the wish.
+    pub(super) fn take_sweep(&self) -> bool {
+        self.sweep.swap(false, Ordering::Relaxed)
+    }
 }
 
 impl Progress {
@@ -126,11 +146,11 @@ impl CopyView {
     }
 
     pub(super) fn wish_new_copy(&self) {
-        self.wishes.new_copy.store(true, Ordering::Relaxed);
+        self.wishes.wish_new_copy();
     }
 
     pub(super) fn wish_comparison(&self) {
-        self.wishes.sweep.store(true, Ordering::Relaxed);
+        self.wishes.wish_sweep();
     }
 
     /// Asks the copy now, whether or not it is trusted. Returns `None` when it does not answer, or when the model or the copy
@@ -148,7 +168,7 @@ impl CopyView {
         let [Decision { position: 0, allowed, reached, .. }] = *decisions.list else { return None };
         let after = self.progress();
         let evaluated = match reached {
-            Reached::Now | Reached::Earlier => Evaluated::Decided(allowed),
+            Reached::Now | Reached::Earlier => Evaluated::Decided { allowed },
             Reached::Never => Evaluated::Undecidable,
         };
         (before.is_same_copy(&after) && after.fresh_as_of.is_some()).then_some(evaluated)

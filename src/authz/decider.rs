@@ -112,7 +112,7 @@ pub enum Outcome {
 
 /// The outcome of the question at one position.
 #[derive(Clone, Debug)]
-pub struct Answered {
+pub struct NumberedOutcome {
     /// The position of the question in [`Questions::list`].
     pub position: usize,
     /// The decision, or the reason why there is none.
@@ -131,7 +131,7 @@ pub struct Inquiry {
     pub behind_max: Duration,
 }
 
-impl Answered {
+impl NumberedOutcome {
     /// Returns the decision for the port of the requests. One failure fails the whole batch there, because a part of the
     /// decisions is no decision.
     ///
@@ -160,7 +160,7 @@ pub trait Decider: Send + Sync {
     ///
     /// # Errors
     /// When there is no answer to any of them.
-    async fn decide(&self, questions: &Questions) -> Result<Vec<Answered>, AuthzError>;
+    async fn decide(&self, questions: &Questions) -> Result<Vec<NumberedOutcome>, AuthzError>;
 }
 
 /// Sorts answers to `asked` questions by position.
@@ -169,9 +169,9 @@ pub trait Decider: Send + Sync {
 ///
 /// # Errors
 /// When a question has two answers or none, or an answer belongs to no question.
-pub fn accounted(asked: usize, answers: Vec<Answered>) -> Result<Vec<Outcome>, AuthzError> {
+pub fn accounted(asked: usize, answers: Vec<NumberedOutcome>) -> Result<Vec<Outcome>, AuthzError> {
     let mut outcomes: Vec<Option<Outcome>> = vec![None; asked];
-    for Answered { position, outcome } in answers {
+    for NumberedOutcome { position, outcome } in answers {
         match outcomes.get_mut(position) {
             Some(answered @ None) => *answered = Some(outcome),
             Some(Some(_)) => return Err(AuthzError::BadAnswer("one check was answered twice".to_owned())),
@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn each_question_has_one_answer_or_there_is_none() {
-        let answered = |position| Answered { position, outcome: Outcome::Undecidable };
+        let answered = |position| NumberedOutcome { position, outcome: Outcome::Undecidable };
         let rows: [(usize, &[usize], bool); 8] = [
             (0, &[], true),
             (2, &[0, 1], true),

@@ -5,8 +5,8 @@
 //! bounds hold either way, and this port denies what a check could not decide.
 
 mod guard_positions;
-mod kept;
 mod reaches;
+mod snapshot_cache;
 #[cfg(test)]
 mod tests;
 mod visible_sets;
@@ -19,7 +19,7 @@ use async_trait::async_trait;
 use roaring::RoaringBitmap;
 use tokio::time::Instant;
 
-use self::reaches::{Held, Reaches};
+use self::reaches::{ReachKey, Reaches};
 use self::visible_sets::VisibleSets;
 #[cfg(feature = "openfga")]
 use super::copy::EvaluatedCopy;
@@ -100,21 +100,21 @@ impl Authorizer for EmbeddedAuthorizer {
         }
         // A reach that rests on the additions of one request is of no use to another.
         let reaches = batch.contextual.is_empty().then(|| Arc::clone(&self.reaches));
-        let state = State { snapshot: for_request(&snapshot, &batch.contextual)?, reaches, as_of };
+        let evaluator = BatchEvaluator { snapshot: for_request(&snapshot, &batch.contextual)?, reaches, as_of };
         if batch.checks.len() <= INLINE_CHECKS_MAX {
             let mut interrupts = 0;
             let mut may_go_on = || {
                 interrupts += 1;
                 interrupts <= INLINE_INTERRUPTS_MAX && Instant::now() < deadline
             };
-            match state.decide(&batch.checks, &mut may_go_on) {
+            match evaluator.decide(&batch.checks, &mut may_go_on) {
                 ControlFlow::Continue(list) => return Ok(Decisions { list, by }),
                 ControlFlow::Break(Interrupted) if Instant::now() < deadline => {}
                 ControlFlow::Break(Interrupted) => return Err(AuthzError::DeadlineExceeded),
             }
         }
         let checks = batch.checks.clone();
-        let deciding = move || state.decide(&checks, &mut || Instant::now() < deadline);
+        let deciding = move || evaluator.decide(&checks, &mut || Instant::now() < deadline);
         match self.lane.run(deciding).await.map_err(|e| AuthzError::Unavailable(e.to_string()))? {
             ControlFlow::Continue(list) => Ok(Decisions { list, by }),
             ControlFlow::Break(Interrupted) => Err(AuthzError::DeadlineExceeded),
@@ -175,13 +175,13 @@ fn for_request(snapshot: &Arc<Snapshot>, contextual: &Contextual) -> Result<Arc<
     Ok(Arc::new(with.map_err(|e| AuthzError::Refused(e.to_string()))?))
 }
 
-/// The state from which one batch of checks is decided.
-struct State {
+/// Decides one batch of checks from one state of the relationships.
+struct BatchEvaluator {
     /// The relationships, with what the request adds to them.
     snapshot: Arc<Snapshot>,
     /// The remembered reaches of users; `None` if the request adds relationships of its own.
     reaches: Option<Arc<Reaches>>,
-    /// The state is at least as new as this moment.
+    /// The relationships are at least as new as this moment.
     as_of: Instant,
 }
 
@@ -191,7 +191,7 @@ struct Interrupted;
 /// A check with its position in the batch.
 type Numbered<'a> = (usize, &'a Check);
 
-impl State {
+impl BatchEvaluator {
     /// Decides all checks, user by user, so that the checks of one user share what they find out.
     fn decide(&self, checks: &[Check], may_go_on: &mut dyn FnMut() -> bool) -> ControlFlow<Interrupted, Vec<Decision>> {
         let numbered: Vec<Numbered<'_>> = checks.iter().enumerate().collect();
@@ -207,7 +207,7 @@ impl State {
             // A user of a type that the model does not have holds nothing.
             let Ok(mut evaluation) = self.snapshot.evaluation(&user) else {
                 let denied = checks.into_iter().flatten();
-                decisions.extend(denied.map(|(position, _)| self.decided(*position, false)));
+                decisions.extend(denied.map(|(position, _)| self.denied(*position)));
                 continue;
             };
             for alike in checks {
@@ -244,8 +244,8 @@ impl State {
         let objects: RoaringBitmap = numbers.iter().flatten().copied().collect();
         let visible = match &self.reaches {
             Some(reaches) => {
-                let held = Held { user: user.clone(), relation: relation.clone(), type_name };
-                reaches.visible_among(snapshot, held, &objects, may_go_on)
+                let key = ReachKey { user: user.clone(), relation: relation.clone(), type_name };
+                reaches.visible_among(snapshot, key, &objects, may_go_on)
             }
             None => snapshot.visible_among(user, relation, &type_name, &objects, may_go_on),
         };
@@ -275,6 +275,10 @@ impl State {
 
     fn decided(&self, position: usize, allowed: bool) -> Decision {
         Decision { position, allowed, as_of: Some(self.as_of), reached: Reached::Now }
+    }
+
+    fn denied(&self, position: usize) -> Decision {
+        Decision { position, allowed: false, as_of: Some(self.as_of), reached: Reached::Now }
     }
 }
 

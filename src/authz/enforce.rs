@@ -463,13 +463,13 @@ impl<'a> Enforcer<'a> {
             self.may_act = self.may_act.or(of_actor.first().copied());
         }
         // The answers about decoys come after those about guards, so nobody looks at them.
-        for (place, guard) in open.into_iter().enumerate() {
+        for (index, guard) in open.into_iter().enumerate() {
             let of_actor = match self.principal.delegation().map(|delegation| delegation.on) {
-                None => of_subject.get(place).copied(),
+                None => of_subject.get(index).copied(),
                 Some(DelegationOn::User) => self.may_act,
-                Some(DelegationOn::Guard) => of_actor.get(place).copied(),
+                Some(DelegationOn::Guard) => of_actor.get(index).copied(),
             };
-            let decision = of_subject.get(place).zip(of_actor).map(|(of_subject, of_actor)| of_subject.and(of_actor));
+            let decision = of_subject.get(index).zip(of_actor).map(|(of_subject, of_actor)| of_subject.and(of_actor));
             self.decisions.insert(guard.clone(), decision.unwrap_or(Ruling::SHUT));
         }
         Ok(())

@@ -18,8 +18,9 @@ use openfga_client::client::{
 use tokio::time::{Instant, timeout_at};
 use tonic::Request;
 
+use super::copy::ModelVersion;
 use super::decider::{
-    Answered, Basis, CONTEXTUAL_BYTES_PER_CALL, Decider, Inquiry, Outcome, Question, Questions, Recall,
+    Basis, CONTEXTUAL_BYTES_PER_CALL, Decider, Inquiry, NumberedOutcome, Outcome, Question, Questions, Recall,
 };
 use super::{
     Abilities, Authorizer, AuthzError, Check, CheckBatch, Consistency, DecidingModel, Decisions, Source, SubtractedBy,
@@ -61,26 +62,17 @@ const MESSAGE_BYTES_MAX: usize = 4 << 20;
 #[derive(Debug)]
 pub struct OpenFgaAuthorizer {
     server: Server,
-    checks_per_call: usize,
-    list_limits: list::Limits,
-    cache_age_max: Duration,
-    latest: Mutex<Option<Latest>>,
+    config: OpenFgaConfig,
+    latest: Mutex<Option<LatestModel>>,
     subtracted: SubtractedByLast,
     reach: Reach,
 }
 
 /// The store's latest model, and when it was looked up.
 #[derive(Clone, Debug)]
-struct Latest {
-    model: Model,
+struct LatestModel {
+    model: ModelVersion,
     looked_up: Instant,
-}
-
-/// The store and model that decide all calls of one batch.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Model {
-    pub(super) store_id: String,
-    pub(super) id: String,
 }
 
 /// One store of a server, and how long to wait for it.
@@ -102,12 +94,9 @@ impl OpenFgaAuthorizer {
             return Err(BackendError::Setting("`checks_per_call` must be at least 1".to_owned()));
         }
         let server = Server::new(config)?;
-        let list_limits = list::Limits { results_max: config.list_results_max, deadline: config.list_deadline };
         Ok(Self {
             server,
-            checks_per_call: config.checks_per_call,
-            list_limits,
-            cache_age_max: config.cache_age_max,
+            config: config.clone(),
             latest: Mutex::new(None),
             subtracted: SubtractedByLast::default(),
             reach: Reach::new("openfga"),
@@ -117,18 +106,18 @@ impl OpenFgaAuthorizer {
     /// Returns how much older than the question the relationships may be from which the server decides.
     pub(super) fn behind_max(&self, consistency: Consistency) -> Duration {
         match consistency {
-            Consistency::MinimizeLatency => self.cache_age_max,
+            Consistency::MinimizeLatency => self.config.cache_age_max,
             Consistency::AtLeastAsFresh(_) | Consistency::HigherConsistency => Duration::ZERO,
         }
     }
 
     /// Finds the one model for all calls of a batch, so that its decisions belong together. A batch of higher consistency gets
     /// the store's latest model as it is now; a batch about a moment gets it as it was then or later.
-    pub(super) async fn model_for(&self, consistency: Consistency) -> Result<Model, AuthzError> {
+    pub(super) async fn model_for(&self, consistency: Consistency) -> Result<ModelVersion, AuthzError> {
         if let (StoreSelector::Id(store_id), Some(id)) = (&self.server.store, &self.server.model_id) {
-            return Ok(Model { store_id: store_id.clone(), id: id.clone() });
+            return Ok(ModelVersion { store_id: store_id.clone(), model_id: id.clone() });
         }
-        let is_new_enough = |latest: &Latest| match consistency {
+        let is_new_enough = |latest: &LatestModel| match consistency {
             Consistency::MinimizeLatency => latest.looked_up.elapsed() < LATEST_MODEL_AGE_MAX,
             Consistency::AtLeastAsFresh(moment) => {
                 latest.looked_up.elapsed() < LATEST_MODEL_AGE_MAX && latest.looked_up >= moment
@@ -142,7 +131,7 @@ impl OpenFgaAuthorizer {
         }
     }
 
-    async fn look_up_model(&self) -> Result<Model, AuthzError> {
+    async fn look_up_model(&self) -> Result<ModelVersion, AuthzError> {
         let looked_up = Instant::now();
         let model = self.noting(self.server.find_model().await)?;
         self.put_latest(&model, looked_up);
@@ -151,7 +140,7 @@ impl OpenFgaAuthorizer {
 
     /// Asks the server which model decides now. A known store costs one call. If it has no model any more, another store may
     /// have taken its name, so the search begins again from the name.
-    async fn model_now(&self) -> Result<Model, AuthzError> {
+    async fn model_now(&self) -> Result<ModelVersion, AuthzError> {
         let known = self.latest.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let Some(known) = known else { return self.look_up_model().await };
         let looked_up = Instant::now();
@@ -168,16 +157,16 @@ impl OpenFgaAuthorizer {
         }
     }
 
-    fn put_latest(&self, model: &Model, looked_up: Instant) {
+    fn put_latest(&self, model: &ModelVersion, looked_up: Instant) {
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         // The answer to a slow look-up must not replace a newer one.
         if latest.as_ref().is_some_and(|known| known.looked_up > looked_up) {
             return;
         }
-        let before = latest.replace(Latest { model: model.clone(), looked_up }).map(|latest| latest.model);
+        let before = latest.replace(LatestModel { model: model.clone(), looked_up }).map(|latest| latest.model);
         if before.is_some_and(|before| before != *model) {
-            let Model { store_id, id } = model;
-            tracing::info!(store_id, model_id = id, "another authorization model decides from now on");
+            let ModelVersion { store_id, model_id } = model;
+            tracing::info!(store_id, model_id, "another authorization model decides from now on");
         }
     }
 
@@ -195,7 +184,7 @@ impl OpenFgaAuthorizer {
         // This adapter remembers nothing, so the generation does not matter.
         let basis = Basis {
             store_id: model.store_id,
-            model_id: model.id,
+            model_id: model.model_id,
             consistency: batch.consistency,
             generation: 0,
             recall: Recall::Nothing,
@@ -205,7 +194,7 @@ impl OpenFgaAuthorizer {
         let list: Vec<Question> = batch.checks.iter().map(question).collect();
         // Every check of a call repeats what the request adds.
         let fitting = CONTEXTUAL_BYTES_PER_CALL / batch.contextual.wire_bytes().max(1);
-        let checks_per_call = self.checks_per_call.min(fitting.max(1));
+        let checks_per_call = self.config.checks_per_call.min(fitting.max(1));
         let asked =
             Inquiry { at: Instant::now(), source: basis.source, behind_max: self.behind_max(batch.consistency) };
         let calls = list.chunks(checks_per_call).enumerate().map(|(index, questions)| {
@@ -214,7 +203,7 @@ impl OpenFgaAuthorizer {
         });
         let calls: Vec<_> = calls.collect();
         // The first failure ends the whole batch, because a part of the decisions is no decision.
-        let answers: Vec<Vec<Answered>> =
+        let answers: Vec<Vec<NumberedOutcome>> =
             stream::iter(calls).buffer_unordered(CALLS_IN_FLIGHT_MAX).try_collect().await?;
         let decisions = answers.into_iter().flatten().map(|answered| answered.into_decision(&asked));
         Ok(Decisions::new(decisions.collect::<Result<_, _>>()?, basis.source, basis.model_id.as_str().into()))
@@ -227,7 +216,7 @@ impl OpenFgaAuthorizer {
         first: usize,
         questions: &[Question],
         deadline: Instant,
-    ) -> Result<Vec<Answered>, AuthzError> {
+    ) -> Result<Vec<NumberedOutcome>, AuthzError> {
         let mut unsendable = Vec::new();
         let mut checks = Vec::with_capacity(questions.len());
         let mut sent: Vec<(usize, &Check)> = Vec::with_capacity(questions.len());
@@ -239,7 +228,7 @@ impl OpenFgaAuthorizer {
                     checks.push(BatchCheckItem { contextual_tuples, context, ..item(&question.check, position) });
                     sent.push((position, &question.check));
                 }
-                Err(error) => unsendable.push(Answered { position, outcome: Outcome::Failed(error) }),
+                Err(error) => unsendable.push(NumberedOutcome { position, outcome: Outcome::Failed(error) }),
             }
         }
         if sent.is_empty() {
@@ -307,7 +296,7 @@ impl Authorizer for OpenFgaAuthorizer {
     }
 
     async fn readiness(&self) -> Result<Arc<str>, AuthzError> {
-        self.server.within(self.model_now()).await.map(|model| model.id.into())
+        self.server.within(self.model_now()).await.map(|model| model.model_id.into())
     }
 
     fn abilities(&self, _consistency: Consistency) -> Abilities {
@@ -324,11 +313,11 @@ impl DecidingModel for OpenFgaAuthorizer {
     async fn subtracted(&self) -> Result<SubtractedBy, AuthzError> {
         let reading = async {
             let model = self.model_for(Consistency::MinimizeLatency).await?;
-            if let Some(known) = self.subtracted.get(&model.id) {
+            if let Some(known) = self.subtracted.get(&model.model_id) {
                 return Ok(known);
             }
             let definition = self.server.read_model(&model).await?;
-            Ok(self.subtracted.put(&model.id, &definition))
+            Ok(self.subtracted.put(&model.model_id, &definition))
         };
         self.server.within(reading).await
     }
@@ -353,7 +342,7 @@ impl DecidingModel for OpenFgaAuthorizer {
 /// Asks all of the questions in one call.
 #[async_trait]
 impl Decider for OpenFgaAuthorizer {
-    async fn decide(&self, questions: &Questions) -> Result<Vec<Answered>, AuthzError> {
+    async fn decide(&self, questions: &Questions) -> Result<Vec<NumberedOutcome>, AuthzError> {
         if questions.list.is_empty() {
             return Ok(Vec::new());
         }
@@ -414,11 +403,11 @@ impl Server {
     }
 
     /// Reads a model as it was written.
-    async fn read_model(&self, model: &Model) -> Result<AuthorizationModel, AuthzError> {
-        let request = ReadAuthorizationModelRequest { store_id: model.store_id.clone(), id: model.id.clone() };
+    async fn read_model(&self, model: &ModelVersion) -> Result<AuthorizationModel, AuthzError> {
+        let request = ReadAuthorizationModelRequest { store_id: model.store_id.clone(), id: model.model_id.clone() };
         let read = self.client().read_authorization_model(request).await.map_err(|e| wire::failed(&e))?;
         let message = read.into_inner().authorization_model.ok_or(AuthzError::NoModel)?;
-        let not_understood = |e: String| AuthzError::BadAnswer(format!("model `{}`: {e}", model.id));
+        let not_understood = |e: String| AuthzError::BadAnswer(format!("model `{}`: {e}", model.model_id));
         let text = serde_json::to_string(&message).map_err(|e| not_understood(e.to_string()))?;
         json::read(&text).map_err(|e| not_understood(e.to_string()))
     }
@@ -444,16 +433,16 @@ impl Server {
         ))
     }
 
-    async fn find_model(&self) -> Result<Model, AuthzError> {
+    async fn find_model(&self) -> Result<ModelVersion, AuthzError> {
         let Some(store_id) = self.find_store().await? else { return Err(self.missing_store().await) };
         self.find_model_of(store_id).await
     }
 
-    async fn find_model_of(&self, store_id: String) -> Result<Model, AuthzError> {
+    async fn find_model_of(&self, store_id: String) -> Result<ModelVersion, AuthzError> {
         if let Some(id) = &self.model_id {
             let request = ReadAuthorizationModelRequest { store_id: store_id.clone(), id: id.clone() };
             self.client().read_authorization_model(request).await.map_err(|e| wire::failed(&e))?;
-            return Ok(Model { store_id, id: id.clone() });
+            return Ok(ModelVersion { store_id, model_id: id.clone() });
         }
         // The server lists the latest model first.
         let request = ReadAuthorizationModelsRequest {
@@ -465,6 +454,6 @@ impl Server {
         let Some(latest) = models.into_inner().authorization_models.into_iter().next() else {
             return Err(AuthzError::NoModel);
         };
-        Ok(Model { store_id, id: latest.id })
+        Ok(ModelVersion { store_id, model_id: latest.id })
     }
 }

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use tokio::time::{Instant, sleep};
 
 use super::AuthzError;
-use super::decider::{Answered, Decider, Questions};
+use super::decider::{Decider, NumberedOutcome, Questions};
 
 /// The first attempt and two repetitions.
 const ATTEMPTS_MAX: u32 = 3;
@@ -50,7 +50,7 @@ impl RetriedDecider {
 
 #[async_trait]
 impl Decider for RetriedDecider {
-    async fn decide(&self, questions: &Questions) -> Result<Vec<Answered>, AuthzError> {
+    async fn decide(&self, questions: &Questions) -> Result<Vec<NumberedOutcome>, AuthzError> {
         self.save();
         let mut attempt = 1;
         let mut pause = PAUSE;

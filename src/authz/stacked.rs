@@ -9,16 +9,17 @@ use async_trait::async_trait;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use tokio::time::{Instant, timeout_at};
 
-use super::decider::{Answered, Basis, Decider, Inquiry, Question, Questions, Recall, accounted};
+use super::decider::{Basis, Decider, Inquiry, NumberedOutcome, Question, Questions, Recall, accounted};
 use super::openfga::{ChangelogWatch, OpenFgaAuthorizer};
+use super::openfga_config::CHECKS_PER_CALL_DEFAULT;
 use super::validity::Validity;
 use super::{
     Abilities, Authorizer, AuthzError, CheckBatch, Consistency, DecidingModel, Decision, Decisions, Source,
     VisiblePositions, VisibleSetQuery,
 };
 
-/// The checks of one portion: as many as a server with default settings takes in one call.
-pub const CHECKS_PER_PORTION: usize = 50;
+/// The checks of one portion: as many as a server with default settings accepts in one call.
+const CHECKS_PER_PORTION: usize = CHECKS_PER_CALL_DEFAULT;
 /// The most portions of one request that are under way at a time: enough to fill the calls that a server takes, and not so
 /// many that one request holds the whole queue.
 const PORTIONS_IN_FLIGHT_MAX: usize = 16;
@@ -69,7 +70,7 @@ impl StackedAuthorizer {
         let generation = current.generation;
         Ok(Arc::new(Basis {
             store_id: model.store_id,
-            model_id: model.id,
+            model_id: model.model_id,
             consistency,
             generation,
             recall,
@@ -85,7 +86,7 @@ impl StackedAuthorizer {
             behind_max: self.openfga.behind_max(questions.basis.consistency),
         };
         let outcomes = accounted(questions.list.len(), self.decider.decide(&questions).await?)?;
-        let decision = |(outcome, position)| Answered { position, outcome }.into_decision(&asked);
+        let decision = |(outcome, position)| NumberedOutcome { position, outcome }.into_decision(&asked);
         outcomes.into_iter().zip(first..).map(decision).collect()
     }
 }

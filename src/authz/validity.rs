@@ -18,18 +18,18 @@ use tokio::time::Instant;
 pub struct Validity {
     /// The time for which a confirmation counts; `None` if nobody reads the changelog, so that none is needed.
     confirmed_for: Option<Duration>,
-    state: Mutex<State>,
+    state: Mutex<GenerationState>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct State {
+struct GenerationState {
     generation: u64,
     confirmed: Option<Instant>,
 }
 
 /// The state of a [`Validity`] at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Current {
+pub struct CurrentGeneration {
     /// The number of the current generation. It only grows.
     pub generation: u64,
     /// Whether decisions of this generation may be recalled now.
@@ -41,7 +41,7 @@ impl Validity {
     /// changelog; then only the age of a decision ends it.
     #[must_use]
     pub fn new(confirmed_for: Option<Duration>) -> Self {
-        Self { confirmed_for, state: Mutex::new(State { generation: 0, confirmed: None }) }
+        Self { confirmed_for, state: Mutex::new(GenerationState { generation: 0, confirmed: None }) }
     }
 
     /// Begins the next generation, so that every decision so far is forgotten.
@@ -60,14 +60,14 @@ impl Validity {
     /// Returns the generation and whether it counts. Both are read under one lock, so that a confirmation of the next
     /// generation is never taken for one of this.
     #[must_use]
-    pub fn current(&self) -> Current {
+    pub fn current(&self) -> CurrentGeneration {
         let state = *self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let recall = match (self.confirmed_for, state.confirmed) {
             (None, _) => true,
             (Some(_), None) => false,
             (Some(confirmed_for), Some(confirmed)) => confirmed.elapsed() < confirmed_for,
         };
-        Current { generation: state.generation, recall }
+        CurrentGeneration { generation: state.generation, recall }
     }
 }
 
@@ -78,7 +78,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_generation_counts_while_it_is_confirmed() {
         let validity = Validity::new(Some(Duration::from_secs(2)));
-        let current = |generation, recall| Current { generation, recall };
+        let current = |generation, recall| CurrentGeneration { generation, recall };
         assert_eq!(validity.current(), current(0, false), "nothing was read yet");
         let read = Instant::now();
         tokio::time::advance(Duration::from_millis(1_500)).await;
@@ -97,6 +97,6 @@ mod tests {
     async fn without_a_changelog_it_always_counts() {
         let validity = Validity::new(None);
         tokio::time::advance(Duration::from_hours(1_000)).await;
-        assert_eq!(validity.current(), Current { generation: 0, recall: true });
+        assert_eq!(validity.current(), CurrentGeneration { generation: 0, recall: true });
     }
 }

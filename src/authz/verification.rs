@@ -30,7 +30,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 pub use self::directory::{StandingDirectory, TrustError};
-use self::sampler::{Asked, OfCopy, Sampler};
+use self::sampler::{CopyAnswer, SampledQuestion, Sampler};
 use self::standing::{Event, Standing, Trust};
 pub use self::stratum::Stratum;
 use super::copy::{CopyView, Progress};
@@ -153,13 +153,13 @@ impl Verifier {
             sampler.count(batch.checks.len());
             sampler.some_of(batch.checks.len(), OFFERED_PER_REQUEST_MAX)
         };
-        for place in chosen {
+        for index in chosen {
             let (check, answered) = match decisions {
-                None => (batch.checks.get(place), None),
+                None => (batch.checks.get(index), None),
                 Some(Decisions { list, by }) => {
-                    let decision = list.get(place).filter(|decision| decision.reached != Reached::Never);
+                    let decision = list.get(index).filter(|decision| decision.reached != Reached::Never);
                     let Some(decision) = decision else { continue };
-                    (batch.checks.get(decision.position), OfCopy::new(decision.allowed, by))
+                    (batch.checks.get(decision.position), CopyAnswer::new(decision.allowed, by))
                 }
             };
             let Some(check) = check else { continue };
@@ -197,12 +197,12 @@ impl Verifier {
             let Some(guard) = guard.filter(|_| query.positions.contains(position)) else { continue };
             let check = Check { user: query.user.clone(), relation: query.relation.clone(), object: guard.clone() };
             let question = Question { check, contextual: Arc::clone(&query.contextual) };
-            self.shared.offer(question, OfCopy::new(visible.contains(position), by), at, trace_id.clone());
+            self.shared.offer(question, CopyAnswer::new(visible.contains(position), by), at, trace_id.clone());
         }
     }
 }
 
-impl OfCopy {
+impl CopyAnswer {
     /// Describes a decision of the copy; returns `None` for one of the authority.
     fn new(allowed: bool, by: &Provenance) -> Option<Self> {
         let Source::Copy(copy) = by.source else { return None };
@@ -238,10 +238,10 @@ impl Shared {
         Stratum::of(check, &batch.contextual, self.view.conditions_on(&check.object))
     }
 
-    fn offer(&self, question: Question, answered: Option<OfCopy>, at: Instant, trace_id: Option<Arc<str>>) {
+    fn offer(&self, question: Question, answered: Option<CopyAnswer>, at: Instant, trace_id: Option<Arc<str>>) {
         let conditions = self.view.conditions_on(&question.check.object);
         let stratum = Stratum::of(&question.check, &question.contextual, conditions);
-        self.sampler().offer(Asked { stratum, question, answered, at, trace_id });
+        self.sampler().offer(SampledQuestion { stratum, question, answered, at, trace_id });
     }
 
     /// Publishes the standing to the requests.

@@ -17,7 +17,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use ragward::authz::cached::CachedDecider;
 use ragward::authz::coalesced::CoalescedDecider;
-use ragward::authz::decider::{Answered, Basis, Decider, Outcome, Question, Questions, Recall, accounted};
+use ragward::authz::decider::{Basis, Decider, NumberedOutcome, Outcome, Question, Questions, Recall, accounted};
 use ragward::authz::validity::Validity;
 use ragward::authz::{AuthzError, Check, Consistency, Source};
 use ragward::language::{Object, Relation};
@@ -60,15 +60,17 @@ struct Server(Arc<World>);
 
 #[async_trait]
 impl Decider for Server {
-    async fn decide(&self, questions: &Questions) -> Result<Vec<Answered>, AuthzError> {
+    async fn decide(&self, questions: &Questions) -> Result<Vec<NumberedOutcome>, AuthzError> {
         wait_some(2).await;
         let (allowed, as_of) = (self.0.version().is_multiple_of(2), Instant::now());
         wait_some(2).await;
         if shuttle::rand::thread_rng().gen_range(0..8) == 0 {
             return Err(AuthzError::Unavailable("down".to_owned()));
         }
-        let answered =
-            |position| Answered { position, outcome: Outcome::Decided { allowed, as_of, source: Source::Authority } };
+        let answered = |position| NumberedOutcome {
+            position,
+            outcome: Outcome::Decided { allowed, as_of, source: Source::Authority },
+        };
         Ok((0..questions.list.len()).map(answered).collect())
     }
 }

@@ -16,7 +16,7 @@ use ragward::authz::batched::BatchedDecider;
 use ragward::authz::breaker::BreakerDecider;
 use ragward::authz::cached::CachedDecider;
 use ragward::authz::coalesced::CoalescedDecider;
-use ragward::authz::decider::{Answered, Basis, Decider, Outcome, Question, Questions, Recall, accounted};
+use ragward::authz::decider::{Basis, Decider, NumberedOutcome, Outcome, Question, Questions, Recall, accounted};
 use ragward::authz::retried::RetriedDecider;
 use ragward::authz::validity::Validity;
 use ragward::authz::{AuthzError, Check, ChecksConfig, Consistency, OpenFgaConfig, Source};
@@ -93,7 +93,7 @@ struct FailingServer(Arc<World>);
 
 #[async_trait]
 impl Decider for FailingServer {
-    async fn decide(&self, questions: &Questions) -> Result<Vec<Answered>, AuthzError> {
+    async fn decide(&self, questions: &Questions) -> Result<Vec<NumberedOutcome>, AuthzError> {
         let world = &self.0;
         if questions.list.len() > CHECKS_PER_CALL_MAX {
             return Err(AuthzError::TooManyChecks { checks_max: Some(CHECKS_PER_CALL_MAX) });
@@ -103,9 +103,9 @@ impl Decider for FailingServer {
         let as_of = Instant::now();
         let answer = |(position, question): (usize, &Question)| {
             let allowed = world.is_allowed(&question.check);
-            Answered { position, outcome: Outcome::Decided { allowed, as_of, source: Source::Authority } }
+            NumberedOutcome { position, outcome: Outcome::Decided { allowed, as_of, source: Source::Authority } }
         };
-        let mut answers: Vec<Answered> = questions.list.iter().enumerate().map(answer).collect();
+        let mut answers: Vec<NumberedOutcome> = questions.list.iter().enumerate().map(answer).collect();
         sleep(after).await;
         match mood {
             0..6 => return Err(AuthzError::Unavailable("down".to_owned())),

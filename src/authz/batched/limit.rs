@@ -31,6 +31,15 @@ pub(super) struct ConcurrencyLimit {
     answers: u32,
 }
 
+/// How much of the limit the calls in flight used when one of them was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LimitUse {
+    /// As many calls were in flight as the limit allows.
+    Full,
+    /// There was room for another call.
+    Partial,
+}
+
 /// The latencies of the calls of one size class.
 #[derive(Clone, Copy, Debug)]
 struct Latency {
@@ -50,9 +59,9 @@ impl ConcurrencyLimit {
         self.limit / ONE
     }
 
-    /// Notes that a call of `checks` was answered. The limit grows only if all of it was `used`: otherwise nobody knows what a
+    /// Notes that a call of `checks` was answered. The limit grows only if it was fully used: otherwise nobody knows what a
     /// higher limit would do.
-    pub(super) fn answered(&mut self, checks: usize, latency: Duration, used: bool) {
+    pub(super) fn answered(&mut self, checks: usize, latency: Duration, use_of_limit: LimitUse) {
         let class = usize::try_from(checks.checked_ilog2().unwrap_or_default()).unwrap_or_default().min(CLASSES - 1);
         self.answers += 1;
         if self.answers >= PERIOD {
@@ -67,7 +76,7 @@ impl ConcurrencyLimit {
         *known = Some(Latency { average, best });
         if latency.min(average) > best * TOLERANCE {
             self.failed();
-        } else if used {
+        } else if use_of_limit == LimitUse::Full {
             // This adds one call for every round of calls.
             self.limit = (self.limit + ONE * ONE / self.limit).min(self.limit_max);
         }
@@ -81,6 +90,7 @@ impl ConcurrencyLimit {
 
 #[cfg(test)]
 mod tests {
+    use super::LimitUse::{Full, Partial};
     use super::*;
 
     const MS: Duration = Duration::from_millis(1);
@@ -90,7 +100,7 @@ mod tests {
         for _ in 0..rounds {
             let running = u32::try_from(limit.calls()).expect("few");
             for turn in 0..running {
-                limit.answered(50, 10 * MS * (turn / cores + 1), true);
+                limit.answered(50, 10 * MS * (turn / cores + 1), Full);
             }
         }
         limit.calls()
@@ -110,7 +120,7 @@ mod tests {
     fn it_stays_within_its_bounds() {
         let mut limit = ConcurrencyLimit::new(8, 32);
         for _ in 0..900 {
-            limit.answered(50, MS, true);
+            limit.answered(50, MS, Full);
         }
         assert_eq!(limit.calls(), 32);
         for _ in 0..1_000 {
@@ -118,7 +128,7 @@ mod tests {
         }
         assert_eq!(limit.calls(), 1);
         for checks in [0, 1, usize::MAX] {
-            limit.answered(checks, Duration::ZERO, true);
+            limit.answered(checks, Duration::ZERO, Full);
         }
         assert_eq!(ConcurrencyLimit::new(0, 0).calls(), 1);
     }
@@ -127,7 +137,7 @@ mod tests {
     fn a_limit_that_is_not_used_does_not_grow() {
         let mut limit = ConcurrencyLimit::new(8, 32);
         for _ in 0..900 {
-            limit.answered(50, MS, false);
+            limit.answered(50, MS, Partial);
         }
         assert_eq!(limit.calls(), 8);
     }
@@ -135,12 +145,12 @@ mod tests {
     #[test]
     fn what_was_best_is_measured_again() {
         let mut limit = ConcurrencyLimit::new(8, 32);
-        limit.answered(50, MS, true);
+        limit.answered(50, MS, Full);
         for _ in 0..PERIOD {
-            limit.answered(50, 10 * MS, true);
+            limit.answered(50, 10 * MS, Full);
         }
         for _ in 0..900 {
-            limit.answered(50, 10 * MS, true);
+            limit.answered(50, 10 * MS, Full);
         }
         assert_eq!(limit.calls(), 32, "slower for good, but nothing waits");
     }
@@ -149,12 +159,12 @@ mod tests {
     fn calls_are_compared_with_their_like() {
         let mut limit = ConcurrencyLimit::new(8, 32);
         for _ in 0..100 {
-            limit.answered(1, MS, false);
-            limit.answered(50, 50 * MS, false);
+            limit.answered(1, MS, Partial);
+            limit.answered(50, 50 * MS, Partial);
         }
         assert_eq!(limit.calls(), 8);
         for _ in 0..2 {
-            limit.answered(1, 50 * MS, false);
+            limit.answered(1, 50 * MS, Partial);
         }
         assert!(limit.calls() < 8);
     }

@@ -160,19 +160,19 @@ mod tests {
     }
 
     /// The name of a principal, and the number of its check.
-    type Waiting = (String, usize);
+    type NumberedCheck = (String, usize);
 
-    fn push(queue: &mut FairQueue<Waiting>, basis: &Arc<Basis>, name: &str, count: usize) {
+    fn push(queue: &mut FairQueue<NumberedCheck>, basis: &Arc<Basis>, name: &str, count: usize) {
         for number in 0..count {
             queue.push(basis, &principal(name), (name.to_owned(), number));
         }
     }
 
-    fn take(queue: &mut FairQueue<Waiting>, checks_max: usize) -> Option<(Arc<Basis>, Vec<Waiting>)> {
+    fn take(queue: &mut FairQueue<NumberedCheck>, checks_max: usize) -> Option<(Arc<Basis>, Vec<NumberedCheck>)> {
         queue.take(CallBounds { checks_max, bytes_max: usize::MAX }, |_| 1, |_| true)
     }
 
-    fn all(queue: &mut FairQueue<Waiting>, checks_max: usize) -> Vec<Vec<Waiting>> {
+    fn all(queue: &mut FairQueue<NumberedCheck>, checks_max: usize) -> Vec<Vec<NumberedCheck>> {
         std::iter::from_fn(|| take(queue, checks_max)).map(|(_, taken)| taken).collect()
     }
 

@@ -28,7 +28,7 @@ fn batched(server: &Arc<Scripted>, checks: &ChecksConfig) -> Arc<BatchedDecider>
 fn spawn(
     batched: &Arc<BatchedDecider>,
     questions: Questions,
-) -> tokio::task::JoinHandle<Result<Vec<Answered>, AuthzError>> {
+) -> tokio::task::JoinHandle<Result<Vec<NumberedOutcome>, AuthzError>> {
     let batched = Arc::clone(batched);
     tokio::spawn(async move { batched.decide(&questions).await })
 }
@@ -113,7 +113,7 @@ struct Limited {
 
 #[async_trait]
 impl Decider for Limited {
-    async fn decide(&self, questions: &Questions) -> Result<Vec<Answered>, AuthzError> {
+    async fn decide(&self, questions: &Questions) -> Result<Vec<NumberedOutcome>, AuthzError> {
         self.calls.lock().expect("a lock").push(questions.list.len());
         if questions.list.len() > self.checks_max {
             return Err(AuthzError::TooManyChecks { checks_max: self.says });
@@ -155,7 +155,7 @@ struct Poisoned;
 
 #[async_trait]
 impl Decider for Poisoned {
-    async fn decide(&self, questions: &Questions) -> Result<Vec<Answered>, AuthzError> {
+    async fn decide(&self, questions: &Questions) -> Result<Vec<NumberedOutcome>, AuthzError> {
         tokio::time::sleep(Duration::from_millis(1)).await;
         if questions.list.iter().any(|question| question.check.user.id() == "eve") {
             return Err(AuthzError::Refused("eve's tuple is no tuple".to_owned()));
@@ -185,7 +185,7 @@ struct SmallMessages {
 
 #[async_trait]
 impl Decider for SmallMessages {
-    async fn decide(&self, questions: &Questions) -> Result<Vec<Answered>, AuthzError> {
+    async fn decide(&self, questions: &Questions) -> Result<Vec<NumberedOutcome>, AuthzError> {
         tokio::time::sleep(Duration::from_millis(1)).await;
         let bytes: usize = questions.list.iter().map(|question| 50 + question.contextual.wire_bytes()).sum();
         self.calls.lock().expect("a lock").push(bytes <= self.bytes_max);
@@ -320,7 +320,7 @@ impl Slow {
 
 #[async_trait]
 impl Decider for Slow {
-    async fn decide(&self, questions: &Questions) -> Result<Vec<Answered>, AuthzError> {
+    async fn decide(&self, questions: &Questions) -> Result<Vec<NumberedOutcome>, AuthzError> {
         let _core = self.cores.acquire().await.expect("never closed");
         tokio::time::sleep(Duration::from_secs(1)).await;
         Scripted::new(Vec::new()).decide(questions).await
@@ -444,7 +444,7 @@ struct ByTheCheck(Duration);
 
 #[async_trait]
 impl Decider for ByTheCheck {
-    async fn decide(&self, questions: &Questions) -> Result<Vec<Answered>, AuthzError> {
+    async fn decide(&self, questions: &Questions) -> Result<Vec<NumberedOutcome>, AuthzError> {
         tokio::time::sleep(self.0 * u32::try_from(questions.list.len()).expect("few")).await;
         Scripted::new(Vec::new()).decide(questions).await
     }

@@ -66,9 +66,9 @@ async fn only_decisions_are_remembered() {
     struct Undecided;
     #[async_trait]
     impl Decider for Undecided {
-        async fn decide(&self, _: &Questions) -> Result<Vec<Answered>, AuthzError> {
+        async fn decide(&self, _: &Questions) -> Result<Vec<NumberedOutcome>, AuthzError> {
             let failed = Outcome::Failed(AuthzError::Unavailable("throttled".to_owned()));
-            let answered = |position, outcome| Answered { position, outcome };
+            let answered = |position, outcome| NumberedOutcome { position, outcome };
             Ok(vec![answered(0, Outcome::Undecidable), answered(1, failed)])
         }
     }
@@ -93,13 +93,13 @@ struct Settable(Mutex<bool>);
 
 #[async_trait]
 impl Decider for Settable {
-    async fn decide(&self, questions: &Questions) -> Result<Vec<Answered>, AuthzError> {
+    async fn decide(&self, questions: &Questions) -> Result<Vec<NumberedOutcome>, AuthzError> {
         let (allowed, as_of) = (*self.0.lock().expect("a lock"), Instant::now());
         if questions.principal.id() == "slow" {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
         Ok((0..questions.list.len())
-            .map(|position| Answered {
+            .map(|position| NumberedOutcome {
                 position,
                 outcome: Outcome::Decided { allowed, as_of, source: Source::Authority },
             })
@@ -159,9 +159,9 @@ struct From(Source);
 
 #[async_trait]
 impl Decider for From {
-    async fn decide(&self, questions: &Questions) -> Result<Vec<Answered>, AuthzError> {
+    async fn decide(&self, questions: &Questions) -> Result<Vec<NumberedOutcome>, AuthzError> {
         let outcome = Outcome::Decided { allowed: true, as_of: Instant::now(), source: self.0 };
-        Ok((0..questions.list.len()).map(|position| Answered { position, outcome: outcome.clone() }).collect())
+        Ok((0..questions.list.len()).map(|position| NumberedOutcome { position, outcome: outcome.clone() }).collect())
     }
 }
 
@@ -208,13 +208,13 @@ fn is_allowed(basis: &Basis, question: &Question) -> bool {
 
 #[async_trait]
 impl Decider for FromEverything {
-    async fn decide(&self, questions: &Questions) -> Result<Vec<Answered>, AuthzError> {
+    async fn decide(&self, questions: &Questions) -> Result<Vec<NumberedOutcome>, AuthzError> {
         self.0.fetch_add(1, Ordering::Relaxed);
         tokio::task::yield_now().await;
         let as_of = Instant::now();
         let answer = |(position, question)| {
             let allowed = is_allowed(&questions.basis, question);
-            Answered { position, outcome: Outcome::Decided { allowed, as_of, source: Source::Authority } }
+            NumberedOutcome { position, outcome: Outcome::Decided { allowed, as_of, source: Source::Authority } }
         };
         Ok(questions.list.iter().enumerate().map(answer).collect())
     }

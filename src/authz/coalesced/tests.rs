@@ -93,7 +93,7 @@ async fn an_error_is_an_error_for_all_and_is_not_kept() {
     let coalesced = coalesced(&server);
     let (ask, also) = (questions(1), questions(2));
     let (one, two) = tokio::join!(coalesced.decide(&ask), coalesced.decide(&also));
-    let failed = |answers: Result<Vec<Answered>, AuthzError>| {
+    let failed = |answers: Result<Vec<NumberedOutcome>, AuthzError>| {
         answers.expect("outcomes").iter().filter(|answered| matches!(answered.outcome, Outcome::Failed(_))).count()
     };
     // One question is in both requests. The other one was asked in a call of its own.

@@ -47,7 +47,7 @@ impl Scripted {
 
 #[async_trait]
 impl Decider for Scripted {
-    async fn decide(&self, questions: &Questions) -> Result<Vec<Answered>, AuthzError> {
+    async fn decide(&self, questions: &Questions) -> Result<Vec<NumberedOutcome>, AuthzError> {
         let as_of = Instant::now();
         self.calls.lock().unwrap_or_else(PoisonError::into_inner).push(questions.clone());
         let next = self.script.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
@@ -62,7 +62,7 @@ impl Decider for Scripted {
         }
         let answer = |(position, question): (usize, &Question)| {
             let outcome = Outcome::Decided { allowed: is_allowed(&question.check), as_of, source: Source::Authority };
-            Answered { position, outcome }
+            NumberedOutcome { position, outcome }
         };
         Ok(questions.list.iter().enumerate().map(answer).collect())
     }
@@ -74,7 +74,7 @@ pub(crate) fn is_allowed(check: &Check) -> bool {
 }
 
 /// Returns what was decided, in the order of the questions.
-pub(crate) fn decided(asked: usize, answers: Vec<Answered>) -> Vec<bool> {
+pub(crate) fn decided(asked: usize, answers: Vec<NumberedOutcome>) -> Vec<bool> {
     let allowed = |outcome| match outcome {
         Outcome::Decided { allowed, .. } => allowed,
         Outcome::Undecidable | Outcome::Failed(_) => panic!("{outcome:?}"),

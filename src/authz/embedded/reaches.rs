@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use roaring::RoaringBitmap;
 
-use super::kept::Kept;
+use super::snapshot_cache::SnapshotCache;
 use crate::engine::evaluator::CheckError;
 use crate::engine::snapshot::{Reach, Snapshot};
 use crate::engine::visible_set::VisibleSet;
@@ -17,7 +17,7 @@ const BYTES_MAX: usize = 32 << 20;
 
 /// The subject of a reach: the objects of one type on which one user holds one relation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Held {
+pub(super) struct ReachKey {
     pub(super) user: User,
     pub(super) relation: Relation,
     pub(super) type_name: TypeName,
@@ -26,12 +26,12 @@ pub(super) struct Held {
 /// The reaches that are remembered, until a write makes another state.
 #[derive(Debug)]
 pub(super) struct Reaches {
-    kept: Mutex<Kept<Held, Arc<Reach>>>,
+    kept: Mutex<SnapshotCache<ReachKey, Arc<Reach>>>,
 }
 
 impl Default for Reaches {
     fn default() -> Self {
-        Self { kept: Mutex::new(Kept::at_most(REACHES_MAX, BYTES_MAX)) }
+        Self { kept: Mutex::new(SnapshotCache::at_most(REACHES_MAX, BYTES_MAX)) }
     }
 }
 
@@ -43,24 +43,24 @@ impl Reaches {
     pub(super) fn visible_among(
         &self,
         snapshot: &Arc<Snapshot>,
-        held: Held,
+        key: ReachKey,
         objects: &RoaringBitmap,
         go_on: &mut dyn FnMut() -> bool,
     ) -> Result<Option<VisibleSet>, CheckError> {
-        let kept = self.kept().get(snapshot, &held);
+        let kept = self.kept().get(snapshot, &key);
         let reach = if let Some(kept) = kept {
             kept
         } else {
-            let Held { user, relation, type_name } = &held;
+            let ReachKey { user, relation, type_name } = &key;
             let found = snapshot.reach(user, relation, type_name, objects.len(), go_on)?;
             let Some(found) = found.map(Arc::new) else { return Ok(None) };
-            self.kept().keep(snapshot, held, Arc::clone(&found), found.size());
+            self.kept().keep(snapshot, key, Arc::clone(&found), found.size());
             found
         };
         snapshot.visible_by_reach(&reach, objects, go_on)
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept<Held, Arc<Reach>>> {
+    fn kept(&self) -> MutexGuard<'_, SnapshotCache<ReachKey, Arc<Reach>>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

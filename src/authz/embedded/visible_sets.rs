@@ -1,6 +1,6 @@
 //! Keeps visible sets of guards until something changes that they depend on.
 //!
-//! A set depends on the state of the relationships ([`Kept`]), the table of guards, the user and the relation. A new guard
+//! A set depends on the state of the relationships ([`SnapshotCache`]), the table of guards, the user and the relation. A new guard
 //! makes another table, which is recognized by its address too. Sets that rest on contextual tuples or a context are not kept:
 //! they serve one request only.
 
@@ -10,7 +10,7 @@ use roaring::RoaringBitmap;
 use tokio::time::Instant;
 
 use super::guard_positions::GuardPositions;
-use super::kept::Kept;
+use super::snapshot_cache::SnapshotCache;
 use crate::authz::{AuthzError, VisibleSetQuery};
 use crate::engine::evaluator::CheckError;
 use crate::engine::snapshot::Snapshot;
@@ -26,12 +26,12 @@ const TABLES_MAX: usize = 64;
 /// The kept sets, and the positions of guards by which sets are translated.
 #[derive(Debug)]
 pub(super) struct VisibleSets {
-    kept: Mutex<Kept<Key, Set>>,
+    kept: Mutex<SnapshotCache<VisibleSetKey, KeptSet>>,
     positions: Mutex<Vec<Arc<GuardPositions>>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Key {
+struct VisibleSetKey {
     user: Object,
     relation: Relation,
     /// The address of the table. The set keeps it from being used again.
@@ -39,7 +39,7 @@ struct Key {
 }
 
 #[derive(Clone, Debug)]
-struct Set {
+struct KeptSet {
     positions: Arc<RoaringBitmap>,
     /// Keeps the address of the table from being used for another one.
     _guards: Weak<Vec<Object>>,
@@ -47,7 +47,7 @@ struct Set {
 
 impl Default for VisibleSets {
     fn default() -> Self {
-        Self { kept: Mutex::new(Kept::at_most(SETS_MAX, BYTES_MAX)), positions: Mutex::default() }
+        Self { kept: Mutex::new(SnapshotCache::at_most(SETS_MAX, BYTES_MAX)), positions: Mutex::default() }
     }
 }
 
@@ -57,7 +57,7 @@ impl VisibleSets {
         if !query.contextual.is_empty() {
             return None;
         }
-        lock(&self.kept).get(snapshot, &Key::of(query)).map(|set| set.positions)
+        lock(&self.kept).get(snapshot, &VisibleSetKey::of(query)).map(|set| set.positions)
     }
 
     /// Finds the set and keeps it. `with` is `snapshot` together with what the request adds. This blocks the thread.
@@ -96,8 +96,8 @@ impl VisibleSets {
         found.sort_unstable();
         let set: Arc<RoaringBitmap> = Arc::new(found.into_iter().collect());
         if query.contextual.is_empty() {
-            let kept = Set { positions: Arc::clone(&set), _guards: Arc::downgrade(&query.guards) };
-            lock(&self.kept).keep(snapshot, Key::of(query), kept, set.serialized_size());
+            let kept = KeptSet { positions: Arc::clone(&set), _guards: Arc::downgrade(&query.guards) };
+            lock(&self.kept).keep(snapshot, VisibleSetKey::of(query), kept, set.serialized_size());
         }
         Ok(set)
     }
@@ -106,7 +106,7 @@ impl VisibleSets {
         let mut tables = lock(&self.positions);
         let known = tables.iter().position(|known| known.are_of(&query.guards, snapshot));
         let mut positions = match known {
-            Some(place) => tables.remove(place),
+            Some(index) => tables.remove(index),
             None => Arc::new(GuardPositions::new(&query.guards, snapshot)),
         };
         if !positions.is_current(&query.guards, snapshot) {
@@ -122,7 +122,7 @@ impl VisibleSets {
     }
 }
 
-impl Key {
+impl VisibleSetKey {
     fn of(query: &VisibleSetQuery) -> Self {
         let guards = Arc::as_ptr(&query.guards).addr();
         Self { user: query.user.clone(), relation: query.relation.clone(), guards }

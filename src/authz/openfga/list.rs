@@ -14,26 +14,13 @@ use roaring::RoaringBitmap;
 use tokio::time::Instant;
 use tonic::Request;
 
-use super::{Model, OpenFgaAuthorizer, consistency, wire};
+use super::{OpenFgaAuthorizer, OpenFgaConfig, consistency, wire};
+use crate::authz::copy::ModelVersion;
 use crate::authz::{AuthzError, Provenance, Source, VisiblePositions, VisibleSetQuery};
 use crate::language::Object;
 
 /// The most types that are listed for one query. Each takes a call of its own, so with more of them checks are cheaper.
 const TYPES_MAX: usize = 4;
-
-/// The limits at which the server cuts a list.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
-    pub(super) results_max: usize,
-    pub(super) deadline: Duration,
-}
-
-impl Limits {
-    /// Returns whether a list with this many results, which took this long as seen from here, is certainly complete.
-    fn is_whole(self, results: usize, took: Duration) -> bool {
-        results < self.results_max && took < self.deadline
-    }
-}
 
 impl OpenFgaAuthorizer {
     /// Finds the visible set by lists. A list that the server refuses is unknown too, because the server may still decide each
@@ -60,14 +47,14 @@ impl OpenFgaAuthorizer {
         let listed: HashSet<&str> = lists.iter().flatten().map(String::as_str).collect();
         let is_listed = |position: &u32| guard(*position).is_some_and(|guard| listed.contains(guard.as_str()));
         let positions: RoaringBitmap = query.positions.iter().filter(is_listed).collect();
-        let by = Provenance { model_id: model.id.into(), as_of, source: Source::Authority };
+        let by = Provenance { model_id: model.model_id.into(), as_of, source: Source::Authority };
         Ok(Some(VisiblePositions { positions: Arc::new(positions), by }))
     }
 
     /// Lists the objects of one type. Returns `None` when the list may have been cut short.
     async fn list_objects(
         &self,
-        model: &Model,
+        model: &ModelVersion,
         query: &VisibleSetQuery,
         type_name: &str,
     ) -> Result<Option<Vec<String>>, AuthzError> {
@@ -75,7 +62,7 @@ impl OpenFgaAuthorizer {
         let asked = Instant::now();
         let mut request = Request::new(ListObjectsRequest {
             store_id: model.store_id.clone(),
-            authorization_model_id: model.id.clone(),
+            authorization_model_id: model.model_id.clone(),
             r#type: type_name.to_owned(),
             relation: query.relation.to_string(),
             user: query.user.to_string(),
@@ -86,10 +73,15 @@ impl OpenFgaAuthorizer {
         request.set_timeout(query.deadline.min(self.server.deadline()).saturating_duration_since(asked));
         let listed = self.server.client().list_objects(request).await.map_err(|e| wire::failed(&e))?;
         let objects = listed.into_inner().objects;
-        let whole = self.list_limits.is_whole(objects.len(), asked.elapsed());
+        let whole = is_whole(&self.config, objects.len(), asked.elapsed());
         tracing::debug!(objects = objects.len(), whole, "objects listed");
         Ok(whole.then_some(objects))
     }
+}
+
+/// Returns whether a list with this many results, which took this long as seen from here, is certainly complete.
+fn is_whole(config: &OpenFgaConfig, results: usize, took: Duration) -> bool {
+    results < config.list_results_max && took < config.list_deadline
 }
 
 #[cfg(test)]
@@ -98,11 +90,15 @@ mod tests {
 
     #[test]
     fn a_list_that_may_have_been_cut_is_not_known() {
-        let limits = Limits { results_max: 1_000, deadline: Duration::from_secs(3) };
+        let config = OpenFgaConfig {
+            list_results_max: 1_000,
+            list_deadline: Duration::from_secs(3),
+            ..OpenFgaConfig::default()
+        };
         let rows = [(0, 0, true), (999, 2_999, true), (1_000, 0, false), (1_001, 0, false), (0, 3_000, false)];
         for (results, took_ms, whole) in rows {
             let took = Duration::from_millis(took_ms);
-            assert_eq!(limits.is_whole(results, took), whole, "{results} results in {took:?}");
+            assert_eq!(is_whole(&config, results, took), whole, "{results} results in {took:?}");
         }
     }
 }

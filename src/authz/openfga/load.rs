@@ -39,12 +39,12 @@ pub struct Loaded {
 #[error("{error}; {state}")]
 pub struct LoadError {
     error: WriteError,
-    state: State,
+    state: StoreState,
 }
 
 /// The state in which a load that stopped leaves the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum StoreState {
     Untouched,
     /// Some of the tuples are in.
     Tuples {
@@ -71,7 +71,7 @@ enum Decides {
     Pinned,
 }
 
-impl std::fmt::Display for State {
+impl std::fmt::Display for StoreState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Untouched => f.write_str("nothing was changed"),
@@ -106,14 +106,14 @@ impl OpenFgaStore {
     /// # Errors
     /// When a write fails. The error says how far the load came and which model decides.
     pub async fn load(&self, model: &ValidModel, tuples: &[RelationshipTuple]) -> Result<Loaded, LoadError> {
-        let untouched = |error: AuthzError| LoadError { error: error.into(), state: State::Untouched };
+        let untouched = |error: AuthzError| LoadError { error: error.into(), state: StoreState::Untouched };
         let new = message(model).map_err(untouched)?;
         let before = self.latest_model().await.map_err(untouched)?;
         let of = tuples.len();
         let stopped = |decides: Decides| {
             move |Stopped { written, error }: Stopped| LoadError {
                 error,
-                state: State::Tuples { written, of, decides },
+                state: StoreState::Tuples { written, of, decides },
             }
         };
         let all_in =
@@ -137,7 +137,7 @@ impl OpenFgaStore {
         }
         let meanwhile = if before.is_some() { Decides::Before } else { Decides::Nothing };
         let candidate = self.write_version(&new).await.map_err(untouched)?;
-        let alone = |error: AuthzError| LoadError { error: error.into(), state: State::ModelAlone { tuples: of } };
+        let alone = |error: AuthzError| LoadError { error: error.into(), state: StoreState::ModelAlone { tuples: of } };
         self.write_version(&before.unwrap_or_else(nothing)).await.map_err(alone)?;
         self.put(&candidate, tuples).await.map_err(stopped(meanwhile))?;
         self.write_version(&new).await.map(decided).map_err(all_in(meanwhile))

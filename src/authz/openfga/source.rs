@@ -5,7 +5,7 @@ use openfga_client::client::{
     ConsistencyPreference, ReadChangesRequest, ReadRequest, ReadRequestTupleKey, TupleChange, TupleKey, TupleOperation,
 };
 
-use super::{Model, OpenFgaConfig, Server, wire};
+use super::{OpenFgaConfig, Server, wire};
 use crate::authz::copy::ModelVersion;
 use crate::authz::replica::source::{ModelNews, Page, RelationshipSource, SourceChange};
 use crate::authz::{AuthzError, ReplicaConfig};
@@ -60,13 +60,11 @@ impl OpenFgaSource {
 #[async_trait]
 impl RelationshipSource for OpenFgaSource {
     async fn model(&self, known: Option<&ModelVersion>) -> Result<(ModelVersion, ModelNews), AuthzError> {
-        let model = self.server.within(self.server.find_model()).await?;
-        let version = ModelVersion { store_id: model.store_id, model_id: model.id };
+        let version = self.server.within(self.server.find_model()).await?;
         if known == Some(&version) {
             return Ok((version, ModelNews::Known));
         }
-        let named = Model { store_id: version.store_id.clone(), id: version.model_id.clone() };
-        let model = match self.server.within(self.server.read_model(&named)).await {
+        let model = match self.server.within(self.server.read_model(&version)).await {
             Ok(model) => model,
             Err(AuthzError::BadAnswer(reason)) => return Ok((version, ModelNews::NotUnderstood(reason))),
             Err(error) => return Err(error),

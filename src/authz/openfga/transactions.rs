@@ -30,7 +30,7 @@ pub(super) struct Stopped {
 }
 
 /// The reason why a server refused one transaction.
-enum Refused {
+enum WriteRefusal {
     TooMany {
         tuples_max: Option<usize>,
     },
@@ -61,14 +61,16 @@ impl OpenFgaStore {
                 Err(refused) => refused,
             };
             match refused {
-                Refused::TooMany { tuples_max: Some(named) } if (1..count).contains(&named) => tuples_max = named,
-                Refused::TooMany { .. } | Refused::TooLarge(_) if count > 1 => tuples_max = count / 2,
-                Refused::TooMany { .. } => {
+                WriteRefusal::TooMany { tuples_max: Some(named) } if (1..count).contains(&named) => tuples_max = named,
+                WriteRefusal::TooMany { .. } | WriteRefusal::TooLarge(_) if count > 1 => tuples_max = count / 2,
+                WriteRefusal::TooMany { .. } => {
                     let error = AuthzError::Refused("it takes no tuples at all".to_owned());
                     return Err(stopped(written, error.into()));
                 }
-                Refused::TooLarge(error) | Refused::Other(error) => return Err(stopped(written, error.into())),
-                Refused::AlreadyThere | Refused::OtherCondition => {
+                WriteRefusal::TooLarge(error) | WriteRefusal::Other(error) => {
+                    return Err(stopped(written, error.into()));
+                }
+                WriteRefusal::AlreadyThere | WriteRefusal::OtherCondition => {
                     let missing = self.missing(transaction).await.map_err(|error| stopped(written, error))?;
                     if missing.len() == count {
                         let error = WriteError::Conflict("a tuple that is not there was there".to_owned());
@@ -77,14 +79,14 @@ impl OpenFgaStore {
                     self.transact(model_id, missing).await.map_err(|refused| stopped(written, refused.into()))?;
                     written += count;
                 }
-                Refused::Conflict(_) if retries < RETRIES_MAX => retries += 1,
-                Refused::Conflict(detail) => return Err(stopped(written, WriteError::Conflict(detail))),
+                WriteRefusal::Conflict(_) if retries < RETRIES_MAX => retries += 1,
+                WriteRefusal::Conflict(detail) => return Err(stopped(written, WriteError::Conflict(detail))),
             }
         }
         Ok(())
     }
 
-    async fn transact(&self, model_id: &str, tuple_keys: Vec<TupleKey>) -> Result<(), Refused> {
+    async fn transact(&self, model_id: &str, tuple_keys: Vec<TupleKey>) -> Result<(), WriteRefusal> {
         if tuple_keys.is_empty() {
             return Ok(());
         }
@@ -96,7 +98,7 @@ impl OpenFgaStore {
         };
         let mut client = self.server.client();
         let written = self.server.within(async { Ok(client.write(request).await.map(drop)) }).await;
-        written.map_err(Refused::Other)?.map_err(|status| refused(&status))
+        written.map_err(WriteRefusal::Other)?.map_err(|status| refused(&status))
     }
 
     /// Returns the tuples that are not stored yet.
@@ -133,15 +135,15 @@ impl OpenFgaStore {
     }
 }
 
-impl From<Refused> for WriteError {
-    fn from(refused: Refused) -> Self {
+impl From<WriteRefusal> for WriteError {
+    fn from(refused: WriteRefusal) -> Self {
         match refused {
-            Refused::TooMany { .. } => AuthzError::Refused("it takes fewer tuples in one write".to_owned()).into(),
-            Refused::TooLarge(error) | Refused::Other(error) => error.into(),
-            Refused::AlreadyThere | Refused::OtherCondition => {
+            WriteRefusal::TooMany { .. } => AuthzError::Refused("it takes fewer tuples in one write".to_owned()).into(),
+            WriteRefusal::TooLarge(error) | WriteRefusal::Other(error) => error.into(),
+            WriteRefusal::AlreadyThere | WriteRefusal::OtherCondition => {
                 Self::Conflict("a tuple came in from elsewhere meanwhile".to_owned())
             }
-            Refused::Conflict(detail) => Self::Conflict(detail),
+            WriteRefusal::Conflict(detail) => Self::Conflict(detail),
         }
     }
 }
@@ -156,25 +158,29 @@ fn fitting(tuples: &[TupleKey], tuples_max: usize) -> usize {
     fits.count().max(1)
 }
 
-fn refused(status: &Status) -> Refused {
+fn refused(status: &Status) -> WriteRefusal {
     let message = status.message();
     if let Some(tuples_max) = message.strip_prefix("The number of write operations exceeds the allowed limit of ") {
-        return Refused::TooMany { tuples_max: tuples_max.trim().parse().ok() };
+        return WriteRefusal::TooMany { tuples_max: tuples_max.trim().parse().ok() };
     }
     // This is what another Ragward says.
     if message.starts_with("the write has ") {
-        return Refused::TooMany { tuples_max: None };
+        return WriteRefusal::TooMany { tuples_max: None };
     }
     let conflicts = ["already exists with a different condition", "is already there with another condition"];
     if conflicts.iter().any(|words| message.contains(words)) {
-        return Refused::OtherCondition;
+        return WriteRefusal::OtherCondition;
     }
     if message.starts_with("cannot write a tuple which already exists") {
-        return Refused::AlreadyThere;
+        return WriteRefusal::AlreadyThere;
     }
     if status.code() == Code::Aborted {
-        return Refused::Conflict(message.to_owned());
+        return WriteRefusal::Conflict(message.to_owned());
     }
     let error = wire::failed(status);
-    if matches!(error, AuthzError::MessageTooLarge(_)) { Refused::TooLarge(error) } else { Refused::Other(error) }
+    if matches!(error, AuthzError::MessageTooLarge(_)) {
+        WriteRefusal::TooLarge(error)
+    } else {
+        WriteRefusal::Other(error)
+    }
 }

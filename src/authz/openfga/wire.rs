@@ -15,7 +15,7 @@ use tonic::{Code, Request, Status, TimeoutExpired};
 use tonic_prost::ProstCodec;
 
 use super::MESSAGE_BYTES_MAX;
-use crate::authz::decider::{Answered, Outcome};
+use crate::authz::decider::{NumberedOutcome, Outcome};
 use crate::authz::{AuthzError, Check, Source};
 use crate::backend::{BackendChannel, is_of_the_connection};
 use crate::engine::Contextual;
@@ -120,7 +120,7 @@ pub(super) fn account(
     sent: &[(usize, &Check)],
     as_of: Instant,
     answer: BatchCheckAnswer,
-) -> Result<Vec<Answered>, AuthzError> {
+) -> Result<Vec<NumberedOutcome>, AuthzError> {
     let mut answers = Vec::with_capacity(sent.len());
     let mut answered = vec![false; sent.len()];
     for entry in answer.results {
@@ -147,7 +147,7 @@ pub(super) fn account(
                 return Err(AuthzError::BadAnswer(format!("its answer to `{id}` is not a decision")));
             }
         };
-        answers.push(Answered { position, outcome });
+        answers.push(NumberedOutcome { position, outcome });
     }
     if answers.len() != sent.len() {
         let counts = format!("it answered {} of {} checks", answers.len(), sent.len());

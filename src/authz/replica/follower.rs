@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt, TryStreamExt};
@@ -54,7 +53,7 @@ pub(super) struct Follower {
     not_understood: Option<ModelVersion>,
     lateness: Lateness,
     /// Whether the log cannot be read on from the position of the copy.
-    lost_its_place: bool,
+    lost_its_position: bool,
     /// Tuples that a sweep found changed and that the log has not reported yet, each with the moment of the sweep.
     untold: HashMap<String, Instant>,
     failing: Option<Failing>,
@@ -120,7 +119,7 @@ impl Follower {
             following: None,
             not_understood: None,
             lateness: Lateness::default(),
-            lost_its_place: false,
+            lost_its_position: false,
             untold: HashMap::new(),
             failing: None,
         })
@@ -139,11 +138,11 @@ impl Follower {
     }
 
     pub(super) async fn look(&mut self, started: Instant) -> Result<(), AuthzError> {
-        if self.watched.wishes.new_copy.swap(false, Ordering::Relaxed) {
-            self.replace().await.inspect_err(|_| self.watched.wishes.new_copy.store(true, Ordering::Relaxed))?;
+        if self.watched.wishes.take_new_copy() {
+            self.replace().await.inspect_err(|_| self.watched.wishes.wish_new_copy())?;
         }
         let stepped = self.step(started).await;
-        if std::mem::take(&mut self.lost_its_place) {
+        if std::mem::take(&mut self.lost_its_position) {
             self.begin_anew().await;
         }
         stepped
@@ -313,7 +312,7 @@ impl Follower {
     /// from the beginning.
     async fn end_of_log(&self, store_id: &str) -> Result<String, AuthzError> {
         let overlap_ns = i128::try_from(self.config.overlap.as_nanos()).unwrap_or(i128::MAX);
-        let mut places: Vec<(i128, String)> = Vec::new();
+        let mut positions: Vec<(i128, String)> = Vec::new();
         let mut token = String::new();
         loop {
             let page = self.source.changes(store_id, &token).await?;
@@ -323,12 +322,12 @@ impl Follower {
                 return Err(AuthzError::BadAnswer("a page of changes leads to itself".to_owned()));
             }
             token.clone_from(&page.next);
-            places.push((newest, page.next));
-            let older = places.iter().rposition(|(time, _)| time.saturating_add(overlap_ns) < newest);
-            places.drain(..older.unwrap_or(0));
+            positions.push((newest, page.next));
+            let older = positions.iter().rposition(|(time, _)| time.saturating_add(overlap_ns) < newest);
+            positions.drain(..older.unwrap_or(0));
         }
-        let newest = places.last().map_or(0, |(time, _)| *time);
-        let before = places.into_iter().find(|(time, _)| time.saturating_add(overlap_ns) < newest);
+        let newest = positions.last().map_or(0, |(time, _)| *time);
+        let before = positions.into_iter().find(|(time, _)| time.saturating_add(overlap_ns) < newest);
         Ok(before.map(|(_, token)| token).unwrap_or_default())
     }
 
@@ -343,7 +342,7 @@ impl Follower {
             let page = self.source.changes(&store_id, &token).await;
             if matches!(page, Err(AuthzError::Refused(_))) && !token.is_empty() {
                 // If the server refuses this token but not the log, then the token is from another log.
-                self.lost_its_place = self.source.changes(&store_id, "").await.is_ok();
+                self.lost_its_position = self.source.changes(&store_id, "").await.is_ok();
             }
             let page = page?;
             if page.items.is_empty() {
@@ -355,7 +354,7 @@ impl Follower {
             changes.extend(page.items);
             token = page.next;
             if changes.len() > CHANGES_MAX {
-                self.lost_its_place = true;
+                self.lost_its_position = true;
                 return Err(AuthzError::Refused(format!("more than {CHANGES_MAX} changes were missed")));
             }
         }
@@ -420,7 +419,7 @@ impl Follower {
     /// Continues a sweep, or begins one when it is due.
     async fn sweep(&mut self) -> Result<(), AuthzError> {
         let Some(following) = &mut self.following else { return Ok(()) };
-        let wished = self.watched.wishes.sweep.swap(false, Ordering::Relaxed);
+        let wished = self.watched.wishes.take_sweep();
         let due = wished || following.swept + self.config.sweep_interval <= Instant::now();
         let Some(mut sweep) = following.sweep.take().or_else(|| due.then(Sweep::default)) else { return Ok(()) };
         let store_id = following.version.store_id.clone();

@@ -16,7 +16,7 @@ use super::follower::{Follower, Watched};
 use super::source::{ModelNews, Page, RelationshipSource, SourceChange};
 use super::{ModelVersion, Progress, ReplicaConfig, UnixClock};
 use crate::authz::AuthzError;
-use crate::authz::copy::Since;
+use crate::authz::copy::ChangesSince;
 use crate::authz::validity::Validity;
 use crate::language::validate::ValidModel;
 use crate::language::{RelationshipTuple, dsl};
@@ -425,12 +425,12 @@ async fn a_look_that_fails_makes_nothing_news_that_was_known() {
     advance(Duration::from_millis(10)).await;
     replica.source.with(|server| server.finds_fail = true);
     assert!(replica.follower.step(Instant::now()).await.is_err());
-    assert_eq!(replica.watched.news.since(asked), Since::Nothing);
+    assert_eq!(replica.watched.news.since(asked), ChangesSince::Nothing);
     replica.source.with(|server| server.finds_fail = false);
     advance(Duration::from_secs(1)).await;
     replica.step().await;
     assert_eq!(replica.copied(), replica.source.state());
-    assert_eq!(replica.watched.news.since(asked), Since::Dated(date));
+    assert_eq!(replica.watched.news.since(asked), ChangesSince::Dated(date));
 }
 
 /// However late the log is, the copy states its age rightly from the first change on that reveals the lag.

@@ -8,28 +8,29 @@ use tokio::time::{Instant, timeout_at};
 use super::Shared;
 use crate::authz::copy::ModelVersion;
 use crate::authz::decider::{Basis, CONTEXTUAL_BYTES_PER_CALL, Outcome, Question, Questions, Recall, accounted};
+use crate::authz::openfga_config::CHECKS_PER_CALL_DEFAULT;
 use crate::authz::{AuthzError, Consistency, Source};
 
 /// The longest wait for an answer. Nobody waits for a verification, but the next round does.
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);
-/// The most checks of one call: what a server with default settings accepts.
-const CHECKS_PER_CALL_MAX: usize = 50;
 
 /// The server's word about one question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Said {
-    Allowed(bool),
+pub(super) enum ServerAnswer {
+    Decided {
+        allowed: bool,
+    },
     /// The server can never decide the question.
     Undecidable,
-    /// The server refuses the question.
-    Nothing,
+    /// The server refuses the question, or its answer cannot be used.
+    NotDecided,
     /// The server does not answer at all.
     OutOfReach,
 }
 
 impl Shared {
     /// Asks the server about these questions, in as many calls as it takes.
-    pub(super) async fn ask(&self, questions: &[Question], version: &ModelVersion) -> Vec<Said> {
+    pub(super) async fn ask(&self, questions: &[Question], version: &ModelVersion) -> Vec<ServerAnswer> {
         let mut said = Vec::with_capacity(questions.len());
         let mut rest = questions;
         while !rest.is_empty() {
@@ -38,7 +39,7 @@ impl Shared {
                 bytes = bytes.saturating_add(question.contextual.wire_bytes());
                 bytes <= CONTEXTUAL_BYTES_PER_CALL
             };
-            let count = rest.iter().take(CHECKS_PER_CALL_MAX).take_while(fits).count().max(1);
+            let count = rest.iter().take(CHECKS_PER_CALL_DEFAULT).take_while(fits).count().max(1);
             let (call, later) = rest.split_at_checked(count).unwrap_or((rest, &[]));
             said.extend(self.ask_together(call, version).await);
             rest = later;
@@ -48,23 +49,23 @@ impl Shared {
 
     /// Makes one call. If the server refuses it, each question is asked by itself, so that a fault in one does not keep the
     /// others from being verified.
-    async fn ask_together(&self, questions: &[Question], version: &ModelVersion) -> Vec<Said> {
+    async fn ask_together(&self, questions: &[Question], version: &ModelVersion) -> Vec<ServerAnswer> {
         match self.call(questions, version).await {
             Ok(said) => said,
-            Err(error) if is_out_of_reach(&error) => vec![Said::OutOfReach; questions.len()],
-            Err(_) if questions.len() <= 1 => vec![Said::Nothing; questions.len()],
+            Err(error) if is_out_of_reach(&error) => vec![ServerAnswer::OutOfReach; questions.len()],
+            Err(_) if questions.len() <= 1 => vec![ServerAnswer::NotDecided; questions.len()],
             Err(_) => {
                 let mut said = Vec::with_capacity(questions.len());
                 for question in questions {
                     let alone = self.call(std::slice::from_ref(question), version).await;
-                    said.push(alone.ok().and_then(|said| said.first().copied()).unwrap_or(Said::Nothing));
+                    said.push(alone.ok().and_then(|said| said.first().copied()).unwrap_or(ServerAnswer::NotDecided));
                 }
                 said
             }
         }
     }
 
-    async fn call(&self, questions: &[Question], version: &ModelVersion) -> Result<Vec<Said>, AuthzError> {
+    async fn call(&self, questions: &[Question], version: &ModelVersion) -> Result<Vec<ServerAnswer>, AuthzError> {
         let basis = Basis {
             store_id: version.store_id.clone(),
             model_id: version.model_id.clone(),
@@ -79,17 +80,17 @@ impl Shared {
         let asked = Questions { basis: Arc::new(basis), list: questions.to_vec(), principal, deadline };
         let answers = timeout_at(deadline, self.server.decide(&asked)).await;
         let answers = answers.map_err(|_elapsed| AuthzError::DeadlineExceeded)??;
-        Ok(accounted(questions.len(), answers)?.iter().map(Said::of).collect())
+        Ok(accounted(questions.len(), answers)?.iter().map(ServerAnswer::of).collect())
     }
 }
 
-impl Said {
+impl ServerAnswer {
     fn of(outcome: &Outcome) -> Self {
         match outcome {
-            Outcome::Decided { allowed, .. } => Self::Allowed(*allowed),
+            Outcome::Decided { allowed, .. } => Self::Decided { allowed: *allowed },
             Outcome::Failed(error) if is_out_of_reach(error) => Self::OutOfReach,
             Outcome::Undecidable => Self::Undecidable,
-            Outcome::Failed(_) => Self::Nothing,
+            Outcome::Failed(_) => Self::NotDecided,
         }
     }
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
-use super::sampler::Asked;
+use super::sampler::SampledQuestion;
 use super::stratum::Stratum;
 use crate::authz::Check;
 use crate::authz::decider::Question;
@@ -50,7 +50,7 @@ struct KeptTuple {
 
 impl KeptQuestion {
     /// Makes the stored form of a question; `None` if it would be too large.
-    pub(super) fn of(asked: &Asked, is_evidence: bool) -> Option<Self> {
+    pub(super) fn of(asked: &SampledQuestion) -> Option<Self> {
         let Question { check, contextual } = &asked.question;
         if contextual.wire_bytes() > CONTEXTUAL_BYTES_MAX {
             return None;
@@ -62,7 +62,7 @@ impl KeptQuestion {
             condition: tuple.condition.as_ref().map(|c| (c.name().to_owned(), c.context_json().to_owned())),
         };
         Some(Self {
-            is_evidence,
+            is_evidence: false,
             stratum: asked.stratum.clone(),
             user: check.user.to_string(),
             relation: check.relation.to_string(),
@@ -72,8 +72,13 @@ impl KeptQuestion {
         })
     }
 
+    /// Marks the question as the one by which the copy fell.
+    pub(super) fn into_evidence(self) -> Self {
+        Self { is_evidence: true, ..self }
+    }
+
     /// Reads the question back, as one that nobody has answered yet; `None` if it is malformed.
-    pub(super) fn asked(self) -> Option<Asked> {
+    pub(super) fn asked(self) -> Option<SampledQuestion> {
         let check = Check {
             user: Object::parse(&self.user).ok()?,
             relation: Relation::parse(&self.relation).ok()?,
@@ -87,7 +92,7 @@ impl KeptQuestion {
         let tuples = self.tuples.into_iter().map(tuple).collect::<Option<Vec<_>>>()?;
         let contextual = Arc::new(Contextual { tuples, context: self.context });
         let question = Question { check, contextual };
-        Some(Asked { stratum: self.stratum, question, answered: None, at: Instant::now(), trace_id: None })
+        Some(SampledQuestion { stratum: self.stratum, question, answered: None, at: Instant::now(), trace_id: None })
     }
 }
 
@@ -112,13 +117,13 @@ mod tests {
         for (name, contextual) in [("alone", Contextual::default()), ("with all that a request may add", full)] {
             let question = Question { contextual: Arc::new(contextual), ..question("user:anne", 7) };
             let stratum = Stratum::of(&question.check, &question.contextual, vec!["office".to_owned()]);
-            let asked = Asked { stratum, question, answered: None, at: Instant::now(), trace_id: None };
-            let kept = KeptQuestion::of(&asked, true).expect("small");
+            let asked = SampledQuestion { stratum, question, answered: None, at: Instant::now(), trace_id: None };
+            let kept = KeptQuestion::of(&asked).expect("small").into_evidence();
             let text = serde_json::to_string(&kept).expect("JSON");
             let read: KeptQuestion = serde_json::from_str(&text).expect("as it was written");
             assert_eq!(read, kept, "{name}");
             let again = read.asked().expect("a question");
-            let parts = |asked: &Asked| {
+            let parts = |asked: &SampledQuestion| {
                 let Question { check, contextual } = asked.question.clone();
                 (asked.stratum.clone(), check, contextual)
             };
@@ -133,7 +138,7 @@ mod tests {
         let contextual = Contextual { tuples: (0..400).map(tuple).collect(), ..Contextual::default() };
         let question = Question { contextual: Arc::new(contextual), ..question("user:anne", 7) };
         let stratum = Stratum::of(&question.check, &question.contextual, Vec::new());
-        let asked = Asked { stratum, question, answered: None, at: Instant::now(), trace_id: None };
-        assert_eq!(KeptQuestion::of(&asked, false), None);
+        let asked = SampledQuestion { stratum, question, answered: None, at: Instant::now(), trace_id: None };
+        assert_eq!(KeptQuestion::of(&asked), None);
     }
 }

@@ -30,18 +30,18 @@ const RIVALS_MAX: usize = 64;
 
 /// A question that a request asked, and what the copy answered.
 #[derive(Clone, Debug)]
-pub(super) struct Asked {
+pub(super) struct SampledQuestion {
     pub(super) stratum: Stratum,
     pub(super) question: Question,
     /// The answer of the copy; `None` if the server decided, because the copy is not trusted with this question.
-    pub(super) answered: Option<OfCopy>,
+    pub(super) answered: Option<CopyAnswer>,
     /// A moment before the decision.
     pub(super) at: Instant,
     /// The trace of the call that asked.
     pub(super) trace_id: Option<Arc<str>>,
 }
 
-impl Asked {
+impl SampledQuestion {
     /// Returns whether both are the same question of the same request.
     pub(super) fn is_same_question(&self, other: &Self) -> bool {
         let (own, other) = (&self.question, &other.question);
@@ -51,7 +51,7 @@ impl Asked {
 
 /// One answer of the copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct OfCopy {
+pub(super) struct CopyAnswer {
     pub(super) allowed: bool,
     /// The number of the copy that answered.
     pub(super) copy: u64,
@@ -61,7 +61,7 @@ pub(super) struct OfCopy {
 /// The questions from which verification chooses.
 #[derive(Debug, Default)]
 pub(super) struct Sampler {
-    strata: HashMap<Stratum, Kind>,
+    strata: HashMap<Stratum, StratumQueue>,
     recent: Vec<Pending>,
     dice: Dice,
     /// Counts how often a kind was chosen.
@@ -74,23 +74,23 @@ pub(super) struct Sampler {
 }
 
 #[derive(Debug, Default)]
-struct Kind {
+struct StratumQueue {
     waiting: Vec<Pending>,
     /// The turn at which this kind was chosen last; 0 if it never was.
     chosen: u64,
     /// The question that was chosen last, unless its request adds much.
-    last: Option<Asked>,
+    last: Option<SampledQuestion>,
 }
 
 #[derive(Debug)]
 struct Pending {
-    asked: Asked,
+    asked: SampledQuestion,
     /// The number of questions of this user that have competed for this place, including this one.
     rivals: usize,
 }
 
 impl Pending {
-    fn first(asked: Asked) -> Self {
+    fn first(asked: SampledQuestion) -> Self {
         Self { asked, rivals: 1 }
     }
 }
@@ -129,7 +129,7 @@ impl Sampler {
     }
 
     /// Takes in a question that may be chosen.
-    pub(super) fn offer(&mut self, asked: Asked) {
+    pub(super) fn offer(&mut self, asked: SampledQuestion) {
         let bytes = asked.question.contextual.wire_bytes();
         if bytes > CONTEXTUAL_BYTES_LITTLE && self.contextual_bytes.saturating_add(bytes) > CONTEXTUAL_BYTES_MAX {
             return;
@@ -150,11 +150,11 @@ impl Sampler {
 
     /// Chooses the questions to verify now: `share` of the decisions since the last time, and one of each kind that was never
     /// verified. It chooses at most `most`; the rest is not made up for later.
-    pub(super) fn choose(&mut self, most: u32, share: f64) -> Vec<Asked> {
+    pub(super) fn choose(&mut self, most: u32, share: f64) -> Vec<SampledQuestion> {
         self.due = (self.due + f64::from(std::mem::take(&mut self.decided)) * share).min(f64::from(most));
         let most = usize::try_from(most).unwrap_or(usize::MAX);
         let Self { strata, recent, dice, turn, .. } = self;
-        let mut kinds: Vec<&mut Kind> = strata.values_mut().filter(|kind| !kind.waiting.is_empty()).collect();
+        let mut kinds: Vec<&mut StratumQueue> = strata.values_mut().filter(|kind| !kind.waiting.is_empty()).collect();
         kinds.sort_unstable_by_key(|kind| kind.chosen);
         let unverified = kinds.iter().filter(|kind| kind.chosen == 0).count();
         // Each kind gets one question, the one that waited longest first. While questions are left, another round follows.
@@ -200,13 +200,14 @@ impl Sampler {
 
     /// Returns up to `most` earlier questions: one of each wanted kind of which no question waits. Without them, a kind
     /// that nobody asks any more could keep a copy out for ever, because it alone has not agreed yet.
-    pub(super) fn again(&self, most: usize, is_wanted: impl Fn(&Stratum) -> bool) -> Vec<Asked> {
+    pub(super) fn again(&self, most: usize, is_wanted: impl Fn(&Stratum) -> bool) -> Vec<SampledQuestion> {
         let none_waits = self.strata.iter().filter(|(stratum, kind)| kind.waiting.is_empty() && is_wanted(stratum));
-        let last = none_waits.filter_map(|(_, kind)| kind.last.clone()).map(|last| Asked { answered: None, ..last });
+        let last =
+            none_waits.filter_map(|(_, kind)| kind.last.clone()).map(|last| SampledQuestion { answered: None, ..last });
         last.take(most).collect()
     }
 
-    fn count_bytes_less(&mut self, chosen: &[Asked]) {
+    fn count_bytes_less(&mut self, chosen: &[SampledQuestion]) {
         let bytes: usize = chosen.iter().map(|asked| asked.question.contextual.wire_bytes()).sum();
         self.contextual_bytes = self.contextual_bytes.saturating_sub(bytes);
     }
@@ -227,7 +228,7 @@ impl Sampler {
 ///
 /// All questions of a user are equally likely to stay, whatever their order. Questions about what a visible set hides come
 /// before the checks of what it shows, and those checks must not push them out.
-fn put(waiting: &mut Vec<Pending>, most: usize, asked: Asked, dice: &mut Dice) -> usize {
+fn put(waiting: &mut Vec<Pending>, most: usize, asked: SampledQuestion, dice: &mut Dice) -> usize {
     let same_user = |waits: &Pending| waits.asked.question.check.user == asked.question.check.user;
     let (place, stays) = match waiting.iter().position(same_user) {
         Some(place) => {
@@ -259,11 +260,11 @@ mod tests {
     use super::*;
     use crate::authz::decider::doubles::question;
 
-    fn asked(user: &str, kind: usize) -> Asked {
+    fn asked(user: &str, kind: usize) -> SampledQuestion {
         let question = question(user, 0);
         let mut stratum = Stratum::of(&question.check, &question.contextual, Vec::new());
         stratum.object_type = format!("type{kind}");
-        Asked { stratum, question, answered: None, at: Instant::now(), trace_id: None }
+        SampledQuestion { stratum, question, answered: None, at: Instant::now(), trace_id: None }
     }
 
     #[tokio::test]
@@ -307,7 +308,7 @@ mod tests {
         for _ in 0..12_000 {
             let mut sampler = Sampler::default();
             for number in 0..12 {
-                sampler.offer(Asked { question: question("user:anne", number), ..asked("user:anne", 0) });
+                sampler.offer(SampledQuestion { question: question("user:anne", number), ..asked("user:anne", 0) });
             }
             sampler.count(kept.len());
             let chosen = sampler.choose(1, 1.0);

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::authz::copy::Since;
+use crate::authz::copy::ChangesSince;
 
 /// The number of answers of the server that confirms a difference if nothing changed meanwhile.
 const QUIET_ROUNDS: u32 = 2;
@@ -43,7 +43,7 @@ pub(super) struct Suspicion {
 
 /// The observations of one look at the copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Look {
+pub(super) struct Observation {
     pub(super) now: Instant,
     /// The moment as of which the copy is complete.
     pub(super) fresh_as_of: Option<Instant>,
@@ -55,7 +55,7 @@ pub(super) struct Look {
 
 /// The next step about a suspicion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum FollowUp {
     /// Wait until the next look.
     Wait,
     /// Ask the server again.
@@ -81,22 +81,22 @@ impl Suspicion {
 
     /// Returns the next step. A change within `lag_max` of the answer may still reach the copy. Once it has, the log reports it
     /// within `explained_after`.
-    pub(super) fn step(&mut self, look: Look, lag_max: Duration, explained_after: Duration) -> Step {
+    pub(super) fn step(&mut self, look: Observation, lag_max: Duration, explained_after: Duration) -> FollowUp {
         if look.now.saturating_duration_since(self.decided) > AGE_MAX {
-            return Step::GiveUp;
+            return FollowUp::GiveUp;
         }
         if let Some(turned) = self.turned {
             let is_told = look.fresh_as_of.is_some_and(|fresh| fresh >= turned + explained_after);
-            return if is_told { Step::Explain } else { Step::Wait };
+            return if is_told { FollowUp::Explain } else { FollowUp::Wait };
         }
         if look.fresh_as_of.is_none_or(|fresh| fresh < self.answered) {
-            return Step::Wait;
+            return FollowUp::Wait;
         }
         match look.copy_allows {
-            None => Step::GiveUp,
+            None => FollowUp::GiveUp,
             Some(allows) if allows != self.copy_allowed => {
                 self.turned = Some(look.now);
-                Step::Wait
+                FollowUp::Wait
             }
             Some(_) => {
                 // The copy gave this answer both before and after the server's last one.
@@ -104,34 +104,34 @@ impl Suspicion {
                 self.quiet += u32::from(look.quiet);
                 let is_past_lag = look.now.saturating_duration_since(self.first) > lag_max;
                 let is_sure = self.quiet >= QUIET_ROUNDS || self.rounds >= ROUNDS;
-                if is_sure && is_past_lag { Step::Confirmed } else { Step::Ask }
+                if is_sure && is_past_lag { FollowUp::Confirmed } else { FollowUp::Ask }
             }
         }
     }
 
     /// Takes in the server's next answer; `None` for an error, a timeout, or a question that the server cannot decide.
-    pub(super) fn answer(&mut self, server_allows: Option<bool>, answered: Instant) -> Step {
+    pub(super) fn answer(&mut self, server_allows: Option<bool>, answered: Instant) -> FollowUp {
         match server_allows {
             None => {
                 self.errors += 1;
-                if self.errors >= ERRORS_MAX { Step::GiveUp } else { Step::Wait }
+                if self.errors >= ERRORS_MAX { FollowUp::GiveUp } else { FollowUp::Wait }
             }
-            Some(allows) if allows == self.copy_allowed => Step::GiveUp,
+            Some(allows) if allows == self.copy_allowed => FollowUp::GiveUp,
             Some(_) => {
                 (self.errors, self.answered) = (0, answered);
-                Step::Wait
+                FollowUp::Wait
             }
         }
     }
 
     /// Returns whether lag explains that the copy differed until it learned of these changes. `decided_unix_ns` is the
     /// date of the copy's answer. A change may be up to `lag_max` older than that.
-    pub(super) fn is_explained(since: Since, decided_unix_ns: i128, lag_max: Duration) -> bool {
+    pub(super) fn is_explained(since: ChangesSince, decided_unix_ns: i128, lag_max: Duration) -> bool {
         let lag_max = i128::try_from(lag_max.as_nanos()).unwrap_or(i128::MAX);
         match since {
-            Since::Dated(oldest) => oldest >= decided_unix_ns.saturating_sub(lag_max),
+            ChangesSince::Dated(oldest) => oldest >= decided_unix_ns.saturating_sub(lag_max),
             // The copy changed its answer, and no change explains it.
-            Since::Nothing | Since::Undated => false,
+            ChangesSince::Nothing | ChangesSince::Undated => false,
         }
     }
 }
@@ -164,33 +164,36 @@ mod tests {
     async fn what_confirms_a_difference() {
         use Row::{Agrees, Behind, Busy, Differs, Early, Fails, Quiet, Turned};
         let busy = |rounds: usize| [Busy, Differs].repeat(rounds);
-        let rows: Vec<(&str, Vec<Row>, Step)> = vec![
-            ("asked once", vec![Quiet], Step::Ask),
-            ("asked twice with no change", vec![Quiet, Differs, Quiet], Step::Confirmed),
-            ("the second time it agrees", vec![Quiet, Agrees], Step::GiveUp),
-            ("a change between", vec![Quiet, Differs, Busy], Step::Ask),
-            ("it may be lag", vec![Early, Differs, Early], Step::Ask),
-            ("something always changes", [busy(23), vec![Busy]].concat(), Step::Confirmed),
-            ("a flapping tuple", [busy(10), vec![Busy, Agrees]].concat(), Step::GiveUp),
-            ("errors", vec![Quiet, Fails, Fails, Fails, Fails, Fails], Step::GiveUp),
-            ("errors, then an answer", vec![Quiet, Fails, Fails, Differs, Quiet], Step::Confirmed),
-            ("the copy is behind", vec![Behind, Behind], Step::Wait),
-            ("the copy turned", vec![Turned], Step::Wait),
+        let rows: Vec<(&str, Vec<Row>, FollowUp)> = vec![
+            ("asked once", vec![Quiet], FollowUp::Ask),
+            ("asked twice with no change", vec![Quiet, Differs, Quiet], FollowUp::Confirmed),
+            ("the second time it agrees", vec![Quiet, Agrees], FollowUp::GiveUp),
+            ("a change between", vec![Quiet, Differs, Busy], FollowUp::Ask),
+            ("it may be lag", vec![Early, Differs, Early], FollowUp::Ask),
+            ("something always changes", [busy(23), vec![Busy]].concat(), FollowUp::Confirmed),
+            ("a flapping tuple", [busy(10), vec![Busy, Agrees]].concat(), FollowUp::GiveUp),
+            ("errors", vec![Quiet, Fails, Fails, Fails, Fails, Fails], FollowUp::GiveUp),
+            ("errors, then an answer", vec![Quiet, Fails, Fails, Differs, Quiet], FollowUp::Confirmed),
+            ("the copy is behind", vec![Behind, Behind], FollowUp::Wait),
+            ("the copy turned", vec![Turned], FollowUp::Wait),
         ];
         for (name, rows, expected) in rows {
             let start = Instant::now();
-            let mut suspicion = Suspicion::new(true, start, start);
-            let mut step = Step::Wait;
+            let copy_allowed = true;
+            let mut suspicion = Suspicion::new(copy_allowed, start, start);
+            let mut step = FollowUp::Wait;
             for (second, row) in (1..).zip(rows) {
                 let now = start + SECOND * second;
-                let look =
-                    |copy_allows, quiet| Look { now, fresh_as_of: Some(now), copy_allows: Some(copy_allows), quiet };
+                let quiet = Observation { now, fresh_as_of: Some(now), copy_allows: Some(copy_allowed), quiet: true };
+                let busy = Observation { quiet: false, ..quiet };
+                let turned = Observation { copy_allows: Some(!copy_allowed), ..busy };
+                let behind = Observation { fresh_as_of: None, ..quiet };
                 step = match row {
-                    Quiet => suspicion.step(look(true, true), Duration::ZERO, SECOND),
-                    Early => suspicion.step(look(true, true), SECOND * 60, SECOND),
-                    Busy => suspicion.step(look(true, false), Duration::ZERO, SECOND),
-                    Turned => suspicion.step(look(false, false), Duration::ZERO, SECOND),
-                    Behind => suspicion.step(Look { fresh_as_of: None, ..look(true, true) }, Duration::ZERO, SECOND),
+                    Quiet => suspicion.step(quiet, Duration::ZERO, SECOND),
+                    Early => suspicion.step(quiet, SECOND * 60, SECOND),
+                    Busy => suspicion.step(busy, Duration::ZERO, SECOND),
+                    Turned => suspicion.step(turned, Duration::ZERO, SECOND),
+                    Behind => suspicion.step(behind, Duration::ZERO, SECOND),
                     Differs => suspicion.answer(Some(false), now),
                     Agrees => suspicion.answer(Some(true), now),
                     Fails => suspicion.answer(None, now),
@@ -204,11 +207,11 @@ mod tests {
     fn lag_explains_up_to_its_bound() {
         let second = |second: i128| second * 1_000_000_000;
         let rows = [
-            ("revoked after the answer", Since::Dated(second(101)), true),
-            ("within the bound", Since::Dated(second(97)), true),
-            ("past the bound", Since::Dated(second(96)), false),
-            ("a change that the log did not tell", Since::Undated, false),
-            ("no change", Since::Nothing, false),
+            ("revoked after the answer", ChangesSince::Dated(second(101)), true),
+            ("within the bound", ChangesSince::Dated(second(97)), true),
+            ("past the bound", ChangesSince::Dated(second(96)), false),
+            ("a change that the log did not tell", ChangesSince::Undated, false),
+            ("no change", ChangesSince::Nothing, false),
         ];
         for (name, since, explained) in rows {
             assert_eq!(Suspicion::is_explained(since, second(100), SECOND * 3), explained, "{name}");

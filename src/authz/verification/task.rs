@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::asking::Said;
+use super::asking::ServerAnswer;
 use super::questions::KeptQuestion;
-use super::sampler::{Asked, OfCopy};
+use super::sampler::{CopyAnswer, SampledQuestion};
 use super::standing::{Event, PROOFS, Standing, Trust};
-use super::suspicion::{Look, Step, Suspicion};
+use super::suspicion::{FollowUp, Observation, Suspicion};
 use super::{Shared, StandingDirectory, TrustError};
 use crate::audit::{DigestPurpose, Verification, VerifiedKind};
-use crate::authz::copy::{CLOCK_TOLERANCE, Evaluated, Progress, Since, UNTOLD_AFTER};
+use crate::authz::copy::{CLOCK_TOLERANCE, ChangesSince, Evaluated, Progress, UNTOLD_AFTER};
 use crate::authz::decider::Question;
 use crate::telemetry;
 
@@ -38,11 +38,11 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 struct Rounds {
     suspicions: Vec<Suspect>,
     /// The question by which the last copy fell. It is asked again of the next copy.
-    evidence: Option<Asked>,
+    evidence: Option<SampledQuestion>,
     /// The questions that the copy denied wrongly, and how often it has agreed since. They are asked again in each round.
-    denials: Vec<(Asked, u32)>,
+    denials: Vec<(SampledQuestion, u32)>,
     /// The questions about which an earlier process or the previous copy was wrong, or suspected to be. They are asked once.
-    recalled: Vec<Asked>,
+    recalled: Vec<SampledQuestion>,
     model_id: String,
     model_since: Instant,
     copy: u64,
@@ -53,8 +53,8 @@ struct Rounds {
 }
 
 struct Suspect {
-    asked: Asked,
-    answered: OfCopy,
+    asked: SampledQuestion,
+    answered: CopyAnswer,
     suspicion: Suspicion,
     /// A moment before the server was asked last.
     asked_from: Instant,
@@ -82,11 +82,10 @@ impl Rounds {
             );
         }
         let kept_questions = shared.directory.read_questions();
-        let of_evidence = |is_evidence| {
-            let questions = kept_questions.iter().filter(move |kept| kept.is_evidence == is_evidence);
-            questions.cloned().filter_map(KeptQuestion::asked)
-        };
-        let (evidence, recalled) = (of_evidence(true).next(), of_evidence(false).take(RECALLED_MAX).collect());
+        let (evidence, others): (Vec<KeptQuestion>, Vec<KeptQuestion>) =
+            kept_questions.iter().cloned().partition(|kept| kept.is_evidence);
+        let evidence = evidence.into_iter().find_map(KeptQuestion::asked);
+        let recalled = others.into_iter().filter_map(KeptQuestion::asked).take(RECALLED_MAX).collect();
         // There may have been more wrong denials than were stored, so another copy is made.
         if kept.trust == Trust::Rebuilding || !kept.routed.is_empty() {
             shared.view.wish_new_copy();
@@ -144,10 +143,10 @@ impl Rounds {
     }
 
     /// Remembers a question, to ask it of the next copy.
-    fn recall(&mut self, asked: Asked) {
+    fn recall(&mut self, asked: SampledQuestion) {
         let is_there = self.recalled.iter().any(|recalled| recalled.is_same_question(&asked));
         if !is_there && self.recalled.len() < RECALLED_MAX {
-            self.recalled.push(Asked { answered: None, ..asked });
+            self.recalled.push(SampledQuestion { answered: None, ..asked });
         }
     }
 
@@ -163,7 +162,7 @@ impl Rounds {
         let standing = shared.standing().clone();
         let is_proving = standing.trust == Trust::Proving;
         // The evidence comes first, so that nothing else proves a copy that has the fault of the previous one.
-        let mut chosen: Vec<Asked> = self.evidence.iter().filter(|_| is_proving).cloned().collect();
+        let mut chosen: Vec<SampledQuestion> = self.evidence.iter().filter(|_| is_proving).cloned().collect();
         chosen.extend(shared.sampler().choose(shared.config.verified_checks_per_second_max, share));
         if is_proving {
             let most = usize::try_from(shared.config.verified_checks_per_second_max).unwrap_or(usize::MAX);
@@ -184,33 +183,35 @@ impl Rounds {
         let asked_from = Instant::now();
         let said = shared.ask(&questions, &progress.version).await;
         let answered_at = Instant::now();
-        self.pause_if(!said.is_empty() && said.iter().all(|said| *said == Said::OutOfReach));
+        self.pause_if(!said.is_empty() && said.iter().all(|said| *said == ServerAnswer::OutOfReach));
         for ((asked, answered), said) in asked.into_iter().zip(said) {
             shared.record(&asked, answered.allowed, said, &progress.version.model_id);
             let is_recalled = recalled.iter().any(|recalled| recalled.is_same_question(&asked));
             match said {
-                Said::Allowed(server) if server == answered.allowed => self.agreed(shared, asked),
-                Said::Allowed(_) if has_room(self.suspicions.iter().map(|suspect| &suspect.suspicion), &answered) => {
+                ServerAnswer::Decided { allowed } if allowed == answered.allowed => self.agreed(shared, asked),
+                ServerAnswer::Decided { .. }
+                    if has_room(self.suspicions.iter().map(|suspect| &suspect.suspicion), &answered) =>
+                {
                     let suspicion = Suspicion::new(answered.allowed, asked.at, answered_at);
                     self.suspicions.push(Suspect { asked, answered, suspicion, asked_from, is_recalled });
                 }
-                Said::Allowed(_) | Said::OutOfReach if is_recalled => self.recall(asked),
-                Said::Undecidable => shared.happened(Event::Undecided(asked.stratum)),
+                ServerAnswer::Decided { .. } | ServerAnswer::OutOfReach if is_recalled => self.recall(asked),
+                ServerAnswer::Undecidable => shared.happened(Event::Undecided(asked.stratum)),
                 // Either the server said nothing, or enough differences are being followed.
-                Said::Nothing | Said::OutOfReach | Said::Allowed(_) => {}
+                ServerAnswer::NotDecided | ServerAnswer::OutOfReach | ServerAnswer::Decided { .. } => {}
             }
         }
     }
 
-    fn agreed(&mut self, shared: &Shared, asked: Asked) {
+    fn agreed(&mut self, shared: &Shared, asked: SampledQuestion) {
         let check = &asked.question.check;
-        let is_same = |denied: &Asked| denied.question.check == *check && denied.stratum == asked.stratum;
-        if let Some(place) = self.denials.iter().position(|(denied, _)| is_same(denied))
-            && let Some((_, agreements)) = self.denials.get_mut(place)
+        let is_same = |denied: &SampledQuestion| denied.question.check == *check && denied.stratum == asked.stratum;
+        if let Some(index) = self.denials.iter().position(|(denied, _)| is_same(denied))
+            && let Some((_, agreements)) = self.denials.get_mut(index)
         {
             *agreements += 1;
             if *agreements >= PROOFS {
-                self.denials.swap_remove(place);
+                self.denials.swap_remove(index);
             }
             if self.denials.iter().all(|(denied, _)| denied.stratum != asked.stratum) {
                 shared.happened(Event::Resolved(asked.stratum.clone()));
@@ -223,7 +224,8 @@ impl Rounds {
 
     /// Returns whether the copy that is being proven seems to have the fault of the previous one.
     fn suspects_evidence(&self) -> bool {
-        let is_suspected = |evidence: &Asked| self.suspicions.iter().any(|s| s.asked.is_same_question(evidence));
+        let is_suspected =
+            |evidence: &SampledQuestion| self.suspicions.iter().any(|s| s.asked.is_same_question(evidence));
         self.evidence.as_ref().is_some_and(is_suspected)
     }
 
@@ -242,19 +244,19 @@ impl Rounds {
                 continue;
             }
             match suspect.step(shared).await {
-                Step::Wait => self.suspicions.push(suspect),
-                Step::Confirmed if suspect.suspicion.copy_allowed => return self.fell(shared, suspect.asked),
-                Step::Confirmed => self.denied(shared, suspect.asked),
-                Step::Explain if suspect.is_explained(shared) => {}
-                Step::Explain if suspect.suspicion.copy_allowed => return self.fell(shared, suspect.asked),
+                FollowUp::Wait => self.suspicions.push(suspect),
+                FollowUp::Confirmed if suspect.suspicion.copy_allowed => return self.fell(shared, suspect.asked),
+                FollowUp::Confirmed => self.denied(shared, suspect.asked),
+                FollowUp::Explain if suspect.is_explained(shared) => {}
+                FollowUp::Explain if suspect.suspicion.copy_allowed => return self.fell(shared, suspect.asked),
                 // A grant that came late has shown nobody too much.
-                Step::Explain | Step::Ask | Step::GiveUp => {}
+                FollowUp::Explain | FollowUp::Ask | FollowUp::GiveUp => {}
             }
         }
     }
 
     /// The copy allowed what the server denies, so it is thrown away. All other suspicions concerned that copy, and go too.
-    fn fell(&mut self, shared: &Shared, asked: Asked) {
+    fn fell(&mut self, shared: &Shared, asked: SampledQuestion) {
         tracing::error!(
             kind = %asked.stratum,
             digest = shared.digest(&asked.question),
@@ -264,13 +266,14 @@ impl Rounds {
         self.suspicions.clear();
         self.denials.clear();
         shared.happened(Event::FalseAllowance(asked.stratum.clone()));
-        self.evidence = Some(Asked { answered: None, ..asked });
+        self.evidence = Some(SampledQuestion { answered: None, ..asked });
     }
 
     /// The copy denied what the server allows, so questions of this kind go to the server.
-    fn denied(&mut self, shared: &Shared, asked: Asked) {
+    fn denied(&mut self, shared: &Shared, asked: SampledQuestion) {
         // The copy may be wrong only about what a request adds. So two questions are the same only if their kinds are.
-        let is_same = |denied: &Asked| denied.question.check == asked.question.check && denied.stratum == asked.stratum;
+        let is_same =
+            |denied: &SampledQuestion| denied.question.check == asked.question.check && denied.stratum == asked.stratum;
         if self.denials.iter().any(|(denied, _)| is_same(denied)) {
             return;
         }
@@ -282,7 +285,7 @@ impl Rounds {
         telemetry::replica_difference("denied");
         shared.happened(Event::FalseDenial(asked.stratum.clone()));
         if self.denials.len() < DENIALS_MAX {
-            self.denials.push((Asked { answered: None, ..asked }, 0));
+            self.denials.push((SampledQuestion { answered: None, ..asked }, 0));
         }
     }
 
@@ -315,8 +318,8 @@ impl Rounds {
         let suspected = self.suspicions.iter().filter(|suspect| suspect.is_known()).map(|suspect| &suspect.asked);
         let denied = self.denials.iter().map(|(asked, _)| asked);
         let rest = suspected.chain(denied).chain(&self.recalled).take(RECALLED_MAX);
-        let evidence = evidence.filter_map(|asked| KeptQuestion::of(asked, true));
-        evidence.chain(rest.filter_map(|asked| KeptQuestion::of(asked, false))).collect()
+        let evidence = evidence.filter_map(KeptQuestion::of).map(KeptQuestion::into_evidence);
+        evidence.chain(rest.filter_map(KeptQuestion::of)).collect()
     }
 }
 
@@ -326,30 +329,32 @@ impl Suspect {
         self.is_recalled || self.suspicion.is_half_confirmed()
     }
 
-    async fn step(&mut self, shared: &Shared) -> Step {
+    async fn step(&mut self, shared: &Shared) -> FollowUp {
         let now = Instant::now();
         let copy_allows = match shared.view.answer(&self.asked.question).await {
-            Some(Evaluated::Decided(allowed)) => Some(allowed),
+            Some(Evaluated::Decided { allowed }) => Some(allowed),
             Some(Evaluated::Undecidable) | None => None,
         };
         let progress = shared.view.progress();
         if !self.answered.is_of(&progress) {
-            return Step::Wait;
+            return FollowUp::Wait;
         }
-        let quiet = shared.view.news().since(self.asked_from) == Since::Nothing;
-        let look = Look { now, fresh_as_of: progress.fresh_as_of, copy_allows, quiet };
+        let quiet = shared.view.news().since(self.asked_from) == ChangesSince::Nothing;
+        let look = Observation { now, fresh_as_of: progress.fresh_as_of, copy_allows, quiet };
         let lag_max = shared.view.staleness_max() + CLOCK_TOLERANCE;
         match self.suspicion.step(look, lag_max, UNTOLD_AFTER * 2) {
-            Step::Ask => {
+            FollowUp::Ask => {
                 self.asked_from = now;
                 let said = shared.ask(std::slice::from_ref(&self.asked.question), &progress.version).await;
                 let allowed = match said.first() {
-                    Some(Said::Allowed(allowed)) => Some(*allowed),
-                    Some(Said::Undecidable | Said::Nothing | Said::OutOfReach) | None => None,
+                    Some(ServerAnswer::Decided { allowed }) => Some(*allowed),
+                    Some(ServerAnswer::Undecidable | ServerAnswer::NotDecided | ServerAnswer::OutOfReach) | None => {
+                        None
+                    }
                 };
                 self.suspicion.answer(allowed, Instant::now())
             }
-            step @ (Step::Wait | Step::Explain | Step::GiveUp | Step::Confirmed) => step,
+            step @ (FollowUp::Wait | FollowUp::Explain | FollowUp::GiveUp | FollowUp::Confirmed) => step,
         }
     }
 
@@ -381,29 +386,29 @@ impl Shared {
 
     /// Returns the question with an answer of the current copy. If its answer is old, or came from an earlier copy or from the
     /// server, the current copy is asked. Returns `None` when that copy does not decide.
-    async fn of_now(&self, asked: Asked, progress: &Progress) -> Option<(Asked, OfCopy)> {
-        let counts = |answered: &OfCopy| answered.is_of(progress) && asked.at.elapsed() <= ANSWER_AGE_MAX;
+    async fn of_now(&self, asked: SampledQuestion, progress: &Progress) -> Option<(SampledQuestion, CopyAnswer)> {
+        let counts = |answered: &CopyAnswer| answered.is_of(progress) && asked.at.elapsed() <= ANSWER_AGE_MAX;
         if let Some(answered) = asked.answered.clone().filter(counts) {
             return Some((asked, answered));
         }
         let at = Instant::now();
         let allowed = match self.view.answer(&asked.question).await? {
-            Evaluated::Decided(allowed) => allowed,
+            Evaluated::Decided { allowed } => allowed,
             Evaluated::Undecidable => {
                 self.happened(Event::Undecided(asked.stratum));
                 return None;
             }
         };
-        let answered = OfCopy { allowed, copy: progress.copy, model_id: progress.version.model_id.as_str().into() };
-        Some((Asked { at, ..asked }, answered))
+        let answered = CopyAnswer { allowed, copy: progress.copy, model_id: progress.version.model_id.as_str().into() };
+        Some((SampledQuestion { at, ..asked }, answered))
     }
 
-    fn record(&self, asked: &Asked, copy_allowed: bool, said: Said, model_id: &str) {
+    fn record(&self, asked: &SampledQuestion, copy_allowed: bool, said: ServerAnswer, model_id: &str) {
         let outcome = match said {
-            Said::Undecidable | Said::Nothing | Said::OutOfReach => "undecided",
-            Said::Allowed(server) if server == copy_allowed => "agreed",
-            Said::Allowed(_) if copy_allowed => "copy_allowed",
-            Said::Allowed(_) => "copy_denied",
+            ServerAnswer::Undecidable | ServerAnswer::NotDecided | ServerAnswer::OutOfReach => "undecided",
+            ServerAnswer::Decided { allowed } if allowed == copy_allowed => "agreed",
+            ServerAnswer::Decided { .. } if copy_allowed => "copy_allowed",
+            ServerAnswer::Decided { .. } => "copy_denied",
         };
         telemetry::verified(outcome);
         let audit = self.audit();
@@ -433,7 +438,7 @@ impl Shared {
 }
 
 /// Returns whether one more difference can be followed. Many wrong denials must leave room for wrong allowances.
-fn has_room<'s>(followed: impl Iterator<Item = &'s Suspicion>, answered: &OfCopy) -> bool {
+fn has_room<'s>(followed: impl Iterator<Item = &'s Suspicion>, answered: &CopyAnswer) -> bool {
     followed.filter(|suspicion| suspicion.copy_allowed == answered.allowed).count() < SUSPICIONS_MAX / 2
 }
 
@@ -465,8 +470,10 @@ mod tests {
         ];
         for (name, denied, allowed, room) in rows {
             let followed = |copy_allowed, times| (0..times).map(move |_| Suspicion::new(copy_allowed, now, now));
-            let followed: Vec<Suspicion> = followed(false, denied).chain(followed(true, allowed)).collect();
-            let answered = |allowed| OfCopy { allowed, copy: 1, model_id: "m1".into() };
+            let (copy_denies, copy_allows) = (false, true);
+            let followed: Vec<Suspicion> =
+                followed(copy_denies, denied).chain(followed(copy_allows, allowed)).collect();
+            let answered = |allowed| CopyAnswer { allowed, copy: 1, model_id: "m1".into() };
             let found = [false, true].map(|allowed| has_room(followed.iter(), &answered(allowed)));
             assert_eq!(found, room, "{name}");
         }

@@ -40,7 +40,7 @@ fn outcome(results: Vec<ResultEntry>) -> String {
     let sent: Vec<(usize, &Check)> = (3..).zip(&checks).collect();
     let answers = account(&sent, Instant::now(), BatchCheckAnswer { results });
     let asked = Inquiry { at: Instant::now(), source: Source::Authority, behind_max: Duration::ZERO };
-    let answer = |answered: Answered| answered.into_decision(&asked);
+    let answer = |answered: NumberedOutcome| answered.into_decision(&asked);
     let decided = answers.and_then(|answers| answers.into_iter().map(answer).collect::<Result<Vec<_>, _>>());
     match decided {
         Ok(answers) => {

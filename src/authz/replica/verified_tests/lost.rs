@@ -7,7 +7,7 @@ use super::world::{Setup, World, fact, named};
 use super::*;
 use crate::authz::ChecksConfig;
 use crate::authz::batched::BatchedDecider;
-use crate::authz::decider::{Answered, Outcome, Question, Questions};
+use crate::authz::decider::{NumberedOutcome, Outcome, Question, Questions};
 use crate::authz::openfga::{OpenFgaAuthorizer, OpenFgaConfig, StoreSelector};
 use crate::authz::stacked::StackedAuthorizer;
 
@@ -28,14 +28,14 @@ struct Slow {
 
 #[async_trait]
 impl Decider for Slow {
-    async fn decide(&self, questions: &Questions) -> Result<Vec<Answered>, AuthzError> {
+    async fn decide(&self, questions: &Questions) -> Result<Vec<NumberedOutcome>, AuthzError> {
         let as_of = Instant::now();
         self.world.with(|state| state.calls.push(as_of));
         let _core = self.cores.acquire().await.expect("never closed");
         sleep(Duration::from_secs(1)).await;
         let answer = |(position, question): (usize, &Question)| {
             let allowed = self.world.with(|state| state.server.contains(&fact(&question.check)));
-            Answered { position, outcome: Outcome::Decided { allowed, as_of, source: Source::Authority } }
+            NumberedOutcome { position, outcome: Outcome::Decided { allowed, as_of, source: Source::Authority } }
         };
         Ok(questions.list.iter().enumerate().map(answer).collect())
     }

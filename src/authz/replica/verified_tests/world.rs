@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use super::super::*;
 use crate::audit::{AuditSink, DigestPurpose, Kept, Record, Verification};
 use crate::authz::copy::EvaluatedCopy;
-use crate::authz::decider::{Answered, Outcome, Questions};
+use crate::authz::decider::{NumberedOutcome, Outcome, Questions};
 use crate::authz::verification::Recording;
 use crate::authz::verification::standing::Trust;
 use crate::authz::{Check, Reached, Source};
@@ -27,7 +27,7 @@ const SHARE: f64 = 0.01;
 pub(super) type Fact = (String, String);
 
 #[derive(Default)]
-pub(super) struct State {
+pub(super) struct WorldState {
     pub(super) server: BTreeSet<Fact>,
     pub(super) copy: BTreeSet<Fact>,
     /// The facts that the copy has, whatever the server has.
@@ -42,7 +42,7 @@ pub(super) struct State {
     random: u64,
 }
 
-impl State {
+impl WorldState {
     pub(super) fn below(&mut self, bound: u64) -> u64 {
         self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.random >> 33) % bound
@@ -50,10 +50,10 @@ impl State {
 }
 
 #[derive(Clone, Default)]
-pub(super) struct World(Arc<Mutex<State>>);
+pub(super) struct World(Arc<Mutex<WorldState>>);
 
 impl World {
-    pub(super) fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
+    pub(super) fn with<T>(&self, work: impl FnOnce(&mut WorldState) -> T) -> T {
         work(&mut self.0.lock().expect("a lock"))
     }
 }
@@ -109,7 +109,7 @@ pub(super) struct Server(World);
 
 #[async_trait]
 impl Decider for Server {
-    async fn decide(&self, questions: &Questions) -> Result<Vec<Answered>, AuthzError> {
+    async fn decide(&self, questions: &Questions) -> Result<Vec<NumberedOutcome>, AuthzError> {
         assert_eq!(questions.basis.consistency, Consistency::HigherConsistency);
         self.0.with(|state| {
             state.calls.push(Instant::now());
@@ -127,7 +127,7 @@ impl Decider for Server {
                     let allowed = state.server.contains(&fact(&question.check));
                     Outcome::Decided { allowed, as_of: Instant::now(), source: Source::Authority }
                 };
-                answered.push(Answered { position, outcome });
+                answered.push(NumberedOutcome { position, outcome });
             }
             Ok(answered)
         })
@@ -255,13 +255,13 @@ impl Setup {
     /// Brings the copy up to date, or makes a new copy if one was asked for.
     pub(super) fn poll(&self) {
         let view = &self.authorizer.view;
-        let is_new = view.wishes.new_copy.swap(false, Ordering::Relaxed);
+        let is_new = view.wishes.take_new_copy();
         let changed = self.world.with(|state| {
             if is_new && !state.fault_stays {
                 state.added.clear();
                 state.dropped.clear();
             }
-            if view.wishes.sweep.swap(false, Ordering::Relaxed) && !state.fault_stays {
+            if view.wishes.take_sweep() && !state.fault_stays {
                 state.dropped.clear();
             }
             let with_added: BTreeSet<Fact> = state.server.union(&state.added).cloned().collect();

@@ -13,9 +13,9 @@ use crate::engine::snapshot::Snapshot;
 ///
 /// INVARIANT (one state): all values belong to `snapshot`.
 #[derive(Debug)]
-pub(super) struct Kept<K, V> {
+pub(super) struct SnapshotCache<K, V> {
     snapshot: Weak<Snapshot>,
-    values: HashMap<K, Entry<V>>,
+    values: HashMap<K, CachedValue<V>>,
     values_max: usize,
     bytes_max: usize,
     bytes: usize,
@@ -23,13 +23,13 @@ pub(super) struct Kept<K, V> {
 }
 
 #[derive(Debug)]
-struct Entry<V> {
+struct CachedValue<V> {
     value: V,
     bytes: usize,
     last_use: u64,
 }
 
-impl<K: Clone + Eq + Hash, V: Clone> Kept<K, V> {
+impl<K: Clone + Eq + Hash, V: Clone> SnapshotCache<K, V> {
     pub(super) fn at_most(values_max: usize, bytes_max: usize) -> Self {
         let (snapshot, values) = (Weak::new(), HashMap::new());
         Self { snapshot, values, values_max, bytes_max, bytes: 0, uses: 0 }
@@ -41,9 +41,9 @@ impl<K: Clone + Eq + Hash, V: Clone> Kept<K, V> {
             return None;
         }
         self.uses += 1;
-        let entry = self.values.get_mut(key)?;
-        entry.last_use = self.uses;
-        Some(entry.value.clone())
+        let cached = self.values.get_mut(key)?;
+        cached.last_use = self.uses;
+        Some(cached.value.clone())
     }
 
     pub(super) fn keep(&mut self, snapshot: &Arc<Snapshot>, key: K, value: V, bytes: usize) {
@@ -53,7 +53,7 @@ impl<K: Clone + Eq + Hash, V: Clone> Kept<K, V> {
         }
         self.uses += 1;
         self.bytes += bytes;
-        if let Some(before) = self.values.insert(key, Entry { value, bytes, last_use: self.uses }) {
+        if let Some(before) = self.values.insert(key, CachedValue { value, bytes, last_use: self.uses }) {
             self.bytes -= before.bytes;
         }
         while self.values.len() > self.values_max || self.bytes > self.bytes_max {
