@@ -64,7 +64,7 @@ use crate::language::{Object, Relation};
 /// One question: does `user` hold `relation` on `object`?
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Check {
-    /// The object that asks, such as `user:anne`.
+    /// The user whose access is checked, such as `user:anne`.
     pub user: Object,
     /// The relation of the object's type that is asked about.
     pub relation: Relation,
@@ -100,7 +100,7 @@ pub struct CheckBatch {
 /// A question about many objects at once: on which of the guards does `user` hold `relation`?
 #[derive(Clone, Debug)]
 pub struct VisibleSetQuery {
-    /// The object that asks, such as `user:anne`.
+    /// The user whose access is checked, such as `user:anne`.
     pub user: Object,
     /// The relation that makes a guard visible.
     pub relation: Relation,
@@ -119,8 +119,9 @@ pub struct VisibleSetQuery {
 
 /// The port that decides checks.
 ///
-/// An answer carries everything that a caller may want to know about it: which model decided, from where, and how old the
-/// relationships were. Nobody asks for that afterwards, when another model may have come into force.
+/// An answer carries everything that a caller may want to know about it: which model decided, from where, and how old
+/// the relationships were. To ask for that afterwards would be too late, because another model may have come into
+/// force.
 #[async_trait]
 pub trait Authorizer: Send + Sync {
     /// Decides every check exactly once, in any order.
@@ -171,7 +172,7 @@ pub struct Abilities {
     pub checks_are_local: bool,
     /// Whether finding a visible set costs a call to a server. Then the call may cost more than it saves.
     pub lists_by_call: bool,
-    /// The time by which the local copy of the authority's relationships is behind, if a copy would plan or decide. `None` when
+    /// How far the local copy of the authority's relationships is behind, if a copy would plan or decide. `None` when
     /// no copy would be used.
     pub lag: Option<Duration>,
     /// The longest time by which the clocks and copies of two processes may be apart. The enforcer assumes that another process
@@ -195,10 +196,10 @@ impl Default for Abilities {
 }
 
 impl dyn Authorizer + '_ {
-    /// Reads which relations the deciding model takes users out by.
+    /// Reads the relations by which the deciding model takes users out.
     ///
     /// # Errors
-    /// When that is not known. Then no missing claim may be taken for harmless.
+    /// When they are not known. Then a missing claim must not be taken for harmless.
     pub async fn subtracted(&self) -> Result<SubtractedBy, AuthzError> {
         match self.model() {
             Some(model) => model.subtracted().await,
@@ -206,7 +207,7 @@ impl dyn Authorizer + '_ {
         }
     }
 
-    /// Like [`DecidingModel::lack`]; returns `None` too when this authorizer does not reveal its model.
+    /// Like [`DecidingModel::lack`]; also returns `None` when this authorizer does not reveal its model.
     ///
     /// # Errors
     /// When the authorizer is out of reach or has no model.

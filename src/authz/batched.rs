@@ -1,21 +1,24 @@
 //! Gathers the waiting checks of all requests into full calls.
 //!
-//! Nobody waits for company: there is no time window in which checks are gathered. A call leaves as soon as a slot is free,
-//! with all checks that wait by then. So a lone check leaves at once, and calls are full when there is much to ask. The
-//! number of slots follows the latency (`limit`). Callers take turns to get their checks into the next call (`queue`).
-//! Turns are counted by caller, so a caller gains nothing by asking for fresher answers, which share no call with the rest.
+//! No check waits for others to join it: there is no time window in which checks are gathered. A call leaves as soon as
+//! a slot is free, with all checks that wait by then. So a lone check leaves at once, and calls are full when there is
+//! much to ask. The number of slots follows the latency (`limit`). Callers take turns to get their checks into the next
+//! call (`queue`). Turns are counted by caller, so a caller gains nothing by asking for fresher answers, which share no
+//! call with the rest.
 //!
-//! A caller is refused at once if its checks cannot be answered before its deadline. It is never refused because of its own
-//! checks: while nobody else waits, its checks are taken, however long the estimate says they will take. Only answers correct
-//! an estimate, so an estimate that refused everybody would never be corrected. A caller that has its share of the queue
-//! waits outside until there is room.
+//! A caller is refused at once if its checks cannot be answered before its deadline. It is never refused because of its
+//! own checks: while nobody else waits, its checks are taken, however long the estimate says they will take. Only
+//! answers correct an estimate, so an estimate that refused everybody would never be corrected. A caller that has its
+//! share of the queue waits outside until there is room.
 //!
-//! A call that the server refuses as a whole is asked once more in parts. If it held too many checks, the parts are smaller.
-//! If it held the checks of several principals, each gets a part. So a fault in one question fails only the one who asked
-//! it. A call also has a bound in bytes, because every check carries what its request adds. A message that is too large is
-//! no sign of trouble: it is not repeated as it is and opens no breaker, but is halved until the server takes it. A call
-//! that took longer than a call may take is halved as well, for the requests that still wait: half of the checks need
-//! about half of the time.
+//! A call that the server refuses as a whole is asked once more in parts. If it held too many checks, the parts are
+//! smaller. If it held the checks of several principals, each gets a part. So a fault in one question fails only the
+//! principal that asked it.
+//!
+//! A call also has a bound in bytes, because every check carries what its request adds. A message that is too large is
+//! no sign of trouble: it is not repeated as it is and opens no breaker, but is halved until the server takes it. A
+//! call that took longer than a call may take is halved as well, for the requests that still wait: half of the checks
+//! need about half of the time.
 
 mod limit;
 mod queue;
@@ -44,7 +47,7 @@ use crate::language::Object;
 
 /// The number of calls that may be in flight before anything is known about the server.
 const CALLS_AT_FIRST: u32 = 8;
-/// The least that a refused caller is told to wait: sooner, the queue would hardly have moved.
+/// The shortest wait that a refused caller is told. Any sooner, the queue would hardly have moved.
 const RETRY_AFTER_MIN: Duration = Duration::from_millis(100);
 /// The longest wait that a refused caller is told. A longer estimate is too uncertain to be of use.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(5);
@@ -92,7 +95,7 @@ enum Admission {
     NoRoom(Arc<Notify>),
 }
 
-/// Counts one request among those outside until it is dropped.
+/// Counts one request as waiting outside the queue until it is dropped.
 struct WaitsOutside<'a> {
     shared: &'a Shared,
     principal: &'a Object,
@@ -158,7 +161,7 @@ impl Decider for BatchedDecider {
             self.shared.enter(questions, reply).await?;
             self.dispatch();
             let mut answers = Vec::with_capacity(questions.list.len());
-            // Each question holds an end of the channel, so this ends when every question is answered or given up.
+            // Each question holds a sender of the channel, so this ends when every question is answered or given up.
             while let Some(answered) = replies.recv().await {
                 answers.push(answered);
             }
@@ -191,7 +194,7 @@ impl Shared {
         }
     }
 
-    /// Puts all questions into the queue or none. If none, the request counts as one that waits `outside`.
+    /// Puts all questions into the queue, or none. If none, the request counts as one that waits `outside`.
     fn admit<'s>(
         &'s self,
         questions: &'s Questions,
@@ -210,7 +213,8 @@ impl Shared {
         let is_full = waiting + count > waiting_max;
         let reason = match (is_alone, is_late, is_full) {
             (false, true, _) => Some(ShedReason::CannotBeInTime),
-            // Others have filled the queue. A caller with checks in it waits until those are taken.
+            // Others have filled the queue. A caller that has checks in it is not refused, but waits until those are
+            // taken.
             (false, _, true) if own == 0 => Some(ShedReason::QueueIsFull),
             _ => None,
         };
@@ -353,8 +357,8 @@ impl Shared {
 }
 
 impl QueueState {
-    /// Estimates from the latest calls how long the last of `more` checks of a principal will wait. Principals take turns, so
-    /// until then each of the others gets no more checks into calls than this one does.
+    /// Estimates from the latest calls how long the last of `more` checks of a principal will wait. Principals take
+    /// turns, so until then no other gets more checks into calls than this one.
     fn expected_wait(&self, principal: &Object, more: usize) -> Duration {
         let own = self.queue.len_of(principal).saturating_add(more);
         let all = self.queue.len().saturating_add(more);
@@ -364,7 +368,7 @@ impl QueueState {
         self.latency.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX))
     }
 
-    /// Wakes as many of the waiting requests as there is room for, if each has one check.
+    /// Wakes as many waiting requests as the queue has room for, if each has one check.
     fn tell_of_room(&self, share: usize) {
         for (principal, outside) in &self.outside {
             let room = share.saturating_sub(self.queue.len_of(principal));
@@ -458,7 +462,8 @@ impl Call {
     }
 }
 
-/// Returns for each question how many bytes its request adds. All questions of one request share that, so it is measured once.
+/// Returns for each question how many bytes its request adds. All questions of one request share them, so they are
+/// measured once.
 fn contextual_bytes(questions: &[Question]) -> Vec<usize> {
     let mut known: Option<(&Arc<Contextual>, usize)> = None;
     let mut sizes = Vec::with_capacity(questions.len());

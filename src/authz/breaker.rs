@@ -20,7 +20,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Asks the decider behind it, unless that keeps failing.
 pub struct BreakerDecider {
     inner: Arc<dyn Decider>,
-    /// The longest that a call takes at all. A deadline that passes sooner says more about the caller than about the server.
+    /// The longest that any call takes. A deadline that passes sooner says more about the caller than about the server.
     patience: Duration,
     circuit: Mutex<Circuit>,
 }
@@ -32,15 +32,15 @@ enum Circuit {
     Trying,
 }
 
-/// A call that the breaker let through. If it is dropped without a result it was cancelled. That says nothing about the
-/// server, so the next call may try.
+/// A call that the breaker let through. If it is dropped without a result, it was cancelled. That says nothing about
+/// the server, so the next call may try.
 struct CallPermit<'a> {
     breaker: &'a BreakerDecider,
     trying: bool,
 }
 
 impl BreakerDecider {
-    /// Puts a closed breaker before `inner`. `patience` is the longest that a call takes at all.
+    /// Puts a closed breaker before `inner`. `patience` is the longest that any call takes.
     #[must_use]
     pub fn new(inner: Arc<dyn Decider>, patience: Duration) -> Self {
         Self { inner, patience, circuit: Mutex::new(Circuit::Closed { failures: 0 }) }

@@ -1,16 +1,16 @@
 //! Remembers decisions.
 //!
-//! INVARIANT (final only): an entry is a decision of the server. Errors are not remembered, and neither are denials of what
-//! the server can never decide.
+//! INVARIANT (final only): an entry is a decision of the server. Errors are not remembered, and neither are denials of
+//! what the server can never decide.
 //!
-//! An entry is recalled while its generation counts (see [`super::validity`]) and while it is younger than the time to live.
-//! Its age counts from before the server was asked. So a revocation takes effect after the shorter of these two bounds. It
-//! takes effect at once for a caller who asks for higher consistency: that passes by the cache, and the answer replaces
-//! the entry. A caller who asks for answers since a moment gets only entries that were asked for since then, past the
-//! server's own caches, which tell no age.
+//! An entry is recalled while its generation counts (see [`super::validity`]) and while it is younger than the time to
+//! live. Its age counts from a moment before the server was asked. So a revocation takes effect after the shorter of
+//! these two bounds. It takes effect at once for a caller who asks for higher consistency: such a question passes by
+//! the cache, and its answer replaces the entry. A caller who asks for answers since a moment gets only entries that
+//! were asked for since then, past the server's own caches, which do not tell their age.
 //!
-//! INVARIANT (own source): an entry is recalled only for questions to the source that decided it. So a decision of a copy is
-//! never recalled for the server, nor for the copy that replaced it.
+//! INVARIANT (own source): an entry is recalled only for questions to the source that decided it. So a decision of a
+//! copy is never recalled for the server, nor for the copy that replaced it.
 
 use std::sync::Arc;
 use std::time::Duration;

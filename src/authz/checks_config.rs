@@ -14,21 +14,21 @@ pub(super) const PRINCIPAL_SHARE: usize = 4;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ChecksConfig {
-    /// How long a decision is remembered; `0s` remembers none. A revocation that the changelog does not tell in time counts
-    /// after this time. A request for higher consistency sees every revocation at once.
+    /// How long a decision is remembered; `0s` remembers none. A revocation that the changelog does not report in time
+    /// takes effect after this time. A request for higher consistency sees every revocation at once.
     #[serde(with = "HumanDuration")]
     pub cache_ttl: Duration,
     /// The most memory for remembered decisions.
     pub cache_size_max: ByteSize,
-    /// How often the server's changelog is read; any change makes Ragward forget all decisions. With `0s` the changelog is
-    /// not read, and only `cache_ttl` bounds how late a revocation counts. A replica reads the changelog for both, every
-    /// `authorizer.replica.poll_interval`.
+    /// How often the server's changelog is read; any change makes Ragward forget all decisions. With `0s` the changelog
+    /// is not read, and only `cache_ttl` bounds how late a revocation takes effect. A replica reads the changelog for
+    /// both, every `authorizer.replica.poll_interval`.
     #[serde(with = "HumanDuration")]
     pub changelog_poll: Duration,
-    /// When the changelog could not be read for so long, no remembered decision is used until it can be read again.
+    /// When the changelog could not be read for this long, no remembered decision is used until it can be read again.
     #[serde(with = "HumanDuration")]
     pub changelog_age_max: Duration,
-    /// The most concurrent calls to the server. How many there are follows its latency.
+    /// The most concurrent calls to the server. The actual number follows its latency.
     #[serde(deserialize_with = "at_least_one")]
     pub calls_in_flight_max: u32,
     /// The most checks that wait for a call. Past it, requests are refused. One user's requests wait for room once they

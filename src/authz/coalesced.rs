@@ -1,15 +1,15 @@
 //! Lets equal questions that are asked at the same time share one answer.
 //!
-//! A *flight* is one call of the inner decider. It needs no task of its own, because it is a future that several callers
-//! share: everybody who waits for it drives it, and it ends when the last of them is gone. If a flight fails, everybody who
-//! waits gets the error. There is one exception. If a flight ran out of time, a caller who had joined it and has time left
-//! asks once more, because the one who began the flight was less patient.
+//! A *flight* is one call of the inner decider. It needs no task of its own, because it is a future that several
+//! callers share: everybody who waits for it drives it, and it ends when the last of them is gone. If a flight fails,
+//! everybody who waits gets the error. There is one exception. If a flight ran out of time, a caller who had joined it
+//! and has time left asks once more, because the one who began the flight was less patient.
 //!
 //! A question that must see a write (one for higher consistency, or for answers since a moment) never joins a flight,
 //! because the flight may have left before that write.
 //!
-//! `tests/checks/interleavings.rs` runs this in chosen orders: it switches tasks wherever they await. It takes what `moka`
-//! and [`Shared`] do inside for atomic.
+//! `tests/checks/interleavings.rs` runs this in chosen orders: it switches tasks wherever they await. It treats the
+//! insides of `moka` and [`Shared`] as atomic.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,7 +26,7 @@ use super::{AuthzError, Consistency};
 /// Asks the decider behind it once for all equal questions that wait at the same time.
 pub struct CoalescedDecider {
     inner: Arc<dyn Decider>,
-    /// The least time that a flight may take, however impatient the one who began it is: others may have joined.
+    /// The least time that a flight is given, even if the caller who began it waits for less: others may have joined.
     patience: Duration,
     flights: Arc<Mutex<Flights>>,
 }
@@ -139,7 +139,8 @@ impl CoalescedDecider {
     fn begin(&self, number: u64, questions: Questions, keys: Vec<DecisionKey>) -> Flight {
         let inner = Arc::clone(&self.inner);
         let landing = Landing { flights: Arc::clone(&self.flights), number, keys };
-        // The queue turns a call away that cannot be answered by its deadline. So this is never before the request's own.
+        // The queue turns away a call that cannot be answered by its deadline, so this is never before the request's
+        // own.
         let deadline = questions.deadline.max(Instant::now() + self.patience);
         let questions = Questions { deadline, ..questions };
         let flight = async move {
@@ -155,7 +156,7 @@ impl Drop for Landing {
     fn drop(&mut self) {
         let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
         for key in &self.keys {
-            // If nobody waited for this flight any more, another flight may have taken its seats.
+            // If nobody waited for this flight any more, another flight may have taken over its seats.
             if flights.seats.get(key).is_some_and(|seat| seat.number == self.number) {
                 flights.seats.remove(key);
             }

@@ -1,14 +1,16 @@
-//! Consistency tokens: a caller sends one to be answered with everything that was written before the token was issued.
+//! Consistency tokens: a caller sends one so that the answer takes in everything that was written before the token was
+//! issued.
 //!
-//! A token holds a moment of this process's monotonic clock. It is authenticated (HMAC-SHA256, RFC 2104) with a key that
-//! lives as long as the process and never leaves it. A token with another key comes from another replica, or from before a
-//! restart. Nobody here knows its moment, but it was issued before it arrived. So it counts from when it was first seen.
+//! A token holds a moment of this process's monotonic clock. It is authenticated (HMAC-SHA256, RFC 2104) with a key
+//! that lives as long as the process and never leaves it. A token with another key comes from another replica, or from
+//! before a restart. Nobody here knows its moment, but it was issued before it arrived. So it counts from when it was
+//! first seen.
 //!
 //! Tokens travel as metadata, because `OpenFGA`'s messages have no place for them. So equal answers stay equal bytes.
 //!
-//! INVARIANT (never too old): a token is never read as an earlier moment than the one at which it was issued. No clocks are
-//! compared, replicas share no key, and no clock that can be set is read. So a wrong clock, a restart or a forged token can
-//! only ask for fresher answers.
+//! INVARIANT (never too old): a token is never read as an earlier moment than the one at which it was issued. No clocks
+//! are compared, replicas share no key, and no clock that can be set is read. So a wrong clock, a restart or a forged
+//! token can only ask for fresher answers.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};

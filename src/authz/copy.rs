@@ -1,7 +1,7 @@
 //! A copy of a server's relationships in this process: its answers, its progress, and the wishes of those who use it.
 //!
-//! [`super::replica`] keeps the copy and decides from it; [`super::verification`] compares it with the server. Both know the
-//! copy by this module, so that neither needs the other to describe it.
+//! [`super::replica`] keeps the copy and decides from it; [`super::verification`] compares it with the server. Both see
+//! the copy through this module, so neither depends on the other.
 
 mod news;
 
@@ -20,9 +20,10 @@ use crate::language::Object;
 
 /// The longest that one evaluation for a verification may take.
 const EVALUATION_MAX: Duration = Duration::from_secs(3);
-/// The difference that the server's clock may have before its log counts as late. Time synchronization keeps this easily.
+/// The most by which the server's clock may differ from ours before its log counts as late. Time synchronization easily
+/// keeps clocks within this.
 pub(super) const CLOCK_TOLERANCE: Duration = Duration::from_secs(1);
-/// The log tells of a change within this time after a comparison of all tuples has found it.
+/// The time within which the log reports a change after a comparison of all tuples has found it.
 pub(super) const UNTOLD_AFTER: Duration = Duration::from_secs(2);
 
 /// Reads the wall clock: nanoseconds since 1970, to compare with the dates in a server's log.
@@ -92,24 +93,24 @@ impl Wishes {
         self.sweep.store(true, Ordering::Relaxed);
     }
 
-    /// Returns whether a new copy is wished, and forgets the wish.
+    /// Returns whether somebody wishes for a new copy, and forgets the wish.
     pub(super) fn take_new_copy(&self) -> bool {
         self.new_copy.swap(false, Ordering::Relaxed)
     }
 
-    /// Returns whether a sweep is wished, and forgets the wish.
+    /// Returns whether somebody wishes for a sweep, and forgets the wish.
     pub(super) fn take_sweep(&self) -> bool {
         self.sweep.swap(false, Ordering::Relaxed)
     }
 }
 
 impl Progress {
-    /// Returns the same copy as one that does not count for now.
+    /// Returns the progress of the same copy while it does not count.
     pub(super) fn withheld(&self) -> Self {
         Self { fresh_as_of: None, ..self.clone() }
     }
 
-    /// Describes what an answer of the copy rests on; `None` while the copy is not complete.
+    /// Returns the provenance of the copy's answers; `None` while the copy is not complete.
     pub(super) fn provenance(&self) -> Option<Provenance> {
         Some(Provenance {
             model_id: self.version.model_id.as_str().into(),
@@ -118,7 +119,8 @@ impl Progress {
         })
     }
 
-    /// Returns whether an evaluation between two looks at the progress used one model and one copy throughout.
+    /// Returns whether both are about the same copy and model. If so, an evaluation between the two looks used one
+    /// model and one copy throughout.
     pub(super) fn is_same_copy(&self, other: &Self) -> bool {
         self.version == other.version && self.copy == other.copy
     }

@@ -132,11 +132,11 @@ pub struct Inquiry {
 }
 
 impl NumberedOutcome {
-    /// Returns the decision for the port of the requests. One failure fails the whole batch there, because a part of the
-    /// decisions is no decision.
+    /// Returns the decision for the port of the requests. One failure fails the whole batch there, because a batch
+    /// without all of its decisions has no answer.
     ///
     /// # Errors
-    /// When there is no decision, or when somebody decided who was not asked.
+    /// When there is no decision, or when another source decided than the one that was asked.
     pub fn into_decision(self, asked: &Inquiry) -> Result<Decision, AuthzError> {
         let Self { position, outcome } = self;
         match outcome {

@@ -12,32 +12,32 @@ use crate::language::subtracted::Subtracted;
 /// Reads the model that decides now.
 #[async_trait]
 pub trait DecidingModel: Send + Sync {
-    /// Reads which relations the model takes users out by.
+    /// Reads the relations by which the model takes users out.
     ///
     /// # Errors
-    /// When that is not known. Then no missing claim may be taken for harmless.
+    /// When they are not known. Then a missing claim must not be taken for harmless.
     async fn subtracted(&self) -> Result<SubtractedBy, AuthzError>;
 
-    /// Returns a sentence that says whether the model lacks this type, or this relation of it. A check of what the model
-    /// lacks is denied, whoever asks. Without a type, any type may have the relation. Returns `None` when the model lacks
-    /// nothing, or when it cannot be read here.
+    /// Says in a sentence that the model lacks this type, or this relation of the type. A check of either is denied,
+    /// whoever asks. Without a type, the relation may belong to any type. Returns `None` when the model lacks nothing,
+    /// or when it cannot be read here.
     ///
     /// # Errors
     /// When the authorizer is out of reach or has no model.
     async fn lack(&self, type_name: Option<&str>, relation: Option<&Relation>) -> Result<Option<String>, AuthzError>;
 }
 
-/// The relations that a model takes users out by.
+/// The relations by which a model takes users out.
 #[derive(Clone, Debug)]
 pub struct SubtractedBy {
-    /// The id of the model; two ids, separated by a space, where either of two models may decide.
+    /// The id of the model. If either of two models may decide, this holds both ids, separated by a space.
     pub model_id: String,
     /// The relations, as the model's operators use them.
     pub subtracted: Arc<Subtracted>,
 }
 
 impl SubtractedBy {
-    /// Joins what two models take users out by, for the time in which either may decide.
+    /// Joins the relations of two models, for the time in which either may decide.
     #[cfg(feature = "openfga")]
     pub(super) fn or(&self, other: &Self) -> Self {
         let model_id = format!("{} {}", self.model_id, other.model_id);
@@ -45,7 +45,7 @@ impl SubtractedBy {
     }
 }
 
-/// Remembers what the last model takes users out by. A model never changes, so its id tells whether that still holds.
+/// Remembers the relations of the last model. A model never changes, so its id tells whether they still hold.
 #[derive(Debug, Default)]
 pub(super) struct SubtractedByLast(Mutex<Option<SubtractedBy>>);
 

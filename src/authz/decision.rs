@@ -50,7 +50,7 @@ pub struct VisiblePositions {
 }
 
 impl Decisions {
-    /// Puts decisions together that one source made under one model.
+    /// Joins decisions that one source made under one model.
     #[must_use]
     pub fn new(list: Vec<Decision>, source: Source, model_id: Arc<str>) -> Self {
         // A check that can never be decided has no decision that could be old.
@@ -60,8 +60,8 @@ impl Decisions {
         Self { list, by: Provenance { model_id, as_of, source } }
     }
 
-    /// Puts the decisions of an authority without models together. They are made in the order of the checks, and are as new
-    /// as this moment.
+    /// Makes the decisions of an authority without models. They are in the order of the checks, and as new as this
+    /// moment.
     #[must_use]
     pub fn now(allowed: impl IntoIterator<Item = bool>) -> Self {
         let as_of = Instant::now();

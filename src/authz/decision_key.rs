@@ -1,11 +1,11 @@
 //! The key of a remembered decision: everything that the decision depends on, and nothing else.
 //!
-//! INVARIANT (injective): two questions have the same key only if they are the same question. Every part has a type by its
-//! place or by a tag, and every text and list carries its length. So no delimiter can shift, and no number can pass for a
-//! text. `decode` proves it: it reads the question back from the key.
+//! INVARIANT (injective): two questions have the same key only if they are the same question. The type of every part
+//! follows from its position or from a tag, and every text and list carries its length. So no delimiter can shift, and
+//! no number can pass for a text. `decode` proves it: it reads the question back from the key.
 //!
-//! The key leaves out what only says how to ask (deadline and consistency). Whether a decision is new enough is told by its
-//! age.
+//! The key leaves out what only says how to ask (deadline and consistency). The age of a decision tells whether it is
+//! new enough.
 
 use std::sync::Arc;
 

@@ -1,8 +1,8 @@
 //! The embedded authorizer: Ragward's own evaluator over the relationships in the data directory.
 //!
-//! Many checks of one user are decided together where that pays. What the user holds of groups and folders (the *reach*) is
-//! followed once from the user outwards, and remembered until a write. The answers are those of single checks: the same
-//! bounds hold either way, and this port denies what a check could not decide.
+//! Many checks of one user are decided together where that pays. The groups and folders that the user gets to (the
+//! *reach*) are followed once from the user outwards, and remembered until a write. The answers are those of single
+//! checks: the same bounds hold either way, and this port denies what a check could not decide.
 
 mod guard_positions;
 mod reaches;
@@ -37,8 +37,8 @@ use crate::tuple_store::RelationshipStores;
 /// Up to this many checks are tried on the caller's thread. They usually take some microseconds each, which is less than it
 /// costs to move them to another thread.
 const INLINE_CHECKS_MAX: usize = 128;
-/// The number of checks of one user, relation and type from which on they are decided together. With fewer, the work
-/// that they share costs more than it saves.
+/// From this many checks of one user, relation and type on, they are decided together. With fewer, the work that they
+/// share costs more than it saves.
 const TOGETHER_MIN: usize = 64;
 /// A batch on the caller's thread may be interrupted this often, every few hundred microseconds. Then it begins again on a
 /// blocking thread, so that it does not hold up the other requests of this thread.
@@ -90,7 +90,7 @@ impl EvaluatedCopy for EmbeddedAuthorizer {
 #[async_trait]
 impl Authorizer for EmbeddedAuthorizer {
     async fn check(&self, batch: &CheckBatch) -> Result<Decisions, AuthzError> {
-        // Taken before the state is, so that the state is at least as new.
+        // Taken before the state is read, so that the state is at least as new.
         let as_of = Instant::now();
         let snapshot = self.snapshot().await?;
         let by = Provenance::authority(snapshot.model_id().into(), as_of);
@@ -228,7 +228,7 @@ impl BatchEvaluator {
         ControlFlow::Continue(decisions)
     }
 
-    /// Decides checks that are alike from the user outwards. Returns `None` where each is better decided by itself.
+    /// Decides checks that are alike, from the user outwards. Returns `None` if each is better decided by itself.
     fn decide_together(
         &self,
         user: &User,
@@ -238,7 +238,7 @@ impl BatchEvaluator {
         let one_by_one = ControlFlow::Continue(None);
         let snapshot = &self.snapshot;
         let Some((_, Check { relation, object, .. })) = checks.first() else { return one_by_one };
-        // The type of an object is always a type's name.
+        // The type of an object is the name of a type, so it always parses.
         let Ok(type_name) = TypeName::parse(object.type_name()) else { return one_by_one };
         let numbers = snapshot.object_numbers(checks.iter().map(|(_, check)| &check.object));
         let objects: RoaringBitmap = numbers.iter().flatten().copied().collect();
@@ -252,7 +252,7 @@ impl BatchEvaluator {
         let visible = match visible {
             Ok(Some(visible)) => visible,
             Err(CheckError::Interrupted) => return ControlFlow::Break(Interrupted),
-            // A check that is decided by itself says what is wrong with it.
+            // Deciding each check by itself tells what is wrong with it.
             Ok(None)
             | Err(CheckError::Unknown(_) | CheckError::Condition(_) | CheckError::TooDeep | CheckError::TooMuchWork) => {
                 return one_by_one;

@@ -157,15 +157,15 @@ impl Ruling {
 
 /// Decides for one principal and one request.
 ///
-/// There is one enforcer for each request, because it remembers its decisions: a wider search then checks only new guards,
-/// and all chunks under one guard have the same fate. It asks about a guard a second time only if a document under it is
-/// newer than the answer.
+/// There is one enforcer for each request, because it remembers its decisions: a wider search then checks only new
+/// guards, and all chunks under one guard are decided alike. It asks about a guard a second time only if a document
+/// under it is newer than the answer.
 ///
-/// The relation comes from the configuration, never from the request. A caller who could choose it could choose a weaker
-/// one.
+/// The relation comes from the configuration, never from the request. A caller who could choose it could choose a
+/// weaker one.
 ///
-/// INVARIANT (only narrower): a guard is allowed only if the subject holds the relation, **and** whoever acts for the subject
-/// may do so, **and** the token's details leave the guard. The last two never stand in for the first.
+/// INVARIANT (only narrower): a guard is allowed only if the subject holds the relation, **and** whoever acts for the
+/// subject may do so, **and** the token's details permit the guard. The last two never stand in for the first.
 pub struct Enforcer<'a> {
     authorizer: &'a dyn Authorizer,
     principal: &'a Principal,
@@ -237,7 +237,7 @@ impl<'a> Enforcer<'a> {
         items: Vec<T>,
         decoys: &[Object],
     ) -> Result<Vec<Permitted<T>>, AuthzError> {
-        // Whatever its date says, an item that was found has been written by now.
+        // Whatever its date says, an item that was found had been written by then.
         let found = Instant::now();
         self.decide(items.iter().map(Guarded::guard), decoys).await?;
         let written = self.moments(&items, found);
@@ -256,9 +256,9 @@ impl<'a> Enforcer<'a> {
         items.iter().map(|item| self.moment(item.written(), found, || *staleness_max)).collect()
     }
 
-    /// Returns the earliest moment of which a decision is not older than the content. Returns `None` where nobody noted when
-    /// the content was written. A date from another process is moved `staleness_max` later, because that process's clock
-    /// and copy may be behind ours by as much.
+    /// Returns a moment by which the content had been written. A decision that is as new as this is not older than the
+    /// content. Returns `None` where nobody noted when the content was written. A date from another process is moved
+    /// `staleness_max` later, because that process's clock and copy may be behind ours by as much.
     fn moment(&self, written: Written, found: Instant, staleness_max: impl Fn() -> Duration) -> Option<Instant> {
         match written {
             Written::Unknown => None,
@@ -298,7 +298,7 @@ impl<'a> Enforcer<'a> {
             Consistency::AtLeastAsFresh(moment) => Consistency::AtLeastAsFresh(moment.max(newest)),
             Consistency::HigherConsistency => Consistency::HigherConsistency,
         };
-        // The actor may have lost the right to act since, too.
+        // The actor may have lost the right to act since then, too.
         self.may_act = None;
         tracing::debug!(guards = outdated.len(), "asking again, because documents are newer than the decisions");
         self.ask_about(outdated, &[], consistency).await
@@ -323,11 +323,12 @@ impl<'a> Enforcer<'a> {
         Ok(visible.map(|(position, _)| position).collect())
     }
 
-    /// Like [`Enforcer::checked_visible_set`], but asks the authorizer for the whole set at once. Returns `None` when the
-    /// authorizer cannot find it, or not before `list_deadline`.
+    /// Like [`Enforcer::checked_visible_set`], but asks the authorizer for the whole set at once. Returns `None` when
+    /// the authorizer cannot find it, or does not find it before `list_deadline`.
     ///
-    /// The set is a hint, not a permission. A guard that it shows is still checked before anything is released. A guard that
-    /// it hides is never looked for: the set comes from the authority itself, or from a copy within its stated staleness.
+    /// The set is a hint, not a permission. A guard that it shows is still checked before anything is released. A guard
+    /// that it hides is never looked for: the set comes from the authority itself, or from a copy within its stated
+    /// staleness.
     ///
     /// # Errors
     /// When a decision could not be made.
@@ -392,7 +393,7 @@ impl<'a> Enforcer<'a> {
         self.may_act.is_some_and(|may_act| !may_act.allowed)
     }
 
-    /// Takes in the basis of one more answer.
+    /// Records the basis of one more answer.
     fn note(&mut self, by: &Provenance, asked: Instant) {
         let later = DecidedBy { model_id: Arc::clone(&by.model_id), staleness: by.staleness(asked) };
         self.decided_by = Some(match self.decided_by.take() {

@@ -47,8 +47,8 @@ pub use load::{LoadError, Loaded};
 pub use source::OpenFgaSource;
 pub use store::{Creation, OpenFgaStore, OpenStoreError, WriteError};
 
-/// The most calls of one batch that run at the same time. This adapter by itself has no queue, so this alone keeps one request
-/// from taking all of a server.
+/// The most calls of one batch that run at the same time. This adapter has no queue of its own, so this bound alone
+/// keeps one request from taking the whole server.
 const CALLS_IN_FLIGHT_MAX: usize = 8;
 /// The time for which the store's latest model is used before it is looked up again. A new model may take effect this late.
 const LATEST_MODEL_AGE_MAX: Duration = Duration::from_secs(5);
@@ -85,7 +85,7 @@ struct Server {
 }
 
 impl OpenFgaAuthorizer {
-    /// Prepares the calls. The first call contacts the server, so that it may be down until then. Must run inside tokio.
+    /// Prepares the calls. The first call contacts the server, which may be down until then. Must run inside tokio.
     ///
     /// # Errors
     /// When the configuration cannot be used.
@@ -103,7 +103,7 @@ impl OpenFgaAuthorizer {
         })
     }
 
-    /// Returns how much older than the question the relationships may be from which the server decides.
+    /// Returns the longest time by which the relationships behind a decision may be older than the question.
     pub(super) fn behind_max(&self, consistency: Consistency) -> Duration {
         match consistency {
             Consistency::MinimizeLatency => self.config.cache_age_max,
@@ -111,8 +111,8 @@ impl OpenFgaAuthorizer {
         }
     }
 
-    /// Finds the one model for all calls of a batch, so that its decisions belong together. A batch of higher consistency gets
-    /// the store's latest model as it is now; a batch about a moment gets it as it was then or later.
+    /// Finds the one model for all calls of a batch, so that its decisions belong together. For higher consistency, it
+    /// is the store's latest model now. For answers since a moment, it is the latest model at that moment or later.
     pub(super) async fn model_for(&self, consistency: Consistency) -> Result<ModelVersion, AuthzError> {
         if let (StoreSelector::Id(store_id), Some(id)) = (&self.server.store, &self.server.model_id) {
             return Ok(ModelVersion { store_id: store_id.clone(), model_id: id.clone() });
@@ -202,7 +202,7 @@ impl OpenFgaAuthorizer {
             self.ask(&basis, first, questions, deadline)
         });
         let calls: Vec<_> = calls.collect();
-        // The first failure ends the whole batch, because a part of the decisions is no decision.
+        // The first failure ends the whole batch, because a batch without all of its decisions has no answer.
         let answers: Vec<Vec<NumberedOutcome>> =
             stream::iter(calls).buffer_unordered(CALLS_IN_FLIGHT_MAX).try_collect().await?;
         let decisions = answers.into_iter().flatten().map(|answered| answered.into_decision(&asked));

@@ -24,16 +24,16 @@ pub struct OpenFgaConfig {
     pub authorization_model_id: Option<String>,
     /// A file with the server's pre-shared key, if it has one.
     pub api_token_file: Option<SecretFile>,
-    /// Checks of one call. The server takes at most 50 unless it is configured otherwise.
+    /// The most checks of one call. The server takes at most 50 unless it is configured otherwise.
     #[serde(deserialize_with = "at_least_one")]
     pub checks_per_call: usize,
     /// The longest that one call may take, whatever a request's own deadline allows.
     #[serde(with = "PositiveDuration")]
     pub timeout: Duration,
-    /// The server's `listObjects-max-results`. A list of so many objects may have been cut short.
+    /// The server's `listObjects-max-results`. A list of this many objects may have been cut short.
     #[serde(deserialize_with = "at_least_one")]
     pub list_results_max: usize,
-    /// The server's `listObjects-deadline`. A list that took so long may have been cut short.
+    /// The server's `listObjects-deadline`. A list that took this long may have been cut short.
     #[serde(with = "PositiveDuration")]
     pub list_deadline: Duration,
     /// How old an answer from the server's own caches may be: the largest of its cache TTLs, `0s` if it has no cache. A

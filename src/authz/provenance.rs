@@ -58,7 +58,7 @@ impl Provenance {
 }
 
 impl DecidedBy {
-    /// Joins what an earlier answer of the same request rests on (`self`) with what a later one does.
+    /// Joins the basis of an earlier answer to the same request (`self`) with that of a later one.
     #[must_use]
     pub fn and_then(self, later: Self) -> Self {
         let staleness = self.staleness.zip(later.staleness).map(|(one, other)| one.max(other));

@@ -1,15 +1,16 @@
-//! An authorizer that keeps a copy of an `OpenFGA` store in this process, evaluated by Ragward's own evaluator.
+//! An authorizer that keeps a copy of an `OpenFGA` store in this process, and evaluates it with Ragward's own
+//! evaluator.
 //!
-//! In mode *plan* the copy only finds what a user may see, to plan a search. The server still decides about every chunk that
-//! is released. In mode *decide* the copy decides, while it is not further behind than the stated bound. Past that bound, or
-//! if a request asks for something fresher, the server decides; if it is out of reach, nothing is allowed.
+//! In mode *plan* the copy only finds what a user may see, to plan a search. The server still decides about every chunk
+//! that is released. In mode *decide* the copy decides while it is within its bound of staleness. Past that bound, or
+//! if a request asks for something fresher, the server decides. If the server is out of reach then, nothing is allowed.
 //!
-//! The copy does not trust the order of the server's log. `ReadChanges` is not in the order of the commits, and may report a
-//! change twice. So the follower reads the last part of the log again each time (`window`), asks the server about a tuple
-//! with opposite changes in that part, and compares all tuples now and then (a *sweep*).
+//! The copy does not rely on the order of the server's log. `ReadChanges` is not in the order of the commits, and may
+//! report a change twice. So the follower reads the last part of the log again each time (`window`), asks the server
+//! about a tuple with opposite changes in that part, and compares all tuples now and then (a *sweep*).
 //!
-//! The follower also reports every change to the cache of decisions, so that the log is read once for both. It does so as soon
-//! as it knows a change, whatever becomes of the copy.
+//! The follower also reports every change to the cache of decisions, so that the log is read once for both. It does so
+//! as soon as it knows of a change, even if the copy cannot be updated.
 
 mod follower;
 mod lateness;
@@ -45,8 +46,7 @@ use crate::language::Relation;
 use crate::storage::StorageError;
 use crate::tuple_store::RelationshipStores;
 
-/// The number of poll intervals within which a new look at the log has begun and ended. Only a slow server takes
-/// longer.
+/// The number of poll intervals within which the next look at the log begins and ends, unless the server is slow.
 const POLLS_WAITED_FOR: u32 = 2;
 
 /// The parts that a replica is opened with, beside its configuration.
@@ -55,7 +55,7 @@ pub struct ReplicaParts {
     pub source: Arc<dyn RelationshipSource>,
     /// Decides whatever the copy does not.
     pub authority: Arc<dyn Authorizer>,
-    /// Learns of every change of the server, and of every look that found none.
+    /// Is told of every change on the server, and of every look that found none.
     pub validity: Arc<Validity>,
     /// Reads the wall clock.
     pub clock: UnixClock,
@@ -106,7 +106,7 @@ impl ReplicaAuthorizer {
         let copy = Arc::new(EmbeddedAuthorizer::new(stores));
         let staleness_max = config.staleness_max;
         let view = Arc::new(CopyView { copy, progress, news, wishes, clock, staleness_max });
-        // There is a verifier even if nothing is verified: it keeps a copy out that was found wrong before.
+        // The verifier exists even if nothing is verified, because it keeps out a copy that was found wrong before.
         let verifier = Some(Verifier::start(config, Arc::clone(&view), server, directory));
         let following = tokio::spawn(follower.run());
         Ok(Self { authority, view, used_for, config, following, verifier })
@@ -149,15 +149,16 @@ impl ReplicaAuthorizer {
         self.serving(consistency).filter(|_| self.used_for == ReplicaUse::Decide)
     }
 
-    /// Waits for the next look at the log, if the copy decides and a question asks for something newer than the copy has seen.
-    /// The log is read anyway. If the server decided all such questions instead, one caller could keep it busy.
+    /// Waits for the next look at the log, if the copy decides and a question asks for something newer than the copy
+    /// has seen. Waiting costs the server nothing, since the log is read anyway. If the server decided all such
+    /// questions instead, one caller could keep it busy.
     async fn catch_up(&self, consistency: Consistency, deadline: Instant) {
         let Consistency::AtLeastAsFresh(moment) = consistency else { return };
         if !self.will_serve(consistency) || self.serving(consistency).is_some() {
             return;
         }
         let now = Instant::now();
-        // The server needs the other half of the time if it has to decide after all.
+        // The other half of the time is left for the server, in case it has to decide after all.
         let until = (moment + self.config.poll_interval * POLLS_WAITED_FOR)
             .min(now + deadline.saturating_duration_since(now) / 2);
         let mut progress = self.view.progress.clone();
@@ -177,8 +178,8 @@ impl ReplicaAuthorizer {
         }
     }
 
-    /// Asks the copy, and returns its answer with the progress that the answer belongs to. Returns `None` when the copy may not
-    /// answer or cannot, or when its model or the copy itself changed meanwhile.
+    /// Asks the copy, and returns its answer with the progress that the answer belongs to. Returns `None` when the copy
+    /// may not or cannot answer, or when the copy or its model changed meanwhile.
     async fn asked_of_copy<T>(
         &self,
         consistency: Consistency,
@@ -217,7 +218,7 @@ impl Authorizer for ReplicaAuthorizer {
             return Ok(decisions);
         }
         let decisions = self.authority.check(batch).await;
-        // Questions that the copy is not trusted with are compared all the same, so that it can be trusted again.
+        // Questions that the copy is not trusted with are compared, too. Otherwise it could never be trusted again.
         if let Some(verifier) = self.verifier.as_ref().filter(|verifier| is_routed || !verifier.is_trusted()) {
             verifier.checked(batch, None, at);
         }
@@ -284,7 +285,8 @@ impl DecidingModel for ReplicaAuthorizer {
     }
 }
 
-/// Turns decisions of the evaluator over the copy into decisions of the copy, which is as new as it says.
+/// Turns the evaluator's decisions over the copy into decisions of the copy. They are as old as the copy, although they
+/// were made just now.
 fn made_by(by: Provenance, decisions: Decisions) -> Decisions {
     let mut list = decisions.list;
     for decision in &mut list {

@@ -19,16 +19,16 @@ pub struct ReplicaConfig {
     /// How often the server's changelog is read.
     #[serde(with = "PositiveDuration")]
     pub poll_interval: Duration,
-    /// A copy that is further behind than this is not used. In mode `decide`, a revoked permission may still count for so
-    /// long.
+    /// A copy that is further behind than this is not used. In mode `decide`, a revoked permission may still count for
+    /// this long.
     #[serde(with = "HumanDuration")]
     pub staleness_max: Duration,
-    /// How long a write to the server may take from its place in the changelog to its commit. So much of the changelog is
-    /// read again each time.
+    /// How long a write to the server may take from its place in the changelog to its commit. The last part of the
+    /// changelog, of this length, is read again each time.
     #[serde(with = "HumanDuration")]
     pub overlap: Duration,
-    /// How often all tuples are compared. A change that the changelog never tells, or tells after `overlap`, counts after
-    /// this time and the time that one comparison takes.
+    /// How often all tuples are compared. A change that the changelog never reports, or reports after `overlap`, takes
+    /// effect after this time and the time that one comparison takes.
     #[serde(with = "PositiveDuration")]
     pub sweep_interval: Duration,
     /// The most types of a model that the copy is evaluated under. Under a model with more types, the server decides
@@ -49,7 +49,8 @@ pub struct ReplicaConfig {
 pub enum ReplicaMode {
     /// There is no replica.
     Off,
-    /// The replica tells what a user may see, for planning a search. The server decides about every chunk that is released.
+    /// The replica finds what a user may see, for planning a search. The server decides about every chunk that is
+    /// released.
     Plan,
     /// The replica decides within its bound of staleness. The server verifies a share of its decisions.
     #[default]

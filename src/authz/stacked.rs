@@ -45,7 +45,7 @@ impl StackedAuthorizer {
         Self { openfga, decider, validity, _changelog: changelog }
     }
 
-    /// Returns the handle by which whoever learns of a change makes the cache forget.
+    /// Returns the handle that makes the cache forget. Whoever learns of a change uses it.
     #[must_use]
     pub fn validity(&self) -> &Arc<Validity> {
         &self.validity
@@ -54,7 +54,8 @@ impl StackedAuthorizer {
     async fn basis(&self, batch: &CheckBatch) -> Result<Arc<Basis>, AuthzError> {
         // Read before anything is asked, so that an answer from before a change never counts for the generation after it.
         let current = self.validity.current();
-        // A question about a moment that nothing remembered answers must pass by the server's own caches, which tell no age.
+        // If no remembered decision answers a question about a moment, the question must pass by the server's own
+        // caches, which do not tell their age.
         let (consistency, recall) = match (batch.consistency, current.recall) {
             (Consistency::MinimizeLatency, true) => (Consistency::MinimizeLatency, Recall::Generation),
             (Consistency::MinimizeLatency, false) => (Consistency::MinimizeLatency, Recall::Nothing),
@@ -111,7 +112,7 @@ impl Authorizer for StackedAuthorizer {
             self.decide(number * CHECKS_PER_PORTION, questions)
         });
         let portions: Vec<_> = portions.collect();
-        // The first failure ends the whole batch, because a part of the decisions is no decision.
+        // The first failure ends the whole batch, because a batch without all of its decisions has no answer.
         let portions: Vec<Vec<Decision>> =
             stream::iter(portions).buffer_unordered(PORTIONS_IN_FLIGHT_MAX).try_collect().await?;
         let list = portions.into_iter().flatten().collect();

@@ -58,7 +58,7 @@ impl Validity {
     }
 
     /// Returns the generation and whether it counts. Both are read under one lock, so that a confirmation of the next
-    /// generation is never taken for one of this.
+    /// generation is never taken for one of this generation.
     #[must_use]
     pub fn current(&self) -> CurrentGeneration {
         let state = *self.state.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,16 +1,16 @@
-//! Verification in production: the server is asked about a share of the copy's decisions too, beside the requests and after
-//! their answers. So the server keeps the last word over the copy.
+//! Verification in production: the server is also asked about a share of the copy's decisions. It is asked beside the
+//! requests, after their answers have left. So the server keeps the last word over the copy.
 //!
-//! A task asks the server directly, with `HIGHER_CONSISTENCY`; it shares no call with requests and recalls nothing. The number
-//! of its checks a second is bounded. `sampler` chooses the questions, `questions` keeps those that are asked first after a
-//! restart. `suspicion` decides whether a difference is a fault of the copy: only if nothing explains it. `standing` decides
-//! what follows from a fault.
+//! A task asks the server directly, with `HIGHER_CONSISTENCY`. It shares no call with requests and recalls nothing, and
+//! the number of its checks a second is bounded. `sampler` chooses the questions, and `questions` keeps those that are
+//! asked first after a restart. `suspicion` decides whether a difference is a fault of the copy; it is one only if
+//! nothing else explains it. `standing` decides what follows from a fault.
 //!
-//! If verification is switched off, nothing is asked, but the standing still holds. A copy that was found wrong is not used
-//! again merely because nobody looks.
+//! If verification is switched off, nothing is asked, but the standing still holds: a copy that was found wrong does
+//! not come back into use just because nobody compares it any more.
 //!
-//! Every verification goes to the audit log, in an entry that names the call. The log of the process gets only the kind of
-//! question and a digest.
+//! Every verification goes to the audit log, in an entry that names the call. The log of the process gets only the kind
+//! of question and a digest.
 
 mod asking;
 mod directory;
@@ -41,9 +41,9 @@ use super::{
 use crate::audit::AuditSink;
 use crate::telemetry;
 
-/// The most questions of one request that may be chosen. To look at more would cost the request time.
+/// The most questions of one request that may be chosen. Looking at more would cost the request time.
 const OFFERED_PER_REQUEST_MAX: usize = 8;
-/// The most guards of one visible set that may be chosen. Half of them are guards that it hides.
+/// The most guards of one visible set that may be chosen. Half of them are guards that the set hides.
 const OFFERED_PER_VISIBLE_SET: usize = 4;
 
 /// Verifies a copy until it is dropped.
@@ -52,7 +52,7 @@ pub struct Verifier {
     task: JoinHandle<()>,
 }
 
-/// A guard: verifications are recorded until it is dropped.
+/// Keeps verifications recorded until it is dropped.
 pub struct Recording {
     shared: Arc<Shared>,
 }
@@ -72,15 +72,15 @@ struct Shared {
     audit: Mutex<Option<Arc<dyn AuditSink>>>,
     sampler: Mutex<Sampler>,
     standing: Mutex<Standing>,
-    /// A copy of whether the standing trusts the copy, so that requests take no lock.
+    /// Mirrors whether the standing trusts the copy, so that requests take no lock.
     is_trusted: AtomicBool,
-    /// A copy of whether the standing routes any kind of question to the server.
+    /// Mirrors whether the standing routes any kind of question to the server.
     routes: AtomicBool,
 }
 
 impl Verifier {
-    /// Starts to verify, from the standing that is stored in the replica's directory. Reads files, so it blocks for a moment.
-    /// Must run inside tokio.
+    /// Starts to verify, from the standing that is stored in the replica's directory. This reads files, so it blocks
+    /// for a moment. It must run inside tokio.
     #[must_use]
     pub fn start(config: ReplicaConfig, view: Arc<CopyView>, server: Arc<dyn Decider>, directory: &Path) -> Self {
         let directory = StandingDirectory::new(directory);
@@ -101,7 +101,8 @@ impl Verifier {
         Self { shared, task }
     }
 
-    /// Records every verification in `sink` until the guard is dropped. From then on nothing here holds the log.
+    /// Records every verification in `sink` until the returned guard is dropped. From then on the verifier does not
+    /// hold the log.
     #[must_use]
     pub fn record_in(&self, sink: Arc<dyn AuditSink>) -> Recording {
         *self.shared.audit() = Some(sink);
@@ -130,7 +131,7 @@ impl Verifier {
         }
     }
 
-    /// Returns whether the server has to find this visible set, because the copy may hide what the server shows.
+    /// Returns whether the server has to find this visible set, because the copy may hide guards that the server shows.
     #[must_use]
     pub fn routes_visible_set(&self, query: &VisibleSetQuery) -> bool {
         self.shared.routes.load(Ordering::Acquire) && {
@@ -141,8 +142,8 @@ impl Verifier {
         }
     }
 
-    /// Offers the questions of a batch for verification. `decisions` holds the copy's decisions; `None` means that the
-    /// server decided in its place. `at` is a moment before the decision.
+    /// Offers the questions of a batch for verification. `decisions` holds the copy's decisions; it is `None` if the
+    /// server decided instead. `at` is a moment before the decision.
     pub fn checked(&self, batch: &CheckBatch, decisions: Option<&Decisions>, at: Instant) {
         if !self.shared.config.is_verified() {
             return;
@@ -184,7 +185,7 @@ impl Verifier {
             let shown = usize::try_from(visible.len()).unwrap_or(usize::MAX);
             let at_rank = |set: &RoaringBitmap, rank: usize| set.select(u32::try_from(rank).unwrap_or(u32::MAX));
             let hidden_or_any = chosen.drain(..).filter_map(|rank| at_rank(&query.positions, rank)).collect::<Vec<_>>();
-            // If little is visible, any guard is most likely a hidden one.
+            // A guard that is drawn at random is most likely hidden, so some of the visible ones are drawn apart.
             let shown = sampler.some_of(shown, OFFERED_PER_VISIBLE_SET / 2).into_iter();
             shown
                 .filter_map(|rank| at_rank(visible, rank))
@@ -203,7 +204,7 @@ impl Verifier {
 }
 
 impl CopyAnswer {
-    /// Describes a decision of the copy; returns `None` for one of the authority.
+    /// Describes a decision of the copy; returns `None` for a decision of the authority.
     fn new(allowed: bool, by: &Provenance) -> Option<Self> {
         let Source::Copy(copy) = by.source else { return None };
         Some(Self { allowed, copy, model_id: Arc::clone(&by.model_id) })
@@ -252,7 +253,7 @@ impl Shared {
         telemetry::replica_trusted(standing.trust == Trust::Trusted, standing.routed.len());
     }
 
-    /// Takes an event in and does what follows from it. When this returns, requests know of it.
+    /// Applies an event, and does what it calls for. When this returns, requests see the new standing.
     fn happened(&self, event: Event) {
         let action = {
             let sampler = self.sampler();

@@ -32,8 +32,8 @@ struct Lane<T> {
     basis: Arc<Basis>,
     turns: VecDeque<Object>,
     waiting: HashMap<Object, VecDeque<T>>,
-    /// The number of turns that are left until the next lane's turn. A lane begins with one for each principal that it has
-    /// then.
+    /// The number of turns that are left until the next lane is served. A lane starts with one turn for each of its
+    /// principals.
     turns_left: usize,
 }
 
@@ -54,7 +54,7 @@ impl<T> FairQueue<T> {
         self.by_principal.get(principal).copied().unwrap_or_default()
     }
 
-    /// Returns how many principals wait, and counts this one in any case.
+    /// Returns how many principals wait, this one included even if nothing of it waits.
     pub(super) fn principals_with(&self, principal: &Object) -> usize {
         self.by_principal.len() + usize::from(!self.by_principal.contains_key(principal))
     }
@@ -113,8 +113,8 @@ impl<T> FairQueue<T> {
                     }
                 }
                 if !waiting.is_empty() {
-                    // A principal begins the next call if there was no room for any of its checks, or if the end of the call
-                    // cut its turn short.
+                    // A principal goes first in the next call if there was no room for any of its checks, or if the end
+                    // of the call cut its turn short.
                     let got = taken.len() - taken_before;
                     if (is_full && got == 0) || (!is_full && got < TURN) {
                         lane.turns.push_front(principal.clone());

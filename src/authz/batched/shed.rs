@@ -1,4 +1,4 @@
-//! Logs which checks were turned away, and why. The first one is logged at once, those after it as a sum.
+//! Logs which checks were turned away, and why. The first one is logged at once, later ones as a sum.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ pub(super) struct Shed {
     pub(super) checks: usize,
     /// The number of checks in the queue.
     pub(super) waiting: usize,
-    /// The number of those that are this caller's.
+    /// The number of checks in the queue that are this caller's.
     pub(super) own: usize,
     /// The estimate of how long these checks would have waited.
     pub(super) wait: Duration,

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use tokio::time::Instant;
 
-/// The most readings with news that are remembered. A question about earlier ones gets the answer that it is not known.
+/// The most readings with news that are remembered. Nobody knows what came before them.
 const NEWS_MAX: usize = 1_024;
 
 /// The latest readings that brought changes.
@@ -39,7 +39,7 @@ impl News {
         told.push_back(NewsItem { at, oldest_unix_ns });
     }
 
-    /// Returns what readings found that ended after `moment`.
+    /// Returns the changes of the readings that ended after `moment`.
     #[must_use]
     pub(crate) fn since(&self, moment: Instant) -> ChangesSince {
         let told = self.0.lock().unwrap_or_else(PoisonError::into_inner);

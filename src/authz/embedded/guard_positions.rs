@@ -1,5 +1,5 @@
-//! Maps the evaluator's numbers of objects to positions among the guards of a collection. So a visible set becomes one for a
-//! search without looking up names.
+//! Maps the evaluator's numbers of objects to positions among the guards of a collection. So a visible set is
+//! translated for a search without looking up names.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! Remembers what users hold apart from the objects that are checked, until the relationships change.
+//! Remembers the reaches of users until the relationships change. A reach is what a user holds apart from the objects
+//! that are checked.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -1,7 +1,7 @@
 //! Keeps values that depend on the state of the relationships, until that state changes.
 //!
-//! Every write makes another state, so a write invalidates everything that is kept; values are not updated by what changed.
-//! A state is recognized by the address of its allocation. A weak reference keeps that address from being used again.
+//! Every write makes another state, so a write invalidates everything that is kept; no value is brought up to date. A
+//! state is recognized by the address of its allocation. A weak reference keeps that address from being used again.
 
 use std::collections::HashMap;
 use std::hash::Hash;

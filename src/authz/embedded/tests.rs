@@ -119,8 +119,8 @@ async fn too_deep_is_denied_and_no_other_check_fails() {
     assert_eq!(allowed(&authorizer, &questions).await, BTreeSet::from([1]));
 }
 
-/// One of two groups that may be banned is passed over for its condition, and the other does not hold the user. That leaves a
-/// doubt, which denies.
+/// Two groups may be banned. One is passed over because of its condition, and the other does not hold the user. That
+/// leaves a doubt, which denies.
 #[tokio::test]
 async fn a_ban_in_doubt_lets_nobody_in() {
     const BANS: &str = "model

@@ -1,8 +1,8 @@
 //! Keeps visible sets of guards until something changes that they depend on.
 //!
-//! A set depends on the state of the relationships ([`SnapshotCache`]), the table of guards, the user and the relation. A new guard
-//! makes another table, which is recognized by its address too. Sets that rest on contextual tuples or a context are not kept:
-//! they serve one request only.
+//! A set depends on the state of the relationships ([`SnapshotCache`]), the table of guards, the user and the relation.
+//! A new guard makes another table, which is recognized by its address too. Sets that rest on contextual tuples or a
+//! context are not kept: they serve one request only.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 

@@ -1,8 +1,8 @@
 //! Reads the server's changelog, so that remembered decisions are forgotten once they may be wrong.
 //!
-//! Any change of the store ends its generation; nobody works out which decisions the change touches. The server's log is not
-//! strictly in the order in which changes took effect. So a change can appear behind the position that was already read,
-//! and be missed here. Because of such changes a remembered decision has a time to live as well.
+//! Any change of the store ends its generation, whichever decisions the change touches. The server's log is not
+//! strictly in the order in which changes took effect. So a change can appear behind the position that was already
+//! read, and be missed here. Because of such changes a remembered decision has a time to live as well.
 //!
 //! Where there is a replica, its follower reads the log and tells the cache, so that the log is read once for both.
 
@@ -38,8 +38,9 @@ struct Position {
     continuation_token: String,
 }
 
-/// Starts a task that reads the changelog of the authorizer's store at this interval and tells `validity` what it finds. If
-/// the log cannot be read, nobody confirms `validity`, and what it covers stops counting by itself. Must run inside tokio.
+/// Starts a task that reads the changelog of the authorizer's store at this interval and tells `validity` what it
+/// finds. While the log cannot be read, `validity` is not confirmed, so remembered decisions soon stop counting. Must
+/// run inside tokio.
 #[must_use]
 pub fn watch(openfga: Arc<OpenFgaAuthorizer>, validity: Arc<Validity>, every: Duration) -> ChangelogWatch {
     ChangelogWatch(tokio::spawn(async move {
@@ -71,10 +72,10 @@ impl Drop for ChangelogWatch {
 }
 
 impl OpenFgaAuthorizer {
-    /// Reads on from the position, and returns whether that came to the end of the log.
+    /// Reads the log on from the position, and returns whether the end was reached.
     ///
-    /// INVARIANT (told before it is passed): however a reading ends, `validity` has been told of every change before the
-    /// position. No later reading would find such a change again.
+    /// INVARIANT (told before it is passed): however a reading ends, `validity` has been told of every change before
+    /// the position. No later reading would find such a change again.
     async fn read_changes(&self, position: &mut Option<Position>, validity: &Validity) -> Result<bool, AuthzError> {
         let store_id = self.model_for(Consistency::MinimizeLatency).await?.store_id;
         let known = position.take().filter(|position| position.store_id == store_id);
@@ -106,8 +107,8 @@ impl OpenFgaAuthorizer {
 }
 
 impl Position {
-    /// Makes the first position, some time before now. This is the only time that our clock is read; from then on the server's
-    /// tokens tell the position.
+    /// Makes the first position, some time before now. This is the only time that our clock is read; from then on the
+    /// server's tokens give the position.
     fn new(store_id: String) -> Self {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let seconds = since_1970.saturating_sub(CLOCK_SKEW_MAX).as_secs();

@@ -1,8 +1,8 @@
 //! The visible set by `ListObjects`: lists of the objects that a user may see.
 //!
-//! The server cuts a list short without saying so, at a number of results or when its time is over. So a list that may have
-//! been cut counts as unknown, never as complete. Then the guards are checked one by one. This needs the limits of the
-//! configuration to be those of the server.
+//! The server cuts a list short at a number of results or after a time, and does not say so. So a list that may have
+//! been cut counts as unknown, never as complete, and the guards are checked one by one. For this, the configured
+//! limits must be those of the server.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -19,7 +19,8 @@ use crate::authz::copy::ModelVersion;
 use crate::authz::{AuthzError, Provenance, Source, VisiblePositions, VisibleSetQuery};
 use crate::language::Object;
 
-/// The most types that are listed for one query. Each takes a call of its own, so with more of them checks are cheaper.
+/// The most types that are listed for one query. Each takes a call of its own, so checks are cheaper if there are more
+/// types.
 const TYPES_MAX: usize = 4;
 
 impl OpenFgaAuthorizer {
@@ -79,7 +80,7 @@ impl OpenFgaAuthorizer {
     }
 }
 
-/// Returns whether a list with this many results, which took this long as seen from here, is certainly complete.
+/// Returns whether a list with this many results is certainly complete, if the call took this long as measured here.
 fn is_whole(config: &OpenFgaConfig, results: usize, took: Duration) -> bool {
     results < config.list_results_max && took < config.list_deadline
 }

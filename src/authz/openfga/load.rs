@@ -6,11 +6,11 @@
 //!
 //! 1. If the previous model accepts all tuples, they are written under it, and then the new model is written.
 //! 2. Otherwise the new model is written, so that tuples can be written under it, and right after that the previous model
-//!    is written again. Then the tuples follow under the new model, and last the new model again. For the time of one call
-//!    the new model decides without its tuples.
-//! 3. In a store without a model, a model in which nobody can hold anything takes the part of the previous one.
+//!    is written again. Then the tuples are written under the new model, and last the new model is written once more.
+//!    For the time of one call the new model decides without its tuples.
+//! 3. In a store without a model, a model in which nobody can hold anything takes the place of the previous one.
 //!
-//! Loading the same again passes over everything that is already in. Loading deletes nothing: a file with fewer tuples than
+//! Loading the same again skips everything that is already in. Loading deletes nothing: a file with fewer tuples than
 //! before revokes nothing.
 
 use openfga_client::client::{

@@ -17,8 +17,8 @@ use crate::language::limits::TUPLES_PER_WRITE_MAX;
 const IGNORE: &str = "ignore";
 /// The most bytes of tuples in one transaction. By default a server accepts messages of 616,448 bytes.
 const BYTES_PER_TRANSACTION: usize = 512 << 10;
-/// The most repetitions of a transaction that collided with another writer's. A collision passes, and a server that reports
-/// nothing else must not be asked for ever.
+/// The most repetitions of a transaction that collided with another writer's. Most collisions pass, but a server that
+/// reports nothing else must not be asked for ever.
 const RETRIES_MAX: usize = 4;
 
 /// The reason why writing stopped, and how many tuples were written before.
@@ -163,7 +163,7 @@ fn refused(status: &Status) -> WriteRefusal {
     if let Some(tuples_max) = message.strip_prefix("The number of write operations exceeds the allowed limit of ") {
         return WriteRefusal::TooMany { tuples_max: tuples_max.trim().parse().ok() };
     }
-    // This is what another Ragward says.
+    // Another Ragward answers in these words.
     if message.starts_with("the write has ") {
         return WriteRefusal::TooMany { tuples_max: None };
     }

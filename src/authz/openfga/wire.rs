@@ -1,4 +1,4 @@
-//! The answer to `BatchCheck` as it stands on the wire, and a strict account of it.
+//! Reads the answer to `BatchCheck` from the wire, and makes sure that it answers every question exactly once.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use crate::engine::Contextual;
 use crate::language::RelationshipTuple;
 
 const BATCH_CHECK: &str = "/openfga.v1.OpenFGAService/BatchCheck";
-/// The beginning of what `OpenFGA` says about a condition that cannot be evaluated.
+/// The beginning of the message by which `OpenFGA` reports a condition that cannot be evaluated.
 const CONDITION_FAILED: &str = "failed to evaluate relationship condition: ";
 
 /// The message `BatchCheckResponse`. The generated type reads the results into a map, where the second of two answers to one
@@ -78,7 +78,7 @@ pub(super) fn tuple_key(tuple: &RelationshipTuple) -> Result<TupleKey, AuthzErro
     })
 }
 
-/// The messages of what a request adds to the stored relationships.
+/// The messages that hold what a request adds to the stored relationships.
 pub(super) type SentContextual = (Option<ContextualTupleKeys>, Option<Struct>);
 
 /// Makes the messages of a contextual part, or takes them from `known` if they were made for the same one.
@@ -107,15 +107,16 @@ pub(super) fn new_contextual(contextual: &Contextual) -> Result<SentContextual, 
     Ok((tuples, Some(context.map_err(|e| AuthzError::Refused(format!("the context of the request: {e}")))?)))
 }
 
-/// Returns one outcome for each of the `sent` checks. They are in rising order of their positions, which are the correlation
-/// ids.
+/// Returns one outcome for each of the `sent` checks. They are in rising order of their positions, which are the
+/// correlation ids.
 ///
-/// INVARIANT (one answer each): every id comes back exactly once, with either a decision or an error. Anything else fails the
-/// whole call.
+/// INVARIANT (one answer each): every id comes back exactly once, with either a decision or an error. Anything else
+/// fails the whole call.
 ///
-/// Three errors are about the one object, and deny it: the model lacks the type or relation, the relationships are too deep,
-/// or a condition cannot be evaluated. All other errors fail the request. They are about the request itself (its user, its
-/// context) or about the server (late, throttled, an internal error), and nothing tells the latter from an outage.
+/// Three errors are about the one object, and deny it: the model lacks the type or relation, the relationships are too
+/// deep, or a condition cannot be evaluated. All other errors fail the request. They are about the request itself (its
+/// user, its context) or about the server (late, throttled, an internal error), and an error of the server cannot be
+/// told from an outage.
 pub(super) fn account(
     sent: &[(usize, &Check)],
     as_of: Instant,
@@ -213,14 +214,13 @@ fn item_failed(error: &CheckError) -> AuthzError {
     }
 }
 
-/// Reads what `OpenFGA` says about too many checks: `batchCheck received 51 checks, the maximum allowed is 50`.
+/// Parses `OpenFGA`'s message about too many checks: `batchCheck received 51 checks, the maximum allowed is 50`.
 fn too_many_checks(message: &str) -> Option<AuthzError> {
     let (_, maximum) = message.strip_prefix("batchCheck received ")?.split_once(" checks, the maximum allowed is ")?;
     Some(AuthzError::TooManyChecks { checks_max: maximum.trim().parse().ok() })
 }
 
-/// Returns whether the status says that the message had too many bytes, in the words of a server in Go or of one in
-/// Rust.
+/// Returns whether the status says that the message had too many bytes, in the words of a server in Go or in Rust.
 fn too_large(status: &Status) -> bool {
     let says = |beginning| status.message().starts_with(beginning);
     status.code() == Code::ResourceExhausted && says("grpc: received message larger than max")

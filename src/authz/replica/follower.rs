@@ -1,5 +1,5 @@
-//! Follows a server: makes the first copy, and then takes over every change and every new model. Now and then it sweeps over
-//! all tuples, to find what the log did not report.
+//! Follows a server: makes the first copy, and then applies every change and every new model. Now and then it sweeps
+//! over all tuples, to find changes that the log did not report.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,9 +22,10 @@ use crate::storage::StorageError;
 use crate::telemetry;
 use crate::tuple_store::{MirroredChanges, RelationshipStore, RelationshipStores, StoreError, TupleFilter, Written};
 
-/// If more than this many changes came since the last reading, all tuples are read instead. That is cheaper, and bounds memory.
+/// If more changes than this came since the last reading, all tuples are read instead. That is cheaper, and bounds
+/// memory.
 const CHANGES_MAX: usize = 100_000;
-/// The most questions about single tuples that are under way at a time.
+/// The most look-ups of single tuples that are under way at a time.
 const FINDS_IN_FLIGHT_MAX: usize = 8;
 /// The number of tuples of the copy that are read at a time, so that a large copy is never in memory twice.
 const LOCAL_PAGE: usize = 10_000;
@@ -52,7 +53,7 @@ pub(super) struct Follower {
     /// The server's model, if this program cannot evaluate it.
     not_understood: Option<ModelVersion>,
     lateness: Lateness,
-    /// Whether the log cannot be read on from the position of the copy.
+    /// Whether the copy's position in the log was lost, so that the log cannot be read on from there.
     lost_its_position: bool,
     /// Tuples that a sweep found changed and that the log has not reported yet, each with the moment of the sweep.
     untold: HashMap<String, Instant>,
@@ -63,14 +64,14 @@ pub(super) struct Follower {
 #[derive(Clone)]
 pub(super) struct Watched {
     pub(super) progress: watch::Sender<Progress>,
-    /// Learns of changes as soon as they are known, whatever becomes of the copy.
+    /// Is told of changes as soon as they are known, even if the copy cannot be updated.
     pub(super) validity: Arc<Validity>,
     pub(super) news: Arc<News>,
     pub(super) wishes: Arc<Wishes>,
     pub(super) clock: UnixClock,
 }
 
-/// The state of following, once the copy was complete.
+/// The state of the follower once the copy is complete.
 struct Following {
     /// The store, and its last model that this program understood.
     version: ModelVersion,
@@ -88,7 +89,7 @@ struct Sweep {
     found: HashMap<String, RelationshipTuple>,
 }
 
-/// Several looks in a row that failed.
+/// A series of looks that all failed.
 struct Failing {
     /// The reason for the last failure. Each reason is logged once.
     reason: String,
@@ -204,7 +205,7 @@ impl Follower {
         Ok(())
     }
 
-    /// Lets nobody use the copy until it is known to be complete again.
+    /// Withholds the copy from everybody until it is known to be complete again.
     fn withhold(&self) {
         self.watched.progress.send_modify(|progress| *progress = progress.withheld());
     }
@@ -223,7 +224,7 @@ impl Follower {
         // After a failure only the marker in the copy says which model was taken over, so it is read again.
         self.take_model(&version, news).await.inspect_err(|_| self.following = None)?;
         let marker = marker.filter(|marker| marker.version.store_id == version.store_id);
-        // Tuples are followed under any model, even one that is not understood, so that whoever remembers decisions still
+        // Tuples are followed under any model, even one that is not understood, so that the cache of decisions still
         // learns of changes.
         let followed = match (&self.not_understood, &marker) {
             (None, _) => version,
@@ -331,7 +332,7 @@ impl Follower {
         Ok(before.map(|(_, token)| token).unwrap_or_default())
     }
 
-    /// Takes over what has changed since the last look.
+    /// Applies the changes since the last look.
     async fn follow(&mut self, started: Instant) -> Result<(), AuthzError> {
         let Some(following) = &self.following else { return Ok(()) };
         let store_id = following.version.store_id.clone();
@@ -374,7 +375,7 @@ impl Follower {
             // After a failed write, only the marker in the file says which writes are in it, so it is read again.
             self.keep(mirrored, Some(&marker)).await.inspect_err(|_| self.following = None)?;
         }
-        // The window moves on only now. Changes that were read but not stored are news to the next reading.
+        // The window moves on only now, so that changes that were read but not stored are news to the next reading.
         if let Some(following) = &mut self.following {
             (following.window, following.kept) = (window, Some(marker.clone()));
         }
@@ -402,7 +403,8 @@ impl Follower {
         Ok(())
     }
 
-    /// Reports changes that a sweep found and that the log has not reported since. A complete log does so a moment later.
+    /// Reports the changes that a sweep found and that the log has still not reported. A complete log reports them in
+    /// time.
     fn tell_of_untold(&mut self, told: &[String]) {
         for name in told {
             self.untold.remove(name);
@@ -434,7 +436,7 @@ impl Follower {
         Ok(())
     }
 
-    /// Takes over what the sweep found. A tuple that differs may have changed since, so the server is asked about each.
+    /// Applies what the sweep found. A tuple that differs may have changed since, so the server is asked about each.
     async fn finish_sweep(&mut self, store_id: &str, sweep: Sweep) -> Result<(), AuthzError> {
         let (difference, differing) = self.difference(sweep.found).await?;
         if differing > 0 {
@@ -498,7 +500,7 @@ impl Follower {
         .await
     }
 
-    /// Asks the server about tuples one by one, and adds what it says to `changes`.
+    /// Asks the server about tuples one by one, and adds its answers to `changes`.
     async fn ask(
         &self,
         store_id: &str,
@@ -536,8 +538,8 @@ async fn blocking<T: Send + 'static>(
     }
 }
 
-/// Joins the three names of a tuple. No two tuples share such a text, because names may not hold `#` or `@` where that would
-/// shift a part.
+/// Joins the three names of a tuple. No two tuples share such a text, because names may not hold `#` or `@` where that
+/// would shift the boundary between them.
 fn tuple_name(tuple: &RelationshipTuple) -> String {
     format!("{}#{}@{}", tuple.object, tuple.relation, tuple.user)
 }

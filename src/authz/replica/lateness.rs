@@ -1,11 +1,11 @@
 //! Works out how late the server's log reports changes. Pure.
 //!
-//! The server may read its log from a secondary database, which lags behind the one that decides, and does not say so. But
-//! changes have dates. If a change is news now although its date is before the previous reading, it came late.
+//! The server may read its log from a secondary database, which lags behind the one that decides, and does not say so.
+//! But changes have dates. If a change is news now although its date is before the previous reading, it came late.
 //!
-//! This is the one place where the server's clock is compared with ours, because nothing else reveals such a lag. The two must
-//! agree within [`CLOCK_TOLERANCE`]. If ours is ahead, the copy counts as older than it is. If the server's is ahead, a lag
-//! that is no longer than that difference does not show.
+//! This is the one place where the server's clock is compared with ours, because nothing else reveals such a lag. The
+//! two must agree within [`CLOCK_TOLERANCE`]. If our clock is ahead, the copy counts as older than it is. If the
+//! server's clock is ahead, a lag up to that difference goes unnoticed.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ pub(super) struct Reading {
 #[derive(Debug, Default)]
 pub(super) struct Lateness {
     lag: Duration,
-    /// The moment at which the latest change came that was late.
+    /// The moment of the reading that found the latest late change.
     late: Option<Instant>,
     before: Option<Reading>,
 }
@@ -40,8 +40,8 @@ impl Lateness {
         self.lag
     }
 
-    /// Takes in a reading, with the date of the newest change that was news in it. One punctual change shows that the log is
-    /// punctual, because a single late change may come from a long transaction.
+    /// Takes in a reading, with the date of the newest change that was news in it. One punctual change ends the lag,
+    /// because a single late change may come from a long transaction.
     pub(super) fn read(&mut self, reading: Reading, newest_unix_ns: Option<i128>) {
         if let (Some(before), Some(newest)) = (self.before, newest_unix_ns) {
             let late = u64::try_from(before.unix_ns.saturating_sub(newest)).unwrap_or_default();
@@ -57,14 +57,14 @@ impl Lateness {
         self.before = Some(reading);
     }
 
-    /// Notes that the log is read from another position on. Old changes will be news again, and their dates say nothing. The
-    /// lag that is known stays.
+    /// Notes that the log is read from another position from now on. Old changes will be news again, so their dates say
+    /// nothing. The known lag stays.
     pub(super) fn begin_again(&mut self) {
         self.before = None;
     }
 
-    /// Notes that all tuples were compared past the log, and nothing was missing. While changes come in, this proves nothing, so
-    /// it counts only if no change came late for a while.
+    /// Notes that a comparison of all tuples, which does not use the log, found nothing missing. That proves nothing
+    /// while changes come late, so it counts only if none came late for a while.
     pub(super) fn nothing_missing(&mut self, now: Instant) {
         if self.late.is_none_or(|late| now.saturating_duration_since(late) >= REMEMBERED) {
             self.lag = Duration::ZERO;
@@ -76,7 +76,7 @@ impl Lateness {
 mod tests {
     use super::*;
 
-    /// Its name, and readings: their second, the second of the newest change in each, the lag after it.
+    /// The row's name, and its readings: the second of each, the second of its newest change, and the lag after it.
     type Row = (&'static str, Vec<(u64, Option<i64>, u64)>);
 
     #[tokio::test]
@@ -103,7 +103,7 @@ mod tests {
             ("within the tolerance", vec![(100, None, 0), (101, Some(99), 0)]),
             ("a log that lags", vec![(100, None, 0), (101, Some(95), 6), (102, None, 6), (103, Some(97), 6)]),
             ("late once", vec![(100, None, 0), (101, Some(80), 21), (102, Some(101), 0)]),
-            // A difference between the clocks hides as much of a lag.
+            // A server's clock that is ahead hides a lag of the same length.
             ("a server's clock that is ahead", vec![(100, None, 0), (101, Some(900), 0)]),
             ("a server's clock that is behind", vec![(100, None, 0), (101, Some(90), 11)]),
         ];

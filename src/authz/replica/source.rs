@@ -1,4 +1,4 @@
-//! The port to the server of which a replica keeps a copy.
+//! The port to the server that a replica keeps a copy of.
 
 use async_trait::async_trait;
 
@@ -17,7 +17,7 @@ pub struct Page<T> {
     pub next: String,
 }
 
-/// One change of one tuple, as it stands in the server's log.
+/// One change of one tuple, as the server's log reports it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SourceChange {
     /// The tuple. If it was deleted, its condition is left out.
@@ -39,7 +39,7 @@ pub enum ModelNews {
     NotUnderstood(String),
 }
 
-/// Reads model, tuples and changes of one store, past all caches. A copy of a cache would not be a copy.
+/// Reads the model, the tuples and the changes of one store, past all caches: a copy of a cache would not be a copy.
 #[async_trait]
 pub trait RelationshipSource: Send + Sync {
     /// Reads the version of the model that decides now, and the model itself unless its version is the known one.
@@ -55,8 +55,8 @@ pub trait RelationshipSource: Send + Sync {
     /// When the server is out of reach, or has a tuple that cannot be understood.
     async fn tuples(&self, store_id: &str, token: &str) -> Result<Page<RelationshipTuple>, AuthzError>;
 
-    /// Reads the changes after a token, page by page. An empty page is the end for now. The order is that of the log, which is
-    /// not always that of the commits, and a change may come twice.
+    /// Reads the changes after a token, page by page. An empty page is the end for now. The order is that of the log,
+    /// which is not always that of the commits. A change may come twice.
     ///
     /// # Errors
     /// Like [`RelationshipSource::tuples`]; [`AuthzError::Refused`] when the token does not belong to this log.

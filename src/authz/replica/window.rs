@@ -1,9 +1,9 @@
 //! Works out what recent changes say about tuples. Pure.
 //!
-//! The log of changes is not in the order of the commits, and may report a change twice. So its last part, the window, is
-//! read again each time. A change is news if it stands in the window more often than it did before. Counting is needed
-//! because a log with dates in seconds (`MySQL`) has equal entries for a tuple that comes and goes within a second. If the
-//! window holds opposite changes of one tuple, it does not say which was the last one, and the server is asked.
+//! The log of changes is not in the order of the commits, and may report a change twice. So its last part, the window,
+//! is read again each time. A change is news if it appears in the window more often than at the last reading. Counting
+//! is needed because a log with dates in seconds (`MySQL`) has equal entries for a tuple that comes and goes within a
+//! second. If the window holds opposite changes of one tuple, it does not show which came last, so the server is asked.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
@@ -56,8 +56,8 @@ impl Window {
         self.ends.front().map_or("", |(_, token)| token)
     }
 
-    /// Takes in all changes from [`Window::token`] to the end of the log, which was read from `started` on. Returns what they
-    /// mean, and the next window. The caller uses that window only once it has stored what the changes mean.
+    /// Takes in all changes from [`Window::token`] to the end of the log, in a reading that began at `started`. Returns
+    /// what they mean, and the next window. The caller uses that window only once it has stored what the changes mean.
     pub(super) fn taking_in(&self, changes: &[SourceChange], end: String, started: Instant) -> (Settled, Self) {
         let mut by_tuple: BTreeMap<_, Vec<&SourceChange>> = BTreeMap::new();
         let mut told: HashMap<&SourceChange, usize> = HashMap::with_capacity(changes.len());
@@ -147,7 +147,7 @@ mod tests {
     #[test]
     fn opposite_changes_are_settled_by_the_server() {
         check(&[("+1@1 -1@2", ["", "", "1"])]);
-        // The grant was read first. The revocation before it comes into the log late.
+        // The grant was read first. The revocation that preceded it appears in the log later.
         check(&[("+1@3", ["1", "", ""]), ("-1@2 +1@3", ["", "", "1"])]);
         check(&[("-1@3", ["", "1", ""]), ("+1@2 -1@3", ["", "", "1"]), ("+1@2 -1@3", ["", "", ""])]);
     }

@@ -1,4 +1,5 @@
-//! Asks the server for verification: past all caches, apart from requests, and in calls of a size that it accepts.
+//! Asks the server on behalf of verification. The calls pass by all caches, share nothing with requests, and have a
+//! size that the server accepts.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use crate::authz::{AuthzError, Consistency, Source};
 /// The longest wait for an answer. Nobody waits for a verification, but the next round does.
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The server's word about one question.
+/// The server's answer to one question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ServerAnswer {
     Decided {

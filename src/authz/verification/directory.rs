@@ -1,4 +1,5 @@
-//! The files beside the copy: its standing, the questions on which that rests, and an operator's word to trust it again.
+//! The files beside the copy: its standing, the questions behind that standing, and the mark by which an operator
+//! trusts the copy again.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use super::standing::Standing;
 
 const STANDING_FILE: &str = "standing.json";
 const QUESTIONS_FILE: &str = "questions.json";
-/// The mark that `ragward replica trust` leaves. The process that takes it in removes it.
+/// The mark that `ragward replica trust` leaves. The process that acts on it removes it.
 const TRUST_FILE: &str = "trust-again";
 
 /// The files of the standing cannot be used.
@@ -32,7 +33,8 @@ impl StandingDirectory {
         Self(directory.to_owned())
     }
 
-    /// Reads the standing. Without a file the copy was never distrusted. A file that cannot be read counts as a fall.
+    /// Reads the standing. If there is no file, the copy was never distrusted. A file that cannot be read counts as a
+    /// fall.
     #[must_use]
     pub fn read(&self) -> Standing {
         let path = self.0.join(STANDING_FILE);
@@ -87,8 +89,8 @@ impl StandingDirectory {
         written().map_err(|e: std::io::Error| TrustError { path: path.clone(), detail: e.to_string() })
     }
 
-    /// Leaves the mark that the copy may be trusted again once another one is made and proven. A running server takes the mark
-    /// in within a second; otherwise the next one does at its start.
+    /// Leaves the mark by which an operator lets the copy be trusted again, once another copy is made and proven. A
+    /// running server acts on the mark within a second; otherwise the next server does at its start.
     ///
     /// # Errors
     /// When the file cannot be written.

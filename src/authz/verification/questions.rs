@@ -1,9 +1,9 @@
-//! Questions that outlive the process: the one by which the copy fell, those whose difference is being confirmed, and those
-//! that the copy denied wrongly. After a restart they are asked before all others, so that stopping the process makes nobody
-//! forget a fault that was seen.
+//! Questions that outlive the process: the one by which the copy fell, those whose difference is being confirmed, and
+//! those that the copy denied wrongly. After a restart they are asked before all others, so a restart does not erase a
+//! fault that was seen.
 //!
-//! They name users and objects, and hold what their requests added. They are stored beside the copy, which names users and
-//! objects as well, and nowhere else.
+//! They name users and objects, and hold what their requests added. They are stored only beside the copy, which names
+//! users and objects as well.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ const CONTEXTUAL_BYTES_MAX: usize = 64 << 10;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct KeptQuestion {
-    /// Whether the copy fell by this question, so that the next copy must answer it rightly.
+    /// Whether the copy fell by this question, so that the next copy must answer it correctly.
     pub(super) is_evidence: bool,
     stratum: Stratum,
     user: String,

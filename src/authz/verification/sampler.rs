@@ -13,8 +13,8 @@ use tokio::time::Instant;
 use super::stratum::Stratum;
 use crate::authz::decider::Question;
 
-/// The most kinds that are known at a time: far more than a model has. Past it, the verified kinds are forgotten and begin
-/// anew.
+/// The most kinds that are known at a time: far more than a model has. When it is reached, the verified kinds are
+/// forgotten and begin anew.
 const STRATA_MAX: usize = 16_384;
 /// The most waiting questions of one kind, each of another user.
 const WAITING_PER_STRATUM_MAX: usize = 4;
@@ -24,11 +24,11 @@ const RECENT_MAX: usize = 128;
 const CONTEXTUAL_BYTES_MAX: usize = 32 << 20;
 /// The bytes up to which a request adds little.
 const CONTEXTUAL_BYTES_LITTLE: usize = 1 << 10;
-/// While one question of a user waits, more of them come. Up to this many, each is equally likely to keep the place. From
-/// there on, later ones are likelier.
+/// While one question of a user waits, the user's later ones compete for its place. Up to this many, each is equally
+/// likely to end up in it. From there on, later ones are likelier.
 const RIVALS_MAX: usize = 64;
 
-/// A question that a request asked, and what the copy answered.
+/// A question of a request, and the copy's answer to it.
 #[derive(Clone, Debug)]
 pub(super) struct SampledQuestion {
     pub(super) stratum: Stratum,
@@ -64,7 +64,7 @@ pub(super) struct Sampler {
     strata: HashMap<Stratum, StratumQueue>,
     recent: Vec<Pending>,
     dice: Dice,
-    /// Counts how often a kind was chosen.
+    /// The number of times that any kind was chosen.
     turn: u64,
     contextual_bytes: usize,
     /// The number of decisions since the last choice.
@@ -78,7 +78,7 @@ struct StratumQueue {
     waiting: Vec<Pending>,
     /// The turn at which this kind was chosen last; 0 if it never was.
     chosen: u64,
-    /// The question that was chosen last, unless its request adds much.
+    /// The question that was chosen last, unless its request adds many bytes.
     last: Option<SampledQuestion>,
 }
 
@@ -122,7 +122,7 @@ impl Sampler {
         if count <= most {
             return (0..count).collect();
         }
-        // One number of each part: they are distinct, and every number may be drawn.
+        // One number is drawn from each part, so they are distinct, and every number may be drawn.
         let part = count.div_ceil(most);
         let parts = (0..count).step_by(part);
         parts.map(|first| first + self.dice.below(part.min(count - first))).collect()
@@ -148,8 +148,8 @@ impl Sampler {
         self.contextual_bytes = self.contextual_bytes.saturating_add(came).saturating_sub(left);
     }
 
-    /// Chooses the questions to verify now: `share` of the decisions since the last time, and one of each kind that was never
-    /// verified. It chooses at most `most`; the rest is not made up for later.
+    /// Chooses at most `most` questions to verify now: `share` of the decisions since the last call, and one of each
+    /// kind that was never verified. What is over `most` is dropped, not made up for later.
     pub(super) fn choose(&mut self, most: u32, share: f64) -> Vec<SampledQuestion> {
         self.due = (self.due + f64::from(std::mem::take(&mut self.decided)) * share).min(f64::from(most));
         let most = usize::try_from(most).unwrap_or(usize::MAX);
@@ -157,7 +157,8 @@ impl Sampler {
         let mut kinds: Vec<&mut StratumQueue> = strata.values_mut().filter(|kind| !kind.waiting.is_empty()).collect();
         kinds.sort_unstable_by_key(|kind| kind.chosen);
         let unverified = kinds.iter().filter(|kind| kind.chosen == 0).count();
-        // Each kind gets one question, the one that waited longest first. While questions are left, another round follows.
+        // Each kind gives one question, beginning with the kind that was chosen longest ago. While questions are left,
+        // another round follows.
         let mut next_kind = 0;
         let mut of_kind = |dice: &mut Dice| {
             if kinds.get(next_kind).is_none() {
@@ -198,8 +199,9 @@ impl Sampler {
         chosen
     }
 
-    /// Returns up to `most` earlier questions: one of each wanted kind of which no question waits. Without them, a kind
-    /// that nobody asks any more could keep a copy out for ever, because it alone has not agreed yet.
+    /// Returns up to `most` questions that were asked before: one of each wanted kind that has no waiting question.
+    /// Without them, a kind that nobody asks about any more could keep a copy out for ever, because it alone has not
+    /// agreed yet.
     pub(super) fn again(&self, most: usize, is_wanted: impl Fn(&Stratum) -> bool) -> Vec<SampledQuestion> {
         let none_waits = self.strata.iter().filter(|(stratum, kind)| kind.waiting.is_empty() && is_wanted(stratum));
         let last =
@@ -223,11 +225,11 @@ impl Sampler {
     }
 }
 
-/// Puts a question among the waiting ones, of which each user has one. Returns the bytes of the question that has to go, which
-/// may be the new one.
+/// Puts a question among the waiting ones, of which each user has at most one. Returns the bytes of the question that
+/// loses its place, which may be the new one.
 ///
-/// All questions of a user are equally likely to stay, whatever their order. Questions about what a visible set hides come
-/// before the checks of what it shows, and those checks must not push them out.
+/// All questions of a user are equally likely to stay, whatever their order. The guards that a visible set hides are
+/// offered first, and then the checks of those that it shows. Those checks must not push the hidden guards out.
 fn put(waiting: &mut Vec<Pending>, most: usize, asked: SampledQuestion, dice: &mut Dice) -> usize {
     let same_user = |waits: &Pending| waits.asked.question.check.user == asked.question.check.user;
     let (place, stays) = match waiting.iter().position(same_user) {
@@ -301,7 +303,7 @@ mod tests {
         assert!(chosen.iter().any(|asked| asked.question.check.user.id() == "quiet"), "{chosen:?}");
     }
 
-    /// Plays two questions about what a visible set hides, and then ten checks.
+    /// Offers two questions about what a visible set hides, and then ten checks.
     #[tokio::test]
     async fn each_question_of_a_user_is_kept_as_likely() {
         let mut kept = [0_usize; 12];

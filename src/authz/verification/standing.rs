@@ -1,4 +1,4 @@
-//! Decides whether the copy is trusted. Pure: a state, and what follows from each event.
+//! Decides whether the copy is trusted. This is pure: it holds a state, and says what follows from each event.
 //!
 //! ```text
 //! trusted ──confirmed──► rebuilding ──new copy──► proving ──all kinds agree──► trusted (once)
@@ -15,8 +15,8 @@ use super::stratum::Stratum;
 
 /// The number of agreements that proves a kind of question.
 pub(super) const PROOFS: u32 = 3;
-/// After this many undecided questions of a kind, and not one decided, there is nothing to prove about it: its condition may
-/// lack a value, for example. Such a kind must not keep the copy out for ever.
+/// A kind with this many undecided questions, and not one decided, has nothing to prove: its condition may lack a
+/// value, for example. Such a kind must not keep the copy out for ever.
 const UNDECIDED_MAX: u32 = 20;
 
 /// Whether the copy is used.
@@ -67,7 +67,7 @@ pub struct Standing {
     undecided: BTreeMap<Stratum, u32>,
 }
 
-/// An event from which something may follow for the standing.
+/// An event that may change the standing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Event {
     /// A difference was confirmed: the copy allows and the server denies.
@@ -78,7 +78,7 @@ pub(super) enum Event {
     Agreed(Stratum),
     /// The copy or the server could not decide a question of this kind.
     Undecided(Stratum),
-    /// The copy now decides rightly what it denied wrongly before, for this kind.
+    /// For this kind, the copy now decides correctly what it denied wrongly before.
     Resolved(Stratum),
     /// Another copy is complete.
     NewCopy,
@@ -117,7 +117,7 @@ impl Standing {
         }
     }
 
-    /// Takes an event in, and returns what has to be done. `kinds` are the kinds of questions that are asked.
+    /// Applies an event, and returns what the caller has to do. `kinds` are the kinds of questions that are asked.
     pub(super) fn after<'k>(&mut self, event: Event, kinds: impl Iterator<Item = &'k Stratum>) -> Option<Action> {
         match event {
             Event::FalseAllowance(stratum) => self.fall(stratum),
@@ -151,7 +151,7 @@ impl Standing {
                 None
             }
             Event::NotVerified => {
-                // Only an operator's word brings such a copy back. That word has set the falls to zero.
+                // Only an operator brings such a copy back. Doing so has set the falls to zero.
                 if self.trust == Trust::Proving && self.falls == 0 {
                     self.trust = Trust::Trusted;
                 }
@@ -192,7 +192,7 @@ impl Standing {
         }
     }
 
-    /// Returns whether every kind that is asked has agreed, and among them one like the cause.
+    /// Returns whether every kind that is asked about has agreed, one like the cause of the fall included.
     fn is_proven<'k>(&self, mut kinds: impl Iterator<Item = &'k Stratum>) -> bool {
         let like_the_cause = self
             .cause

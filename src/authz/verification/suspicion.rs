@@ -1,11 +1,13 @@
 //! Decides whether a difference between the copy and the server is a fault of the copy. Pure.
 //!
-//! The copy is behind by design, so a different answer for a moment is no fault. A difference is confirmed in two cases:
+//! The copy is behind by design, so a different answer for a moment is no fault. A difference is confirmed in two
+//! cases:
 //!
-//! - The copy is as new as the server's answer and still differs. The server was asked twice while nothing changed. In a store
-//!   where something always changes, it was asked so often that no tuple that comes and goes explains the difference.
-//! - The copy came to agree, but not by a change whose date is late enough. Lag explains a difference up to the stated bound,
-//!   and no further.
+//! - The copy is as new as the server's answer and still differs. The server was asked twice while nothing changed. In
+//!   a store where something always changes, it was asked so often that no tuple that comes and goes explains the
+//!   difference.
+//! - The copy came to agree, but no change with a late enough date explains that. Lag explains a difference up to the
+//!   stated bound, and no further.
 
 use std::time::Duration;
 
@@ -13,10 +15,10 @@ use tokio::time::Instant;
 
 use crate::authz::copy::ChangesSince;
 
-/// The number of answers of the server that confirms a difference if nothing changed meanwhile.
+/// The number of the server's answers that confirms a difference, if nothing changes meanwhile.
 const QUIET_ROUNDS: u32 = 2;
-/// The number of answers in a row that confirms a difference whatever changes. A tuple that is there half of the time would
-/// pass for a fault with a chance of one in 16 million.
+/// The number of answers in a row that confirms a difference, whatever changes. A tuple that is there half of the time
+/// would be taken for a fault with a chance of one in 16 million.
 const ROUNDS: u32 = 24;
 /// The number of questions without an answer after which a suspicion is given up.
 const ERRORS_MAX: u32 = 5;

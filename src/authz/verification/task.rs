@@ -18,12 +18,13 @@ use crate::telemetry;
 
 /// The time from one round of questions to the next.
 const TICK: Duration = Duration::from_secs(1);
-/// The most differences that are followed at a time: half of them wrong allowances, half wrong denials. More are not needed,
-/// because one confirmed difference has all the consequences that many have.
+/// The most differences that are followed at a time: half of them wrong allowances, half wrong denials. More are not
+/// needed, because one confirmed difference has the same consequences as many.
 const SUSPICIONS_MAX: usize = 16;
 /// The most questions that are asked again after a restart, or of another copy.
 const RECALLED_MAX: usize = SUSPICIONS_MAX + DENIALS_MAX;
-/// The most wrong denials that are followed. Past it, their kinds go to the server until there is another copy.
+/// The most wrong denials that are followed. Past it, a kind that is denied wrongly goes to the server until there is
+/// another copy.
 const DENIALS_MAX: usize = 16;
 /// The period after a new model in which more is verified.
 const NEW_MODEL_PERIOD: Duration = Duration::from_mins(1);
@@ -86,7 +87,7 @@ impl Rounds {
             kept_questions.iter().cloned().partition(|kept| kept.is_evidence);
         let evidence = evidence.into_iter().find_map(KeptQuestion::asked);
         let recalled = others.into_iter().filter_map(KeptQuestion::asked).take(RECALLED_MAX).collect();
-        // There may have been more wrong denials than were stored, so another copy is made.
+        // More questions may have been denied wrongly than were stored, so another copy is made.
         if kept.trust == Trust::Rebuilding || !kept.routed.is_empty() {
             shared.view.wish_new_copy();
         }
@@ -249,7 +250,7 @@ impl Rounds {
                 FollowUp::Confirmed => self.denied(shared, suspect.asked),
                 FollowUp::Explain if suspect.is_explained(shared) => {}
                 FollowUp::Explain if suspect.suspicion.copy_allowed => return self.fell(shared, suspect.asked),
-                // A grant that came late has shown nobody too much.
+                // A grant that came late let nobody see too much.
                 FollowUp::Explain | FollowUp::Ask | FollowUp::GiveUp => {}
             }
         }
@@ -428,7 +429,7 @@ impl Shared {
             model_id: model_id.to_owned(),
             outcome: outcome.to_owned(),
         };
-        // The log has taken the entry in when this returns. Nothing waits until it is stored.
+        // The log holds the entry when this returns. Nothing waits until it is stored.
         drop(sink.verified(verification));
     }
 
