@@ -98,7 +98,7 @@ impl OpenFgaAuthorizer {
             tracing::debug!("the relationships changed; decisions are forgotten");
             validity.invalidate();
             if page.continuation_token == position.continuation_token || page.continuation_token.is_empty() {
-                return Err(AuthzError::BadAnswer("its changelog does not say where it goes on".to_owned()));
+                return Err(AuthzError::BadAnswer("its changelog does not say where it continues".to_owned()));
             }
             position.continuation_token = page.continuation_token;
         }

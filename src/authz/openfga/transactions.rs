@@ -73,7 +73,7 @@ impl OpenFgaStore {
                 WriteRefusal::AlreadyThere | WriteRefusal::OtherCondition => {
                     let missing = self.missing(transaction).await.map_err(|error| stopped(written, error))?;
                     if missing.len() == count {
-                        let error = WriteError::Conflict("a tuple that is not there was there".to_owned());
+                        let error = WriteError::Conflict("the server refuses a tuple as already there, but does not have it".to_owned());
                         return Err(stopped(written, error));
                     }
                     self.transact(model_id, missing).await.map_err(|refused| stopped(written, refused.into()))?;
@@ -141,7 +141,7 @@ impl From<WriteRefusal> for WriteError {
             WriteRefusal::TooMany { .. } => AuthzError::Refused("it takes fewer tuples in one write".to_owned()).into(),
             WriteRefusal::TooLarge(error) | WriteRefusal::Other(error) => error.into(),
             WriteRefusal::AlreadyThere | WriteRefusal::OtherCondition => {
-                Self::Conflict("a tuple came in from elsewhere meanwhile".to_owned())
+                Self::Conflict("another writer wrote a tuple meanwhile".to_owned())
             }
             WriteRefusal::Conflict(detail) => Self::Conflict(detail),
         }

@@ -385,8 +385,8 @@ impl Follower {
         if log_lag > was_late {
             tracing::warn!(
                 ?log_lag,
-                "the server's log tells changes late, or the clocks of the server and of this machine differ; the copy counts \
-                 as so much older"
+                "the server's log reports changes late, or the clocks of the server and of this machine differ; the copy \
+                 counts as older by this lag"
             );
         }
         if let Some(dates) = dates {
@@ -414,7 +414,7 @@ impl Follower {
         let Some(found) = given_up.iter().min() else { return };
         let untold = given_up.len();
         telemetry::replica_untold_changes(untold);
-        tracing::warn!(untold, "a sweep over all tuples found changes that the server's log does not tell");
+        tracing::warn!(untold, "a sweep over all tuples found changes that the server's log does not report");
         self.watched.news.tell(*found, None);
     }
 
