@@ -118,7 +118,7 @@ struct Slot(Arc<Shared>);
 
 struct Call {
     basis: Arc<Basis>,
-    waiting: Vec<QueuedCheck>,
+    checks: Vec<QueuedCheck>,
 }
 
 impl BatchedDecider {
@@ -232,7 +232,7 @@ impl Shared {
             return Ok(Admission::NoRoom(Arc::clone(&of_principal.room)));
         }
         for ((position, question), contextual_bytes) in questions.list.iter().enumerate().zip(contextual_bytes) {
-            let waiting = QueuedCheck {
+            let check = QueuedCheck {
                 question: question.clone(),
                 contextual_bytes,
                 principal: principal.clone(),
@@ -240,7 +240,7 @@ impl Shared {
                 deadline: questions.deadline,
                 reply: reply.clone(),
             };
-            state.queue.push(&questions.basis, principal, waiting);
+            state.queue.push(&questions.basis, principal, check);
         }
         Ok(Admission::Admitted)
     }
@@ -252,17 +252,17 @@ impl Shared {
         }
         let bounds = CallBounds { checks_max: state.checks_per_call, bytes_max: CONTEXTUAL_BYTES_PER_CALL };
         let now = Instant::now();
-        let taken = state.queue.take(bounds, |waiting| waiting.contextual_bytes, |waiting| waiting.is_wanted(now));
+        let taken = state.queue.take(bounds, |check| check.contextual_bytes, |check| check.is_wanted(now));
         state.tell_of_room(shared.checks_waiting_max / PRINCIPAL_SHARE);
-        let (basis, waiting) = taken?;
+        let (basis, checks) = taken?;
         state.calls_in_flight += 1;
-        Some((Slot(Arc::clone(shared)), Call { basis, waiting }))
+        Some((Slot(Arc::clone(shared)), Call { basis, checks }))
     }
 
     /// Asks one call, and answers everybody who waits for it.
     async fn run(&self, call: Call) {
         let asked = Instant::now();
-        let checks = call.waiting.len();
+        let checks = call.checks.len();
         let answered = self.ask(&call).await;
         self.observe(checks, asked.elapsed(), answered.as_ref().err());
         let parts = match answered {
@@ -272,7 +272,7 @@ impl Shared {
                 call.split(|before: &[QueuedCheck], _| before.len() >= checks_max)
             }
             Err(AuthzError::Refused(_) | AuthzError::MessageTooLarge(_)) if call.is_mixed() => {
-                call.split(|before, next| before.iter().any(|waiting| waiting.principal != next.principal))
+                call.split(|before, next| before.iter().any(|check| check.principal != next.principal))
             }
             Err(error) if call.halves_may_be_answered_after(&error) => call.halved(),
             Err(error) => return call.fail(&error),
@@ -296,17 +296,17 @@ impl Shared {
 
     /// Asks one call, and gives it up when nobody waits for it any more.
     async fn ask(&self, call: &Call) -> Result<Vec<Outcome>, AuthzError> {
-        let Some(first) = call.waiting.first() else { return Ok(Vec::new()) };
+        let Some(first) = call.checks.first() else { return Ok(Vec::new()) };
         let now = Instant::now();
-        let last = call.waiting.iter().map(|waiting| waiting.deadline).max().unwrap_or(now);
+        let last = call.checks.iter().map(|check| check.deadline).max().unwrap_or(now);
         let questions = Questions {
             basis: Arc::clone(&call.basis),
-            list: call.waiting.iter().map(|waiting| waiting.question.clone()).collect(),
+            list: call.checks.iter().map(|check| check.question.clone()).collect(),
             principal: first.principal.clone(),
             deadline: last.min(now + self.call_timeout),
         };
         let asking = timeout_at(questions.deadline, self.inner.decide(&questions));
-        let abandoned = join_all(call.waiting.iter().map(|waiting| waiting.reply.closed()));
+        let abandoned = join_all(call.checks.iter().map(|check| check.reply.closed()));
         tokio::select! {
             biased;
             answers = asking => match answers {
@@ -405,19 +405,19 @@ impl QueuedCheck {
 
 impl Call {
     fn answer(self, outcomes: Vec<Outcome>) {
-        for (waiting, outcome) in self.waiting.into_iter().zip(outcomes) {
-            waiting.answer(outcome);
+        for (check, outcome) in self.checks.into_iter().zip(outcomes) {
+            check.answer(outcome);
         }
     }
 
     fn fail(self, error: &AuthzError) {
-        for waiting in self.waiting {
-            waiting.answer(Outcome::Failed(error.clone()));
+        for check in self.checks {
+            check.answer(Outcome::Failed(error.clone()));
         }
     }
 
     fn is_mixed(&self) -> bool {
-        let mut principals = self.waiting.iter().map(|waiting| &waiting.principal);
+        let mut principals = self.checks.iter().map(|check| &check.principal);
         let first = principals.next();
         principals.any(|principal| Some(principal) != first)
     }
@@ -426,10 +426,10 @@ impl Call {
     /// of its requests still wait.
     fn halves_may_be_answered_after(&self, error: &AuthzError) -> bool {
         let now = Instant::now();
-        let wanted = || self.waiting.iter().filter(|waiting| waiting.is_wanted(now)).count();
+        let wanted = || self.checks.iter().filter(|check| check.is_wanted(now)).count();
         match error {
-            AuthzError::MessageTooLarge(_) => self.waiting.len() > 1,
-            AuthzError::DeadlineExceeded => self.waiting.len() > 1 && wanted() > 0,
+            AuthzError::MessageTooLarge(_) => self.checks.len() > 1,
+            AuthzError::DeadlineExceeded => self.checks.len() > 1 && wanted() > 0,
             AuthzError::NoModel
             | AuthzError::NoStore(_)
             | AuthzError::Refused(_)
@@ -444,18 +444,18 @@ impl Call {
     /// Splits the call into two parts and leaves out the questions whose requests have ended.
     fn halved(mut self) -> Vec<Call> {
         let now = Instant::now();
-        self.waiting.retain(|waiting| waiting.is_wanted(now));
-        let half = self.waiting.len().div_ceil(2);
+        self.checks.retain(|check| check.is_wanted(now));
+        let half = self.checks.len().div_ceil(2);
         self.split(|before, _| before.len() >= half)
     }
 
     /// Splits the call into parts. `ends` decides, from a part and the question after it, whether the part ends there.
     fn split(self, ends: impl Fn(&[QueuedCheck], &QueuedCheck) -> bool) -> Vec<Call> {
         let mut parts: Vec<Call> = Vec::new();
-        for waiting in self.waiting {
+        for check in self.checks {
             match parts.last_mut() {
-                Some(part) if !ends(&part.waiting, &waiting) => part.waiting.push(waiting),
-                Some(_) | None => parts.push(Call { basis: Arc::clone(&self.basis), waiting: vec![waiting] }),
+                Some(part) if !ends(&part.checks, &check) => part.checks.push(check),
+                Some(_) | None => parts.push(Call { basis: Arc::clone(&self.basis), checks: vec![check] }),
             }
         }
         parts

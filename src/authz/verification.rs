@@ -185,7 +185,8 @@ impl Verifier {
             let shown = usize::try_from(visible.len()).unwrap_or(usize::MAX);
             let at_rank = |set: &RoaringBitmap, rank: usize| set.select(u32::try_from(rank).unwrap_or(u32::MAX));
             let hidden_or_any = chosen.drain(..).filter_map(|rank| at_rank(&query.positions, rank)).collect::<Vec<_>>();
-            // A guard that is drawn at random is most likely hidden, so some of the visible ones are drawn apart.
+            // If few guards are visible, one that is drawn at random is most likely hidden. So some visible ones are drawn
+            // apart.
             let shown = sampler.some_of(shown, OFFERED_PER_VISIBLE_SET / 2).into_iter();
             shown
                 .filter_map(|rank| at_rank(visible, rank))

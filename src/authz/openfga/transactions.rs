@@ -73,7 +73,9 @@ impl OpenFgaStore {
                 WriteRefusal::AlreadyThere | WriteRefusal::OtherCondition => {
                     let missing = self.missing(transaction).await.map_err(|error| stopped(written, error))?;
                     if missing.len() == count {
-                        let error = WriteError::Conflict("the server refuses a tuple as already there, but does not have it".to_owned());
+                        let error = WriteError::Conflict(
+                            "the server refuses a tuple as already there, but does not have it".to_owned(),
+                        );
                         return Err(stopped(written, error));
                     }
                     self.transact(model_id, missing).await.map_err(|refused| stopped(written, refused.into()))?;

@@ -354,7 +354,8 @@ async fn a_poisoned_cache_is_found() {
         setup.poll();
         let at = Instant::now();
         let batch = Setup::batch("user:u1", ["doc:2".to_owned()]);
-        setup.verifier().checked(&batch, Some(&of_first_copy(true)), at);
+        let allowed = true;
+        setup.verifier().checked(&batch, Some(&of_first_copy(allowed)), at);
         sleep(POLL).await;
         assert!(begun.elapsed() < Duration::from_mins(10), "not found");
     }

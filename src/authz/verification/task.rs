@@ -109,7 +109,9 @@ impl Rounds {
     async fn round(&mut self, shared: &Arc<Shared>) {
         let directory = shared.directory.clone();
         if tokio::task::spawn_blocking(move || directory.take_trust_again()).await.unwrap_or(false) {
-            tracing::warn!("an operator trusts the replica again; it is used once another copy is made and agrees with the server");
+            tracing::warn!(
+                "an operator trusts the replica again; it is used once another copy is made and agrees with the server"
+            );
             shared.happened(Event::TrustAgain);
         }
         self.look_at_the_copy(shared);
