@@ -23,13 +23,9 @@ use anyhow::{Context, Result};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use criterion::Criterion;
-use ragward::identity::details::DetailsRules;
-use ragward::identity::issuer::{HttpClient, Issuer};
-use ragward::identity::names::NameRules;
-use ragward::identity::people::PeopleRule;
-use ragward::identity::rules::{DelegationRule, IssuerRules, Rules};
-use ragward::identity::{Algorithm, DelegationOn, TokenVerifier};
-use ragward::language::{Relation, TypeName};
+use ragward::identity::config::{DelegationConfig, IdentityConfig, IssuerConfig, PeopleConfig};
+use ragward::identity::{DelegationOn, TokenVerifier};
+use ragward::language::Relation;
 use ring::signature::{ECDSA_P256_SHA256_FIXED, RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents, UnparsedPublicKey};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -120,26 +116,13 @@ fn bare_signature(key: &SigningKey, token: &str) -> Result<Box<dyn Fn() -> bool>
 }
 
 fn verifier(issuer: &TestIssuer) -> Result<TokenVerifier> {
-    let type_name = |name: &str| TypeName::parse(name);
-    let delegation = DelegationRule { relation: Relation::parse("can_act_for")?, on: DelegationOn::User };
-    let rules = Rules {
-        audience: AUDIENCE.to_owned(),
-        leeway_seconds: 30,
-        user_type: type_name("user")?,
-        machine_type: None,
-        actor_type: type_name("agent")?,
-        delegation: Some(delegation),
-        actors_max: 4,
-        claim_tuples: Vec::new(),
-        claim_context: Vec::new(),
-        details: DetailsRules { type_name: "ragward_retrieval".to_owned(), datatype_key: None, classification: None },
-    };
-    let issuer_rules = IssuerRules {
-        issuer: issuer.url.as_str().into(),
-        names: NameRules { short_name: None, encode: false },
-        people: PeopleRule::new("", &[], &["assistant".to_owned()], &[])?,
-        algorithms: vec![Algorithm::Rs256, Algorithm::Es256],
-    };
-    let issuer = Issuer::new(issuer_rules, None, HttpClient::new()?)?;
-    Ok(TokenVerifier::new(rules, vec![issuer]))
+    let people = PeopleConfig { clients_alone: true, clients: vec!["assistant".to_owned()], ..PeopleConfig::default() };
+    let issuer = IssuerConfig { people, ..IssuerConfig::new(&issuer.url) };
+    let relation = Some(Relation::parse("can_act_for")?);
+    Ok(TokenVerifier::new(&IdentityConfig {
+        audience: Some(AUDIENCE.to_owned()),
+        issuers: vec![issuer],
+        delegation: DelegationConfig { relation, on: DelegationOn::User },
+        ..IdentityConfig::default()
+    })?)
 }

@@ -4,38 +4,37 @@
 //! INVARIANT (pure decisions): the code between a token's bytes and a principal does no I/O and reads no clock; its
 //! callers hand in the time. Only `issuer` talks to the network.
 
-mod claims;
 pub mod config;
 pub mod details;
-#[cfg(feature = "server")]
-pub mod issuer;
 pub mod mapping;
-pub mod names;
 pub mod old_names;
-pub mod people;
 pub mod principal;
-pub mod rules;
-pub mod scope;
-pub mod step_up;
 
 mod caller;
+mod claims;
+#[cfg(feature = "server")]
+mod issuer;
 mod json;
 mod jws;
 mod key_set;
+mod names;
+mod people;
 mod remembered;
 #[cfg(test)]
 #[cfg(feature = "server")]
 pub(crate) mod sample;
+mod scope;
+mod step_up;
 mod token;
 #[cfg(feature = "server")]
 mod verifier;
 
 pub use caller::{Caller, CallerError};
+pub use config::DelegationOn;
 pub use jws::TOKEN_BYTES_MAX;
 pub use key_set::Algorithm;
 pub use principal::{ChunkLedger, Principal};
 pub use remembered::Use;
-pub use rules::DelegationOn;
 pub use scope::{Scope, Scopes};
 pub use step_up::{LoginError, StepUp, StepUpRules};
 pub use token::{Actor, Delegation, TokenFacts, VerifiedToken};

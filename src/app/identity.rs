@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::AppError;
 use crate::config::Config;
+use crate::identity::{StepUpRules, TokenVerifier};
 use crate::server::{Authentication, TokenAuthentication};
 
 /// Decides whether callers need tokens, and makes the verifier of tokens if they do.
@@ -23,7 +24,7 @@ pub(super) fn authentication(config: &Config) -> Result<Authentication, AppError
             "`--insecure-identity` believes everybody, and `identity.issuers` asks for tokens: choose one of them",
         )),
         (false, false) => {
-            let (verifier, step_up) = (identity.verifier()?, identity.step_up_rules()?);
+            let (verifier, step_up) = (TokenVerifier::new(identity)?, StepUpRules::new(identity)?);
             let tokens = TokenAuthentication::new(verifier, identity.write_relation.clone(), step_up);
             Ok(Authentication::Tokens(Arc::new(tokens.map_err(wrong)?)))
         }

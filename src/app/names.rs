@@ -94,7 +94,7 @@ pub(super) async fn check(
     tokens: &TokenAuthentication,
 ) -> Result<(), AppError> {
     if config.identity.old_names == OldNamesPolicy::Refuse {
-        let names = config.identity.old_names()?;
+        let names = OldNames::new(&config.identity)?;
         match relationships {
             Some(stores) => in_embedded(stores, &names).await?.refuse()?,
             None => in_server_once_there(config, &names).await?.refuse()?,
@@ -109,7 +109,7 @@ pub(super) async fn check(
 /// # Errors
 /// If the store cannot be read.
 pub async fn rewrite_names(config: &Config, rewrites: bool) -> Result<NamesReport, AppError> {
-    let names = config.identity.old_names()?;
+    let names = OldNames::new(&config.identity)?;
     match config.authorizer.kind {
         AuthorizerKind::Embedded => {
             let directory = config.data.directory.clone();

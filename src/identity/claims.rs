@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::config::{CheckedConfig, IdentityConfig, IssuerConfig};
 use super::details::AuthorizationDetails;
-use super::rules::{DelegationRule, IssuerRules, Rules};
 use super::scope::Scopes;
 use super::token::{Actor, Delegation, TokenFacts, VerifiedToken};
 use super::{Refusal, mapping};
@@ -23,44 +23,46 @@ const AUDIENCES_MAX: usize = 64;
 /// Checks the claims of a token and returns what Ragward believes of its bearer.
 pub(super) fn check(
     claims: &Map<String, Value>,
-    issuer: &IssuerRules,
-    rules: &Rules,
+    issuer: &IssuerConfig,
+    config: &CheckedConfig,
     now: u64,
 ) -> Result<VerifiedToken, Refusal> {
-    if claims.get("iss").and_then(Value::as_str) != Some(&*issuer.issuer) {
+    let CheckedConfig { audience, settings } = config;
+    if claims.get("iss").and_then(Value::as_str) != Some(issuer.issuer.as_str()) {
         return Err(Refusal::Issuer);
     }
-    check_audience(claims.get("aud"), &rules.audience)?;
-    let expires_at = check_times(claims, rules.leeway_seconds, now)?;
+    check_audience(claims.get("aud"), audience)?;
+    let expires_at = check_times(claims, config.leeway_seconds(), now)?;
     // The token is bound to a key, and its bearer did not prove to have that key (RFC 7800).
     if claims.contains_key("cnf") {
         return Err(Refusal::Confirmation);
     }
     let (subject, client_id, token_id) = (name(claims, "sub")?, name(claims, "client_id")?, name(claims, "jti")?);
     // A malformed name refuses the token, even if its bearer is not a user.
-    let named = |type_name: &TypeName| issuer.names.user(type_name, subject).map_err(|_unfit| Refusal::Subject);
-    let user = match (issuer.people.is_person(claims, subject, client_id), &rules.machine_type) {
-        (true, _) => Some(named(&rules.user_type)?),
+    let names = issuer.names();
+    let named = |type_name: &TypeName| names.user(type_name, subject).map_err(|_unfit| Refusal::Subject);
+    let user = match (issuer.people.is_person(claims, subject, client_id), &settings.machine_type) {
+        (true, _) => Some(named(&settings.user_type)?),
         (false, Some(machine_type)) => Some(named(machine_type)?),
-        (false, None) => named(&rules.user_type).map(|_nobody| None)?,
+        (false, None) => named(&settings.user_type).map(|_nobody| None)?,
     };
 
-    let actors = actors(claims.get("act"), issuer, rules)?;
-    let delegation = match (actors.first(), &rules.delegation) {
+    let actors = actors(claims.get("act"), issuer, settings)?;
+    let delegation = match (actors.first(), &settings.delegation.relation) {
         (None, _) => None,
         (Some(_), None) => return Err(Refusal::Actor),
-        (Some(Actor { object, .. }), Some(DelegationRule { relation, on })) => {
-            Some(Delegation { actor: object.clone(), relation: relation.clone(), on: *on })
+        (Some(Actor { object }), Some(relation)) => {
+            Some(Delegation { actor: object.clone(), relation: relation.clone(), on: settings.delegation.on })
         }
     };
     let details = match claims.get("authorization_details") {
         None => None,
-        Some(claim) => AuthorizationDetails::parse(claim, &rules.details, &rules.audience)?,
+        Some(claim) => AuthorizationDetails::parse(claim, &settings.details, audience)?,
     };
-    let (contextual, untold) = mapping::read(claims, user.as_ref(), &issuer.names, rules)?;
+    let (contextual, untold) = mapping::read(claims, user.as_ref(), &names, settings)?;
     let scopes = optional_text(claims, "scope")?.map(Scopes::parse).unwrap_or_default();
     let facts = TokenFacts {
-        issuer: Arc::clone(&issuer.issuer),
+        issuer: issuer.issuer.as_str().into(),
         subject: subject.to_owned(),
         client_id: client_id.to_owned(),
         token_id: token_id.to_owned(),
@@ -71,11 +73,11 @@ pub(super) fn check(
     Ok(VerifiedToken {
         facts: Arc::new(facts),
         user,
-        user_type: rules.user_type.clone(),
-        names: issuer.names.clone(),
+        user_type: settings.user_type.clone(),
+        names,
         contextual: Arc::new(contextual),
         untold,
-        untold_of_others: mapping::untold_of_others(rules),
+        untold_of_others: mapping::untold_of_others(settings),
         delegation: delegation.map(Arc::new),
         details: details.map(Arc::new),
         authenticated_at: optional_time(claims, "auth_time")?,
@@ -126,20 +128,20 @@ fn optional_time(claims: &Map<String, Value>, claim: &str) -> Result<Option<u64>
 }
 
 /// Reads the chain of actors, outermost first (RFC 8693, section 4.1).
-fn actors(claim: Option<&Value>, issuer: &IssuerRules, rules: &Rules) -> Result<Vec<Actor>, Refusal> {
-    let mut actors = Vec::new();
+fn actors(claim: Option<&Value>, issuer: &IssuerConfig, settings: &IdentityConfig) -> Result<Vec<Actor>, Refusal> {
+    let (names, mut actors) = (issuer.names(), Vec::new());
     let mut next = claim;
     while let Some(claim) = next {
         let act = claim.as_object().ok_or(Refusal::Actor)?;
-        if actors.len() >= rules.actors_max {
+        if actors.len() >= settings.actors_max {
             return Err(Refusal::Actor);
         }
         // A name is only meaningful together with its issuer, and this issuer vouches for its own names alone.
-        if act.get("iss").is_some_and(|named| named.as_str() != Some(&*issuer.issuer)) {
+        if act.get("iss").is_some_and(|named| named.as_str() != Some(issuer.issuer.as_str())) {
             return Err(Refusal::Actor);
         }
         let subject = name(act, "sub").map_err(|_missing| Refusal::Actor)?;
-        let object = issuer.names.user(&rules.actor_type, subject).map_err(|_unfit| Refusal::Actor)?;
+        let object = names.user(&settings.actor_type, subject).map_err(|_unfit| Refusal::Actor)?;
         actors.push(Actor { object });
         next = act.get("act");
     }

@@ -1,14 +1,18 @@
 //! The section `[identity]`: whose tokens are accepted, and what is read from them.
 
-mod compile;
+mod checked;
 
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use self::compile::IdentityConfigError;
-use super::rules::{ClaimContext, ClaimTuple, DelegationOn};
+pub(super) use self::checked::{CheckedConfig, is_quotable};
+pub use super::details::DetailsConfig;
+use super::key_set::Algorithm;
+use super::names::NameRules;
+pub use super::names::ShortName;
+pub use super::people::{PeopleConfig, SubjectPattern};
 use crate::language::{Relation, TypeName};
 use crate::settings::{HumanDuration, OptionalDuration};
 
@@ -62,7 +66,8 @@ pub struct IssuerConfig {
     /// A short name that keeps this issuer's names apart from those of other issuers. It is needed when there are several.
     /// The short name stands before each name (`user:corp/anne`), so changing it changes every user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
+    #[schemars(with = "Option<String>")]
+    pub name: Option<ShortName>,
     /// Percent-encode `*`, `:`, `#`, `%`, white space and control characters in names (subjects, actors, clients, mapped
     /// claims). Otherwise a token with such a name is refused; only `%` is allowed, and stays as it is.
     #[serde(default)]
@@ -72,7 +77,8 @@ pub struct IssuerConfig {
     pub people: PeopleConfig,
     /// How its tokens may be signed: `RS256 RS384 RS512 PS256 PS384 PS512 ES256 ES384 EdDSA`.
     #[serde(default = "default_algorithms")]
-    pub algorithms: Vec<String>,
+    #[schemars(with = "Vec<String>")]
+    pub algorithms: Vec<Algorithm>,
     /// The URL of its key set. When unset, discovery finds it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jwks_url: Option<String>,
@@ -89,22 +95,6 @@ pub enum OldNamesPolicy {
     Accept,
 }
 
-/// The marks of a person's token. The token needs every mark that is set here. If a token says that a client asks for
-/// itself, it is a machine's even with all marks.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct PeopleConfig {
-    /// A claim that only people's tokens have. An empty text asks for no claim; then `clients` alone tells.
-    pub claim: String,
-    /// The claim is one of these texts, or a list with one of them. When there are none, it is anything but null, false, 0 and
-    /// an empty value.
-    pub values: Vec<String>,
-    /// Clients that only people use: the token's `client_id` is one of them. When there are none, any client will do.
-    pub clients: Vec<String>,
-    /// Subjects that are machines whatever else is in their tokens. `*` at the beginning or the end stands for anything.
-    pub machines: Vec<String>,
-}
-
 /// The rule for actors, who act for a user.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -116,19 +106,57 @@ pub struct DelegationConfig {
     pub on: DelegationOn,
 }
 
-/// How `authorization_details` (RFC 9396) are read.
+/// The object that an actor must hold its relation on.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DelegationOn {
+    /// The user whom it acts for.
+    #[default]
+    User,
+    /// The guard of each chunk.
+    Guard,
+}
+
+/// A mapping: the subject holds `relation` on an object for each text under `claim`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct DetailsConfig {
-    /// The type of the objects that are meant for this server.
-    #[serde(rename = "type")]
-    pub type_name: String,
-    /// The metadata key that `datatypes` are compared with. When unset, they are compared with the type of the guard.
-    pub datatype_key: Option<String>,
-    /// The metadata key that holds a chunk's classification.
-    pub classification_key: Option<String>,
-    /// The classifications from the lowest to the highest. Without them, a token that names a ceiling is refused.
-    pub classifications: Vec<String>,
+#[serde(deny_unknown_fields)]
+pub struct ClaimTuple {
+    /// The name of the claim, which holds a text or a list of texts.
+    pub claim: String,
+    /// The relation that the subject holds.
+    #[schemars(with = "String")]
+    pub relation: Relation,
+    /// The type of the objects.
+    #[schemars(with = "String")]
+    pub object_type: TypeName,
+    /// The meaning of a token without the claim. When unset, the model decides: `refuse` if it takes people out (`but
+    /// not`) by this relation, `none` if not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub absent: Option<Absent>,
+}
+
+/// A mapping: the value of a claim becomes the value of a condition's parameter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClaimContext {
+    /// The name of the claim.
+    pub claim: String,
+    /// The name of the parameter.
+    pub parameter: String,
+    /// The meaning of a token without the claim. When unset, the model decides: `refuse` if it takes people out (`but
+    /// not`) by a condition with this parameter, `none` if not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub absent: Option<Absent>,
+}
+
+/// The meaning of a token without a mapped claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Absent {
+    /// The subject may hold anything, so the token is refused.
+    Refuse,
+    /// The subject holds nothing.
+    None,
 }
 
 /// A collection, or a classification and those above it, that needs a stronger or fresher login.
@@ -148,6 +176,11 @@ pub struct StepUpConfig {
     #[schemars(with = "Option<OptionalDuration>")]
     pub max_age: Option<Duration>,
 }
+
+/// Settings of `[identity]` that cannot be used. The text names them.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct IdentityConfigError(String);
 
 impl Default for IdentityConfig {
     fn default() -> Self {
@@ -170,23 +203,32 @@ impl Default for IdentityConfig {
     }
 }
 
-impl Default for PeopleConfig {
-    fn default() -> Self {
-        Self { claim: "auth_time".to_owned(), values: Vec::new(), clients: Vec::new(), machines: Vec::new() }
-    }
-}
-
-impl Default for DetailsConfig {
-    fn default() -> Self {
+impl IssuerConfig {
+    /// Returns the settings of an issuer about which nothing but its URL is configured.
+    #[must_use]
+    pub fn new(issuer: impl Into<String>) -> Self {
         Self {
-            type_name: "ragward_retrieval".to_owned(),
-            datatype_key: None,
-            classification_key: None,
-            classifications: Vec::new(),
+            issuer: issuer.into(),
+            name: None,
+            encode_subjects: false,
+            people: PeopleConfig::default(),
+            algorithms: default_algorithms(),
+            jwks_url: None,
         }
     }
+
+    /// Returns the rules by which the issuer's names become objects.
+    pub(super) fn names(&self) -> NameRules {
+        NameRules { short_name: self.name.clone(), encode: self.encode_subjects }
+    }
 }
 
-fn default_algorithms() -> Vec<String> {
-    ["RS256", "PS256", "ES256", "EdDSA"].map(str::to_owned).to_vec()
+fn default_algorithms() -> Vec<Algorithm> {
+    vec![Algorithm::Rs256, Algorithm::Ps256, Algorithm::Es256, Algorithm::EdDsa]
+}
+
+impl IdentityConfigError {
+    pub(super) fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
 }

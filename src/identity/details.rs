@@ -6,6 +6,8 @@
 
 use std::collections::BTreeSet;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
 use super::Refusal;
@@ -15,26 +17,19 @@ use crate::language::{Object, Relation};
 /// The number of objects of our type that a token may have.
 const OBJECTS_MAX: usize = 32;
 
-/// The operator's rules for details.
-#[derive(Clone, Debug)]
-pub struct DetailsRules {
+/// How `authorization_details` (RFC 9396) are read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct DetailsConfig {
     /// The type of the objects that are meant for this server.
+    #[serde(rename = "type")]
     pub type_name: String,
-    /// The metadata key of a chunk that `datatypes` is compared with. Without it, the type of the chunk's guard is
-    /// compared.
+    /// The metadata key that `datatypes` are compared with. When unset, they are compared with the type of the guard.
     pub datatype_key: Option<String>,
-    /// The order that `classification_max` refers to. Without it, a token that sets a maximum is refused.
-    pub classification: Option<Classification>,
-}
-
-/// An order of classifications.
-#[derive(Clone, Debug)]
-pub struct Classification {
-    /// The metadata key of a chunk's classification. A chunk without it, or with a value outside of the order, is above
-    /// every maximum.
-    pub metadata_key: String,
-    /// The classifications, from the lowest to the highest.
-    pub order: Vec<String>,
+    /// The metadata key that holds a chunk's classification.
+    pub classification_key: Option<String>,
+    /// The classifications from the lowest to the highest. Without them, a token that names a ceiling is refused.
+    pub classifications: Vec<String>,
 }
 
 /// The action that a caller asks for.
@@ -91,6 +86,29 @@ pub struct OneOf {
     pub values: BTreeSet<String>,
 }
 
+impl Default for DetailsConfig {
+    fn default() -> Self {
+        Self {
+            type_name: "ragward_retrieval".to_owned(),
+            datatype_key: None,
+            classification_key: None,
+            classifications: Vec::new(),
+        }
+    }
+}
+
+impl DetailsConfig {
+    /// Returns the rank of a classification, 0 for the lowest. Returns `None` if it is unknown.
+    pub(super) fn rank(&self, classification: &str) -> Option<usize> {
+        self.classifications.iter().position(|known| known == classification)
+    }
+
+    /// Returns the lowest classifications, so many of them.
+    pub(super) fn lowest(&self, count: usize) -> BTreeSet<String> {
+        self.classifications.iter().take(count).cloned().collect()
+    }
+}
+
 impl Action {
     /// Returns the action's name in a token.
     #[must_use]
@@ -105,14 +123,14 @@ impl Action {
 impl AuthorizationDetails {
     /// Reads the claim. Returns `None` if no object is of our type. Objects of other types are meant for other servers
     /// (RFC 9396, section 2) and are ignored.
-    pub(super) fn parse(claim: &Json, rules: &DetailsRules, audience: &str) -> Result<Option<Self>, Refusal> {
+    pub(super) fn parse(claim: &Json, config: &DetailsConfig, audience: &str) -> Result<Option<Self>, Refusal> {
         let listed = claim.as_array().filter(|listed| !listed.is_empty()).ok_or(Refusal::Details)?;
         let mut objects = Vec::new();
         for value in listed {
             let object = value.as_object().ok_or(Refusal::Details)?;
             let type_name = object.get("type").and_then(Json::as_str).ok_or(Refusal::Details)?;
-            if type_name == rules.type_name {
-                objects.push(Detail::parse(object, rules, audience).ok_or(Refusal::Details)?);
+            if type_name == config.type_name {
+                objects.push(Detail::parse(object, config, audience).ok_or(Refusal::Details)?);
             }
         }
         if objects.len() > OBJECTS_MAX {
@@ -189,25 +207,32 @@ impl AuthorizationDetails {
 /// Counts the chunks that one answer takes from each object.
 #[derive(Debug)]
 pub(super) struct Budget<'d> {
-    /// Each object with the number of chunks left to it. Those without a limit come first, so that no limited one is
-    /// spent in vain.
-    objects: Vec<(&'d Detail, Option<u64>)>,
+    /// The objects without a limit come first, so that no limited one is spent in vain.
+    allowances: Vec<Allowance<'d>>,
+}
+
+/// An object, and the number of chunks that it still permits: `None` if it sets no limit.
+#[derive(Debug)]
+struct Allowance<'d> {
+    object: &'d Detail,
+    chunks_left: Option<u64>,
 }
 
 impl<'d> Budget<'d> {
     pub(super) fn new(details: &'d AuthorizationDetails) -> Self {
-        let mut objects: Vec<(&Detail, Option<u64>)> = details.objects.iter().map(|o| (o, o.chunks_max)).collect();
-        objects.sort_by_key(|(_, left)| left.is_some());
-        Self { objects }
+        let allowances = details.objects.iter().map(|object| Allowance { object, chunks_left: object.chunks_max });
+        let mut allowances: Vec<Allowance<'_>> = allowances.collect();
+        allowances.sort_by_key(|allowance| allowance.chunks_left.is_some());
+        Self { allowances }
     }
 
     /// Spends one chunk of an object that permits this chunk. Returns false if no object permits it or has any left.
     pub(super) fn admit(&mut self, guard: &Object, metadata: &Metadata) -> bool {
-        for (object, left) in &mut self.objects {
+        for Allowance { object, chunks_left } in &mut self.allowances {
             if !object.fits_guard(guard) || !object.fits_metadata(metadata) {
                 continue;
             }
-            match left {
+            match chunks_left {
                 None => return true,
                 Some(0) => {}
                 Some(left) => {
@@ -222,7 +247,7 @@ impl<'d> Budget<'d> {
 
 impl Detail {
     /// Reads one object. Returns `None` for anything malformed or unknown.
-    fn parse(object: &Map<String, Json>, rules: &DetailsRules, audience: &str) -> Option<Self> {
+    fn parse(object: &Map<String, Json>, config: &DetailsConfig, audience: &str) -> Option<Self> {
         let mut detail = Self { is_for_us: true, ..Self::default() };
         for (member, value) in object {
             match member.as_str() {
@@ -232,16 +257,14 @@ impl Detail {
                 "collections" => detail.collections = Some(texts(value)?),
                 "privileges" => detail.privileges = Some(texts(value)?),
                 "identifiers" => detail.identifiers = Some(texts(value)?),
-                "datatypes" => match &rules.datatype_key {
+                "datatypes" => match &config.datatype_key {
                     Some(key) => detail.metadata.push(OneOf { key: key.clone(), values: texts(value)? }),
                     None => detail.guard_types = Some(texts(value)?),
                 },
                 "classification_max" => {
-                    let Classification { metadata_key, order } = rules.classification.as_ref()?;
-                    let ceiling = value.as_str()?;
-                    let place = order.iter().position(|name| name == ceiling)?;
-                    let values = order.iter().take(place + 1).cloned().collect();
-                    detail.metadata.push(OneOf { key: metadata_key.clone(), values });
+                    let key = config.classification_key.clone()?;
+                    let rank = config.rank(value.as_str()?)?;
+                    detail.metadata.push(OneOf { key, values: config.lowest(rank + 1) });
                 }
                 "chunks_max" => detail.chunks_max = Some(value.as_u64()?),
                 "query_sha256" => {

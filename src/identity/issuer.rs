@@ -15,36 +15,43 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::config::IssuerConfig;
 use super::key_set::{Algorithm, KeySet, PublicKey};
-use super::rules::IssuerRules;
-pub use fetch::{HttpClient, IssuerConfigError};
+use fetch::FetchSetupError;
+pub(super) use fetch::HttpClient;
 
 /// The least time between the beginnings of two fetches.
-pub const FETCH_INTERVAL_MIN: Duration = Duration::from_secs(10);
+const FETCH_INTERVAL_MIN: Duration = Duration::from_secs(10);
 /// The age at which keys are read again. They stay in use meanwhile.
-pub const REFRESH_AFTER: Duration = Duration::from_mins(5);
+const REFRESH_AFTER: Duration = Duration::from_mins(5);
 /// The age from which keys are not used any more.
-pub const STALE_MAX: Duration = Duration::from_hours(1);
+const STALE_MAX: Duration = Duration::from_hours(1);
 
-/// An issuer: the rules for its tokens, and its keys.
+/// An issuer: its settings and its keys.
 #[derive(Debug)]
-pub struct Issuer {
-    pub(super) rules: IssuerRules,
-    /// The address of the key set. Without it, the key set is found by discovery.
-    key_set_url: Option<String>,
+pub(super) struct Issuer {
+    pub(super) config: IssuerConfig,
     http: HttpClient,
-    state: RwLock<State>,
+    fetched: RwLock<Fetched>,
     /// The lock that the running fetch holds.
     fetching: Arc<Mutex<()>>,
 }
 
+/// What the fetches so far have brought.
 #[derive(Debug, Default)]
-struct State {
-    keys: Option<(Arc<KeySet>, Instant)>,
+struct Fetched {
+    keys: Option<DatedKeys>,
     /// The time at which the last fetch began.
     attempted: Option<Instant>,
     /// The number of fetches that have ended.
     ended: u64,
+}
+
+/// A key set, and the time at which it was read.
+#[derive(Clone, Debug)]
+struct DatedKeys {
+    set: Arc<KeySet>,
+    read_at: Instant,
 }
 
 /// The reason why there is no key.
@@ -60,25 +67,25 @@ impl Issuer {
     /// Creates an issuer whose keys are not known yet.
     ///
     /// # Errors
-    /// If keys may not be read from one of the addresses.
-    pub fn new(rules: IssuerRules, key_set_url: Option<String>, http: HttpClient) -> Result<Self, IssuerConfigError> {
-        fetch::check_url(&rules.issuer)?;
-        if let Some(url) = &key_set_url {
+    /// If keys may not be read from one of its addresses.
+    pub(super) fn new(config: IssuerConfig, http: HttpClient) -> Result<Self, FetchSetupError> {
+        fetch::check_url(&config.issuer)?;
+        if let Some(url) = &config.jwks_url {
             fetch::check_url(url)?;
         }
-        Ok(Self { rules, key_set_url, http, state: RwLock::default(), fetching: Arc::default() })
+        Ok(Self { config, http, fetched: RwLock::default(), fetching: Arc::default() })
     }
 
     /// Returns the key with this id for an algorithm, and fetches the issuer's keys if need be.
     pub(super) async fn key(self: &Arc<Self>, id: &str, algorithm: Algorithm) -> Result<Arc<PublicKey>, NoKey> {
-        if let Some((keys, read_at)) = self.usable_keys() {
-            if read_at.elapsed() >= REFRESH_AFTER
+        if let Some(keys) = self.usable_keys() {
+            if keys.read_at.elapsed() >= REFRESH_AFTER
                 && let Ok(alone) = Arc::clone(&self.fetching).try_lock_owned()
             {
                 // Nobody waits for this fetch.
                 self.begin_fetch(alone);
             }
-            if let Some(key) = keys.key(id, algorithm) {
+            if let Some(key) = keys.set.key(id, algorithm) {
                 return Ok(key);
             }
         }
@@ -90,17 +97,17 @@ impl Issuer {
         {
             tracing::error!(%error, "a fetch of the issuer's keys was lost");
         }
-        let (keys, _) = self.usable_keys().ok_or(NoKey::Unavailable)?;
-        keys.key(id, algorithm).ok_or(NoKey::Unknown)
+        let keys = self.usable_keys().ok_or(NoKey::Unavailable)?;
+        keys.set.key(id, algorithm).ok_or(NoKey::Unknown)
     }
 
-    fn usable_keys(&self) -> Option<(Arc<KeySet>, Instant)> {
-        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-        state.keys.clone().filter(|(_, read_at)| read_at.elapsed() < STALE_MAX)
+    fn usable_keys(&self) -> Option<DatedKeys> {
+        let fetched = self.fetched.read().unwrap_or_else(PoisonError::into_inner);
+        fetched.keys.clone().filter(|keys| keys.read_at.elapsed() < STALE_MAX)
     }
 
     fn ended(&self) -> u64 {
-        self.state.read().unwrap_or_else(PoisonError::into_inner).ended
+        self.fetched.read().unwrap_or_else(PoisonError::into_inner).ended
     }
 
     /// Fetches the keys in a task of its own, which ends by the fetch's timeout. If a caller ran the fetch itself and
@@ -116,18 +123,19 @@ impl Issuer {
     /// Fetches the keys, unless the last fetch began too recently.
     async fn fetch(&self) {
         {
-            let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-            if state.attempted.is_some_and(|attempted| attempted.elapsed() < FETCH_INTERVAL_MIN) {
+            let mut fetched = self.fetched.write().unwrap_or_else(PoisonError::into_inner);
+            if fetched.attempted.is_some_and(|attempted| attempted.elapsed() < FETCH_INTERVAL_MIN) {
                 return;
             }
-            state.attempted = Some(Instant::now());
+            fetched.attempted = Some(Instant::now());
         }
-        let found = self.http.key_set(&self.rules.issuer, self.key_set_url.as_deref()).await;
-        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        state.ended += 1;
+        let IssuerConfig { issuer, jwks_url, .. } = &self.config;
+        let found = self.http.key_set(issuer, jwks_url.as_deref()).await;
+        let mut fetched = self.fetched.write().unwrap_or_else(PoisonError::into_inner);
+        fetched.ended += 1;
         match found {
-            Ok(keys) => state.keys = Some((Arc::new(keys), Instant::now())),
-            Err(error) => tracing::warn!(issuer = %self.rules.issuer, %error, "the issuer's keys were not read"),
+            Ok(keys) => fetched.keys = Some(DatedKeys { set: Arc::new(keys), read_at: Instant::now() }),
+            Err(error) => tracing::warn!(issuer, %error, "the issuer's keys were not read"),
         }
     }
 }
@@ -138,19 +146,12 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::identity::names::NameRules;
-    use crate::identity::people::PeopleRule;
 
     /// Returns an issuer that accepts connections and never answers.
     async fn silent() -> (Arc<Issuer>, TcpListener) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let rules = IssuerRules {
-            issuer: format!("http://{}", listener.local_addr().unwrap()).into(),
-            names: NameRules::default(),
-            people: PeopleRule::default(),
-            algorithms: vec![Algorithm::Es256],
-        };
-        (Arc::new(Issuer::new(rules, None, HttpClient::new().unwrap()).unwrap()), listener)
+        let config = IssuerConfig::new(format!("http://{}", listener.local_addr().unwrap()));
+        (Arc::new(Issuer::new(config, HttpClient::new().unwrap()).unwrap()), listener)
     }
 
     fn attempts(listener: &TcpListener) -> usize {
@@ -187,8 +188,8 @@ mod tests {
     async fn old_keys_are_used_while_one_fetch_tries_for_new_ones() {
         let (issuer, listener) = silent().await;
         let jwk = r#"{"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "k", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
-        let keys = Arc::new(KeySet::parse(jwk.as_bytes()).unwrap());
-        issuer.state.write().unwrap().keys = Some((keys, Instant::now()));
+        let set = Arc::new(KeySet::parse(jwk.as_bytes()).unwrap());
+        issuer.fetched.write().unwrap().keys = Some(DatedKeys { set, read_at: Instant::now() });
         tokio::time::advance(REFRESH_AFTER).await;
         let tasks = tokio::runtime::Handle::current().metrics();
         for _ in 0..1_000 {

@@ -9,8 +9,8 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value};
 
 use super::Refusal;
+use super::config::{Absent, ClaimContext, ClaimTuple, IdentityConfig};
 use super::names::NameRules;
-use super::rules::{Absent, ClaimContext, ClaimTuple, Rules};
 use crate::engine::Contextual;
 use crate::engine::snapshot::CONTEXTUAL_TUPLES_MAX;
 use crate::language::subtracted::Subtracted;
@@ -84,11 +84,11 @@ pub(super) fn read(
     claims: &Map<String, Value>,
     user: Option<&Object>,
     names: &NameRules,
-    rules: &Rules,
+    config: &IdentityConfig,
 ) -> Result<(Contextual, Vec<Untold>), Refusal> {
-    refuse_elsewhere(claims, rules)?;
+    refuse_elsewhere(claims, config)?;
     let (mut contextual, mut untold) = (Contextual::default(), Vec::new());
-    for mapping in &rules.claim_tuples {
+    for mapping in &config.claim_tuples {
         let Some(user) = user else { break };
         let made = tuples(claims.get(&mapping.claim), user, names, mapping)?;
         if made.is_empty() {
@@ -99,7 +99,7 @@ pub(super) fn read(
     if contextual.tuples.len() > CONTEXTUAL_TUPLES_MAX {
         return Err(Refusal::Mapping);
     }
-    for mapping in &rules.claim_context {
+    for mapping in &config.claim_context {
         match claims.get(&mapping.claim) {
             None => untold.extend(mapping.untold()),
             Some(Value::Null) => return Err(Refusal::Mapping),
@@ -112,16 +112,16 @@ pub(super) fn read(
 }
 
 /// Returns the facts that no token states about a user whom its bearer names, since the claims are about the bearer.
-pub(super) fn untold_of_others(rules: &Rules) -> Vec<Untold> {
-    rules.claim_tuples.iter().filter_map(|mapping| mapping.untold(rules.user_type.as_str())).collect()
+pub(super) fn untold_of_others(config: &IdentityConfig) -> Vec<Untold> {
+    config.claim_tuples.iter().filter_map(|mapping| mapping.untold(config.user_type.as_str())).collect()
 }
 
 /// Refuses a token that says that a mapped claim stands elsewhere: in distributed or aggregated claims (`OpenID`
 /// Connect Core, section 5.6.2), or as Entra does for a user with too many groups.
-fn refuse_elsewhere(claims: &Map<String, Value>, rules: &Rules) -> Result<(), Refusal> {
-    let tuples = rules.claim_tuples.iter().map(|mapping| mapping.claim.as_str());
+fn refuse_elsewhere(claims: &Map<String, Value>, config: &IdentityConfig) -> Result<(), Refusal> {
+    let tuples = config.claim_tuples.iter().map(|mapping| mapping.claim.as_str());
     let mapped: BTreeSet<&str> =
-        tuples.chain(rules.claim_context.iter().map(|mapping| mapping.claim.as_str())).collect();
+        tuples.chain(config.claim_context.iter().map(|mapping| mapping.claim.as_str())).collect();
     let counts = |claim: &str| mapped.contains(claim) || NARROWING.contains(&claim);
     let is_elsewhere = match (claims.get("_claim_names"), claims.contains_key("_claim_sources")) {
         (None, false) => false,

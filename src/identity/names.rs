@@ -13,6 +13,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use percent_encoding::percent_decode_str;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::language::tuple::{USER_BYTES_MAX, encoded_id};
 use crate::language::{Object, ParseError, TypeName, User};
@@ -54,13 +56,30 @@ impl fmt::Display for ShortName {
     }
 }
 
+impl Serialize for ShortName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for ShortName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        Self::parse(&name).ok_or_else(|| {
+            D::Error::custom(format!(
+                "`{name}` is not a short name: write at most {SHORT_NAME_BYTES_MAX} letters, digits and `-_.`"
+            ))
+        })
+    }
+}
+
 /// The rules by which the names of one issuer become objects.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct NameRules {
+pub(super) struct NameRules {
     /// The short name that keeps this issuer's names apart from those of others.
-    pub short_name: Option<ShortName>,
+    pub(super) short_name: Option<ShortName>,
     /// Whether names with special characters of `OpenFGA` are encoded. Otherwise they are refused.
-    pub encode: bool,
+    pub(super) encode: bool,
 }
 
 impl NameRules {
@@ -68,7 +87,7 @@ impl NameRules {
     ///
     /// # Errors
     /// If the rule refuses the name, or the user would be longer than `OpenFGA` allows.
-    pub fn user(&self, type_name: &TypeName, name: &str) -> Result<Object, NameError> {
+    pub(super) fn user(&self, type_name: &TypeName, name: &str) -> Result<Object, NameError> {
         match User::parse(&self.text(type_name, name)?) {
             Ok(User::Object(object)) => Ok(object),
             // Only the length is left to refuse, since the rule lets no wildcard and no userset pass.
@@ -80,13 +99,12 @@ impl NameRules {
     ///
     /// # Errors
     /// If the rule refuses the name, or the object would be longer than `OpenFGA` allows.
-    pub fn object(&self, type_name: &TypeName, name: &str) -> Result<Object, NameError> {
+    pub(super) fn object(&self, type_name: &TypeName, name: &str) -> Result<Object, NameError> {
         Object::parse(&self.text(type_name, name)?).map_err(|_length| NameError::TooLong)
     }
 
     /// Returns whether an object has the form of this rule, so that it may stand for a name of this issuer.
-    #[must_use]
-    pub fn gives(&self, object: &Object) -> bool {
+    pub(super) fn gives(&self, object: &Object) -> bool {
         let Some(written) = self.without_short_name(object.id()) else { return false };
         if !self.encode {
             return is_plain(written).is_ok();
@@ -124,7 +142,7 @@ impl NameRules {
 ///
 /// # Errors
 /// If the text is not a single user, or its name is refused.
-pub fn asserted(user: &str) -> Result<Object, ParseError> {
+pub(super) fn asserted(user: &str) -> Result<Object, ParseError> {
     let refused = |rule: String| ParseError { what: "user", value: user.to_owned(), rule };
     let User::Object(object) = User::parse(user)? else {
         return Err(refused("must be one user such as `user:anne`, not a wildcard or a userset".to_owned()));

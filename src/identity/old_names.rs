@@ -1,15 +1,15 @@
 //! Finds names as older versions wrote them: they percent-encoded every byte but ASCII letters, digits and `-._@~+`,
 //! for all issuers. No token gives such a name any more, so a ban in a tuple with such a name would ban nobody.
 //!
-//! A stored name is an old one if the old encoding gives exactly this text for some name, and today's rule
-//! ([`super::names`]) refuses that name or gives something else for it.
+//! A stored name is an old one if the old encoding gives exactly this text for some name, and today's rule (`names`)
+//! refuses that name or gives something else for it.
 
 use std::collections::BTreeSet;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
+use super::config::{CheckedConfig, IdentityConfig, IdentityConfigError, IssuerConfig};
 use super::names::{NameError, NameRules};
-use super::rules::{IssuerRules, Rules};
 use crate::language::{Object, ParseError, RelationshipTuple, TypeName, User};
 
 /// The ASCII characters that the old encoding encoded. It encoded everything outside of ASCII as well.
@@ -35,16 +35,16 @@ pub enum NoNewName {
 }
 
 impl OldNames {
-    /// Creates a detector for names that these issuers give.
-    #[must_use]
-    pub fn new(rules: &Rules, issuers: &[IssuerRules]) -> Self {
-        let Rules { user_type, machine_type, actor_type, claim_tuples, .. } = rules;
-        let people = [user_type, actor_type].into_iter().chain(machine_type);
-        let mapped = claim_tuples.iter().map(|mapping| &mapping.object_type);
-        Self {
-            types: people.chain(mapped).cloned().collect(),
-            issuers: issuers.iter().map(|issuer| issuer.names.clone()).collect(),
-        }
+    /// Creates a detector for names that the configured issuers give.
+    ///
+    /// # Errors
+    /// If settings cannot be used.
+    pub fn new(config: &IdentityConfig) -> Result<Self, IdentityConfigError> {
+        let CheckedConfig { settings, .. } = CheckedConfig::new(config)?;
+        let IdentityConfig { user_type, machine_type, actor_type, claim_tuples, issuers, .. } = settings;
+        let bearers = [user_type, actor_type].into_iter().chain(machine_type);
+        let mapped = claim_tuples.into_iter().map(|mapping| mapping.object_type);
+        Ok(Self { types: bearers.chain(mapped).collect(), issuers: issuers.iter().map(IssuerConfig::names).collect() })
     }
 
     /// Returns a tuple with the names of today, or `None` if it has no old name.

@@ -5,10 +5,16 @@
 //! So a missing claim never makes a machine a person, and neither does an added claim as long as another claim still
 //! tells.
 
-use std::collections::BTreeSet;
+use std::fmt;
 
+use schemars::JsonSchema;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
+/// The claim that marks people unless another is configured: the time of their login (RFC 9068, section 2.2.1), which a
+/// machine does not have.
+const LOGIN_TIME: &str = "auth_time";
 /// The prefix of Keycloak's user names for clients that act for themselves.
 const SERVICE_ACCOUNT: &str = "service-account-";
 /// The suffix of Auth0's subjects for clients that act for themselves.
@@ -25,23 +31,33 @@ const NO_MARKS: [&str; 12] =
 /// Claims that hold several words in one text.
 const WORDS: [&str; 2] = ["scope", "scp"];
 
-/// The rule that tells which tokens of an issuer are people's.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PeopleRule {
-    mark: Option<Mark>,
-    clients: BTreeSet<String>,
-    machines: Vec<Pattern>,
-}
-
-/// A claim that people's tokens have and machines' lack.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Mark {
-    claim: String,
-    /// The values that it may have. If there are none, any value that is not empty will do.
-    values: BTreeSet<String>,
+/// The marks of a person's token. The token needs every mark that is set here. If a token says that a client asks for
+/// itself, it is a machine's even with all marks.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct PeopleConfig {
+    /// A claim that only people's tokens have. When unset, it is `auth_time`.
+    // The schema calls it a text, not an optional one. Otherwise `config` would refuse an empty text before this module
+    // can name `clients_alone`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub claim: Option<String>,
+    /// The claim is one of these texts, or a list with one of them. When there are none, it is anything but null, false, 0 and
+    /// an empty value.
+    pub values: Vec<String>,
+    /// Clients that only people use: the token's `client_id` is one of them. When there are none, any client will do.
+    pub clients: Vec<String>,
+    /// Ask for no claim: the `clients` alone mark people.
+    pub clients_alone: bool,
+    /// Subjects that are machines whatever else is in their tokens. `*` at the beginning or the end stands for anything.
+    #[schemars(with = "Vec<String>")]
+    pub machines: Vec<SubjectPattern>,
 }
 
 /// A text in which one `*`, at its beginning or end, stands for any text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubjectPattern(Pattern);
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Pattern {
     Whole(String),
@@ -49,82 +65,75 @@ enum Pattern {
     Behind(String),
 }
 
-/// The reason why a rule does not tell people from machines.
+/// The reason why marks do not tell people from machines.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PeopleRuleError {
-    /// The rule names no mark of a person.
-    #[error("needs a `claim` that people's tokens alone have, or the `clients` that people alone use")]
+pub(super) enum PeopleConfigError {
+    /// The name of the claim is empty.
+    #[error(
+        "has an empty `claim`: leave it out to ask for `auth_time`, or replace it with `clients_alone = true` if the \
+         `clients` alone mark people"
+    )]
+    EmptyClaim,
+    /// A claim is named although none is asked for.
+    #[error("sets `clients_alone`, which asks for no claim: remove `claim` and `values`, or `clients_alone`")]
+    NeedlessClaim,
+    /// Nothing marks a person.
+    #[error("sets `clients_alone` and names no `clients`: name the clients that people alone use")]
     NoMark,
     /// Machines' tokens have this claim, too.
     #[error("names claim `{0}`, which machines' tokens have, too")]
     Ambiguous(String),
-    /// The text is not a pattern for subjects.
-    #[error("`{0}` is not a pattern for subjects: write one `*`, at the beginning or the end, beside other characters")]
-    Pattern(String),
 }
 
-impl Default for PeopleRule {
-    /// Marks people by the time of their login (RFC 9068, section 2.2.1), which a machine does not have.
-    fn default() -> Self {
-        let mark = Mark { claim: "auth_time".to_owned(), values: BTreeSet::new() };
-        Self { mark: Some(mark), clients: BTreeSet::new(), machines: Vec::new() }
-    }
-}
-
-impl PeopleRule {
-    /// Creates a rule. `claim` (with one of `values`, if there are any) and `clients` mark a person's token, as far as
-    /// they are not empty. Subjects that match one of `machines` are machines, whatever else is in their tokens.
-    ///
-    /// # Errors
-    /// If the rule does not tell people from machines.
-    pub fn new(
-        claim: &str,
-        values: &[String],
-        clients: &[String],
-        machines: &[String],
-    ) -> Result<Self, PeopleRuleError> {
-        let is_ambiguous = NO_MARKS.contains(&claim) || (WORDS.contains(&claim) && values.is_empty());
-        if is_ambiguous {
-            return Err(PeopleRuleError::Ambiguous(claim.to_owned()));
+impl PeopleConfig {
+    /// Checks that the marks tell people from machines.
+    pub(super) fn check(&self) -> Result<(), PeopleConfigError> {
+        if self.claim.as_deref() == Some("") {
+            return Err(PeopleConfigError::EmptyClaim);
         }
-        if claim.is_empty() && (clients.is_empty() || !values.is_empty()) {
-            return Err(PeopleRuleError::NoMark);
+        match self.marking_claim() {
+            None if self.claim.is_some() || !self.values.is_empty() => Err(PeopleConfigError::NeedlessClaim),
+            None if self.clients.is_empty() => Err(PeopleConfigError::NoMark),
+            Some(claim) if NO_MARKS.contains(&claim) || (WORDS.contains(&claim) && self.values.is_empty()) => {
+                Err(PeopleConfigError::Ambiguous(claim.to_owned()))
+            }
+            None | Some(_) => Ok(()),
         }
-        let mark = Mark { claim: claim.to_owned(), values: values.iter().cloned().collect() };
-        let machines: Result<Vec<Pattern>, PeopleRuleError> =
-            machines.iter().map(|text| Pattern::parse(text)).collect();
-        Ok(Self {
-            mark: Some(mark).filter(|mark| !mark.claim.is_empty()),
-            clients: clients.iter().cloned().collect(),
-            machines: machines?,
-        })
     }
 
     /// Returns whether a token with these claims is a person's.
     pub(super) fn is_person(&self, claims: &Map<String, Value>, subject: &str, client_id: &str) -> bool {
-        let is_marked = self.mark.as_ref().is_none_or(|mark| mark.is_in(claims))
-            && (self.clients.is_empty() || self.clients.contains(client_id))
-            && (self.mark.is_some() || !self.clients.is_empty());
+        let has_claim = match self.marking_claim() {
+            Some(claim) => self.is_marked_by(claim, claims),
+            // Without a claim, somebody must be left out by the clients.
+            None => !self.clients.is_empty(),
+        };
+        let has_client = self.clients.is_empty() || is_among(client_id, &self.clients);
         let is_machine = self.machines.iter().any(|pattern| pattern.fits(subject));
-        is_marked && !is_machine && !says_machine(claims, subject)
+        has_claim && has_client && !is_machine && !says_machine(claims, subject)
     }
-}
 
-impl Mark {
-    fn is_in(&self, claims: &Map<String, Value>) -> bool {
-        let Some(value) = claims.get(&self.claim) else { return false };
+    /// Returns the claim that a person's token must have, or `None` if the clients alone mark people.
+    fn marking_claim(&self) -> Option<&str> {
+        if self.clients_alone { None } else { Some(self.claim.as_deref().unwrap_or(LOGIN_TIME)) }
+    }
+
+    fn is_marked_by(&self, claim: &str, claims: &Map<String, Value>) -> bool {
+        let Some(value) = claims.get(claim) else { return false };
         if self.values.is_empty() {
             return says_something(value);
         }
         match value {
-            Value::String(text) if WORDS.contains(&self.claim.as_str()) => {
-                text.split(' ').any(|word| self.values.contains(word))
-            }
-            Value::String(text) => self.values.contains(text),
-            Value::Array(items) => items.iter().filter_map(Value::as_str).any(|item| self.values.contains(item)),
+            Value::String(text) if WORDS.contains(&claim) => text.split(' ').any(|word| is_among(word, &self.values)),
+            Value::String(text) => is_among(text, &self.values),
+            Value::Array(items) => items.iter().filter_map(Value::as_str).any(|item| is_among(item, &self.values)),
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => false,
         }
     }
+}
+
+fn is_among(text: &str, listed: &[String]) -> bool {
+    listed.iter().any(|one| one == text)
 }
 
 /// Returns whether a value is more than a placeholder: some providers give machines a login at time 0.
@@ -169,25 +178,54 @@ fn is_grant_of_people(grant: &Value) -> bool {
     }
 }
 
-impl Pattern {
-    fn parse(text: &str) -> Result<Self, PeopleRuleError> {
-        let (kind, rest): (fn(String) -> Self, &str) = match (text.strip_prefix('*'), text.strip_suffix('*')) {
-            (Some(rest), _) => (Self::Behind, rest),
-            (None, Some(rest)) => (Self::Before, rest),
-            (None, None) => (Self::Whole, text),
+impl SubjectPattern {
+    /// Parses a pattern. Returns `None` for a text without other characters than `*`, or with a `*` elsewhere than at
+    /// one end.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (kind, rest): (fn(String) -> Pattern, &str) = match (text.strip_prefix('*'), text.strip_suffix('*')) {
+            (Some(rest), _) => (Pattern::Behind, rest),
+            (None, Some(rest)) => (Pattern::Before, rest),
+            (None, None) => (Pattern::Whole, text),
         };
-        if rest.is_empty() || rest.contains('*') {
-            return Err(PeopleRuleError::Pattern(text.to_owned()));
-        }
-        Ok(kind(rest.to_owned()))
+        let is_pattern = !rest.is_empty() && !rest.contains('*');
+        is_pattern.then(|| Self(kind(rest.to_owned())))
     }
 
     fn fits(&self, subject: &str) -> bool {
-        match self {
-            Self::Whole(text) => subject == text,
-            Self::Before(text) => subject.starts_with(text),
-            Self::Behind(text) => subject.ends_with(text),
+        match &self.0 {
+            Pattern::Whole(text) => subject == text,
+            Pattern::Before(text) => subject.starts_with(text),
+            Pattern::Behind(text) => subject.ends_with(text),
         }
+    }
+}
+
+impl fmt::Display for SubjectPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Pattern::Whole(text) => f.write_str(text),
+            Pattern::Before(text) => write!(f, "{text}*"),
+            Pattern::Behind(text) => write!(f, "*{text}"),
+        }
+    }
+}
+
+impl Serialize for SubjectPattern {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for SubjectPattern {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).ok_or_else(|| {
+            D::Error::custom(format!(
+                "`{text}` is not a pattern for subjects: write one `*`, at the beginning or the end, beside other \
+                 characters"
+            ))
+        })
     }
 }
 
@@ -197,15 +235,15 @@ mod tests {
 
     use super::*;
 
-    fn is_person(rule: &PeopleRule, claims: &Value) -> bool {
+    fn is_person(people: &PeopleConfig, claims: &Value) -> bool {
         let claims = claims.as_object().unwrap();
         let text = |name: &str| claims.get(name).and_then(Value::as_str).unwrap_or("app");
-        rule.is_person(claims, text("sub"), text("client_id"))
+        people.is_person(claims, text("sub"), text("client_id"))
     }
 
-    fn rule(claim: &str, values: &[&str], clients: &[&str], machines: &[&str]) -> Result<PeopleRule, PeopleRuleError> {
-        let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
-        PeopleRule::new(claim, &owned(values), &owned(clients), &owned(machines))
+    /// Reads the marks of people as a configuration file has them.
+    fn people(settings: Value) -> PeopleConfig {
+        serde_json::from_value(settings).unwrap()
     }
 
     /// Returns the claims of a client that acts for itself, as each provider writes them.
@@ -264,7 +302,7 @@ mod tests {
     #[test]
     fn no_claim_more_or_less_makes_a_machine_a_person() {
         for (shape, claims) in machines() {
-            let default = PeopleRule::default();
+            let default = PeopleConfig::default();
             assert!(!is_person(&default, &claims), "{shape}");
             for (name, value) in additions() {
                 // Inserting a claim that is there already would change it, not add it.
@@ -286,10 +324,12 @@ mod tests {
 
     #[test]
     fn a_person_is_whoever_bears_the_mark() {
-        let by_time = PeopleRule::default();
-        let by_client = rule("", &[], &["desk", "wiki"], &["bot-*", "*-bot", "robot"]).unwrap();
-        let by_value = rule("kind", &["person", "guest"], &[], &[]).unwrap();
-        let by_scope = rule("scope", &["openid"], &["desk"], &[]).unwrap();
+        let by_time = PeopleConfig::default();
+        let by_client = people(json!({
+            "clients_alone": true, "clients": ["desk", "wiki"], "machines": ["bot-*", "*-bot", "robot"],
+        }));
+        let by_value = people(json!({"claim": "kind", "values": ["person", "guest"]}));
+        let by_scope = people(json!({"claim": "scope", "values": ["openid"], "clients": ["desk"]}));
         let base = json!({"sub": "anne", "client_id": "desk", "auth_time": 1_800_000_000, "kind": "person", "scope": "a openid"});
         let rows: [(&str, Value, [bool; 4]); 20] = [
             ("all marks", json!({}), [true; 4]),
@@ -316,26 +356,70 @@ mod tests {
         for (row, more, expected) in rows {
             let mut claims = base.clone();
             claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-            let found = [&by_time, &by_client, &by_value, &by_scope].map(|rule| is_person(rule, &claims));
+            let found = [&by_time, &by_client, &by_value, &by_scope].map(|people| is_person(people, &claims));
             assert_eq!(found, expected, "{row}");
         }
     }
 
     #[test]
-    fn a_rule_tells_people_from_machines() {
-        let no_mark = || Err(PeopleRuleError::NoMark);
-        assert_eq!(rule("", &[], &[], &[]), no_mark());
-        assert_eq!(rule("", &["a"], &["desk"], &[]), no_mark());
+    fn marks_tell_people_from_machines() {
+        let rows = [
+            ("nothing", json!({}), Ok(())),
+            ("the claim that counts anyway", json!({"claim": "auth_time"}), Ok(())),
+            ("a claim and clients", json!({"claim": "sid", "clients": ["desk"]}), Ok(())),
+            ("clients alone", json!({"clients_alone": true, "clients": ["desk"]}), Ok(())),
+            ("an empty claim", json!({"claim": ""}), Err(PeopleConfigError::EmptyClaim)),
+            (
+                "an empty claim and clients",
+                json!({"claim": "", "clients": ["desk"]}),
+                Err(PeopleConfigError::EmptyClaim),
+            ),
+            ("no clients, alone", json!({"clients_alone": true}), Err(PeopleConfigError::NoMark)),
+            (
+                "clients alone, and a claim",
+                json!({"clients_alone": true, "clients": ["desk"], "claim": "sid"}),
+                Err(PeopleConfigError::NeedlessClaim),
+            ),
+            (
+                "clients alone, and values",
+                json!({"clients_alone": true, "clients": ["desk"], "values": ["a"]}),
+                Err(PeopleConfigError::NeedlessClaim),
+            ),
+        ];
+        for (row, settings, expected) in rows {
+            assert_eq!(people(settings).check(), expected, "{row}");
+        }
         for claim in NO_MARKS.into_iter().chain(WORDS) {
-            assert_eq!(rule(claim, &[], &[], &[]), Err(PeopleRuleError::Ambiguous(claim.to_owned())));
+            let found = people(json!({"claim": claim})).check();
+            assert_eq!(found, Err(PeopleConfigError::Ambiguous(claim.to_owned())), "{claim}");
+        }
+        for claim in WORDS {
+            assert_eq!(people(json!({"claim": claim, "values": ["a"]})).check(), Ok(()), "{claim} with a value");
+        }
+    }
+
+    #[test]
+    fn clients_mark_people_beside_the_login_unless_they_do_alone() {
+        let login = json!({"sub": "anne", "client_id": "desk", "auth_time": 1_800_000_000});
+        let no_login = json!({"sub": "anne", "client_id": "desk"});
+        let beside = people(json!({"clients": ["desk"]}));
+        let alone = people(json!({"clients_alone": true, "clients": ["desk"]}));
+        let rows = [("a login", &login, [true, true]), ("no login", &no_login, [false, true])];
+        for (row, claims, expected) in rows {
+            assert_eq!([&beside, &alone].map(|people| is_person(people, claims)), expected, "{row}");
+        }
+        // Settings that were not checked let nobody in.
+        assert!(!is_person(&people(json!({"clients_alone": true})), &login));
+        assert!(!is_person(&people(json!({"claim": ""})), &login));
+    }
+
+    #[test]
+    fn a_pattern_is_written_as_it_was_read() {
+        for pattern in ["bot-*", "*-bot", "robot"] {
+            assert_eq!(SubjectPattern::parse(pattern).map(|parsed| parsed.to_string()).as_deref(), Some(pattern));
         }
         for pattern in ["*", "", "a*b", "**a", "*a*"] {
-            assert_eq!(
-                rule("sid", &[], &[], &[pattern]),
-                Err(PeopleRuleError::Pattern(pattern.to_owned())),
-                "{pattern}"
-            );
+            assert_eq!(SubjectPattern::parse(pattern), None, "`{pattern}`");
         }
-        assert_eq!(rule("auth_time", &[], &[], &[]), Ok(PeopleRule::default()));
     }
 }

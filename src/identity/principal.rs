@@ -42,7 +42,7 @@ impl Principal {
     /// Believes the name that the caller states.
     ///
     /// # Errors
-    /// If the name is not a single user (see [`names::asserted`]): a wildcard or a userset asks for nobody in
+    /// If the name is not that of a single user, or no token could have it: a wildcard or a userset asks for nobody in
     /// particular.
     pub fn stated(user: &str) -> Result<Self, ParseError> {
         Ok(Self {

@@ -28,12 +28,12 @@ pub(super) struct RememberedTokens {
 
 #[derive(Debug, Default)]
 struct Generations {
-    young: HashMap<Digest, Entry>,
-    old: HashMap<Digest, Entry>,
+    young: HashMap<Digest, RememberedToken>,
+    old: HashMap<Digest, RememberedToken>,
 }
 
 #[derive(Clone, Debug)]
-struct Entry {
+struct RememberedToken {
     token: Arc<VerifiedToken>,
     /// The time until which the token is believed, in seconds since 1970.
     until: u64,
@@ -49,8 +49,8 @@ impl RememberedTokens {
     /// Returns the token with this digest, as long as it may be believed.
     pub(super) fn get(&self, digest: &Digest, now: u64) -> Option<Arc<VerifiedToken>> {
         let generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = generations.young.get(digest).or_else(|| generations.old.get(digest))?;
-        (now < entry.until).then(|| Arc::clone(&entry.token))
+        let remembered = generations.young.get(digest).or_else(|| generations.old.get(digest))?;
+        (now < remembered.until).then(|| Arc::clone(&remembered.token))
     }
 
     pub(super) fn insert(&self, digest: Digest, token: &Arc<VerifiedToken>, now: u64) {
@@ -59,7 +59,7 @@ impl RememberedTokens {
         if generations.young.len() >= TOKENS_MAX {
             generations.old = mem::take(&mut generations.young);
         }
-        generations.young.insert(digest, Entry { token: Arc::clone(token), until });
+        generations.young.insert(digest, RememberedToken { token: Arc::clone(token), until });
     }
 }
 

@@ -5,7 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use super::details::{Classification, OneOf};
+use super::config::{CheckedConfig, IdentityConfig, IdentityConfigError, StepUpConfig, is_quotable};
+use super::details::{DetailsConfig, OneOf};
 use super::token::VerifiedToken;
 
 /// The requirements on a login.
@@ -21,13 +22,13 @@ pub struct StepUp {
 #[derive(Clone, Debug, Default)]
 pub struct StepUpRules {
     /// The requirements for reading a collection at all.
-    pub collections: BTreeMap<String, StepUp>,
+    pub(super) collections: BTreeMap<String, StepUp>,
     /// The requirements for reading chunks of this classification or a higher one.
-    pub classifications: BTreeMap<String, StepUp>,
-    /// The order of classifications.
-    pub classification: Option<Classification>,
+    pub(super) classifications: BTreeMap<String, StepUp>,
+    /// The classifications, from the lowest to the highest, and the metadata key that holds them.
+    pub(super) details: DetailsConfig,
     /// The difference between clocks that is tolerated, in seconds.
-    pub leeway_seconds: u64,
+    pub(super) leeway_seconds: u64,
 }
 
 /// The reason why a login does not serve for a request.
@@ -37,6 +38,26 @@ pub enum LoginError<'r> {
     StepUp(&'r StepUp),
     /// The request names an unknown classification.
     UnknownClassification,
+}
+
+impl StepUp {
+    /// Returns the requirements that an operator asks for.
+    fn of(required: &StepUpConfig) -> Result<Self, IdentityConfigError> {
+        // The challenge names both, `max_age` in whole seconds.
+        let max_age = required.max_age.map(|age| age.as_secs());
+        if max_age == Some(0) {
+            return Err(IdentityConfigError::new(
+                "`max_age` of `identity.step_up` must be at least `1s`; leave it out for a login of any age",
+            ));
+        }
+        let asked = Self { acr_values: required.acr_values.clone(), max_age };
+        if asked == Self::default() || asked.acr_values.iter().any(|value| !is_quotable(value)) {
+            return Err(IdentityConfigError::new(
+                "each of `identity.step_up` needs `acr_values` of plain characters or `max_age`",
+            ));
+        }
+        Ok(asked)
+    }
 }
 
 impl VerifiedToken {
@@ -56,6 +77,38 @@ impl VerifiedToken {
 }
 
 impl StepUpRules {
+    /// Makes the rules of a section `[identity]`.
+    ///
+    /// # Errors
+    /// If the section's settings cannot be used together.
+    pub fn new(config: &IdentityConfig) -> Result<Self, IdentityConfigError> {
+        let config = CheckedConfig::new(config)?;
+        let mut rules = Self { leeway_seconds: config.leeway_seconds(), ..Self::default() };
+        let IdentityConfig { details, step_up, .. } = config.settings;
+        for required in &step_up {
+            let asked = StepUp::of(required)?;
+            let (named, by_name) = match (&required.collection, &required.classification) {
+                (Some(collection), None) => (collection, &mut rules.collections),
+                (None, Some(classification)) => (classification, &mut rules.classifications),
+                (None, None) | (Some(_), Some(_)) => {
+                    return Err(IdentityConfigError::new(
+                        "each of `identity.step_up` names either a `collection` or a `classification`",
+                    ));
+                }
+            };
+            if by_name.insert(named.clone(), asked).is_some() {
+                return Err(IdentityConfigError::new(format!("`identity.step_up` names `{named}` twice")));
+            }
+        }
+        if let Some(unknown) = rules.classifications.keys().find(|name| details.rank(name).is_none()) {
+            return Err(IdentityConfigError::new(format!(
+                "`identity.step_up` names classification `{unknown}`, which is not among \
+                 `identity.details.classifications`"
+            )));
+        }
+        Ok(Self { details, ..rules })
+    }
+
     /// Returns the condition on chunks that follows from the login behind a token and from the request's own
     /// `classification_max`. Returns `None` if every chunk is permitted. A request that names no maximum gets what the
     /// login is good enough for; a request that names a higher maximum is told what is missing. A chunk without
@@ -74,17 +127,18 @@ impl StepUpRules {
         if let Some(required) = self.collections.get(collection).filter(unmet) {
             return Err(LoginError::StepUp(required));
         }
-        let Some(Classification { metadata_key, order }) = &self.classification else {
+        let details = &self.details;
+        let Some(metadata_key) = &details.classification_key else {
             return classification_max.map_or(Ok(None), |_unknown| Err(LoginError::UnknownClassification));
         };
         // This is the first classification that the login is not good enough for. All higher ones require at least as
         // much.
-        let missing = order.iter().zip(0..).find_map(|(name, place)| {
+        let missing = details.classifications.iter().zip(0..).find_map(|(name, rank)| {
             let required = self.classifications.get(name).filter(unmet)?;
-            Some((place, required))
+            Some((rank, required))
         });
         let wanted = match classification_max {
-            Some(name) => order.iter().position(|known| known == name).ok_or(LoginError::UnknownClassification)? + 1,
+            Some(name) => details.rank(name).ok_or(LoginError::UnknownClassification)? + 1,
             None => match missing {
                 Some((readable, _)) => readable,
                 None => return Ok(None),
@@ -92,10 +146,7 @@ impl StepUpRules {
         };
         match missing {
             Some((readable, required)) if wanted > readable => Err(LoginError::StepUp(required)),
-            Some(_) | None => {
-                let values = order.iter().take(wanted).cloned().collect();
-                Ok(Some(OneOf { key: metadata_key.clone(), values }))
-            }
+            Some(_) | None => Ok(Some(OneOf { key: metadata_key.clone(), values: details.lowest(wanted) })),
         }
     }
 }

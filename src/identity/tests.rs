@@ -9,39 +9,33 @@ use ring::signature::{Ed25519KeyPair, KeyPair};
 use serde_json::{Map, Value, json};
 
 use super::claims;
-use super::details::{Action, Classification, DetailsRules, RequestFacts};
+use super::config::{CheckedConfig, DelegationConfig, DetailsConfig, IdentityConfig, IssuerConfig, PeopleConfig};
+use super::details::{Action, RequestFacts};
 use super::jws::Jws;
 use super::key_set::{KeySet, PublicKey};
-use super::names::NameRules;
-use super::people::PeopleRule;
-use super::rules::{DelegationRule, IssuerRules, Rules};
 use super::{Algorithm, Caller, DelegationOn, LoginError, Refusal, StepUp, StepUpRules, VerifiedToken};
 use crate::chunk;
-use crate::language::{Object, Relation, TypeName};
+use crate::language::{Object, Relation};
 
 const NOW: u64 = 1_800_000_000;
 
-fn rules() -> Rules {
-    let type_name = |name: &str| TypeName::parse(name).unwrap();
-    Rules {
-        audience: "ragward".to_owned(),
-        leeway_seconds: 30,
-        user_type: type_name("user"),
-        machine_type: None,
-        actor_type: type_name("agent"),
-        delegation: Some(DelegationRule { relation: Relation::parse("can_act_for").unwrap(), on: DelegationOn::User }),
-        actors_max: 4,
-        claim_tuples: Vec::new(),
-        claim_context: Vec::new(),
-        details: DetailsRules {
-            type_name: "ragward_retrieval".to_owned(),
-            datatype_key: None,
-            classification: Some(Classification {
-                metadata_key: "class".to_owned(),
-                order: ["low", "middle", "high"].map(str::to_owned).to_vec(),
-            }),
-        },
+fn details() -> DetailsConfig {
+    DetailsConfig {
+        classification_key: Some("class".to_owned()),
+        classifications: ["low", "middle", "high"].map(str::to_owned).to_vec(),
+        ..DetailsConfig::default()
     }
+}
+
+fn config() -> CheckedConfig {
+    let relation = Some(Relation::parse("can_act_for").unwrap());
+    let settings = IdentityConfig {
+        audience: Some("ragward".to_owned()),
+        delegation: DelegationConfig { relation, on: DelegationOn::User },
+        details: details(),
+        ..IdentityConfig::default()
+    };
+    CheckedConfig::new(&settings).unwrap()
 }
 
 fn good() -> Map<String, Value> {
@@ -53,13 +47,9 @@ fn good() -> Map<String, Value> {
 }
 
 fn check(claims: &Map<String, Value>, now: u64) -> Result<VerifiedToken, Refusal> {
-    let issuer = IssuerRules {
-        issuer: "https://issuer.example".into(),
-        names: NameRules { short_name: None, encode: true },
-        people: PeopleRule::new("", &[], &["app".to_owned()], &[]).unwrap(),
-        algorithms: vec![Algorithm::Es256],
-    };
-    claims::check(claims, &issuer, &rules(), now)
+    let people = PeopleConfig { clients_alone: true, clients: vec!["app".to_owned()], ..PeopleConfig::default() };
+    let issuer = IssuerConfig { people, encode_subjects: true, ..IssuerConfig::new("https://issuer.example") };
+    claims::check(claims, &issuer, &config(), now)
 }
 
 /// Returns the bearer of a token, who may name another user if the token permits it.
@@ -238,7 +228,7 @@ fn logins_are_asked_by_what_is_read() {
     let rules = StepUpRules {
         collections: [("hr".to_owned(), asked("mfa"))].into(),
         classifications: [("middle".to_owned(), asked("mfa")), ("high".to_owned(), asked("key"))].into(),
-        classification: rules().details.classification,
+        details: details(),
         leeway_seconds: 30,
     };
     let login = |acr: &str| {

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use super::config::DelegationOn;
 use super::details::AuthorizationDetails;
 use super::mapping::Untold;
 use super::names::NameRules;
-use super::rules::DelegationOn;
 use super::scope::{Scope, Scopes};
 use crate::engine::Contextual;
 use crate::language::{Object, Relation, TypeName};

@@ -3,16 +3,16 @@
 use std::sync::Arc;
 
 use super::claims;
-use super::issuer::{Issuer, NoKey};
+use super::config::{CheckedConfig, IdentityConfig, IdentityConfigError};
+use super::issuer::{HttpClient, Issuer, NoKey};
 use super::jws::{Jws, TOKEN_BYTES_MAX};
 use super::remembered::{RememberedTokens, Use, UsedTokens};
-use super::rules::Rules;
 use super::{Refusal, VerifiedToken};
 
 /// Verifies the tokens of the configured issuers.
 #[derive(Debug)]
 pub struct TokenVerifier {
-    rules: Rules,
+    config: CheckedConfig,
     issuers: Vec<Arc<Issuer>>,
     remembered: RememberedTokens,
     used: Arc<UsedTokens>,
@@ -30,22 +30,31 @@ pub enum AuthenticationError {
 }
 
 impl TokenVerifier {
-    /// Creates a verifier that remembers no token yet.
-    #[must_use]
-    pub fn new(rules: Rules, issuers: Vec<Issuer>) -> Self {
-        let issuers = issuers.into_iter().map(Arc::new).collect();
-        Self { rules, issuers, remembered: RememberedTokens::default(), used: Arc::default() }
+    /// Creates a verifier for the configured issuers. It contacts none of them yet.
+    ///
+    /// # Errors
+    /// If settings cannot be used.
+    pub fn new(config: &IdentityConfig) -> Result<Self, IdentityConfigError> {
+        let config = CheckedConfig::new(config)?;
+        let http = HttpClient::new().map_err(|e| IdentityConfigError::new(e.to_string()))?;
+        let mut issuers = Vec::new();
+        for settings in &config.settings.issuers {
+            let issuer = Issuer::new(settings.clone(), http.clone())
+                .map_err(|e| IdentityConfigError::new(format!("`identity.issuers`: {e}")))?;
+            issuers.push(Arc::new(issuer));
+        }
+        Ok(Self { config, issuers, remembered: RememberedTokens::default(), used: Arc::default() })
     }
 
     /// Returns the audience that a token must name: the name of this server.
     #[must_use]
     pub fn audience(&self) -> &str {
-        &self.rules.audience
+        &self.config.audience
     }
 
     /// Returns the issuers whose tokens are accepted.
     pub fn issuers(&self) -> impl Iterator<Item = &str> {
-        self.issuers.iter().map(|issuer| &*issuer.rules.issuer)
+        self.issuers.iter().map(|issuer| issuer.config.issuer.as_str())
     }
 
     /// Verifies a token at the time `now`, in seconds since 1970.
@@ -70,21 +79,21 @@ impl TokenVerifier {
     /// # Errors
     /// If the token is in use or was used.
     pub fn begin_use(&self, token: &VerifiedToken, now: u64) -> Result<Option<Use>, Refusal> {
-        let begin = || self.used.begin(token, self.rules.leeway_seconds, now);
+        let begin = || self.used.begin(token, self.config.leeway_seconds(), now);
         token.is_single_use().then(begin).transpose()
     }
 
     /// Returns whether a verified token has expired since, for calls that last long.
     #[must_use]
     pub fn has_ended(&self, token: &VerifiedToken, now: u64) -> bool {
-        claims::has_ended(token.facts.expires_at, self.rules.leeway_seconds, now)
+        claims::has_ended(token.facts.expires_at, self.config.leeway_seconds(), now)
     }
 
     async fn verify_new(&self, token: &str, now: u64) -> Result<VerifiedToken, AuthenticationError> {
         let jws = Jws::parse(token)?;
         let claimed = jws.claimed_issuer().ok_or(Refusal::Issuer)?;
-        let issuer = self.issuers.iter().find(|issuer| *issuer.rules.issuer == *claimed).ok_or(Refusal::Issuer)?;
-        if !issuer.rules.algorithms.contains(&jws.algorithm) {
+        let issuer = self.issuers.iter().find(|issuer| issuer.config.issuer == claimed).ok_or(Refusal::Issuer)?;
+        if !issuer.config.algorithms.contains(&jws.algorithm) {
             return Err(Refusal::Algorithm.into());
         }
         let key = issuer.key(&jws.key_id, jws.algorithm).await.map_err(|no_key| match no_key {
@@ -92,6 +101,6 @@ impl TokenVerifier {
             NoKey::Unavailable => AuthenticationError::Unavailable,
         })?;
         let claims = jws.verify(&key)?;
-        Ok(claims::check(&claims, &issuer.rules, &self.rules, now)?)
+        Ok(claims::check(&claims, &issuer.config, &self.config, now)?)
     }
 }

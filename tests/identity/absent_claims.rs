@@ -2,8 +2,7 @@
 //! they count as *holds nothing*. A real `OpenFGA` behaves the same, if there is one.
 
 use ragward::config::AuthorizerKind;
-use ragward::identity::config::IdentityConfig;
-use ragward::identity::rules::{Absent, ClaimContext, ClaimTuple};
+use ragward::identity::config::{Absent, ClaimContext, ClaimTuple, IdentityConfig};
 use ragward::language::validate::ValidModel;
 use ragward::language::{Relation, RelationshipTuple, TypeName, dsl, json};
 use ragward::proto::ingest::UpsertDocumentsRequest;

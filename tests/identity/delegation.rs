@@ -1,8 +1,7 @@
 //! Users, machines, agents and details, from the token to the chunks.
 
 use ragward::identity::DelegationOn;
-use ragward::identity::config::{DelegationConfig, DetailsConfig, IdentityConfig};
-use ragward::identity::rules::ClaimTuple;
+use ragward::identity::config::{ClaimTuple, DelegationConfig, DetailsConfig, IdentityConfig, ShortName};
 use ragward::language::{Relation, TypeName};
 use ragward::proto::ingest::{
     DeleteDocumentsRequest, GetIngestStatusRequest, UpsertDocumentsRequest, UpsertDocumentsResponse,
@@ -93,7 +92,7 @@ async fn only_a_scope_lets_a_pipeline_name_a_user() {
     assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
 
     // The pipeline of one issuer names the users of that issuer only.
-    let named = World::start(|identity| identity.issuers[0].name = Some("corp".to_owned())).await;
+    let named = World::start(|identity| identity.issuers[0].name = ShortName::parse("corp")).await;
     let token = named.token("pipeline", scope, &[pipeline]);
     assert_eq!(
         seen(&named.running, "user:corp/anne", &token).await.unwrap(),
@@ -135,9 +134,9 @@ async fn users_of_two_issuers_are_two_users() {
     let partner = TestIssuer::start(&[&partner_key]).await;
     let (theirs, url) = (identity(&partner).issuers, partner.url.clone());
     let world = World::start(move |identity| {
-        identity.issuers[0].name = Some("corp".to_owned());
+        identity.issuers[0].name = ShortName::parse("corp");
         identity.issuers.extend(theirs);
-        identity.issuers[1].name = Some("partner".to_owned());
+        identity.issuers[1].name = ShortName::parse("partner");
     })
     .await;
     let reads = |issuer: &str, document: &str| {

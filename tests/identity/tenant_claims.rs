@@ -6,7 +6,7 @@ use ragward::language::{Relation, TypeName};
 use std::process::Command;
 
 use ragward::config::{AuthorizerKind, Config};
-use ragward::identity::rules::{ClaimContext, ClaimTuple};
+use ragward::identity::config::{ClaimContext, ClaimTuple};
 use ragward::proto::ingest::UpsertDocumentsRequest;
 use ragward::proto::retrieval::{Filter, OneOf, RecheckRequest, RetrieveRequest, filter};
 use serde_json::{Value, json};

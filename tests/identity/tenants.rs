@@ -1,6 +1,6 @@
 //! Several tenants in one collection: the verified token says which one asks, never the request.
 
-use ragward::identity::rules::ClaimTuple;
+use ragward::identity::config::ClaimTuple;
 use ragward::language::{Relation, RelationshipTuple, TypeName, dsl};
 use ragward::proto::retrieval::retrieve_request::Query;
 use ragward::proto::retrieval::{Filter, OneOf, RecheckRequest, RetrieveRequest, Vector, filter};

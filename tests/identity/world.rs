@@ -77,18 +77,9 @@ const TUPLES: [(&str, &str, &str); 12] = [
 
 /// Returns the configuration of a server that takes the tokens of one issuer.
 pub(crate) fn identity(issuer: &TestIssuer) -> IdentityConfig {
-    let algorithms = ["RS256", "PS256", "ES256", "EdDSA"].map(str::to_owned).to_vec();
     // Tests of logins choose the time of a login, so the client is the mark of a person.
-    let people =
-        PeopleConfig { claim: String::new(), clients: vec!["assistant".to_owned()], ..PeopleConfig::default() };
-    let issuer = IssuerConfig {
-        issuer: issuer.url.clone(),
-        name: None,
-        encode_subjects: false,
-        people,
-        algorithms,
-        jwks_url: None,
-    };
+    let people = PeopleConfig { clients_alone: true, clients: vec!["assistant".to_owned()], ..PeopleConfig::default() };
+    let issuer = IssuerConfig { people, ..IssuerConfig::new(&issuer.url) };
     IdentityConfig { audience: Some(AUDIENCE.to_owned()), issuers: vec![issuer], ..IdentityConfig::default() }
 }
 

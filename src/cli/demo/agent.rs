@@ -15,8 +15,8 @@ use crate::cli::output::{excerpt, table};
 use crate::cli::{Failure, Output};
 use crate::client::Client;
 use crate::config::{Config, DataConfig};
-use crate::identity::DelegationOn;
-use crate::identity::config::{DelegationConfig, IdentityConfig, IssuerConfig, PeopleConfig};
+use crate::identity::config::{DelegationConfig, IdentityConfig, IssuerConfig};
+use crate::identity::{Algorithm, DelegationOn};
 use crate::language::Relation;
 use crate::settings::Secret;
 
@@ -83,14 +83,7 @@ pub(super) async fn run(handbook: &Path, data: DataConfig, output: &Output) -> R
 }
 
 fn config(data: DataConfig, issuer: &str) -> Config {
-    let issuer = IssuerConfig {
-        issuer: issuer.to_owned(),
-        name: None,
-        encode_subjects: false,
-        people: PeopleConfig::default(),
-        algorithms: vec!["ES256".to_owned()],
-        jwks_url: None,
-    };
+    let issuer = IssuerConfig { algorithms: vec![Algorithm::Es256], ..IssuerConfig::new(issuer) };
     let identity = IdentityConfig {
         audience: Some(AUDIENCE.to_owned()),
         issuers: vec![issuer],

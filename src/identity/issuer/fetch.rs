@@ -21,13 +21,13 @@ const DEPTH_MAX: usize = 8;
 
 /// An HTTP client that reads the documents of issuers.
 #[derive(Clone, Debug)]
-pub struct HttpClient {
+pub(in crate::identity) struct HttpClient {
     client: Client,
 }
 
-/// The reason why an issuer cannot be used as configured.
+/// The reason why keys cannot be fetched as configured.
 #[derive(Debug, thiserror::Error)]
-pub enum IssuerConfigError {
+pub(in crate::identity) enum FetchSetupError {
     /// Keys may not be read from this address.
     #[error("`{0}` must be an `https` URL without user, query and fragment; `http` is for loopback alone")]
     Url(String),
@@ -52,12 +52,12 @@ pub(super) enum FetchError {
     #[error("the key set has no key that can be used")]
     NoUsableKey,
     #[error(transparent)]
-    Url(#[from] IssuerConfigError),
+    Url(#[from] FetchSetupError),
 }
 
 /// Parses a URL that keys may be read from.
-pub(super) fn check_url(text: &str) -> Result<Url, IssuerConfigError> {
-    let refused = || IssuerConfigError::Url(text.to_owned());
+pub(super) fn check_url(text: &str) -> Result<Url, FetchSetupError> {
+    let refused = || FetchSetupError::Url(text.to_owned());
     let url = Url::parse(text).map_err(|_malformed| refused())?;
     let is_loopback = match url.host() {
         Some(url::Host::Domain(name)) => name == "localhost",
@@ -79,8 +79,8 @@ impl HttpClient {
     ///
     /// # Errors
     /// If TLS cannot be set up.
-    pub fn new() -> Result<Self, IssuerConfigError> {
-        let tls = |error: String| IssuerConfigError::Tls(error);
+    pub(in crate::identity) fn new() -> Result<Self, FetchSetupError> {
+        let tls = |error: String| FetchSetupError::Tls(error);
         let mut roots = RootCertStore::empty();
         // A certificate that cannot be read is not trusted.
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
