@@ -23,7 +23,7 @@ use std::sync::Arc;
 #[cfg(feature = "server")]
 pub use self::check::check;
 #[cfg(feature = "server")]
-pub use self::names::{NamesReport, OldTuple, rewrite_names};
+pub use self::names::{NamesReport, OldNamesAction, OldTuple, rewrite_names};
 #[cfg(feature = "openfga")]
 pub use self::openfga::{open_replica, replica_directory, stack_checks};
 #[cfg(feature = "qdrant")]

@@ -49,18 +49,41 @@ pub struct NamesReport {
 
 /// The tuples with old names in one store.
 #[derive(Default)]
-struct Found {
+struct OldTuples {
     count: usize,
-    /// The first tuples with old names, each with its new form or the reason why it has none.
-    old: Vec<(RelationshipTuple, Result<RelationshipTuple, String>)>,
+    /// The first of them.
+    first: Vec<FoundTuple>,
 }
 
-impl Found {
+/// A stored tuple with an old name.
+struct FoundTuple {
+    stored: RelationshipTuple,
+    /// The tuple with the name of today, or the reason why there is none.
+    rewritten: Result<RelationshipTuple, String>,
+}
+
+/// A stored tuple, and the one that takes its place.
+#[derive(Clone, Copy)]
+struct Replacement<'f> {
+    stored: &'f RelationshipTuple,
+    rewritten: &'f RelationshipTuple,
+}
+
+/// The treatment of tuples with old names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OldNamesAction {
+    /// Only report them.
+    Report,
+    /// Rewrite them with the names of today.
+    Rewrite,
+}
+
+impl OldTuples {
     fn look_at(&mut self, names: &OldNames, tuple: RelationshipTuple) {
         let Some(new) = names.rewritten(&tuple) else { return };
         self.count += 1;
-        if self.old.len() < OLD_MAX {
-            self.old.push((tuple, new.map_err(|e| e.to_string())));
+        if self.first.len() < OLD_MAX {
+            self.first.push(FoundTuple { stored: tuple, rewritten: new.map_err(|e| e.to_string()) });
         }
     }
 
@@ -69,11 +92,11 @@ impl Found {
         if self.count == 0 {
             return Ok(());
         }
-        let example = |(tuple, new): &(RelationshipTuple, Result<RelationshipTuple, String>)| match new {
-            Ok(new) => format!("`{tuple}` (now `{new}`)"),
-            Err(problem) => format!("`{tuple}` ({problem})"),
+        let example = |FoundTuple { stored, rewritten }: &FoundTuple| match rewritten {
+            Ok(new) => format!("`{stored}` (now `{new}`)"),
+            Err(problem) => format!("`{stored}` ({problem})"),
         };
-        let examples: Vec<String> = self.old.iter().take(EXAMPLES_MAX).map(example).collect();
+        let examples: Vec<String> = self.first.iter().take(EXAMPLES_MAX).map(example).collect();
         Err(AppError::OldNames(format!(
             "{} stored tuples have names in the percent-encoding of an older version, so they are about nobody, and bans in \
              them ban nobody: {}. Run `ragward names rewrite` with the same `--config`, or set `identity.old_names = \
@@ -104,11 +127,12 @@ pub(super) async fn check(
     Ok(())
 }
 
-/// Finds the tuples with old names, and with `rewrites` puts those of today in their place.
+/// Finds the tuples with old names and, if asked to, rewrites them.
 ///
 /// # Errors
 /// If the store cannot be read.
-pub async fn rewrite_names(config: &Config, rewrites: bool) -> Result<NamesReport, AppError> {
+pub async fn rewrite_names(config: &Config, action: OldNamesAction) -> Result<NamesReport, AppError> {
+    let rewrites = action == OldNamesAction::Rewrite;
     let names = OldNames::new(&config.identity)?;
     match config.authorizer.kind {
         AuthorizerKind::Embedded => {
@@ -131,11 +155,11 @@ pub async fn rewrite_names(config: &Config, rewrites: bool) -> Result<NamesRepor
             let store =
                 OpenFgaStore::open(&config.authorizer.openfga).await.map_err(|e| AppError::OldNames(e.to_string()))?;
             let mut problems = Vec::new();
-            for (old, new) in found.rewritable() {
+            for Replacement { stored, rewritten } in found.rewritable() {
                 // For a moment both are stored, so that a ban never lapses.
-                let written = store.write_tuples(std::slice::from_ref(new)).await;
+                let written = store.write_tuples(std::slice::from_ref(rewritten)).await;
                 let replaced = match written {
-                    Ok(()) => store.delete_tuples(std::slice::from_ref(old)).await,
+                    Ok(()) => store.delete_tuples(std::slice::from_ref(stored)).await,
                     Err(error) => Err(error),
                 };
                 problems.push(replaced.err().map(|error| error.to_string()));
@@ -145,10 +169,13 @@ pub async fn rewrite_names(config: &Config, rewrites: bool) -> Result<NamesRepor
     }
 }
 
-impl Found {
-    /// Returns the tuples that have a name of today, each with the new one.
-    fn rewritable(&self) -> impl Iterator<Item = (&RelationshipTuple, &RelationshipTuple)> {
-        self.old.iter().filter_map(|(old, new)| Some((old, new.as_ref().ok()?)))
+impl OldTuples {
+    /// Returns the tuples that have a name of today.
+    fn rewritable(&self) -> impl Iterator<Item = Replacement<'_>> {
+        self.first.iter().filter_map(|FoundTuple { stored, rewritten }| {
+            let rewritten = rewritten.as_ref().ok()?;
+            Some(Replacement { stored, rewritten })
+        })
     }
 
     /// Makes the report. `problems` has an entry for each rewritable tuple, in order: `None` if it was rewritten. It is empty if
@@ -156,8 +183,8 @@ impl Found {
     fn report(&self, problems: Vec<Option<String>>) -> NamesReport {
         let mut report = NamesReport { found: self.count, ..NamesReport::default() };
         let mut problems = problems.into_iter();
-        for (old, new) in &self.old {
-            let (rewritten, problem) = match new {
+        for FoundTuple { stored, rewritten } in &self.first {
+            let (rewritten, problem) = match rewritten {
                 Err(problem) => (None, Some(problem.clone())),
                 Ok(new) => match problems.next() {
                     Some(None) => {
@@ -168,24 +195,24 @@ impl Found {
                     None => (Some(new.to_string()), None),
                 },
             };
-            report.left.push(OldTuple { stored: old.to_string(), rewritten, problem });
+            report.left.push(OldTuple { stored: stored.to_string(), rewritten, problem });
         }
         report
     }
 }
 
-async fn in_embedded(stores: &RelationshipStores, names: &OldNames) -> Result<Found, AppError> {
-    let Some(store) = stores.default_store() else { return Ok(Found::default()) };
+async fn in_embedded(stores: &RelationshipStores, names: &OldNames) -> Result<OldTuples, AppError> {
+    let Some(store) = stores.default_store() else { return Ok(OldTuples::default()) };
     let names = names.clone();
     let looking = move || {
-        let mut found = Found::default();
+        let mut found = OldTuples::default();
         store.each_tuple(|tuple| found.look_at(&names, tuple))?;
         Ok(found)
     };
     tokio::task::spawn_blocking(looking).await?
 }
 
-async fn in_server_once_there(config: &Config, names: &OldNames) -> Result<Found, AppError> {
+async fn in_server_once_there(config: &Config, names: &OldNames) -> Result<OldTuples, AppError> {
     let source = OpenFgaSource::new(&config.authorizer.openfga)?;
     let [mut wait, longest] = RETRY_WAITS;
     loop {
@@ -200,8 +227,8 @@ async fn in_server_once_there(config: &Config, names: &OldNames) -> Result<Found
     }
 }
 
-async fn in_server(source: &OpenFgaSource, names: &OldNames) -> Result<Found, AppError> {
-    let mut found = Found::default();
+async fn in_server(source: &OpenFgaSource, names: &OldNames) -> Result<OldTuples, AppError> {
+    let mut found = OldTuples::default();
     let Some(store_id) = source.store_id().await.map_err(AppError::Names)? else { return Ok(found) };
     let (mut token, mut read) = (String::new(), 0);
     loop {
@@ -224,24 +251,24 @@ async fn in_server(source: &OpenFgaSource, names: &OldNames) -> Result<Found, Ap
 }
 
 /// Rewrites the rewritable tuples of the embedded store. Returns the problem of each, in order.
-fn rewrite_embedded(store: &RelationshipStore, found: &Found) -> Vec<Option<String>> {
-    let pairs: Vec<(&RelationshipTuple, &RelationshipTuple)> = found.rewritable().collect();
-    let write = |pairs: &[(&RelationshipTuple, &RelationshipTuple)]| {
+fn rewrite_embedded(store: &RelationshipStore, found: &OldTuples) -> Vec<Option<String>> {
+    let all: Vec<Replacement<'_>> = found.rewritable().collect();
+    let write = |some: &[Replacement<'_>]| {
         store.write(&TupleWrite {
-            writes: pairs.iter().map(|(_, new)| (*new).clone()).collect(),
-            deletes: pairs.iter().map(|(old, _)| (*old).clone()).collect(),
+            writes: some.iter().map(|one| one.rewritten.clone()).collect(),
+            deletes: some.iter().map(|one| one.stored.clone()).collect(),
             on_duplicate: OnConflict::Ignore,
             on_missing: OnConflict::Ignore,
         })
     };
-    let one_by_one = |pairs: &[(&RelationshipTuple, &RelationshipTuple)]| {
-        let problem = |pair| write(std::slice::from_ref(pair)).err().map(|error| error.to_string());
-        pairs.iter().map(problem).collect::<Vec<_>>()
+    let one_by_one = |some: &[Replacement<'_>]| {
+        let problem = |one| write(std::slice::from_ref(one)).err().map(|error| error.to_string());
+        some.iter().map(problem).collect::<Vec<_>>()
     };
-    let each = |pairs: &[(&RelationshipTuple, &RelationshipTuple)]| match write(pairs) {
-        Ok(_) => vec![None; pairs.len()],
+    let each = |some: &[Replacement<'_>]| match write(some) {
+        Ok(_) => vec![None; some.len()],
         // One of them cannot be written, so each is written by itself.
-        Err(_) => one_by_one(pairs),
+        Err(_) => one_by_one(some),
     };
-    pairs.chunks(TUPLES_PER_WRITE_MAX / 2).flat_map(each).collect()
+    all.chunks(TUPLES_PER_WRITE_MAX / 2).flat_map(each).collect()
 }

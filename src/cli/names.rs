@@ -1,11 +1,11 @@
-//! `ragward names`: stored names in the percent-encoding of an older version.
+//! `ragward names`: finds and rewrites stored names in the percent-encoding of an older version.
 
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 
 use super::{Failure, Output, Uses, data_is_there};
-use crate::app::{NamesReport, OldTuple, rewrite_names};
+use crate::app::{NamesReport, OldNamesAction, OldTuple, rewrite_names};
 use crate::config::{Config, Overrides};
 
 /// The number of tuples that are shown to a person.
@@ -27,11 +27,13 @@ pub(super) struct NamesArgs {
 }
 
 pub(super) async fn run(command: NamesCommand, config: Option<&Path>, output: &Output) -> Result<(), Failure> {
-    let rewrites = matches!(command, NamesCommand::Rewrite(_));
-    let (NamesCommand::Check(args) | NamesCommand::Rewrite(args)) = command;
+    let (args, action) = match command {
+        NamesCommand::Check(args) => (args, OldNamesAction::Report),
+        NamesCommand::Rewrite(args) => (args, OldNamesAction::Rewrite),
+    };
     let config = Config::load(config, &Overrides { data: args.data, ..Overrides::default() })?;
     data_is_there(&config, Uses::Relationships)?;
-    let report = rewrite_names(&config, rewrites).await?;
+    let report = rewrite_names(&config, action).await?;
     output.result(&report, || people(&report))?;
     if report.found == report.rewritten { Ok(()) } else { Err(Failure::failed("")) }
 }
