@@ -27,7 +27,7 @@ mod verification;
 mod verify;
 mod writer;
 
-pub use chain::{Entry, Event};
+pub use chain::{AuditEntry, Event};
 pub use config::{AuditConfig, AuditLogConfig, Clock, FsyncPolicy};
 pub use error::AuditError;
 pub use file_sink::FileAuditSink;

@@ -21,7 +21,7 @@ pub struct Lane(Arc<Semaphore>);
 
 /// A place in a lane. Dropping it gives the place back.
 #[derive(Debug)]
-pub struct Place(#[expect(dead_code, reason = "held, not read")] OwnedSemaphorePermit);
+pub struct LanePlace(#[expect(dead_code, reason = "held, not read")] OwnedSemaphorePermit);
 
 /// The work has no result: it panicked, or the runtime is shutting down.
 #[derive(Debug, thiserror::Error)]
@@ -54,13 +54,13 @@ impl Lane {
     ///
     /// # Errors
     /// Only if the lane is closed, and nothing closes one.
-    pub async fn place(&self) -> Result<Place, Lost> {
+    pub async fn place(&self) -> Result<LanePlace, Lost> {
         let place = Arc::clone(&self.0).acquire_owned().await;
-        place.map(Place).map_err(|closed| Lost(closed.to_string()))
+        place.map(LanePlace).map_err(|closed| Lost(closed.to_string()))
     }
 }
 
-impl Place {
+impl LanePlace {
     /// Runs `work` on another thread, in this place. Once it has begun it runs to its end, even if this future is dropped.
     ///
     /// # Errors

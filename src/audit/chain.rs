@@ -18,7 +18,7 @@ const AFTER_ENTRY: &[u8] = b"}";
 /// The content of one line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Entry {
+pub struct AuditEntry {
     /// The entry's number. The entries of a log are counted from 1, without gaps.
     pub seq: u64,
     /// The MAC of the entry before; zeros for the first.
@@ -107,7 +107,7 @@ impl Event {
 
 impl EntryPosition<'_> {
     /// Appends the line of an event at this position to `lines`, including the line's end, and returns the entry's MAC.
-    /// The line holds an [`Entry`] as serde writes it.
+    /// The line holds an [`AuditEntry`] as serde writes it.
     pub(super) fn append_line(self, event: &[u8], key: &AuditKey, lines: &mut Vec<u8>) -> Mac {
         let Self { seq, prev, time } = self;
         let before_event = format!("{{\"seq\":{seq},\"prev\":\"{prev}\",\"time\":\"{time}\",\"event\":");
@@ -132,7 +132,7 @@ impl<'a> Line<'a> {
     }
 
     /// Returns the entry, if the MAC fits.
-    pub(super) fn entry(&self) -> Result<Entry, LineError> {
+    pub(super) fn entry(&self) -> Result<AuditEntry, LineError> {
         if self.mac != self.computed {
             return Err(LineError::Mac);
         }

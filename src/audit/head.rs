@@ -60,12 +60,12 @@ impl Head {
 
     fn decode(bytes: &[u8], key: &AuditKey) -> Option<Self> {
         #[derive(Deserialize)]
-        struct Parts {
+        struct SignedHead {
             head: Head,
         }
-        let parts: Parts = serde_json::from_slice(bytes).ok()?;
+        let signed: SignedHead = serde_json::from_slice(bytes).ok()?;
         // Each head has one spelling, so any other bytes are not ours.
-        (parts.head.encode(key)? == bytes).then_some(parts.head)
+        (signed.head.encode(key)? == bytes).then_some(signed.head)
     }
 
     /// Reads the head of a log.

@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
-use super::chain::{Entry, Event, Line, LineError};
+use super::chain::{AuditEntry, Event, Line, LineError};
 use super::error::AuditError;
 use super::head::{Head, HeadState};
 use super::key::AuditKey;
@@ -148,7 +148,7 @@ fn entries(seqs: &RangeInclusive<u64>) -> String {
 pub fn read_log(
     directory: &Path,
     key: &AuditKey,
-    mut visit: impl FnMut(&Path, u64, &Entry),
+    mut visit: impl FnMut(&Path, u64, &AuditEntry),
 ) -> Result<Report, AuditError> {
     // The head is read first: the log of a running server only grows, so it is never behind this head.
     let head = Head::read(directory, key)?;
@@ -165,7 +165,7 @@ pub fn read_log(
 pub(super) fn read_last(directory: &Path, key: &AuditKey, last: &Segment) -> Result<Report, AuditError> {
     let head = Head::read(directory, key)?;
     let mut reader = Reader::new(key, &head);
-    reader.read(last, &mut |_: &Path, _, _: &Entry| {})?;
+    reader.read(last, &mut |_: &Path, _, _: &AuditEntry| {})?;
     Ok(reader.finish(directory, std::slice::from_ref(last)))
 }
 
@@ -222,7 +222,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn read(&mut self, segment: &Segment, visit: &mut impl FnMut(&Path, u64, &Entry)) -> Result<(), AuditError> {
+    fn read(&mut self, segment: &Segment, visit: &mut impl FnMut(&Path, u64, &AuditEntry)) -> Result<(), AuditError> {
         let failed = |e: std::io::Error| AuditError::io(&segment.path, &e);
         self.report.segments += 1;
         if let Some(missing) = self.segment_before.map(|before| before + 1..=segment.number - 1)
@@ -263,7 +263,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn line(&mut self, place: LinePosition<'_>, line: &[u8], visit: &mut impl FnMut(&Path, u64, &Entry)) {
+    fn line(&mut self, place: LinePosition<'_>, line: &[u8], visit: &mut impl FnMut(&Path, u64, &AuditEntry)) {
         let path = &place.segment.path;
         let read = Line::split(line, self.key).and_then(|line| Ok((line.mac, line.entry()?)));
         let (mac, entry) = match read {
@@ -302,7 +302,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Checks that the first line of a segment begins it, and that nothing follows its seal.
-    fn check_place(&mut self, place: LinePosition<'_>, entry: &Entry) {
+    fn check_place(&mut self, place: LinePosition<'_>, entry: &AuditEntry) {
         let path = &place.segment.path;
         match &entry.event {
             Event::Begin { log, segment } if place.line == 1 => {
@@ -332,7 +332,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Returns whether the entry comes after all that were read, and reports what is wrong with its order.
-    fn check_order(&mut self, place: LinePosition<'_>, entry: &Entry) -> bool {
+    fn check_order(&mut self, place: LinePosition<'_>, entry: &AuditEntry) -> bool {
         let path = &place.segment.path;
         let Some(last) = &self.report.last else {
             // The first entry of a log, or of what is kept of it, has no entry before it.
@@ -360,7 +360,7 @@ impl<'a> Reader<'a> {
         true
     }
 
-    fn advance(&mut self, place: LinePosition<'_>, mac: Mac, entry: &Entry) {
+    fn advance(&mut self, place: LinePosition<'_>, mac: Mac, entry: &AuditEntry) {
         let (log, sealed) = match (&entry.event, self.report.last.take()) {
             (Event::Begin { log, .. }, _) => (log.clone(), false),
             (event, last) => (last.map(|last| last.log).unwrap_or_default(), matches!(event, Event::Seal { .. })),

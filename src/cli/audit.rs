@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::output::{excerpt, print, table};
 use super::{Failure, Output};
-use crate::audit::{AuditKey, Entry, Event, FINDINGS_MAX, Mac, Record, Report, read_log};
+use crate::audit::{AuditEntry, AuditKey, Event, FINDINGS_MAX, Mac, Record, Report, read_log};
 use crate::config::{Config, Overrides};
 
 /// The number of characters of a name that a table shows.
@@ -115,7 +115,7 @@ pub(super) fn run(command: AuditCommand, config: Option<&Path>, output: &Output)
         AuditCommand::Show(args) => show(args, config, output),
         AuditCommand::Export(args) => export::run(args, config),
         AuditCommand::Schema => {
-            let schema = schemars::schema_for!(Entry);
+            let schema = schemars::schema_for!(AuditEntry);
             print(&serde_json::to_string_pretty(&schema).map_err(|e| Failure::failed(e.to_string()))?)
         }
     }
@@ -136,7 +136,7 @@ impl Log {
     }
 
     /// Reads the log and shows its progress.
-    fn read(&self, mut visit: impl FnMut(&Entry)) -> Result<Report, Failure> {
+    fn read(&self, mut visit: impl FnMut(&AuditEntry)) -> Result<Report, Failure> {
         let progress = if io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
         let mut entries = 0;
         let report = read_log(&self.directory, &self.key, |_file, _line, entry| {
@@ -204,7 +204,7 @@ fn not_intact(findings_total: u64) -> Failure {
 
 fn show(args: ShowArgs, config: Option<&Path>, output: &Output) -> Result<(), Failure> {
     let log = Log::open(args.log, config)?;
-    let is_wanted = |entry: &Entry, record: &Record| {
+    let is_wanted = |entry: &AuditEntry, record: &Record| {
         let principal = record.principal.as_ref();
         let is_part = |user: &String| {
             principal.is_some_and(|p| {

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::{Failure, Output, output};
 use crate::app::{open_authorizer, open_replica};
-use crate::audit::{Entry, Event};
+use crate::audit::{AuditEntry, Event};
 use crate::authz::openfga::OpenFgaSource;
 use crate::authz::replica::{ReplicaMode, ReplicaUse};
 use crate::authz::{Authorizer, Consistency};
@@ -134,7 +134,8 @@ async fn workload(args: &TuneArgs, config: &Config) -> Result<Workload, Failure>
 fn recorded_users(text: &str) -> Result<Vec<Object>, String> {
     let mut users = Vec::new();
     for (line, number) in text.lines().zip(1..) {
-        let entry: Entry = serde_json::from_str(line).map_err(|e| format!("line {number} is no audit entry: {e}"))?;
+        let entry: AuditEntry =
+            serde_json::from_str(line).map_err(|e| format!("line {number} is no audit entry: {e}"))?;
         let Event::Record(record) = entry.event else { continue };
         let asks = ["/Retrieve", "/Recheck"].iter().any(|method| record.call.ends_with(method));
         let Some(subject) = record.principal.and_then(|principal| principal.subject).filter(|_| asks) else { continue };
@@ -439,7 +440,7 @@ mod tests {
             record("ingest.v1.IngestService/DeleteDocuments", Some("user:bob")),
         ];
         let line = |(seq, event): (u64, Event)| {
-            let entry = Entry {
+            let entry = AuditEntry {
                 seq,
                 prev: serde_json::from_value("0".repeat(64).into()).expect("a MAC"),
                 time: "2026-11-25T08:00:00Z".to_owned(),

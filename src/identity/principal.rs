@@ -72,9 +72,9 @@ impl Principal {
         Self { asserted: true, ..Self::of_token(subject, contextual, token) }
     }
 
-    /// Adds an actor who acts for the principal, who can only lose by it.
-    #[must_use]
-    pub fn acted_for_by(self, delegation: Delegation) -> Self {
+    /// Adds an actor who acts for the principal, as a token does. The principal can only lose by it.
+    #[cfg(test)]
+    pub(crate) fn acted_for_by(self, delegation: Delegation) -> Self {
         Self { delegation: Some(Arc::new(delegation)), ..self }
     }
 

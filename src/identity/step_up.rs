@@ -63,8 +63,7 @@ impl StepUp {
 impl VerifiedToken {
     /// Returns whether the login behind the token meets a requirement. `now` is in seconds since 1970, and clocks may
     /// differ by `leeway` seconds. A login that lies further in the future does not count.
-    #[must_use]
-    pub fn satisfies(&self, required: &StepUp, now: u64, leeway: u64) -> bool {
+    pub(super) fn satisfies(&self, required: &StepUp, now: u64, leeway: u64) -> bool {
         let class = self.authentication_class.as_ref();
         let class_fits =
             required.acr_values.is_empty() || class.is_some_and(|class| required.acr_values.contains(class));

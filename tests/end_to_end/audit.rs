@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, SystemTime};
 
-use ragward::audit::{AuditKey, Entry, Event, Record, read_log};
+use ragward::audit::{AuditEntry, AuditKey, Event, Record, read_log};
 use ragward::client::Client;
 use ragward::proto::ingest::{Document, GetIngestStatusRequest, UpsertDocumentsRequest};
 use ragward::proto::retrieval::retrieve_request::Query;
@@ -44,7 +44,7 @@ fn retrieve(user: &str, query: &str) -> RetrieveRequest {
 
 /// Returns the intact entries of the log of a data directory.
 #[track_caller]
-fn entries(data: &Path) -> Vec<Entry> {
+fn entries(data: &Path) -> Vec<AuditEntry> {
     let key = AuditKey::read(&data.join("audit.key")).unwrap();
     let mut entries = Vec::new();
     let report = read_log(&data.join("audit"), &key, |_, _, entry| entries.push(entry.clone())).unwrap();
@@ -58,7 +58,7 @@ fn method(record: &Record) -> &str {
 }
 
 fn records(data: &Path) -> Vec<Record> {
-    let record = |entry: Entry| if let Event::Record(record) = entry.event { Some(*record) } else { None };
+    let record = |entry: AuditEntry| if let Event::Record(record) = entry.event { Some(*record) } else { None };
     entries(data).into_iter().filter_map(record).collect()
 }
 
@@ -339,7 +339,7 @@ async fn the_commands_show_what_was_recorded() {
     assert!(exported.status.success(), "{exported:?}");
     assert_eq!(std::fs::read_to_string(&csv).unwrap().lines().count(), 4);
     let lines = audit(&["export"], &data);
-    let exported: Vec<Entry> =
+    let exported: Vec<AuditEntry> =
         String::from_utf8(lines.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(exported, entries(Path::new(&data)));
 

@@ -5,18 +5,18 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 
 use super::super::sample::{End, clock, config, config_with, read, record, write};
-use super::super::{Entry, Problem, Released, read_log};
+use super::super::{AuditEntry, Problem, Released, read_log};
 use super::*;
 use crate::settings::ByteSize;
 
-fn events(config: &AuditLogConfig, key: &AuditKey) -> Vec<Entry> {
+fn events(config: &AuditLogConfig, key: &AuditKey) -> Vec<AuditEntry> {
     let mut entries = Vec::new();
     assert!(read_log(&config.directory, key, |_, _, entry| entries.push(entry.clone())).unwrap().is_intact());
     entries
 }
 
 fn resumes(config: &AuditLogConfig, key: &AuditKey) -> Vec<u64> {
-    let resumed = |entry: Entry| match entry.event {
+    let resumed = |entry: AuditEntry| match entry.event {
         Event::Resume { incomplete_bytes } => Some(incomplete_bytes),
         Event::Begin { .. } | Event::Record(_) | Event::Verification(_) | Event::Drop { .. } | Event::Seal { .. } => {
             None

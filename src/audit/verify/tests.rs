@@ -220,7 +220,7 @@ fn a_line_says_what_its_entry_said() {
         record.released = Some(super::super::Released { chunk_ids: texts.clone(), documents: withheld });
         record.latency_us.total = total;
         record.code = texts.concat();
-        let entry = Entry { seq, prev: Mac::NONE, time: String::new(), event: Event::Record(Box::new(record)) };
+        let entry = AuditEntry { seq, prev: Mac::NONE, time: String::new(), event: Event::Record(Box::new(record)) };
         let (place, mut line) = (EntryPosition { seq, prev: Mac::NONE, time: "" }, Vec::new());
         let mac = place.append_line(&entry.event.encode().unwrap(), &key, &mut line);
         let by_serde = serde_json::to_string(&entry).unwrap();

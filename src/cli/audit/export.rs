@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 
 use super::{Failure, Log, LogArgs, not_intact, released};
-use crate::audit::{Entry, Event};
+use crate::audit::{AuditEntry, Event};
 use crate::cli::output::unless_closed;
 use crate::visible::{visible, visible_json};
 
@@ -98,7 +98,7 @@ impl<W: Write> Export<W> {
         }
     }
 
-    fn write(&mut self, entry: &Entry) -> io::Result<()> {
+    fn write(&mut self, entry: &AuditEntry) -> io::Result<()> {
         match self {
             Self::Jsonl(target) => writeln!(target, "{}", visible_json(&serde_json::to_string(entry)?)),
             Self::Csv(writer) => {
@@ -133,7 +133,7 @@ fn io_error(error: csv::Error) -> io::Error {
 }
 
 /// Returns the row for a record. Other entries have no row.
-fn csv_row(entry: &Entry) -> Option<[String; CSV_HEADER.len()]> {
+fn csv_row(entry: &AuditEntry) -> Option<[String; CSV_HEADER.len()]> {
     let Event::Record(record) = &entry.event else { return None };
     let principal = record.principal.clone().unwrap_or_default();
     let request = record.request.clone().unwrap_or_default();
