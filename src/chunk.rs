@@ -92,17 +92,17 @@ pub struct ChunkMetadata {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Version(pub u128);
 
-/// When the document of a chunk was written, as far as that is known.
+/// The time at which the document of a chunk was written, as far as it is known.
 ///
-/// A decision that is older than the document does not release its chunks: a user who may read the old text of a document
-/// may not be allowed to read the new one.
+/// A decision that is older than the document does not release its chunks: a user who may read the old text of a
+/// document may not be allowed to read the new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Written {
-    /// It was written by this moment of this process's monotonic clock.
+    /// It was written at this moment of this process's monotonic clock, or before.
     By(Instant),
     /// Another process wrote it at this time since 1970 by its own clock.
     AtWallTime(Duration),
-    /// A program wrote it that does not note when.
+    /// It was written by a program that does not note the time.
     Unknown,
 }
 
@@ -117,6 +117,6 @@ pub struct Candidate {
     pub score: f32,
     /// The version of its document; `None` if another program wrote it.
     pub version: Option<Version>,
-    /// When its document was written.
+    /// The time at which its document was written.
     pub written: Written,
 }

@@ -130,8 +130,8 @@ pub struct Health {
     pub consistency_token: String,
 }
 
-/// Returns the consistency token of an answer; empty when it has none. A request that carries it is answered from
-/// everything that was written before that answer was given.
+/// Returns the consistency token of an answer; empty when it has none. A request that carries the token sees everything
+/// that was written before that answer.
 #[must_use]
 pub fn consistency_token<T>(answer: &Response<T>) -> &str {
     answer.metadata().get(CONSISTENCY_TOKEN_HEADER).and_then(|token| token.to_str().ok()).unwrap_or_default()

@@ -1,8 +1,8 @@
-//! The configuration: defaults < TOML file < environment (`RAGWARD__SECTION__KEY`) < command-line flags. This is the only
-//! module that reads the environment, except for `RAGWARD_CONFIG` and `RUST_LOG`, which `cli` takes before there is a
-//! configuration.
+//! The configuration: defaults < TOML file < environment (`RAGWARD__SECTION__KEY`) < command-line flags. This is the
+//! only module that reads the environment, except for `RAGWARD_CONFIG` and `RUST_LOG`, which `cli` takes before there
+//! is a configuration.
 //!
-//! Each module describes its own section. Here are the root, which puts the sections together, and the layers.
+//! Each module describes its own section. This module has the root, which puts the sections together, and the layers.
 
 mod layers;
 mod token;
@@ -93,7 +93,7 @@ pub struct Overrides {
     pub insecure_identity: bool,
 }
 
-/// The configuration cannot be used.
+/// The reason why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// A key does not exist.

@@ -1,8 +1,8 @@
-//! The one vocabulary for what a caller can do about an error. Every module maps its errors to it, and gRPC and the command
-//! line map it to statuses and exit codes.
+//! The one vocabulary that tells a caller what to do about an error. Every module maps its errors to it, and gRPC and
+//! the command line map it to statuses and exit codes.
 //!
-//! `OpenFGA`'s world (`language`, `engine`, `tuple_store`, `store_file`, `storage`) does not know this vocabulary, so that it
-//! stands without the proxy. This module says what its errors mean to a caller.
+//! `OpenFGA`'s world (`language`, `engine`, `tuple_store`, `store_file`, `storage`) does not know this vocabulary, so
+//! that it can be used without the proxy. This module says what its errors mean to a caller.
 
 use crate::storage::StorageError;
 use crate::tuple_store::StoreError;

@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// The most threads that wait for a disk or a lock, beside those that compute. They serve the lanes that wait, and work that
 /// has no lane (looking up host names, opening files).
 const WAITING_THREADS_MAX: usize = 16;
-/// The number of lanes that compute: one each of the authorizer, the vector store and the server.
+/// The number of lanes that compute: one each for the authorizer, the vector store and the server.
 const COMPUTING_LANES: usize = 3;
 
 /// A bounded number of places for work of one kind. Clones share the places.
@@ -23,7 +23,7 @@ pub struct Lane(Arc<Semaphore>);
 #[derive(Debug)]
 pub struct LanePlace(#[expect(dead_code, reason = "held, not read")] OwnedSemaphorePermit);
 
-/// The work has no result: it panicked, or the runtime is shutting down.
+/// An error: the work has no result, because it panicked or the runtime is shutting down.
 #[derive(Debug, thiserror::Error)]
 #[error("the work was lost: {0}")]
 pub struct Lost(String);

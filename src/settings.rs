@@ -73,7 +73,7 @@ impl HumanDuration {
 }
 
 impl PositiveDuration {
-    /// See [`HumanDuration::serialize`].
+    /// Writes a duration as [`HumanDuration::serialize`] does.
     ///
     /// # Errors
     /// When the serializer fails.
@@ -92,7 +92,7 @@ impl PositiveDuration {
 }
 
 impl OptionalDuration {
-    /// See [`HumanDuration::serialize`].
+    /// Writes a duration as [`HumanDuration::serialize`] does, if there is one.
     ///
     /// # Errors
     /// When the serializer fails.
@@ -103,7 +103,7 @@ impl OptionalDuration {
         }
     }
 
-    /// Reads a duration that is there.
+    /// Reads the duration of a setting that is set.
     ///
     /// # Errors
     /// As [`HumanDuration::deserialize`].
@@ -135,7 +135,7 @@ fn duration_schema() -> Schema {
     })
 }
 
-// All three share one definition in the schema: what is written looks the same.
+// All three share one definition in the schema, because they are written in the same way.
 impl JsonSchema for HumanDuration {
     fn schema_name() -> std::borrow::Cow<'static, str> {
         DURATION_DEFINITION.into()
@@ -174,20 +174,20 @@ impl JsonSchema for OptionalDuration {
     }
 }
 
-/// A number of bytes. Written `"64MiB"`, `"16MB"` or as a plain number.
+/// A number of bytes, written as `"64MiB"`, as `"16MB"` or as a plain number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteSize(u64);
 
 struct ByteSizeVisitor;
 
 impl ByteSize {
-    /// Returns a size of so many bytes.
+    /// Returns a size of this many bytes.
     #[must_use]
     pub const fn bytes(bytes: u64) -> Self {
         Self(bytes)
     }
 
-    /// Returns a size of so many mebibytes (1,048,576 bytes each).
+    /// Returns a size of this many mebibytes (1,048,576 bytes each).
     #[must_use]
     pub const fn mib(mebibytes: u64) -> Self {
         Self(mebibytes.saturating_mul(bytesize::MIB))
@@ -293,7 +293,7 @@ impl fmt::Debug for Secret {
 #[schemars(inline)]
 pub struct SecretFile(PathBuf);
 
-/// A secret's file cannot be read.
+/// An error: the file of a secret cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("cannot read `{path}`: {detail}")]
 pub struct SecretError {

@@ -1,8 +1,8 @@
 //! Metrics and traces, in one place. Their names and labels are a contract, labels come from fixed sets, and this
 //! module never gets a user, an object, an id or a text.
 //!
-//! The crates `metrics` and `tracing` have global state, and this module is its one door. It is set once, by `main`. It
-//! decides nothing, and spares every constructor a handle.
+//! The crates `metrics` and `tracing` have global state, and this module is its one door. The state is set once, by
+//! `main`. It decides nothing, and it spares every constructor a handle.
 
 mod config;
 #[cfg(feature = "server")]
@@ -106,7 +106,7 @@ tokio::task_local! {
     static CALL_TRACE: Arc<str>;
 }
 
-/// Runs the answering of a call within its trace, so that later work for it can name the trace.
+/// Runs the code that answers a call within the call's trace, so that later work for the call can name the trace.
 pub async fn in_call<T>(trace_id: Arc<str>, answering: impl Future<Output = T>) -> T {
     CALL_TRACE.scope(trace_id, answering).await
 }

@@ -1,7 +1,7 @@
-//! Finds by measuring which settings answer the checks of a workload fastest. It changes nothing on the server.
+//! Measures which settings answer the checks of a workload fastest. It changes nothing on the server.
 //!
-//! It recommends only settings that keep the meaning of the current ones. It also measures a cache, and a copy of the tuples
-//! that decides, but never recommends these to an operator who has not configured them.
+//! It recommends only settings that keep the meaning of the current ones. It also measures a cache, and a copy of the
+//! tuples that decides, but never recommends these to an operator who has not configured them.
 //!
 //! There is no setting for how long checks wait for others to share their call: a call leaves as soon as a slot is free
 //! (`authz::batched`).
@@ -22,19 +22,19 @@ use crate::language::{Object, Relation, User};
 const TUPLES_MAX: usize = 5_000;
 /// The most users of a workload that is made from tuples.
 const USERS_MAX: usize = 200;
-/// The most objects that one request of a workload has checked, as many as a retrieval of ten chunks typically finds.
+/// The most objects that one request of a workload asks about: as many as a retrieval of ten chunks typically checks.
 pub const CHECKS_PER_REQUEST: usize = 32;
-/// Requests of a workload. Callers go through them again and again.
+/// The number of requests of a workload. Callers go through them again and again.
 const REQUESTS: usize = 2_000;
 /// A request of the workload that takes longer than this fails.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long a caller waits after a request that failed.
+/// The time that a caller waits after a request that failed.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Settings that reach this share of the throughput of the fastest count as equally fast.
 const AS_GOOD: f64 = 0.95;
 /// Settings that are not faster than the current ones by this factor are no reason to change.
 const CLEARLY_FASTER: f64 = 1.1;
-/// How many settings are measured a second time and longer, beside the current ones.
+/// The number of settings that are measured a second time, for longer, beside the current ones.
 const FINALISTS: usize = 4;
 
 /// The requests that are made while measuring.
@@ -69,15 +69,15 @@ pub struct Settings {
 pub struct Measurement {
     /// The settings that were measured.
     pub settings: Settings,
-    /// How many checks were decided each second.
+    /// The number of checks that were decided each second.
     pub checks_per_second: f64,
-    /// Half of the requests took no longer than this.
+    /// The time within which half of the requests were answered.
     pub p50: Duration,
-    /// 99 of 100 requests took no longer than this.
+    /// The time within which 99 of 100 requests were answered.
     pub p99: Duration,
-    /// How many requests were answered.
+    /// The number of requests that were answered.
     pub answered: usize,
-    /// How many requests failed.
+    /// The number of requests that failed.
     pub failed: usize,
 }
 
@@ -153,8 +153,8 @@ pub fn grid(now: Settings) -> Vec<Settings> {
 }
 
 impl Workload {
-    /// Makes a workload from the tuples of a store. The users are those of a type that tuples name. Each request asks about
-    /// some of the objects that the relation is defined for. The choice is the same each time.
+    /// Makes a workload from the tuples of a store. The users are those of `user_type` that tuples name. Each request
+    /// asks about some of the objects that the relation is defined for. The choice is the same each time.
     ///
     /// # Errors
     /// If the server fails, or the store has no model, no such users or no such objects.
@@ -262,11 +262,11 @@ fn evenly(all: BTreeSet<Object>, most: usize) -> Vec<Object> {
 /// The requests of one caller.
 #[derive(Debug, Default)]
 struct Experience {
-    /// How long each answered request took.
+    /// The time that each answered request took.
     latencies: Vec<Duration>,
-    /// How many checks were decided.
+    /// The number of checks that were decided.
     decided: usize,
-    /// How many requests failed.
+    /// The number of requests that failed.
     failed: usize,
 }
 
@@ -303,7 +303,7 @@ pub async fn measure(
                     Err(error) => {
                         experience.failed += 1;
                         tracing::debug!(%error, "a measured request failed");
-                        // A good caller waits. Otherwise this would measure how fast callers are turned away.
+                        // A well-behaved caller waits. Otherwise this would measure how fast callers are turned away.
                         let pause =
                             if let AuthzError::Overloaded { retry_after } = error { retry_after } else { PAUSE };
                         sleep_until(end.min(Instant::now() + pause)).await;

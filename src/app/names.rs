@@ -51,7 +51,7 @@ pub struct NamesReport {
 #[derive(Default)]
 struct OldTuples {
     count: usize,
-    /// The first of them.
+    /// The first of the tuples, at most [`OLD_MAX`].
     first: Vec<FoundTuple>,
 }
 
@@ -170,7 +170,7 @@ pub async fn rewrite_names(config: &Config, action: OldNamesAction) -> Result<Na
 }
 
 impl OldTuples {
-    /// Returns the tuples that have a name of today.
+    /// Returns each tuple that has a form with the names of today, with that form.
     fn rewritable(&self) -> impl Iterator<Item = Replacement<'_>> {
         self.first.iter().filter_map(|FoundTuple { stored, rewritten }| {
             let rewritten = rewritten.as_ref().ok()?;

@@ -1,4 +1,4 @@
-//! Entries and lines. This code does no I/O and reads no clock.
+//! The entries of a log, and the lines that hold them. This code does no I/O and reads no clock.
 //!
 //! A line is `{"mac":"…","entry":…}`. The MAC covers the entry's bytes as they stand there. Nothing is parsed before
 //! its MAC was verified, and each line has exactly one spelling, so any changed byte is found.
@@ -121,7 +121,7 @@ impl EntryPosition<'_> {
 }
 
 impl<'a> Line<'a> {
-    /// Splits a line, given without its end, into its parts.
+    /// Splits a line into its parts. The line is given without its line end.
     pub(super) fn split(line: &'a [u8], key: &AuditKey) -> Result<Self, LineError> {
         let rest = line.strip_prefix(BEFORE_MAC).ok_or(LineError::Form)?;
         let (mac, rest) = rest.split_at_checked(MAC_BYTES * 2).ok_or(LineError::Form)?;

@@ -72,7 +72,7 @@ pub struct AuditLogConfig {
 }
 
 impl AuditConfig {
-    /// Fills in the paths that are unset: they are within the data directory.
+    /// Fills in the paths that are unset with paths in the data directory.
     #[must_use]
     pub fn resolved(&self, data_directory: &Path) -> AuditLogConfig {
         let or_in_data = |path: &Option<PathBuf>, name: &str| path.clone().unwrap_or_else(|| data_directory.join(name));

@@ -158,7 +158,7 @@ impl FileAuditSink {
         }
         let kept = async move {
             let acknowledged = taken_in?.await;
-            acknowledged.map_err(|_lost| AuditError::Stopped("who wrote it ended early".to_owned()))?
+            acknowledged.map_err(|_lost| AuditError::Stopped("its writer ended early".to_owned()))?
         };
         kept.boxed()
     }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub struct Record {
     /// The call, as gRPC names it: `ragward.retrieval.v1.RetrievalService/Retrieve`, or `unknown` for a path that is not served.
     pub call: String,
-    /// The gRPC status code of the answer, such as `OK` or `PERMISSION_DENIED`; `CANCELLED` if the caller had gone. A streamed answer has `UNKNOWN`, because its record is kept before it ends.
+    /// The gRPC status code of the answer, such as `OK` or `PERMISSION_DENIED`; `CANCELLED` if the caller had gone. A streamed answer has `UNKNOWN`, because its record is kept before the answer ends.
     pub code: String,
     /// The trace that the call belongs to: 32 hexadecimal digits (W3C Trace Context).
     pub trace_id: String,

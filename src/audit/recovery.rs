@@ -83,8 +83,8 @@ fn open_key(directory: &Path, key_file: &Path, segments: &[Segment]) -> Result<A
     if begun || key_file.exists() { AuditKey::read(key_file) } else { AuditKey::create(key_file) }
 }
 
-/// Removes a segment without a whole line, which a process leaves that is killed while it begins one. The segment must
-/// be the last one, and nothing in it may be certainly written.
+/// Removes the last segment if it has no whole line: a process that is killed while it begins a segment leaves such a
+/// file. The segment stays if the head shows that something in it was certainly written.
 fn remove_unbegun(directory: &Path, key: &AuditKey, segments: &mut Vec<Segment>) -> Result<(), AuditError> {
     let Some(newest) = segments.last() else { return Ok(()) };
     let failed = |e: std::io::Error| AuditError::io(&newest.path, &e);

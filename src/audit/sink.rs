@@ -19,7 +19,7 @@ pub trait AuditSink: Send + Sync {
     fn record(&self, record: Record) -> Kept;
 
     /// Takes in the record of a verification. No answer waits for it.
-    #[must_use = "what is not kept is to be told"]
+    #[must_use = "the caller must report a verification that was not kept"]
     fn verified(&self, verification: Verification) -> Kept;
 
     /// Returns a digest of something that must not be kept itself. It is keyed, so that guesses cannot be tried without

@@ -162,8 +162,8 @@ impl LogWriter {
         self.put_head(&head)
     }
 
-    /// Keeps encoded events as `audit.fsync` asks: all of them, or none. If that is at an interval, the caller must
-    /// also call [`LogWriter::start_sync`].
+    /// Keeps encoded events as `audit.fsync` asks: all of them, or none. With `interval`, the caller must also call
+    /// [`LogWriter::start_sync`].
     pub(super) fn write(&mut self, events: &[Vec<u8>]) -> Result<(), AuditError> {
         self.mend()?;
         if self.has_no_room() {

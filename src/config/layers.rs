@@ -17,8 +17,8 @@ use crate::settings::{BYTE_SIZE_DEFINITION, DURATION_DEFINITION};
 /// The beginning of a variable that is a setting. `__` stands for the dots of its key.
 const PREFIX: &str = "RAGWARD__";
 const SEPARATOR: &str = "__";
-/// The beginning of every variable of ours. A platform makes such variables as well: Kubernetes sets `RAGWARD_SERVICE_HOST` for
-/// a service that is called `ragward`.
+/// The beginning of every variable that belongs to Ragward. A platform makes such variables as well: Kubernetes sets
+/// `RAGWARD_SERVICE_HOST` for a service that is called `ragward`.
 const OURS: &str = "RAGWARD";
 /// The variable that `cli` takes the path of the file from.
 const FILE_VARIABLE: &str = "RAGWARD_CONFIG";
@@ -85,9 +85,9 @@ fn refuse_unchosen(settings: &Table) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// Finds the variables that begin as ours do and mean nothing to us, each with the variable that is most likely meant. Those
-/// that [`read`] refuses are not among them. They are only worth a warning: platforms, tests and wrappers set variables of
-/// their own that begin so.
+/// Finds the variables that begin like Ragward's but mean nothing to it, each with the variable that is most likely
+/// meant. Variables that [`read`] refuses are left out. The rest are only worth a warning, because platforms, tests and
+/// wrappers set variables of their own that begin so.
 pub(super) fn unknown_variables(names: impl Iterator<Item = String>) -> Vec<(String, Option<String>)> {
     let schema = Config::schema();
     let variables = Variables::of(SchemaAt { node: &schema, root: &schema });
@@ -234,8 +234,8 @@ fn written_value(text: &str) -> Option<Value> {
     written.remove("v")
 }
 
-/// Returns the table that the last part of a key is in; `None` where the file gives a section another type. That is
-/// refused with its key, once the variables are in.
+/// Returns the table that holds the last part of a key. Returns `None` if the file gives a section another type, which
+/// is refused with its key after all variables were read.
 fn section<'t>(settings: &'t mut Table, sections: &[String]) -> Option<&'t mut Table> {
     let mut table = settings;
     for section in sections {
@@ -303,7 +303,8 @@ struct SchemaAt<'s> {
 }
 
 impl<'s> SchemaAt<'s> {
-    /// Returns the schema of the value, where one that may be unset is *this or null*.
+    /// Returns the schema of the value. For an optional setting, the schema says *this or null*, and *this* is
+    /// returned.
     fn value(self) -> &'s Schema {
         let alternatives = self.node.get("anyOf").and_then(Schema::as_array);
         let value = alternatives.and_then(|either| either.iter().find(|schema| !is_null(schema)));

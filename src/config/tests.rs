@@ -1,4 +1,4 @@
-//! The layers, and what they refuse.
+//! Tests which layer wins, and which settings are refused.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ fn load(toml: &str, environment: &[(&str, &str)], overrides: &Overrides) -> Resu
     Config::load_from(Some(file.path()), variables.into_iter(), overrides)
 }
 
-/// Like [`load`], without looking whether settings fit together.
+/// Like [`load`], without checking that settings fit together.
 fn read(toml: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
     let (file, variables) = sources(toml, environment);
     layers::read(Some(file.path()), variables.into_iter())
@@ -126,7 +126,7 @@ fn contradictions_name_both_keys() {
     }
 }
 
-/// A setting that holds no others, as the schema tells it.
+/// A setting that holds no others, as the schema describes it.
 struct Leaf {
     key: String,
     /// The name of its type: `string`, `integer`, `Duration` and so on.
@@ -170,7 +170,8 @@ fn leaves() -> Vec<Leaf> {
 
 #[test]
 fn a_variable_has_the_type_of_its_key() {
-    // Texts that look like something else. What a key cannot be is refused with the variable's name, or with the key's.
+    // Texts that look like something else. A text that does not fit its key is refused, and the error names the
+    // variable or the key.
     let texts = ["007", "1e3", "true", "null", "0x10", "", " x", "[1]", "2024-01-01", "1_000", "-1", "yes"];
     // The texts of these keys have a form of their own.
     let has_a_form = ["server.listen", "telemetry.metrics_listen", "retrieval.relation", "identity.user_type"];
@@ -238,7 +239,7 @@ const FORMER: [(&str, &str); 23] = [
     ("identity.leeway_seconds", "identity.leeway"),
     ("audit.fsync_interval_ms", "audit.fsync_interval"),
     ("audit.segment_bytes_max", "audit.segment_size_max"),
-    // No version had these, and whoever is used to the rest may write them.
+    // No version had these, but somebody who is used to the others may write them.
     ("server.request_timeout_seconds", "server.request_timeout"),
     ("identity.leeway_ms", "identity.leeway"),
     ("authorizer.replica.overlap_seconds", "authorizer.replica.overlap"),
@@ -264,14 +265,14 @@ fn a_former_key_is_refused_with_the_key_and_form_of_today() {
             assert_eq!(by_variable, format!("`{name}` is now `{}`, {form}", leaf.variable()), "{former} as a variable");
         }
     }
-    // No setting that carries its unit is left out, and no former name is a setting's of today.
+    // Every setting that carries its unit is in the list, and no former name is the name of a setting today.
     for leaf in &leaves {
         let named = FORMER.iter().any(|(_, today)| *today == leaf.key);
         assert_eq!(named, matches!(leaf.kind.as_str(), "Duration" | "ByteSize"), "{}", leaf.key);
         assert!(FORMER.iter().all(|(former, _)| *former != leaf.key), "{}", leaf.key);
         assert!(!["_ms", "_seconds", "_bytes"].iter().any(|unit| leaf.key.contains(unit)), "{}", leaf.key);
     }
-    // Below a list, and in a table that a variable holds.
+    // Former keys are also refused below a list, and in a table that a variable holds.
     let step_up = "[[identity.step_up]]\ncollection = 'a'\nmax_age_seconds = 300";
     let tables = [
         (
@@ -302,7 +303,7 @@ fn a_former_key_is_refused_with_the_key_and_form_of_today() {
 #[test]
 fn settings_that_carry_their_unit_come_from_file_and_environment() {
     for leaf in leaves() {
-        // As the file has it, as a variable has it, and as it is printed.
+        // Each form is as the file has it, as a variable has it, and as it is printed.
         let forms = match leaf.kind.as_str() {
             "Duration" => [("'90s'", "90s", "1m 30s"), ("'1m 30s'", "1m 30s", "1m 30s"), ("'500ms'", "500ms", "500ms")],
             "ByteSize" => [("'16MiB'", "16MiB", "16MiB"), ("16777216", "16777216", "16MiB"), ("'1KB'", "1KB", "1000B")],
@@ -447,7 +448,7 @@ fn variables_that_mean_nothing_are_found() {
     }
 }
 
-/// Whatever stands between the letters of a setting, its right name is told, and that is taken.
+/// Whatever stands between the letters of a setting, the error names the right variable, and that variable works.
 #[test]
 fn a_misspelt_variable_is_refused_with_its_right_name() {
     let right = "RAGWARD__RETRIEVAL__TOP_K_MAX";

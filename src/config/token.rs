@@ -8,10 +8,12 @@ use crate::settings::{Secret, SecretFile};
 /// The environment variable that may hold the token.
 pub(super) const VARIABLE: &str = "RAGWARD_TOKEN";
 
-/// Reads the access token from a file, or from the variable `RAGWARD_TOKEN` if no file is named. Returns `None` without both.
+/// Reads the access token from a file, or from the variable `RAGWARD_TOKEN` if no file is named. Returns `None` without
+/// both.
 ///
 /// # Errors
-/// When the file cannot be read, or the file or variable is empty: without a token, the request would be somebody else's.
+/// When the file cannot be read, or the file or variable is empty. Going on without a token would make the request as
+/// somebody else.
 pub fn access_token(file: Option<&Path>) -> Result<Option<Secret>, ConfigError> {
     let (token, from) = match file {
         Some(file) => (SecretFile::new(file).read()?, file.display().to_string()),

@@ -12,7 +12,8 @@ use crate::language::ParseError;
 /// The caller of a request.
 #[derive(Clone, Debug)]
 pub enum Caller {
-    /// A caller whose word is taken: the local administrator, or everybody where identity is insecure.
+    /// A caller whose word is taken: the local administrator, or everybody if the server believes the names in requests
+    /// (`server.insecure_identity`).
     Believed,
     /// The bearer of a verified token.
     Verified {

@@ -28,7 +28,7 @@ pub struct IdentityConfig {
     /// The `OpenFGA` type of people.
     #[schemars(with = "String")]
     pub user_type: TypeName,
-    /// The `OpenFGA` type of machines: of the bearers of all tokens that are not a person's (`identity.issuers.people`). When
+    /// The `OpenFGA` type of machines. A token is a machine's unless it is a person's (`identity.issuers.people`). When
     /// unset, a machine holds no relation at all.
     #[schemars(with = "Option<String>")]
     pub machine_type: Option<TypeName>,
@@ -42,8 +42,8 @@ pub struct IdentityConfig {
     pub write_relation: Relation,
     /// The issuers whose tokens are accepted.
     pub issuers: Vec<IssuerConfig>,
-    /// The treatment, at the start, of stored names in the percent-encoding of an older version. No token gives such a
-    /// name any more.
+    /// The treatment of stored names in the percent-encoding of an older version, which no token gives any more. A
+    /// server looks for them when it starts.
     pub old_names: OldNamesPolicy,
     /// The rule for actors, who act for a user.
     pub delegation: DelegationConfig,
@@ -177,7 +177,7 @@ pub struct StepUpConfig {
     pub max_age: Option<Duration>,
 }
 
-/// Settings of `[identity]` that cannot be used. The text names them.
+/// An error: settings of `[identity]` cannot be used. The text names them.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct IdentityConfigError(String);
@@ -204,7 +204,7 @@ impl Default for IdentityConfig {
 }
 
 impl IssuerConfig {
-    /// Returns the settings of an issuer about which nothing but its URL is configured.
+    /// Returns the settings of an issuer of which only the URL is configured.
     #[must_use]
     pub fn new(issuer: impl Into<String>) -> Self {
         Self {

@@ -103,7 +103,7 @@ impl DetailsConfig {
         self.classifications.iter().position(|known| known == classification)
     }
 
-    /// Returns the lowest classifications, so many of them.
+    /// Returns the `count` lowest classifications.
     pub(super) fn lowest(&self, count: usize) -> BTreeSet<String> {
         self.classifications.iter().take(count).cloned().collect()
     }
@@ -207,7 +207,8 @@ impl AuthorizationDetails {
 /// Counts the chunks that one answer takes from each object.
 #[derive(Debug)]
 pub(super) struct Budget<'d> {
-    /// The objects without a limit come first, so that no limited one is spent in vain.
+    /// Objects without a limit come first, so that a limited object is spent only on chunks that no unlimited one
+    /// permits.
     allowances: Vec<Allowance<'d>>,
 }
 
@@ -277,7 +278,7 @@ impl Detail {
                 _ => return None,
             }
         }
-        // A token for one request is for one query, too.
+        // A token for one request must name its query, too.
         (!detail.single_use || detail.query_sha256.is_some()).then_some(detail)
     }
 

@@ -1,6 +1,7 @@
 //! An issuer's keys: fetched when they are needed, and kept while they are fresh enough.
 //!
-//! INVARIANT (bounded trust): keys are used for [`STALE_MAX`] after they were read. After that, nobody is let in.
+//! INVARIANT (bounded trust): keys are used for at most [`STALE_MAX`] after they were read. After that, no token of the
+//! issuer is accepted.
 //!
 //! INVARIANT (bounded work): at most one fetch runs at a time, and a new one begins every [`FETCH_INTERVAL_MIN`] at
 //! most, however many tokens name unknown keys. A caller waits for one fetch at most, even if the issuer does not
@@ -37,7 +38,7 @@ pub(super) struct Issuer {
     fetching: Arc<Mutex<()>>,
 }
 
-/// What the fetches so far have brought.
+/// The result of the fetches so far.
 #[derive(Debug, Default)]
 struct Fetched {
     keys: Option<DatedKeys>,

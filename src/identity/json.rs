@@ -1,5 +1,5 @@
-//! Reads JSON from untrusted sources. It refuses a name that occurs twice in one object, since two readers could each
-//! take another value, and nesting past a limit.
+//! Reads JSON from untrusted sources. It refuses nesting past a limit. It also refuses a name that occurs twice in one
+//! object, since two readers could take different values.
 
 use std::fmt;
 

@@ -73,7 +73,7 @@ pub(super) enum KeySetError {
 }
 
 impl Algorithm {
-    /// All algorithms that exist here.
+    /// All algorithms that Ragward can verify.
     pub const ALL: [Self; 9] = [
         Self::Rs256,
         Self::Rs384,
@@ -126,8 +126,8 @@ impl<'de> Deserialize<'de> for Algorithm {
 }
 
 impl KeySet {
-    /// Reads a key set. It skips keys that cannot verify anything here: of other types, for encryption, or without an
-    /// id.
+    /// Reads a key set. Keys that cannot verify a token are skipped: those of other types, those for encryption, and
+    /// those without an id.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, KeySetError> {
         let set = json::object(bytes, DEPTH_MAX)?;
         let listed = set.get("keys").and_then(Value::as_array).ok_or(KeySetError::NoKeys)?;

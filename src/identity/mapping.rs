@@ -24,7 +24,7 @@ const HAS_GROUPS: &str = "hasgroups";
 /// The claim that [`HAS_GROUPS`] refers to.
 const GROUPS: &str = "groups";
 
-/// A fact about its subject that a token leaves out.
+/// A fact that a token leaves out about its subject.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Untold {
     /// The claim that would state the fact.

@@ -2,8 +2,8 @@
 //! them follow one rule.
 //!
 //! A name stays as it is. A name that holds `*`, `:`, `#`, white space or a control character is refused. If its issuer
-//! sets `encode_subjects`, these characters and `%` are percent-encoded instead. Refusing is the default, because an
-//! issuer that is not known to use such names may have been talked into one. The issuer's short name and `/` stand
+//! sets `encode_subjects`, these characters and `%` are percent-encoded instead. Refusing is the default: an issuer
+//! that is not known to use such names may have been tricked into issuing one. The issuer's short name and `/` stand
 //! before its names. A short name holds no `/`, so the first `/` ends it, and two pairs of issuer and name never give
 //! one object.
 //!
@@ -103,7 +103,7 @@ impl NameRules {
         Object::parse(&self.text(type_name, name)?).map_err(|_length| NameError::TooLong)
     }
 
-    /// Returns whether an object has the form of this rule, so that it may stand for a name of this issuer.
+    /// Returns whether an object has the form that this rule gives to names, so that it may be a name of this issuer.
     pub(super) fn gives(&self, object: &Object) -> bool {
         let Some(written) = self.without_short_name(object.id()) else { return false };
         if !self.encode {

@@ -23,7 +23,7 @@ pub struct OldNames {
     issuers: Vec<NameRules>,
 }
 
-/// The reason why an old name has no form of today.
+/// The reason why an old name has no form today.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoNewName {
     /// Today's rule refuses the name.
@@ -74,7 +74,7 @@ impl OldNames {
         Some(rewrite())
     }
 
-    /// Returns the form of today of an old name, or `None` if the name is not an old one.
+    /// Returns today's form of an old name, or `None` if the name is not an old one.
     fn of(&self, object: &Object) -> Option<Result<Object, NameError>> {
         let type_name = self.types.iter().find(|name| name.as_str() == object.type_name())?;
         // Issuers have different short names, so at most one of them gave this name.

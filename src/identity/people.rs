@@ -1,9 +1,9 @@
 //! Tells whether a token is a person's.
 //!
-//! INVARIANT (a positive mark): a token is a person's only if it has every mark that its issuer's rule asks for, and
-//! nothing in it says that it is a machine's. All other tokens are machines', and a machine is never part of `user:*`.
-//! So a missing claim never makes a machine a person, and neither does an added claim as long as another claim still
-//! tells.
+//! INVARIANT (a positive mark): a token is a person's only if it has every mark that the settings of its issuer ask
+//! for, and nothing in it says that it is a machine's. All other tokens are machines', and a machine is never part of
+//! `user:*`. So a missing claim never makes a machine a person. An added claim does not either, as long as another
+//! claim still shows the machine.
 
 use std::fmt;
 
@@ -105,7 +105,7 @@ impl PeopleConfig {
     pub(super) fn is_person(&self, claims: &Map<String, Value>, subject: &str, client_id: &str) -> bool {
         let has_claim = match self.marking_claim() {
             Some(claim) => self.is_marked_by(claim, claims),
-            // Without a claim, somebody must be left out by the clients.
+            // If no claim is asked for, the clients must tell. Settings without clients let nobody in.
             None => !self.clients.is_empty(),
         };
         let has_client = self.clients.is_empty() || is_among(client_id, &self.clients);
@@ -148,7 +148,7 @@ fn says_something(value: &Value) -> bool {
     }
 }
 
-/// Returns whether anything in a token says that a machine acts for itself, in the way of one of the common providers.
+/// Returns whether a token says, as one of the common providers does, that a machine acts for itself.
 fn says_machine(claims: &Map<String, Value>, subject: &str) -> bool {
     let text = |claim: &str| claims.get(claim).and_then(Value::as_str);
     let is_service_account = |claim: &str| text(claim).is_some_and(|name| name.starts_with(SERVICE_ACCOUNT));

@@ -42,8 +42,7 @@ impl Principal {
     /// Believes the name that the caller states.
     ///
     /// # Errors
-    /// If the name is not that of a single user, or no token could have it: a wildcard or a userset asks for nobody in
-    /// particular.
+    /// If the name is a wildcard or a userset, which asks for nobody in particular, or if no token could have it.
     pub fn stated(user: &str) -> Result<Self, ParseError> {
         Ok(Self {
             subject: names::asserted(user)?,
@@ -181,7 +180,7 @@ impl Principal {
         self.details().is_some_and(AuthorizationDetails::ask_for_chunks)
     }
 
-    /// Returns details that look at metadata, for a search that must not consider the chunks that they exclude.
+    /// Returns the details if they look at metadata. A search must not consider the chunks that they exclude.
     #[must_use]
     pub fn narrowing(&self) -> Option<Arc<AuthorizationDetails>> {
         match &self.details {

@@ -18,7 +18,7 @@ pub struct StepUp {
     pub max_age: Option<u64>,
 }
 
-/// The requirements on logins, by what they read.
+/// The requirements on logins, for each collection and each classification.
 #[derive(Clone, Debug, Default)]
 pub struct StepUpRules {
     /// The requirements for reading a collection at all.

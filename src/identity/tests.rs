@@ -308,7 +308,7 @@ proptest! {
         }
     }
 
-    /// Details leave at most what there is without them, and more conditions leave less.
+    /// Details never add chunks, and more conditions leave fewer.
     #[test]
     fn details_only_take_away(objects in prop::collection::vec(any_detail(), 1..4)) {
         let all = left(&[json!({"type": "ragward_retrieval"})]);

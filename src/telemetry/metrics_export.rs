@@ -52,13 +52,13 @@ pub fn serve_metrics(address: SocketAddr) -> Result<(), TelemetryError> {
 /// Registers a description for each metric.
 fn describe() {
     describe_counter!(REQUESTS, Unit::Count, "Answers and refusals, by RPC and gRPC status code.");
-    describe_histogram!(REQUEST_SECONDS, Unit::Seconds, "From the arrival of a request to its answer, by RPC.");
-    describe_histogram!(STAGE_SECONDS, Unit::Seconds, "One stage of a request, by stage.");
+    describe_histogram!(REQUEST_SECONDS, Unit::Seconds, "Time from the arrival of a request to its answer, by RPC.");
+    describe_histogram!(STAGE_SECONDS, Unit::Seconds, "Time of one stage of a request, by stage.");
     describe_counter!(TOKENS_REFUSED, Unit::Count, "Calls that the gate refused, by the check that was not passed.");
     describe_counter!(CHECKS, Unit::Count, "Decisions, by outcome: allowed or denied.");
     describe_histogram!(CHECK_BATCH, Unit::Count, "Checks that one request asks at once.");
     describe_gauge!(REPLICA_LAG, Unit::Seconds, "How far the replica is behind its OpenFGA server.");
-    describe_counter!(REPLICA_UNTOLD, Unit::Count, "Changes that a sweep found and the server's log did not tell.");
+    describe_counter!(REPLICA_UNTOLD, Unit::Count, "Changes that a sweep found and the server's log did not report.");
     describe_gauge!(REPLICA_TRUSTED, Unit::Count, "1 while the replica is used, 0 while it is distrusted.");
     describe_gauge!(REPLICA_ROUTED, Unit::Count, "Kinds of questions that the replica may not decide.");
     describe_counter!(REPLICA_DIFFERENCES, Unit::Count, "Confirmed differences, by what the replica answered wrongly.");

@@ -1,4 +1,4 @@
-//! Starts, stops, failures and the queue.
+//! Tests how a log starts and stops, what it does after failures, and its queue.
 
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::Write;

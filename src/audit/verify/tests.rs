@@ -1,4 +1,4 @@
-//! Logs that are changed in every way: each change is found and named.
+//! Changes logs in every way, and shows that each change is found and named.
 
 use std::fs;
 
