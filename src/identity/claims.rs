@@ -40,11 +40,11 @@ pub(super) fn check(
     let (subject, client_id, token_id) = (name(claims, "sub")?, name(claims, "client_id")?, name(claims, "jti")?);
     // A malformed name refuses the token, even if its bearer is not a user.
     let names = issuer.names();
-    let named = |type_name: &TypeName| names.user(type_name, subject).map_err(|_unfit| Refusal::Subject);
+    let user_of = |type_name: &TypeName| names.user(type_name, subject).map_err(|_unfit| Refusal::Subject);
     let user = match (issuer.people.is_person(claims, subject, client_id), &settings.machine_type) {
-        (true, _) => Some(named(&settings.user_type)?),
-        (false, Some(machine_type)) => Some(named(machine_type)?),
-        (false, None) => named(&settings.user_type).map(|_nobody| None)?,
+        (true, _) => Some(user_of(&settings.user_type)?),
+        (false, Some(machine_type)) => Some(user_of(machine_type)?),
+        (false, None) => user_of(&settings.user_type).map(|_nobody| None)?,
     };
 
     let actors = actors(claims.get("act"), issuer, settings)?;
