@@ -225,7 +225,11 @@ fn the_order_of_questions_changes_no_answer() {
             let mut evaluation = state.evaluation(&user).expect("a known user");
             for group in groups {
                 let object = Object::parse(group).expect("an object");
-                assert_eq!(evaluation.check(&member, &object, &mut || true), Ok(expected), "{name} {groups:?}");
+                assert_eq!(
+                    evaluation.check(&member, &object, &mut || true),
+                    Ok(expected),
+                    "{name}, seed {seed}: {group} of {groups:?}"
+                );
             }
         }
     }
@@ -549,7 +553,7 @@ async fn a_write_or_batch_that_is_too_large_does_nothing() {
         let answer = conversation.call("BatchCheck", json!({ "checks": checks })).await;
         assert_eq!(number(&answer), refused, "{count} checks: {answer}");
         if let Answer::Message(message) = &answer {
-            assert_eq!(message["result"].as_object().map(Map::len), Some(count));
+            assert_eq!(message["result"].as_object().map(Map::len), Some(count), "{count} checks");
         }
     }
 }

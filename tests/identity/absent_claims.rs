@@ -247,11 +247,11 @@ async fn a_new_model_decides_anew_what_an_absent_claim_means() {
     let server = Server::start(LETS_IN, None, |i| i.claim_tuples = vec![groups(None)]).await;
     let store = server.running.app.relationships().unwrap().default_store().unwrap();
     let seen = vec![SEEN[0].to_owned()];
-    for _ in 0..3 {
-        assert_eq!(server.seen("", RETRIEVE, &json!({})).await, Ok(seen.clone()));
+    for round in 0..3 {
+        assert_eq!(server.seen("", RETRIEVE, &json!({})).await, Ok(seen.clone()), "round {round}");
         store.write_model(model(TAKES_OUT)).unwrap();
         // The token is remembered; the refusal is not.
-        assert_eq!(server.seen("", RETRIEVE, &json!({})).await, Err(Code::Unauthenticated));
+        assert_eq!(server.seen("", RETRIEVE, &json!({})).await, Err(Code::Unauthenticated), "round {round}");
         store.write_model(model(LETS_IN)).unwrap();
     }
 }

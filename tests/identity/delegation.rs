@@ -371,8 +371,10 @@ async fn a_token_for_one_request_serves_one() {
     }
     assert_eq!(seen(&world.running, "", &token).await.unwrap(), ANNES);
     // Another signature on the same id does not help either.
-    for again in [&token, &world.token("anne", RETRIEVE, &[details.clone(), ("jti", json!("once"))])] {
-        assert_eq!(seen(&world.running, "", again).await.unwrap_err().code(), Code::Unauthenticated);
+    let signed_anew = world.token("anne", RETRIEVE, &[details.clone(), ("jti", json!("once"))]);
+    for (what, again) in [("the same token", &token), ("the same id, signed anew", &signed_anew)] {
+        let refused = seen(&world.running, "", again).await.unwrap_err();
+        assert_eq!(refused.code(), Code::Unauthenticated, "{what}");
     }
     // Of many requests at the same time, one gets an answer.
     let shared = world.token("anne", RETRIEVE, &[details, ("jti", json!("shared"))]);
@@ -391,12 +393,11 @@ async fn a_token_for_one_query_takes_no_vector_beside_its_text() {
     let token = world.token("anne", RETRIEVE, &[("authorization_details", details)]);
     assert_eq!(seen(&world.running, "", &token).await.unwrap(), ANNES);
     let vector = Vector { values: vec![1.0] };
-    for query in
-        [Query::Hybrid(Hybrid { text: "leave".to_owned(), vector: Some(vector.clone()) }), Query::Vector(vector)]
-    {
+    let hybrid = Hybrid { text: "leave".to_owned(), vector: Some(vector.clone()) };
+    for (what, query) in [("text and vector", Query::Hybrid(hybrid)), ("a vector", Query::Vector(vector))] {
         let request = with_token(RetrieveRequest { query: Some(query), ..about_leave("") }, &token);
         let status = world.running.client.retrieval().retrieve(request).await.unwrap_err();
-        assert_eq!(status.code(), Code::PermissionDenied, "{status:?}");
+        assert_eq!(status.code(), Code::PermissionDenied, "{what}: {status:?}");
     }
 }
 

@@ -155,9 +155,10 @@ async fn nothing_that_is_not_grpc_looks_done() {
         ("GET", "/.well-known/openid-configuration", 404),
     ] {
         let asked = Asked { verb, path, content_type: None, token: None };
-        for answer in [over_http1(&address, asked).await, over_http2(&channel, asked).await] {
-            assert_eq!(answer.status, status, "{verb} {path}: {answer:?}");
-            assert_eq!(answer.headers["content-type"], "application/json", "{verb} {path}");
+        let answers = [("HTTP/1.1", over_http1(&address, asked).await), ("HTTP/2", over_http2(&channel, asked).await)];
+        for (protocol, answer) in answers {
+            assert_eq!(answer.status, status, "{verb} {path} over {protocol}: {answer:?}");
+            assert_eq!(answer.headers["content-type"], "application/json", "{verb} {path} over {protocol}");
         }
     }
 

@@ -105,9 +105,12 @@ async fn every_rpc_asks_for_its_scope() {
     let methods: Vec<String> = methods.map(|method| method.name().to_owned()).collect();
     assert_eq!(methods, ["Check", "Watch"]);
     for method in methods {
-        for authorization in [None, Some(foreign.as_str())] {
+        for (token, authorization) in [("no token", None), ("a foreign token", Some(foreign.as_str()))] {
             let found = status(&channel, &format!("/grpc.health.v1.Health/{method}"), authorization).await;
-            assert!(found.as_deref().is_none_or(|status| status == "0"), "health is open: {method}: {found:?}");
+            assert!(
+                found.as_deref().is_none_or(|status| status == "0"),
+                "health is open: {method} with {token}: {found:?}"
+            );
         }
     }
 

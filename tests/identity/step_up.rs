@@ -43,7 +43,7 @@ async fn a_collection_may_ask_for_a_better_login() {
             challenge.starts_with(
                 "Bearer error=\"insufficient_user_authentication\", acr_values=\"mfa phr\", max_age=\"60\""
             ),
-            "{challenge}"
+            "{weak:?}: {challenge}"
         );
     }
 }
@@ -78,25 +78,26 @@ fn ids(answer: &RetrieveResponse) -> Vec<&str> {
 async fn a_classification_may_ask_for_a_better_login() {
     let world = World::start(secret_asks_for_a_second_factor).await;
     let strong = world.token("anne", RETRIEVE, &login("mfa", 10));
-    let weak = [login("pwd", 10), login("mfa", 100), vec![]].map(|login| world.token("anne", RETRIEVE, &login));
+    let weak = [("one factor", login("pwd", 10)), ("an old login", login("mfa", 100)), ("no login", vec![])]
+        .map(|(what, login)| (what, world.token("anne", RETRIEVE, &login)));
     let asked = async |token: &str, ceiling: &str| ids(&ask(&world, token, ceiling).await.unwrap()).join(" ");
 
     assert_eq!(asked(&strong, "").await, ANNES.join(" "));
     assert_eq!(asked(&strong, "sealed").await, ANNES.join(" "));
     assert_eq!(asked(&strong, "internal").await, INTERNAL.join(" "));
     assert_eq!(asked(&strong, "public").await, "");
-    for weak in &weak {
+    for (what, weak) in &weak {
         // A request without a maximum gets what the login is good enough for, as if there were nothing else.
         let answer = ask(&world, weak, "").await.unwrap();
-        assert_eq!((ids(&answer), answer.completion()), (INTERNAL.to_vec(), Completion::Exhausted));
-        assert_eq!(answer, ask(&world, &strong, "internal").await.unwrap(), "scores and all");
-        assert_eq!(asked(weak, "internal").await, INTERNAL.join(" "));
+        assert_eq!((ids(&answer), answer.completion()), (INTERNAL.to_vec(), Completion::Exhausted), "{what}");
+        assert_eq!(answer, ask(&world, &strong, "internal").await.unwrap(), "{what}: scores and all");
+        assert_eq!(asked(weak, "internal").await, INTERNAL.join(" "), "{what}");
         // A request for a higher maximum is told what is missing, whatever there is to see.
         for ceiling in ["secret", "sealed"] {
             let status = ask(&world, weak, ceiling).await.unwrap_err();
-            assert_eq!(status.code(), Code::Unauthenticated, "{status:?}");
+            assert_eq!(status.code(), Code::Unauthenticated, "{what}, {ceiling}: {status:?}");
             let expected = "Bearer error=\"insufficient_user_authentication\", acr_values=\"mfa\", max_age=\"60\"";
-            assert!(challenge(&status).starts_with(expected), "{status:?}");
+            assert!(challenge(&status).starts_with(expected), "{what}, {ceiling}: {status:?}");
         }
         let recheck = RecheckRequest {
             user: String::new(),
@@ -105,14 +106,14 @@ async fn a_classification_may_ask_for_a_better_login() {
             ..RecheckRequest::default()
         };
         let kept = world.running.client.retrieval().recheck(with_token(recheck, weak)).await.unwrap();
-        assert_eq!(kept.into_inner().chunk_ids, INTERNAL);
+        assert_eq!(kept.into_inner().chunk_ids, INTERNAL, "{what}");
     }
     let refused = |ceiling: &'static str| ask(&world, &strong, ceiling);
     assert_eq!(refused("top secret").await.unwrap_err().code(), Code::InvalidArgument);
     // A user who may see nothing secret gets the same challenge.
     let nobody = world.token("nobody", RETRIEVE, &[]);
     let of_nobody = ask(&world, &nobody, "secret").await.unwrap_err();
-    let of_anne = ask(&world, &weak[0], "secret").await.unwrap_err();
+    let of_anne = ask(&world, &weak[0].1, "secret").await.unwrap_err();
     assert_eq!((of_nobody.message(), of_nobody.details()), (of_anne.message(), of_anne.details()));
     assert_eq!(challenge(&of_nobody), challenge(&of_anne));
 }

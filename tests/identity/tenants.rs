@@ -81,7 +81,7 @@ async fn tenants_of_one_collection_never_meet() {
     // Each tenant asks twice, so that a decision remembered for one is offered to the next.
     for tenant in TENANTS.iter().chain(&TENANTS) {
         let bearer = token(json!(tenant));
-        for query in [vector(), text()] {
+        for (kind, query) in [("vector", vector()), ("text", text())] {
             let (mut found, mut page_token) = (Vec::new(), String::new());
             for _ in 0..2 {
                 let asked = RetrieveRequest { page_token: Some(page_token), ..request(query.clone()) };
@@ -89,9 +89,9 @@ async fn tenants_of_one_collection_never_meet() {
                 found.extend(page.chunks);
                 page_token = page.next_page_token;
             }
-            assert_eq!((found.len(), page_token.as_str()), (DOCUMENTS, ""), "{tenant}");
+            assert_eq!((found.len(), page_token.as_str()), (DOCUMENTS, ""), "{tenant}, {kind}");
             let canary = format!("canary of {tenant}");
-            assert!(found.iter().all(|chunk| chunk.text.ends_with(&canary)), "{tenant}: {found:?}");
+            assert!(found.iter().all(|chunk| chunk.text.ends_with(&canary)), "{tenant}, {kind}: {found:?}");
         }
         for other in others(tenant) {
             // Neither a filter nor a page token of the other tenant widens anything.
@@ -101,12 +101,12 @@ async fn tenants_of_one_collection_never_meet() {
             let by_filter = Filter { kind: Some(filter::Kind::OneOf(OneOf { key: "tenant".to_owned(), values })) };
             let asked = RetrieveRequest { filter: Some(by_filter), ..request(text()) };
             let answer = running.client.retrieval().retrieve(with_token(asked, &bearer)).await.unwrap().into_inner();
-            assert!(answer.chunks.is_empty(), "{answer:?}");
+            assert!(answer.chunks.is_empty(), "{tenant} beside {other}: {answer:?}");
             let theirs = with_token(request(vector()), &token(json!(other)));
             let theirs = running.client.retrieval().retrieve(theirs).await.unwrap().into_inner().next_page_token;
             let asked = RetrieveRequest { page_token: Some(theirs), ..request(vector()) };
             let refused = running.client.retrieval().retrieve(with_token(asked, &bearer)).await.unwrap_err();
-            assert_eq!(refused.code(), Code::InvalidArgument, "{refused:?}");
+            assert_eq!(refused.code(), Code::InvalidArgument, "{tenant} beside {other}: {refused:?}");
             let held = RecheckRequest {
                 collection: "shared".to_owned(),
                 chunk_ids: vec![format!("document:{other}-0#0"), format!("document:{tenant}-0#0")],

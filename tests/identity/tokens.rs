@@ -327,9 +327,9 @@ async fn a_token_of_a_megabyte_ends_at_the_connection() {
     let good = issuer.claims("anne", RETRIEVE);
     for bytes in [100_000, 1_000_000] {
         let status = retrieve(&running, "", &key.sign(&with(&good, "x", json!("x".repeat(bytes))))).await.unwrap_err();
-        assert_ne!(status.code(), Code::Ok, "{status:?}");
+        assert_ne!(status.code(), Code::Ok, "{bytes} bytes: {status:?}");
         // The refused token does not affect other tokens.
-        assert_eq!(retrieve(&running, "", &key.sign(&good)).await.unwrap().chunks.len(), 6, "{bytes}");
+        assert_eq!(retrieve(&running, "", &key.sign(&good)).await.unwrap().chunks.len(), 6, "{bytes} bytes");
     }
 }
 
@@ -395,7 +395,8 @@ async fn every_refusal_is_counted_and_recorded() {
     served.stop().await;
     let mut recorded: BTreeMap<String, usize> = BTreeMap::new();
     for record in records(&data) {
-        assert_eq!((record.code.as_str(), &record.principal, &record.released), ("UNAUTHENTICATED", &None, &None));
+        let told = (record.code.as_str(), &record.principal, &record.released);
+        assert_eq!(told, ("UNAUTHENTICATED", &None, &None), "{:?}", record.refusal);
         *recorded.entry(record.refusal.unwrap()).or_default() += 1;
     }
     assert_eq!(counted, recorded);

@@ -398,14 +398,18 @@ async fn messages_that_are_too_large_are_trouble_of_whoever_sends_them() {
             CheckBatch { checks, contextual: Arc::clone(&contextual), ..batch }
         });
         let long: Vec<CheckBatch> = long.collect();
-        for answers in join_all(long.iter().map(|batch| stack.check(batch))).await {
+        let asked = long.iter().map(|batch| stack.check(batch));
+        for (request, answers) in join_all(asked).await.into_iter().enumerate() {
+            let row = format!("{bytes_max} bytes at most, request {request}");
             match answers {
                 Ok(Decisions { list, .. }) => {
                     let mut allowed: Vec<_> = list.iter().filter(|a| a.allowed).map(|a| a.position).collect();
                     allowed.sort_unstable();
-                    assert_eq!((answered, list.len(), allowed), (true, CHECKS, vec![1, 3]));
+                    assert_eq!((answered, list.len(), allowed), (true, CHECKS, vec![1, 3]), "{row}");
                 }
-                Err(error) => assert!(!answered && matches!(error, AuthzError::MessageTooLarge(_)), "{error}"),
+                Err(error) => {
+                    assert!(!answered && matches!(error, AuthzError::MessageTooLarge(_)), "{row}: {error}");
+                }
             }
         }
         let decided = decisions(&stack, Consistency::HigherConsistency).await;
@@ -423,7 +427,7 @@ async fn a_store_or_model_that_is_gone_decides_nothing() {
     let vanished = stack_checks(&vanished, &ChecksConfig::default()).expect("a stack");
     for consistency in [Consistency::MinimizeLatency, Consistency::HigherConsistency] {
         let answers = vanished.check(&batch(consistency)).await;
-        assert!(matches!(answers, Err(AuthzError::Refused(_))), "{answers:?}");
+        assert!(matches!(answers, Err(AuthzError::Refused(_))), "{consistency:?}: {answers:?}");
     }
     let store_id = right.store.store_id().to_owned();
     right.client.clone().delete_store(DeleteStoreRequest { store_id }).await.expect("deleted");
@@ -489,14 +493,14 @@ async fn a_revocation_in_the_changelog_is_seen_long_before_a_decision_is_old() {
         let config = OpenFgaConfig { timeout: LONG, ..right.at(&server.address) };
         let stack = stack_checks(&config, &checks).expect("a stack");
         let new = stack.check(&batch(Consistency::MinimizeLatency)).await.expect("decisions");
-        assert!(new.list.iter().all(|decision| decision.reached == Reached::Now), "{new:?}");
+        assert!(new.list.iter().all(|decision| decision.reached == Reached::Now), "{changelog:?}: {new:?}");
         let before = decisions(&stack, Consistency::MinimizeLatency).await;
-        assert!(before[0] && before[2]);
+        assert!(before[0] && before[2], "{changelog:?}: {before:?}");
         let mut ticks = interval(Duration::from_millis(5));
         let recalled = async {
             loop {
                 let asked = calls.load(Ordering::SeqCst);
-                assert_eq!(decisions(&stack, Consistency::MinimizeLatency).await, before);
+                assert_eq!(decisions(&stack, Consistency::MinimizeLatency).await, before, "{changelog:?}");
                 if calls.load(Ordering::SeqCst) == asked {
                     return;
                 }
@@ -505,11 +509,15 @@ async fn a_revocation_in_the_changelog_is_seen_long_before_a_decision_is_old() {
         };
         timeout(LONG, recalled).await.expect("decisions are recalled once the changelog was read");
         let recalled = stack.check(&batch(Consistency::MinimizeLatency)).await.expect("decisions");
-        assert!(recalled.list.iter().all(|decision| decision.reached == Reached::Earlier), "{recalled:?}");
+        assert!(
+            recalled.list.iter().all(|decision| decision.reached == Reached::Earlier),
+            "{changelog:?}: {recalled:?}"
+        );
 
         let revoked = RelationshipTuple::parse("user:carl", "owner", "document:0").expect("a tuple");
         right.store.delete_tuples(&[revoked]).await.expect("deleted");
-        assert!(!decisions(&stack, Consistency::HigherConsistency).await[0], "at once for higher consistency");
+        let at_once = decisions(&stack, Consistency::HigherConsistency).await;
+        assert!(!at_once[0], "{changelog:?}: the revocation is seen at once for higher consistency");
         let revoked = RelationshipTuple::parse("user:carl", "owner", "document:2").expect("a tuple");
         right.store.delete_tuples(&[revoked]).await.expect("deleted");
         let seen = async {
@@ -530,6 +538,6 @@ async fn without_the_changelog_nothing_is_recalled() {
     let stack = stack.expect("a stack");
     for asked in 1..=5 {
         decisions(&stack, Consistency::MinimizeLatency).await;
-        assert_eq!(calls.load(Ordering::SeqCst), asked);
+        assert_eq!(calls.load(Ordering::SeqCst), asked, "question {asked}");
     }
 }

@@ -116,9 +116,9 @@ async fn absent_ids_cost_as_many_checks_as_hidden_ones() {
                 };
                 let cost = async || {
                     let answer = client.retrieval().recheck(request.clone()).await.expect("an answer").into_inner();
-                    assert_eq!(answer.chunk_ids, ids("open", *released), "{row}, {kind}");
+                    assert_eq!(answer.chunk_ids, ids("open", *released), "{row}, {kind}, remembered for {cache_ttl:?}");
                     let mut asked = asked.lock().expect("a lock");
-                    assert!(asked.iter().all(|(of, _)| *of == user), "{row}, {kind}");
+                    assert!(asked.iter().all(|(of, _)| *of == user), "{row}, {kind}, remembered for {cache_ttl:?}");
                     let objects: BTreeSet<String> = asked.drain(..).map(|(_, object)| object).collect();
                     let is_decoy = |object: &&String| object.starts_with("document:ragward-decoy-");
                     (objects.len(), objects.iter().filter(is_decoy).count())
@@ -131,7 +131,7 @@ async fn absent_ids_cost_as_many_checks_as_hidden_ones() {
                 assert_eq!((first.0, second.0), (*checks, again), "{row}, {kind}, remembered for {cache_ttl:?}");
             }
             let (_, [absent, _]) = costs[1];
-            assert!(absent.1 >= checks - released.min(&1), "{row}: {absent:?}");
+            assert!(absent.1 >= checks - released.min(&1), "{row}, remembered for {cache_ttl:?}: {absent:?}");
         }
     }
 }

@@ -73,9 +73,11 @@ async fn a_revocation_ends_what_is_remembered() {
     };
     let stack = stack_checks(&config, &checks).expect("a stack");
     for revoked in 0..3 {
-        assert_eq!(allowed(&stack, 10, Consistency::MinimizeLatency).await, (revoked..10).collect::<Vec<_>>());
+        let remembered = allowed(&stack, 10, Consistency::MinimizeLatency).await;
+        assert_eq!(remembered, (revoked..10).collect::<Vec<_>>(), "before document {revoked} is revoked");
         store.delete_tuples(&[owned(revoked)]).await.expect("deleted");
-        assert_eq!(allowed(&stack, 10, Consistency::HigherConsistency).await.first(), Some(&(revoked + 1)));
+        let current = allowed(&stack, 10, Consistency::HigherConsistency).await;
+        assert_eq!(current.first(), Some(&(revoked + 1)), "after document {revoked} is revoked");
         let mut ticks = interval(Duration::from_millis(5));
         let seen = async {
             while allowed(&stack, 10, Consistency::MinimizeLatency).await.contains(&revoked) {

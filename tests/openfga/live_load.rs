@@ -108,7 +108,7 @@ async fn a_load_that_stops_leaves_the_model_from_before() {
         "tuple `user:anne viewer doc:20` is already there with another condition; delete it first",
         "14 of 30 tuples are in, and the model from before still decides; load the same again to finish",
     ] {
-        assert!(text.contains(words), "{text}");
+        assert!(text.contains(words), "`{words}` is missing in: {text}");
     }
     assert_eq!(readable(&config, "reader").await, TUPLES, "the model from before decides");
     assert_eq!(readable(&config, "viewer").await, 0, "the new model does not decide");

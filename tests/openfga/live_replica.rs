@@ -234,7 +234,7 @@ async fn a_moment_is_answered_by_what_is_as_new() {
         let moment = Consistency::AtLeastAsFresh(Instant::now());
         assert_eq!(decide(&before, &check, moment).await.expect("decided"), [granted], "granted: {granted}");
         if let Ok(decided) = decide(&alone, &check, moment).await {
-            assert_eq!(decided, [granted], "a look at the log began between the two");
+            assert_eq!(decided, [granted], "granted: {granted}, a look at the log began between the two");
         }
         caught_up(&alone).await;
         assert_eq!(decide(&alone, &check, moment).await.expect("the copy is as new"), [granted], "granted: {granted}");

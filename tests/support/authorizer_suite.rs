@@ -298,7 +298,7 @@ async fn visible_sets(authorizer: &dyn Authorizer) {
         let Some(visible) = authorizer.visible_set(&query).await.expect("a hint") else { continue };
         let visible = visible.positions;
         for (position, row) in (0..).zip(rows) {
-            assert_eq!(visible.contains(position), row.3, "{row:?}");
+            assert_eq!(visible.contains(position), row.3, "{user}: {row:?}");
         }
     }
 }

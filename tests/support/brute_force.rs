@@ -38,9 +38,9 @@ impl World {
         self.documents.values().flat_map(|document| &document.chunks)
     }
 
-    /// Checks an answer. `guards` is the space, if there is one; the space in `search` is ignored.
+    /// Checks an answer. `guards` is the space, if there is one; the space in `search` is ignored. A failure names `row`.
     #[track_caller]
-    pub(crate) fn check(&self, search: &Search, guards: Option<&BTreeSet<&str>>, answer: &[Candidate]) {
+    pub(crate) fn check(&self, row: &str, search: &Search, guards: Option<&BTreeSet<&str>>, answer: &[Candidate]) {
         let expected = self.expected(search, guards);
         // The formulas and the order of their sums are fixed, so every bit is.
         let expected: Vec<(&str, &str, u32)> = expected
@@ -50,13 +50,19 @@ impl World {
             .collect();
         let found: Vec<(&str, &str, u32)> =
             answer.iter().map(|c| (c.chunk_id.as_str(), c.guard.as_str(), c.score.to_bits())).collect();
-        assert_eq!(found, expected, "{search:?}");
+        assert_eq!(found, expected, "{row}: {search:?}");
     }
 
     /// Like `check`, for an engine that sums in an order of its own. Scores within the tolerance count as equal, so
     /// their chunks may come in any order, and any of them may be cut off.
     #[track_caller]
-    pub(crate) fn check_about(&self, search: &Search, guards: Option<&BTreeSet<&str>>, answer: &[Candidate]) {
+    pub(crate) fn check_about(
+        &self,
+        row: &str,
+        search: &Search,
+        guards: Option<&BTreeSet<&str>>,
+        answer: &[Candidate],
+    ) {
         let tolerance = 1e-5;
         let lower = Search { min_score: search.min_score.map(|min| min - tolerance), ..search.clone() };
         let expected = self.expected(&lower, guards);
@@ -64,9 +70,12 @@ impl World {
             |(_, score): &&(&Chunk, f32)| search.min_score.is_none_or(|min| f64::from(*score) >= min + tolerance);
         let least = expected.iter().take(search.limit).filter(certain).count();
         let most = expected.len().min(search.limit);
-        assert!((least..=most).contains(&answer.len()), "{} of {least} to {most}: {search:?}", answer.len());
+        assert!((least..=most).contains(&answer.len()), "{row}: {} of {least} to {most}: {search:?}", answer.len());
         for (found, (_, score)) in answer.iter().zip(&expected) {
-            assert!(f64::from((found.score - score).abs()) < tolerance, "{found:?}, {score} expected: {search:?}");
+            assert!(
+                f64::from((found.score - score).abs()) < tolerance,
+                "{row}: {found:?}, {score} expected: {search:?}"
+            );
         }
         let mut of_document: HashMap<&str, usize> = HashMap::new();
         let unlimited = Search { per_document_max: None, ..lower };
@@ -74,11 +83,11 @@ impl World {
         let visible: HashMap<&str, &(&Chunk, f32)> = all.iter().map(|item| (item.0.id.as_str(), item)).collect();
         for found in answer {
             let (chunk, score) = visible[found.chunk_id.as_str()];
-            assert_eq!(found.guard, chunk.guard, "{search:?}");
-            assert!(f64::from((found.score - score).abs()) < tolerance, "{found:?}: {search:?}");
+            assert_eq!(found.guard, chunk.guard, "{row}: {found:?}: {search:?}");
+            assert!(f64::from((found.score - score).abs()) < tolerance, "{row}: {found:?}: {search:?}");
             let chunks = of_document.entry(&chunk.document_id).or_default();
             *chunks += 1;
-            assert!(search.per_document_max.is_none_or(|max| *chunks <= max.get()), "{found:?}: {search:?}");
+            assert!(search.per_document_max.is_none_or(|max| *chunks <= max.get()), "{row}: {found:?}: {search:?}");
         }
     }
 
@@ -137,7 +146,7 @@ fn cosines<'a>(query: &[f32], chunks: &[&'a Chunk]) -> Vec<(&'a Chunk, f32)> {
 fn fused<'a>(rankings: &[Vec<(&'a Chunk, f32)>; 2]) -> Vec<(&'a Chunk, f32)> {
     let mut scores: BTreeMap<&str, (&Chunk, f64)> = BTreeMap::new();
     for ranking in rankings {
-        assert!(ranking.len() <= HYBRID_DEPTH);
+        assert!(ranking.len() <= HYBRID_DEPTH, "{} chunks in a ranking", ranking.len());
         for (place, (chunk, _)) in ranking.iter().enumerate() {
             scores.entry(chunk.id.as_str()).or_insert((chunk, 0.0)).1 += 1.0 / (60.0 + float(place + 1));
         }

@@ -183,18 +183,18 @@ fn strings(ids: &[&str]) -> Vec<String> {
 async fn unknown_collections_are_refused(store: Store<'_>) {
     let name = store.name("unknown");
     let errors = [
-        store.chunks.collection(&name).await.err(),
-        store.chunks.guards(&name).await.err(),
-        store.chunks.search(&near(&name, &[1.0])).await.err(),
-        store.chunks.find(&name, &strings(&["a"])).await.err(),
-        store.chunks.read(&name, None, &[candidate("a", "doc:a")]).await.err(),
-        store.chunks.read_metadata(&name, None, &[candidate("a", "doc:a")]).await.err(),
-        store.documents.delete(&name, &BTreeSet::from(["a".to_owned()])).await.err(),
-        store.documents.documents(&name, &strings(&["a"])).await.err(),
+        ("collection", store.chunks.collection(&name).await.err()),
+        ("guards", store.chunks.guards(&name).await.err()),
+        ("search", store.chunks.search(&near(&name, &[1.0])).await.err()),
+        ("find", store.chunks.find(&name, &strings(&["a"])).await.err()),
+        ("read", store.chunks.read(&name, None, &[candidate("a", "doc:a")]).await.err()),
+        ("read_metadata", store.chunks.read_metadata(&name, None, &[candidate("a", "doc:a")]).await.err()),
+        ("delete", store.documents.delete(&name, &BTreeSet::from(["a".to_owned()])).await.err()),
+        ("documents", store.documents.documents(&name, &strings(&["a"])).await.err()),
     ];
-    for (method, error) in errors.into_iter().enumerate() {
+    for (method, error) in errors {
         let is_unknown = matches!(&error, Some(VectorStoreError::UnknownCollection(unknown)) if *unknown == name);
-        assert!(is_unknown, "method {method}: {error:?}");
+        assert!(is_unknown, "{method}: {error:?}");
     }
     // An empty write makes no collection.
     store.documents.upsert(&name, Vec::new()).await.expect("nothing to do");
@@ -301,9 +301,9 @@ async fn nearest_vectors_come_first(store: Store<'_>) {
         let expected_rest = if limit > expected.len() { Rest::Nothing } else { Rest::Further };
         assert_eq!((found.len(), rest), (limit.min(expected.len()), expected_rest), "limit {limit}");
         for (candidate, (id, score)) in found.iter().zip(expected) {
-            assert!((candidate.score - score).abs() < TOLERANCE, "{candidate:?}");
+            assert!((candidate.score - score).abs() < TOLERANCE, "limit {limit}: {candidate:?}");
             assert_eq!(candidate.chunk_id, id, "limit {limit}: {candidate:?}");
-            assert_eq!(candidate.guard.as_str(), "doc:x");
+            assert_eq!(candidate.guard.as_str(), "doc:x", "limit {limit}: {candidate:?}");
         }
     }
 }
@@ -517,7 +517,7 @@ async fn bad_documents_change_nothing(store: Store<'_>) {
     }
     for name in ["", "a\u{0}b", &"c".repeat(256)] {
         let error = store.documents.upsert(name, vec![good()]).await.expect_err("a bad name");
-        assert_eq!(refusal(&error), Some(Refusal::Invalid), "{error:?}");
+        assert_eq!(refusal(&error), Some(Refusal::Invalid), "{name:?}: {error:?}");
     }
 }
 
@@ -571,11 +571,11 @@ async fn texts_are_ranked_by_what_is_visible(store: Store<'_>) {
     ];
     for (query, expected) in rows {
         let found = store.found(about(&collection, query)).await;
-        assert!(found.iter().all(|candidate| candidate.score > 0.0), "{found:?}");
+        assert!(found.iter().all(|candidate| candidate.score > 0.0), "{query}: {found:?}");
         // Each smaller limit returns the beginning of the same list.
         for limit in 0..=expected.len() {
             let found = store.found_ids(Search { limit, ..about(&collection, query) }).await;
-            assert_eq!(found, expected[..limit], "{query}");
+            assert_eq!(found, expected[..limit], "{query}, limit {limit}");
         }
         assert_eq!(found.len(), expected.len(), "{query}");
     }
@@ -612,12 +612,12 @@ async fn hidden_documents_change_nothing(store: Store<'_>) {
         document(&format!("h{number}"), &[("doc:hidden", text, &[1.0, f32::from(number) / 10.0])])
     };
     let hiding = |text: &str| (0..20).map(|number| hidden(number, text)).collect::<Vec<_>>();
-    for world in [hiding("red red fox"), hiding("fox and a great many other words that make texts longer")] {
-        store.documents.upsert(&collection, world).await.expect("taken in");
+    for hidden_text in ["red red fox", "fox and a great many other words that make texts longer"] {
+        store.documents.upsert(&collection, hiding(hidden_text)).await.expect("taken in");
         for (query, before) in queries.iter().zip(&before) {
             let space = store.space(&collection, &["doc:visible"]).await;
             let after = store.found(Search { space, ..search(&collection, query.clone()) }).await;
-            assert_eq!(bytes(&after), bytes(before), "{query:?}");
+            assert_eq!(bytes(&after), bytes(before), "{hidden_text}, {query:?}");
         }
     }
 }
@@ -641,37 +641,40 @@ async fn what_is_read_is_what_was_found(store: Store<'_>) {
     let beside = || document("b", &[("doc:b", "beside", &[1.0, 1.0])]);
     let collection = store.filled("versions", vec![first(), beside()]).await;
     let area = Filter::OneOf { key: "area".to_owned(), values: vec![Value::Text("public".to_owned())] };
-    let mut searches =
-        vec![near(&collection, &[1.0, 0.0]), Search { filter: Some(area), ..near(&collection, &[1.0, 0.0]) }];
+    let mut searches = vec![
+        ("a vector", near(&collection, &[1.0, 0.0])),
+        ("a vector and a filter", Search { filter: Some(area), ..near(&collection, &[1.0, 0.0]) }),
+    ];
     if store.info(&collection).await.text_queries {
-        searches.push(about(&collection, "first beside"));
+        searches.push(("a text", about(&collection, "first beside")));
     }
     for (what, second) in rows {
-        for search in &searches {
+        for (query, search) in &searches {
+            let row = format!("{what}, {query}");
             store.documents.upsert(&collection, vec![first()]).await.expect("taken in");
             let found = store.found(search.clone()).await;
             let listed = store.chunks.find(&collection, &strings(&["a#0"])).await.expect("found");
             for candidate in &found {
-                assert_ne!(candidate.written, Written::Unknown, "{what}");
+                assert_ne!(candidate.written, Written::Unknown, "{row}: {candidate:?}");
             }
             let read = store.chunks.read(&collection, Some(search), &found).await.expect("read");
-            assert_eq!(read.len(), found.len(), "{what}, before");
-            assert_eq!(read.iter().map(|chunk| &chunk.id).collect::<Vec<_>>(), ids(&found), "{what}, before");
+            assert_eq!(read.len(), found.len(), "{row}, before");
+            assert_eq!(read.iter().map(|chunk| &chunk.id).collect::<Vec<_>>(), ids(&found), "{row}, before");
             let metadata = store.chunks.read_metadata(&collection, Some(search), &found).await.expect("read");
-            assert_eq!(metadata, read.iter().map(metadata_of).collect::<Vec<_>>(), "{what}, before");
+            assert_eq!(metadata, read.iter().map(metadata_of).collect::<Vec<_>>(), "{row}, before");
 
             store.documents.upsert(&collection, vec![second.clone()]).await.expect("taken in");
             let read = store.chunks.read(&collection, Some(search), &found).await.expect("read");
-            assert!(read.iter().all(|chunk| chunk.id == "b#0"), "{what}: {read:?}");
-            assert_eq!(read.len(), found.len() - 1, "{what}");
-            assert!(store.chunks.read(&collection, None, &listed).await.expect("read").is_empty(), "{what}");
+            assert!(read.iter().all(|chunk| chunk.id == "b#0"), "{row}: {read:?}");
+            assert_eq!(read.len(), found.len() - 1, "{row}");
+            assert!(store.chunks.read(&collection, None, &listed).await.expect("read").is_empty(), "{row}");
             let metadata = store.chunks.read_metadata(&collection, Some(search), &found).await.expect("read");
-            assert_eq!(metadata, read.iter().map(metadata_of).collect::<Vec<_>>(), "{what}");
+            assert_eq!(metadata, read.iter().map(metadata_of).collect::<Vec<_>>(), "{row}");
             let listed_again = store.chunks.read_metadata(&collection, None, &listed).await.expect("read");
-            assert!(listed_again.is_empty(), "{what}");
+            assert!(listed_again.is_empty(), "{row}");
             store.documents.delete(&collection, &["a".to_owned()].into()).await.expect("deleted");
             let read = store.chunks.read(&collection, Some(search), &found).await.expect("read");
-            assert_eq!(read.len(), found.len() - 1, "{what}, deleted");
+            assert_eq!(read.len(), found.len() - 1, "{row}, deleted");
         }
     }
 }

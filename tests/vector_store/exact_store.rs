@@ -190,7 +190,7 @@ proptest! {
                 }
                 Change::Delete(ids) => {
                     let deleted = runtime.block_on(store.delete(COLLECTION, &ids)).expect("deleted");
-                    prop_assert_eq!(deleted, world.delete(&ids));
+                    prop_assert_eq!(deleted, world.delete(&ids), "{:?}", ids);
                 }
                 Change::Reopen => {
                     drop(store);
@@ -203,7 +203,8 @@ proptest! {
         let answers: Vec<Vec<Candidate>> = questions.iter().map(|q| runtime.block_on(ask(&store, q))).collect();
         for (question, answer) in questions.iter().zip(&answers) {
             let guards = question.space.as_ref().map(|space| space.iter().map(|place| GUARDS[*place]).collect());
-            world.check(&question.search(SearchSpace::Everything), guards.as_ref(), answer);
+            let row = format!("scope {:?}", question.space);
+            world.check(&row, &question.search(SearchSpace::Everything), guards.as_ref(), answer);
         }
         let ids: Vec<String> = world.chunks().map(|chunk| chunk.id.clone()).collect();
         let read = runtime.block_on(read_now(&store, COLLECTION, &ids)).expect("read");
@@ -287,7 +288,8 @@ async fn a_scope_of_any_size_is_searched_as_by_brute_force() {
             let question = Question { limit: 25, ..Question::new(query) };
             let scoped = SearchSpace::Guards { positions: positions.clone(), table: table.clone() };
             let answer = store.search(&question.search(scoped)).await.expect("a search").candidates;
-            world.check(&question.search(SearchSpace::Everything), Some(&space), &answer);
+            let row = format!("{size} guards in the scope");
+            world.check(&row, &question.search(SearchSpace::Everything), Some(&space), &answer);
         }
     }
 }
@@ -312,7 +314,7 @@ async fn a_scan_divided_among_threads_gives_the_same_bytes() {
         }
     }
     for candidate in whole {
-        assert_eq!(parts.get(&candidate.0), Some(&candidate));
+        assert_eq!(parts.get(&candidate.0), Some(&candidate), "chunk {}", candidate.0);
     }
 }
 
@@ -371,7 +373,10 @@ async fn a_search_for_the_best_skips_none_of_them() {
                 let lowest = f64::from(f32::from_bits(whole[whole.len() / 2].2));
                 let above = ask(&store, &Question { limit: 10_000, min_score: Some(lowest), ..question.clone() }).await;
                 let expected = whole.iter().filter(|(_, _, bits)| f64::from(f32::from_bits(*bits)) >= lowest);
-                assert!(bytes(&above).iter().eq(expected), "{name}, at least {lowest}");
+                assert!(
+                    bytes(&above).iter().eq(expected),
+                    "{name}, at least {lowest}, {space:?}, {per_document_max:?}"
+                );
             }
         }
     }
@@ -406,9 +411,9 @@ async fn a_million_guards_and_a_single_chunk() {
 
     let single = "single";
     store.upsert(single, vec![document("one", &[("doc:one", "words", &[1.0])])]).await.expect("taken in");
-    for query in [Query::Vector(vec![-2.0]), Query::Text("words".to_owned())] {
+    for (name, query) in [("a vector", Query::Vector(vec![-2.0])), ("a text", Query::Text("words".to_owned()))] {
         let search = Search { collection: single.to_owned(), ..Question::new(query).search(SearchSpace::Everything) };
-        assert_eq!(store.search(&search).await.expect("a search").candidates.len(), 1);
+        assert_eq!(store.search(&search).await.expect("a search").candidates.len(), 1, "{name}");
     }
 }
 
@@ -448,7 +453,7 @@ async fn a_reader_sees_a_write_wholly_or_not_at_all() {
     let question = Question::new(Query::Vector(vec![1.0, 0.0, 0.0]));
     while !writing.is_finished() {
         let guards: BTreeSet<String> = ask(&store, &question).await.iter().map(|c| c.guard.to_string()).collect();
-        assert_eq!(guards.len(), 1);
+        assert_eq!(guards.len(), 1, "{guards:?}");
         // A chunk that is replaced in between is left out.
         let read = read_now(&store, COLLECTION, &ids).await.expect("read");
         let texts: BTreeSet<(&str, &str)> =
@@ -492,11 +497,11 @@ async fn what_was_acknowledged_survives_a_kill() {
         let ids = ["left#0", "left#1", "right#0", "right#1"].map(str::to_owned);
         let read = read_now(&store, COLLECTION, &ids).await.expect("read");
         let texts: BTreeSet<&str> = read.iter().map(|chunk| chunk.text.as_str()).collect();
-        assert_eq!((read.len(), texts.len()), (4, 1), "{texts:?}");
+        assert_eq!((read.len(), texts.len()), (4, 1), "killed after {kill_after}: {texts:?}");
         let version: u32 = read[0].text.trim_start_matches("version").parse().expect("a version");
-        assert!(version >= last, "{version} is there, {last} was acknowledged");
+        assert!(version >= last, "killed after {kill_after}: {version} is there, {last} was acknowledged");
         let question = Question::new(Query::Text(read[0].text.clone()));
-        assert_eq!(ask(&store, &question).await.len(), 4, "{kill_after}");
+        assert_eq!(ask(&store, &question).await.len(), 4, "killed after {kill_after}");
     }
 }
 

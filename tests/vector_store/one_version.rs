@@ -275,7 +275,7 @@ async fn no_answer_holds_two_versions_under_load() {
                         .iter()
                         .map(|retrieved| (retrieved.chunk.item().text.clone(), retrieved.score > 0.9))
                         .collect();
-                    assert!(found.iter().all(|found| *found == ("open".to_owned(), true)), "{found:?}");
+                    assert!(found.iter().all(|found| *found == ("open".to_owned(), true)), "{name}: {found:?}");
                     if is_last {
                         break;
                     }

@@ -84,6 +84,7 @@ async fn ids(store: &QdrantStore, search: &Search) -> Vec<String> {
 async fn documents_with_numbers_are_counted_as_others_are() {
     let layout = PayloadConfig::of(WrittenBy::Other);
     for server in servers().await {
+        let server_name = server.name;
         server.make(COLLECTION, 2).await;
         let point = |place: u16, document: i64| {
             let payload = HashMap::from([
@@ -101,7 +102,7 @@ async fn documents_with_numbers_are_counted_as_others_are() {
                 let search = Search { per_document_max: NonZeroUsize::new(per_document_max), limit, ..nearest(None) };
                 let expected = (0..24_usize).filter(|place| place % 4 < per_document_max).take(limit);
                 let expected: Vec<String> = expected.map(|place| place.to_string()).collect();
-                assert_eq!(ids(&store, &search).await, expected, "{}, {per_document_max}, {limit}", server.name);
+                assert_eq!(ids(&store, &search).await, expected, "{server_name}, {per_document_max}, {limit}");
             }
         }
     }
@@ -110,7 +111,7 @@ async fn documents_with_numbers_are_counted_as_others_are() {
 #[tokio::test]
 async fn a_collection_of_langchain_is_attached_and_searched() {
     for server in servers().await {
-        println!("{}", server.name);
+        let server_name = server.name;
         server.make(COLLECTION, 2).await;
         server
             .put(
@@ -123,51 +124,51 @@ async fn a_collection_of_langchain_is_attached_and_searched() {
             )
             .await;
         let store = store(&server.url, langchain());
-        assert!(ids(&store, &nearest(None)).await.is_empty());
-        assert!(store.guards(COLLECTION).await.expect("a collection").is_none());
+        assert!(ids(&store, &nearest(None)).await.is_empty(), "{server_name}");
+        assert!(store.guards(COLLECTION).await.expect("a collection").is_none(), "{server_name}");
 
         let template = attach("document:{metadata.source}");
         let before = server.payloads(COLLECTION).await;
         let dry = attached(&store, &Attach { dry_run: true, ..template.clone() }).await;
-        assert_eq!(counts(&dry), [3, 0, 2, 0, 1]);
-        assert_eq!(server.payloads(COLLECTION).await, before);
-        assert!(server.indexes(COLLECTION).await.is_empty());
+        assert_eq!(counts(&dry), [3, 0, 2, 0, 1], "{server_name}");
+        assert_eq!(server.payloads(COLLECTION).await, before, "{server_name}");
+        assert!(server.indexes(COLLECTION).await.is_empty(), "{server_name}");
 
         let first = attached(&store, &template).await;
-        assert_eq!(Attached { indexes: dry.indexes.clone(), ..first.clone() }, dry);
-        assert_eq!(first.indexes, ["guard", "metadata.source"]);
-        assert_eq!(server.indexes(COLLECTION).await, ["guard", "metadata.source"]);
-        assert_eq!(first.unguarded_examples, [uuid(2)]);
-        assert_eq!(first.examples[&uuid(1)], "document:docs/a.md");
+        assert_eq!(Attached { indexes: dry.indexes.clone(), ..first.clone() }, dry, "{server_name}");
+        assert_eq!(first.indexes, ["guard", "metadata.source"], "{server_name}");
+        assert_eq!(server.indexes(COLLECTION).await, ["guard", "metadata.source"], "{server_name}");
+        assert_eq!(first.unguarded_examples, [uuid(2)], "{server_name}");
+        assert_eq!(first.examples[&uuid(1)], "document:docs/a.md", "{server_name}");
         // A second run finds nothing to do, and what the other program wrote is unchanged.
         let again = attached(&store, &template).await;
-        assert_eq!((counts(&again), again.indexes.len()), ([3, 2, 0, 0, 1], 0));
+        assert_eq!((counts(&again), again.indexes.len()), ([3, 2, 0, 0, 1], 0), "{server_name}");
         for (id, payload) in server.payloads(COLLECTION).await {
             let without: HashMap<String, Payload> = payload.into_iter().filter(|(key, _)| key != "guard").collect();
-            assert_eq!(without, before[&id]);
+            assert_eq!(without, before[&id], "{server_name}: {id}");
         }
 
-        assert_eq!(ids(&store, &nearest(None)).await, [uuid(1), "7".to_owned()]);
+        assert_eq!(ids(&store, &nearest(None)).await, [uuid(1), "7".to_owned()], "{server_name}");
         let page = |page: i64| Some(Filter::OneOf { key: "page".to_owned(), values: vec![Value::Int(page)] });
-        assert_eq!(ids(&store, &nearest(page(1))).await.len(), 2);
-        assert!(ids(&store, &nearest(page(2))).await.is_empty());
+        assert_eq!(ids(&store, &nearest(page(1))).await.len(), 2, "{server_name}");
+        assert!(ids(&store, &nearest(page(2))).await.is_empty(), "{server_name}");
         let table = store.guards(COLLECTION).await.expect("a collection").expect("a table");
         let guards: Vec<&str> = table.guards.iter().map(ragward::language::Object::as_str).collect();
-        assert_eq!(guards, ["document:docs/a.md", "document:docs/b.md"]);
+        assert_eq!(guards, ["document:docs/a.md", "document:docs/b.md"], "{server_name}");
         let read = read_now(&store, COLLECTION, &["7".to_owned(), uuid(2), "07".to_owned(), "x".to_owned()])
             .await
             .expect("read");
         let read: Vec<(&str, &str)> = read.iter().map(|c| (c.document_id.as_str(), c.text.as_str())).collect();
-        assert_eq!(read, [("docs/b.md", "second")]);
+        assert_eq!(read, [("docs/b.md", "second")], "{server_name}");
         let counted = store.documents(COLLECTION, &["docs/a.md".to_owned()]).await.expect("documents");
-        assert_eq!(counted, [("docs/a.md".to_owned(), 1)]);
+        assert_eq!(counted, [("docs/a.md".to_owned(), 1)], "{server_name}");
     }
 }
 
 #[tokio::test]
 async fn a_collection_of_llama_index_is_attached_and_read() {
     for server in servers().await {
-        println!("{}", server.name);
+        let server_name = server.name;
         server.make(COLLECTION, 2).await;
         let payload = HashMap::from([
             ("_node_content".to_owned(), Payload::from(r#"{"text": "Welcome.", "id_": "n"}"#)),
@@ -176,19 +177,19 @@ async fn a_collection_of_llama_index_is_attached_and_read() {
         ]);
         server.put(COLLECTION, vec![PointStruct::new(uuid(1), vec![1.0, 0.0], payload)]).await;
         let store = store(&server.url, PayloadConfig::of(WrittenBy::LlamaIndex));
-        assert_eq!(counts(&attached(&store, &attach("document:{ref_doc_id}")).await), [1, 0, 1, 0, 0]);
+        assert_eq!(counts(&attached(&store, &attach("document:{ref_doc_id}")).await), [1, 0, 1, 0, 0], "{server_name}");
         let year = Filter::Between { key: "year".to_owned(), low: 2026.0, high: 2026.0 };
-        assert_eq!(ids(&store, &nearest(Some(year))).await, [uuid(1)]);
+        assert_eq!(ids(&store, &nearest(Some(year))).await, [uuid(1)], "{server_name}");
         let read = read_now(&store, COLLECTION, &[uuid(1)]).await.expect("read").remove(0);
-        assert_eq!((read.text.as_str(), read.document_id.as_str()), ("Welcome.", "handbook"));
-        assert_eq!(read.metadata.keys().collect::<Vec<_>>(), ["ref_doc_id", "year"]);
+        assert_eq!((read.text.as_str(), read.document_id.as_str()), ("Welcome.", "handbook"), "{server_name}");
+        assert_eq!(read.metadata.keys().collect::<Vec<_>>(), ["ref_doc_id", "year"], "{server_name}");
     }
 }
 
 #[tokio::test]
 async fn a_guard_that_is_there_is_kept_unless_told_otherwise() {
     for server in servers().await {
-        println!("{}", server.name);
+        let server_name = server.name;
         server.make(COLLECTION, 2).await;
         let guarded = |number: usize, source: Option<&str>, guard: Payload| {
             let mut point = of_langchain(uuid(number), source, "words", [1.0, 0.0]);
@@ -208,19 +209,19 @@ async fn a_guard_that_is_there_is_kept_unless_told_otherwise() {
             .await;
         let store = store(&server.url, langchain());
         // Without a template, points are counted and nothing is written.
-        assert_eq!(counts(&attached(&store, &Attach::default()).await), [4, 2, 0, 0, 2]);
+        assert_eq!(counts(&attached(&store, &Attach::default()).await), [4, 2, 0, 0, 2], "{server_name}");
         let template = attach("document:{metadata.source}");
         let kept = attached(&store, &template).await;
-        assert_eq!((counts(&kept), kept.cleared), ([4, 0, 2, 2, 0], 0));
+        assert_eq!((counts(&kept), kept.cleared), ([4, 0, 2, 2, 0], 0), "{server_name}");
         // A point with another guard is named, together with that guard.
         let named = [(uuid(1), "document:secret".to_owned()), (uuid(4), "document:d".to_owned())];
-        assert_eq!(kept.kept_examples, named.into());
+        assert_eq!(kept.kept_examples, named.into(), "{server_name}");
         let replaced = attached(&store, &Attach { replace: true, ..template }).await;
-        assert_eq!((counts(&replaced), replaced.cleared), ([4, 2, 1, 0, 0], 1));
+        assert_eq!((counts(&replaced), replaced.cleared), ([4, 2, 1, 0, 0], 1), "{server_name}");
         let payloads = server.payloads(COLLECTION).await;
         let guards: Vec<Option<&Payload>> = payloads.values().map(|payload| payload.get("guard")).collect();
         let expected = ["document:a", "document:b", "document:c"].map(Payload::from);
-        assert_eq!(guards, expected.iter().map(Some).chain([None]).collect::<Vec<_>>());
+        assert_eq!(guards, expected.iter().map(Some).chain([None]).collect::<Vec<_>>(), "{server_name}");
     }
 }
 
@@ -241,7 +242,7 @@ async fn a_guard_that_the_template_does_not_make_is_taken_away() {
         ("a text", Some(text(3))),
     ];
     for server in servers().await {
-        println!("{}", server.name);
+        let server_name = server.name;
         server.make(COLLECTION, 2).await;
         let point = |(number, (_, source)): (usize, &(&str, Option<Payload>))| {
             let mut point = of_langchain(uuid(number), None, "words", [1.0, 0.0]);
@@ -255,29 +256,29 @@ async fn a_guard_that_the_template_does_not_make_is_taken_away() {
         let store = store(&server.url, langchain());
         let template = attach("document:{metadata.source}");
         let kept = attached(&store, &template).await;
-        assert_eq!((counts(&kept), kept.kept_examples.len()), ([9, 0, 0, 9, 0], 5));
+        assert_eq!((counts(&kept), kept.kept_examples.len()), ([9, 0, 0, 9, 0], 5), "{server_name}");
         let replace = Attach { replace: true, ..template };
         let before = server.payloads(COLLECTION).await;
         let dry = attached(&store, &Attach { dry_run: true, ..replace.clone() }).await;
-        assert_eq!(server.payloads(COLLECTION).await, before);
+        assert_eq!(server.payloads(COLLECTION).await, before, "{server_name}");
         let done = attached(&store, &replace).await;
-        assert_eq!(done, dry);
-        assert_eq!((counts(&done), done.cleared), ([9, 0, 1, 0, 0], 8));
-        assert_eq!(done.cleared_examples.get(&uuid(0)).map(String::as_str), Some("document:public"));
+        assert_eq!(done, dry, "{server_name}");
+        assert_eq!((counts(&done), done.cleared), ([9, 0, 1, 0, 0], 8), "{server_name}");
+        assert_eq!(done.cleared_examples.get(&uuid(0)).map(String::as_str), Some("document:public"), "{server_name}");
         for (number, (what, _)) in rows.iter().enumerate() {
             let payload = &server.payloads(COLLECTION).await[&uuid(number)];
             let expected = (*what == "a text").then(|| Payload::from("document:xxx"));
-            assert_eq!(payload.get("guard"), expected.as_ref(), "{what}");
+            assert_eq!(payload.get("guard"), expected.as_ref(), "{server_name}: {what}");
             // Nothing else is changed.
             let without = |payload: &HashMap<String, Payload>| {
                 let mut payload = payload.clone();
                 payload.remove("guard");
                 payload
             };
-            assert_eq!(without(payload), without(&before[&uuid(number)]), "{what}");
+            assert_eq!(without(payload), without(&before[&uuid(number)]), "{server_name}: {what}");
         }
-        assert_eq!(ids(&store, &nearest(None)).await, [uuid(8)]);
-        assert_eq!(counts(&attached(&store, &replace).await), [9, 1, 0, 0, 8]);
+        assert_eq!(ids(&store, &nearest(None)).await, [uuid(8)], "{server_name}");
+        assert_eq!(counts(&attached(&store, &replace).await), [9, 1, 0, 0, 8], "{server_name}");
     }
 }
 
@@ -288,7 +289,7 @@ async fn a_point_that_changes_meanwhile_gets_no_guard_of_what_it_was() {
     const POINTS: u64 = 300;
     const ROUNDS: usize = 12;
     for server in servers().await {
-        println!("{}", server.name);
+        let server_name = server.name;
         server.make(COLLECTION, 2).await;
         let of_round = |round: usize| -> Vec<PointStruct> {
             let source = |number: u64| TEXTS[(usize::try_from(number).expect("small") + round) % TEXTS.len()];
@@ -321,15 +322,18 @@ async fn a_point_that_changes_meanwhile_gets_no_guard_of_what_it_was() {
             for (id, payload) in server.payloads(COLLECTION).await {
                 let text = match &payload["page_content"].kind {
                     Some(Kind::StringValue(text)) => text.clone(),
-                    other => panic!("{other:?}"),
+                    other => panic!("{server_name}, {run}: {id}: {other:?}"),
                 };
                 let expected = Object::parse(&format!("document:{}", encoded(&text))).ok();
                 let expected = expected.map(|guard| Payload::from(guard.to_string()));
                 let is_left = run == "while the client wrote" && !payload.contains_key("guard");
-                assert!(payload.get("guard") == expected.as_ref() || is_left, "{run}: {id}, {text:?}, {payload:?}");
+                assert!(
+                    payload.get("guard") == expected.as_ref() || is_left,
+                    "{server_name}: {run}: {id}, {text:?}, {payload:?}"
+                );
             }
             let last = attached(&store, &template).await;
-            assert_eq!((last.points, last.kept, last.unsettled, last.later), (POINTS, 0, 0, 0), "{run}");
+            assert_eq!((last.points, last.kept, last.unsettled, last.later), (POINTS, 0, 0, 0), "{server_name}: {run}");
         }
     }
 }
@@ -345,7 +349,7 @@ fn encoded(text: &str) -> String {
 #[tokio::test]
 async fn what_an_earlier_run_left_wrong_is_found_and_mended() {
     for server in servers().await {
-        println!("{}", server.name);
+        let server_name = server.name;
         server.make(COLLECTION, 2).await;
         let wrong = |number: usize, source: &str, guard: &str| {
             let mut point = of_langchain(uuid(number), Some(source), "words", [1.0, 0.0]);
@@ -361,14 +365,14 @@ async fn what_an_earlier_run_left_wrong_is_found_and_mended() {
         let store = store(&server.url, langchain());
         let template = attach("document:{metadata.source}");
         let found = attached(&store, &template).await;
-        assert_eq!(counts(&found), [3, 1, 0, 2, 0]);
+        assert_eq!(counts(&found), [3, 1, 0, 2, 0], "{server_name}");
         let left = "document:s%2085".to_owned();
-        assert_eq!(found.kept_examples, [(uuid(1), left.clone()), (uuid(3), left)].into());
+        assert_eq!(found.kept_examples, [(uuid(1), left.clone()), (uuid(3), left)].into(), "{server_name}");
         let mended = attached(&store, &Attach { replace: true, ..template }).await;
-        assert_eq!(counts(&mended), [3, 1, 2, 0, 0]);
+        assert_eq!(counts(&mended), [3, 1, 2, 0, 0], "{server_name}");
         let payloads = server.payloads(COLLECTION).await;
         for (number, guard) in [(1, "document:s%20851"), (2, "document:s%2085"), (3, "document:a%20s%2085")] {
-            assert_eq!(payloads[&uuid(number)]["guard"], Payload::from(guard));
+            assert_eq!(payloads[&uuid(number)]["guard"], Payload::from(guard), "{server_name}: {guard}");
         }
     }
 }
@@ -380,7 +384,7 @@ async fn a_run_goes_through_what_there_was_at_its_start() {
     const POINTS: usize = 2_500;
     const ADDED: usize = 400;
     for server in servers().await {
-        println!("{}", server.name);
+        let server_name = server.name;
         let server = Arc::new(server);
         server.make(COLLECTION, 2).await;
         let point = |id: usize| of_langchain(u64::try_from(id).expect("small"), Some("a"), "words", [1.0, 0.0]);
@@ -406,16 +410,16 @@ async fn a_run_goes_through_what_there_was_at_its_start() {
         };
         let done = store.attach(COLLECTION, &attach("document:{metadata.source}"), progress).await.expect("attached");
         adding.await.expect("added");
-        assert_eq!((counts(&done), done.later), ([2_500, 0, 2_500, 0, 0], 800));
+        assert_eq!((counts(&done), done.later), ([2_500, 0, 2_500, 0, 0], 800), "{server_name}");
         let again = attached(&store, &attach("document:{metadata.source}")).await;
-        assert_eq!((counts(&again), again.later), ([3_300, 2_500, 800, 0, 0], 0));
+        assert_eq!((counts(&again), again.later), ([3_300, 2_500, 800, 0, 0], 0), "{server_name}");
     }
 }
 
 #[tokio::test]
 async fn many_pages_are_gone_through_once() {
     for server in servers().await {
-        println!("{}", server.name);
+        let server_name = server.name;
         server.make(COLLECTION, 2).await;
         let one = |number: u64| of_langchain(number, Some(&format!("s{}", number % 700)), "words", [1.0, 0.0]);
         server.put(COLLECTION, (0..2_500).map(one).collect()).await;
@@ -423,16 +427,20 @@ async fn many_pages_are_gone_through_once() {
         let told = Mutex::new(Vec::new());
         let progress = |attached: &Attached, points: u64| told.lock().unwrap().push((attached.points, points));
         let done = store.attach(COLLECTION, &attach("document:{metadata.source}"), progress).await.expect("attached");
-        assert_eq!(counts(&done), [2_500, 0, 2_500, 0, 0]);
-        assert_eq!(told.into_inner().unwrap(), [(1_000, 2_500), (2_000, 2_500), (2_500, 2_500)]);
-        assert_eq!(store.guards(COLLECTION).await.expect("a collection").expect("a table").guards.len(), 700);
+        assert_eq!(counts(&done), [2_500, 0, 2_500, 0, 0], "{server_name}");
+        assert_eq!(told.into_inner().unwrap(), [(1_000, 2_500), (2_000, 2_500), (2_500, 2_500)], "{server_name}");
+        assert_eq!(
+            store.guards(COLLECTION).await.expect("a collection").expect("a table").guards.len(),
+            700,
+            "{server_name}"
+        );
     }
 }
 
 #[tokio::test]
 async fn what_cannot_be_attached_is_refused_before_anything_is_written() {
     for server in servers().await {
-        println!("{}", server.name);
+        let server_name = server.name;
         server.make(COLLECTION, 2).await;
         server.put(COLLECTION, vec![of_langchain(1_u64, Some("a"), "words", [1.0, 0.0])]).await;
         let template = attach("document:{metadata.source}");
@@ -440,25 +448,28 @@ async fn what_cannot_be_attached_is_refused_before_anything_is_written() {
         let unnamed = own.attach(COLLECTION, &template, |_, _| {}).await;
         assert!(
             matches!(&unnamed, Err(error @ AttachError::NoLayout(_)) if error.to_string().contains("written_by")),
-            "{unnamed:?}"
+            "{server_name}: {unnamed:?}"
         );
         let names =
             PayloadConfig { guard: Some("metadata.guard".to_owned()), title: Some("title".to_owned()), ..langchain() };
         let nested = store(&server.url, names);
         let refused = nested.attach(COLLECTION, &template, |_, _| {}).await;
-        assert!(matches!(refused, Err(AttachError::NestedGuard)), "{refused:?}");
+        assert!(matches!(refused, Err(AttachError::NestedGuard)), "{server_name}: {refused:?}");
         let store = store(&server.url, langchain());
         let config =
             QdrantConfig { collections: [("absent".to_owned(), langchain())].into(), ..QdrantConfig::new(&server.url) };
         let absent = QdrantStore::new(&config).expect("a store").attach("absent", &template, |_, _| {}).await;
-        assert!(matches!(absent, Err(AttachError::Store(VectorStoreError::UnknownCollection(_)))), "{absent:?}");
-        assert!(server.indexes(COLLECTION).await.is_empty());
-        assert!(!server.payloads(COLLECTION).await["1"].contains_key("guard"));
+        assert!(
+            matches!(absent, Err(AttachError::Store(VectorStoreError::UnknownCollection(_)))),
+            "{server_name}: {absent:?}"
+        );
+        assert!(server.indexes(COLLECTION).await.is_empty(), "{server_name}");
+        assert!(!server.payloads(COLLECTION).await["1"].contains_key("guard"), "{server_name}");
         // Ragward does not write documents that another program keeps.
         let deleted = store.delete(COLLECTION, &["a".to_owned()].into()).await;
-        assert!(matches!(deleted, Err(VectorStoreError::Unsupported(_))), "{deleted:?}");
+        assert!(matches!(deleted, Err(VectorStoreError::Unsupported(_))), "{server_name}: {deleted:?}");
         let put = store.upsert(COLLECTION, Vec::new()).await;
-        assert!(matches!(put, Err(VectorStoreError::Unsupported(_))), "{put:?}");
+        assert!(matches!(put, Err(VectorStoreError::Unsupported(_))), "{server_name}: {put:?}");
     }
 }
 
@@ -475,7 +486,7 @@ fn ragward(config: &str, arguments: &[&str]) -> (Option<i32>, serde_json::Value)
 #[tokio::test(flavor = "multi_thread")]
 async fn the_command_attaches_what_the_configuration_names() {
     for server in servers().await {
-        println!("{}", server.name);
+        let server_name = server.name;
         server.make(COLLECTION, 2).await;
         server.put(COLLECTION, vec![of_langchain(1_u64, Some("a"), "words", [1.0, 0.0])]).await;
         let config = format!(
@@ -489,17 +500,25 @@ async fn the_command_attaches_what_the_configuration_names() {
             tokio::task::block_in_place(|| ragward(config, &arguments))
         };
         let (code, dry) = run(&config, &["--dry-run"]);
-        assert_eq!((code, &dry["written"], &dry["dry_run"]), (Some(0), &1.into(), &true.into()), "{dry}");
-        assert!(!server.payloads(COLLECTION).await["1"].contains_key("guard"));
+        assert_eq!(
+            (code, &dry["written"], &dry["dry_run"]),
+            (Some(0), &1.into(), &true.into()),
+            "{server_name}: {dry}"
+        );
+        assert!(!server.payloads(COLLECTION).await["1"].contains_key("guard"), "{server_name}");
         let (code, done) = run(&config, &[]);
-        assert_eq!((code, &done["examples"]["1"]), (Some(0), &"document:a".into()), "{done}");
-        assert_eq!(server.payloads(COLLECTION).await["1"]["guard"], Payload::from("document:a"));
+        assert_eq!((code, &done["examples"]["1"]), (Some(0), &"document:a".into()), "{server_name}: {done}");
+        assert_eq!(server.payloads(COLLECTION).await["1"]["guard"], Payload::from("document:a"), "{server_name}");
         // It refuses to run without a Qdrant, with a malformed path, and with a malformed template.
-        assert_eq!(run("", &[]).0, Some(2));
-        assert_eq!(run(&format!("{config}text = 'a[0]'\n"), &[]).0, Some(2));
-        assert_eq!(run(&format!("{config}texts = 'a'\n"), &[]).0, Some(2));
+        assert_eq!(run("", &[]).0, Some(2), "{server_name}: no Qdrant");
+        assert_eq!(run(&format!("{config}text = 'a[0]'\n"), &[]).0, Some(2), "{server_name}: a malformed path");
+        assert_eq!(run(&format!("{config}texts = 'a'\n"), &[]).0, Some(2), "{server_name}: an unknown setting");
         let bad = ["attach", COLLECTION, "--guard", "{metadata.type}:{metadata.source}"];
-        assert_eq!(tokio::task::block_in_place(|| ragward(&config, &bad)).0, Some(2));
+        assert_eq!(
+            tokio::task::block_in_place(|| ragward(&config, &bad)).0,
+            Some(2),
+            "{server_name}: a malformed template"
+        );
     }
 }
 

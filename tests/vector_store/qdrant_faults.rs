@@ -305,13 +305,18 @@ async fn a_wrong_count_of_documents_is_an_error() {
         FacetHit { value: Some(value), count: 1 }
     };
     let number = FacetHit { value: Some(FacetValue { variant: Some(Variant::IntegerValue(1)) }), count: 1 };
-    for hits in [vec![hit("foreign")], vec![hit("d"), hit("d")], vec![number], vec![FacetHit::default()]] {
+    let rows = [
+        ("a document that was not asked for", vec![hit("foreign")]),
+        ("one twice", vec![hit("d"), hit("d")]),
+        ("a number as id", vec![number]),
+        ("no id", vec![FacetHit::default()]),
+    ];
+    for (name, hits) in rows {
         let answer = FacetResponse { hits, ..FacetResponse::default() };
-        let shown = format!("{answer:?}");
         let behaviour = move |_: FacetCounts| std::future::ready(Ok(answer.clone()));
         let server = methods().on(FACET, behaviour).start().await;
         let counted = store(&server).documents("docs", &["d".to_owned(), "e".to_owned()]).await;
-        assert!(matches!(counted, Err(VectorStoreError::BadAnswer(_))), "{shown}: {counted:?}");
+        assert!(matches!(counted, Err(VectorStoreError::BadAnswer(_))), "{name}: {counted:?}");
     }
 }
 
@@ -446,23 +451,22 @@ async fn a_write_that_is_not_confirmed_is_an_error() {
     let result = |status: UpdateStatus| UpdateResult { operation_id: None, status: status.into() };
     let done = result(UpdateStatus::Completed);
     let answers = [
-        (vec![done, done], true),
-        (vec![], false),
-        (vec![done], false),
-        (vec![done, done, done], false),
-        (vec![done, result(UpdateStatus::Acknowledged)], false),
-        (vec![result(UpdateStatus::WaitTimeout), done], false),
-        (vec![done, result(UpdateStatus::ClockRejected)], false),
-        (vec![UpdateResult::default(), done], false),
+        ("both are completed", vec![done, done], true),
+        ("no result", vec![], false),
+        ("one too few", vec![done], false),
+        ("one too many", vec![done, done, done], false),
+        ("only acknowledged", vec![done, result(UpdateStatus::Acknowledged)], false),
+        ("a timeout", vec![result(UpdateStatus::WaitTimeout), done], false),
+        ("rejected for its clock", vec![done, result(UpdateStatus::ClockRejected)], false),
+        ("an unknown status", vec![UpdateResult::default(), done], false),
     ];
-    for (result, confirmed) in answers {
+    for (name, result, confirmed) in answers {
         let answer = UpdateBatchResponse { result, ..UpdateBatchResponse::default() };
-        let shown = format!("{answer:?}");
         let update = move |_: UpdateBatchPoints| std::future::ready(Ok(answer.clone()));
         let nothing = |_: GetPoints| std::future::ready(Ok(GetResponse::default()));
         let methods = methods().on(COLLECTION, describe).on(GET, nothing).on(UPDATE, update);
         let written = store(&methods.start().await).upsert("docs", vec![document()]).await;
-        assert_eq!(written.is_ok(), confirmed, "{shown}: {written:?}");
+        assert_eq!(written.is_ok(), confirmed, "{name}: {written:?}");
     }
 }
 

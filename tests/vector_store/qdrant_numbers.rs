@@ -32,10 +32,10 @@ async fn a_number_is_found_by_itself_however_many_digits_it_has() {
         for (place, number) in numbers.iter().enumerate() {
             let key = || "number".to_owned();
             let filters = [
-                Filter::OneOf { key: key(), values: vec![Value::Float(*number)] },
-                Filter::Between { key: key(), low: *number, high: *number },
+                ("one of", Filter::OneOf { key: key(), values: vec![Value::Float(*number)] }),
+                ("between", Filter::Between { key: key(), low: *number, high: *number }),
             ];
-            for filter in filters {
+            for (condition, filter) in filters {
                 let search = Search {
                     collection: COLLECTION.to_owned(),
                     query: Query::Vector(vec![1.0, 0.0]),
@@ -49,7 +49,7 @@ async fn a_number_is_found_by_itself_however_many_digits_it_has() {
                 };
                 let found = store.search(&search).await.expect("a search").candidates;
                 let ids: Vec<&str> = found.iter().map(|candidate| candidate.chunk_id.as_str()).collect();
-                assert_eq!(ids, [format!("d{place:04}#0")], "{}: {number:e}", server.name);
+                assert_eq!(ids, [format!("d{place:04}#0")], "{}: {condition} {number:e}", server.name);
             }
         }
     }

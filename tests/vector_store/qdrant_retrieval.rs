@@ -170,12 +170,26 @@ fn search(vector: &[f32], limit: usize, per_document_max: u32) -> Search {
     }
 }
 
-/// Checks an answer: to the bit where scores are, and within a tolerance if the server sums in an order of its own.
-#[track_caller]
-fn check(server: &AnyQdrant, world: &World, search: &Search, visible: &BTreeSet<&str>, answer: &[Candidate]) {
-    match &server.small {
-        Some(_) => world.check(search, Some(visible), answer),
-        None => world.check_about(search, Some(visible), answer),
+/// An answer with what it must be equal to.
+struct Comparison<'a> {
+    /// Names the row of data in a failure.
+    row: &'a str,
+    world: &'a World,
+    search: &'a Search,
+    visible: &'a BTreeSet<&'a str>,
+    answer: &'a [Candidate],
+}
+
+impl Comparison<'_> {
+    /// Compares scores bit by bit for the small server, and within a tolerance for a real one, which sums in an order of
+    /// its own.
+    #[track_caller]
+    fn check(&self, server: &AnyQdrant) {
+        let Self { row, world, search, visible, answer } = *self;
+        match &server.small {
+            Some(_) => world.check(row, search, Some(visible), answer),
+            None => world.check_about(row, search, Some(visible), answer),
+        }
     }
 }
 
@@ -206,28 +220,30 @@ async fn every_plan_answers_as_the_private_corpus() {
                         for (top_k, per_document_max) in [(1, 0), (10, 0), (10, 1), (200, 2)] {
                             let vector = [1.0, f32::from(u8::try_from(dice.below(9)).expect("small"))];
                             let retrieval = ask(&retriever, &vector, top_k, per_document_max).await;
-                            println!(
-                                "{}, seed {seed}, {guards_max}, {hint:?}, {of_ten}, {top_k}, {:?}",
+                            let row = format!(
+                                "{}, seed {seed}, {guards_max}, {hint:?}, {of_ten}, {top_k}, {per_document_max}, {:?}",
                                 server.name, retrieval.plan
                             );
-                            check(
-                                &server,
-                                &world,
-                                &search(&vector, top_k, per_document_max),
-                                &visible,
-                                &candidates(&retrieval),
-                            );
-                            assert!(retrieval.exact);
+                            let comparison = Comparison {
+                                row: &row,
+                                world: &world,
+                                search: &search(&vector, top_k, per_document_max),
+                                visible: &visible,
+                                answer: &candidates(&retrieval),
+                            };
+                            comparison.check(&server);
+                            assert!(retrieval.exact, "{row}");
                             let is_full = retrieval.chunks.len() == top_k;
                             let expected = if is_full { Completion::Complete } else { Completion::Exhausted };
-                            assert_eq!(retrieval.completion, expected);
+                            assert_eq!(retrieval.completion, expected, "{row}");
                             plans.extend(retrieval.plan.rounds.iter().map(|round| round.plan));
                         }
                     }
                 }
             }
         }
-        assert_eq!(plans, BTreeSet::from([Plan::VisibleSetSearch, Plan::ListThenSearch, Plan::SearchThenCheck]));
+        let every_plan = [Plan::VisibleSetSearch, Plan::ListThenSearch, Plan::SearchThenCheck];
+        assert_eq!(plans, BTreeSet::from(every_plan), "{}", server.name);
     }
 }
 
@@ -252,13 +268,20 @@ async fn lies_about_the_visible_set_show_nothing() {
                     for (top_k, per_document_max) in [(5, 0), (50, 0), (50, 1)] {
                         let retrieval = ask(&retriever, &[1.0, 2.0], top_k, per_document_max).await;
                         let found = candidates(&retrieval);
-                        assert!(
-                            found.iter().all(|c| open.contains(c.guard.as_str())),
-                            "seed {seed}, {lie:?}: {found:?}"
+                        let row = format!(
+                            "{}, seed {seed}, {lie:?}, {of_ten}, {top_k}, {per_document_max}, {:?}",
+                            server.name, retrieval.plan
                         );
+                        assert!(found.iter().all(|c| open.contains(c.guard.as_str())), "{row}: {found:?}");
                         if lie.is_generous() {
-                            println!("{}, seed {seed}, {lie:?}, {of_ten}, {top_k}, {:?}", server.name, retrieval.plan);
-                            check(&server, &world, &search(&[1.0, 2.0], top_k, per_document_max), &visible, &found);
+                            let comparison = Comparison {
+                                row: &row,
+                                world: &world,
+                                search: &search(&[1.0, 2.0], top_k, per_document_max),
+                                visible: &visible,
+                                answer: &found,
+                            };
+                            comparison.check(&server);
                         }
                     }
                 }
@@ -283,11 +306,12 @@ async fn who_sees_nothing_gets_nothing_in_every_plan() {
                 let nobody = Permissive { open: BTreeSet::new(), hint, is_local };
                 server.small.as_ref().map(QdrantServer::take_queries);
                 let retrieval = ask(&retriever(&store, nobody), &[1.0, 0.0], 10, 0).await;
-                assert!(retrieval.chunks.is_empty());
-                assert_eq!(retrieval.completion, Completion::Exhausted);
+                let row = format!("{}, {guards_max}, {hint:?}, local {is_local}, {:?}", server.name, retrieval.plan);
+                assert!(retrieval.chunks.is_empty(), "{row}");
+                assert_eq!(retrieval.completion, Completion::Exhausted, "{row}");
                 let is_searched = retrieval.plan.rounds.iter().any(|round| round.plan == Plan::SearchThenCheck);
                 let queries = server.small.as_ref().map(QdrantServer::take_queries);
-                assert!(queries.is_none_or(|queries| queries.is_empty() != is_searched), "{:?}", retrieval.plan);
+                assert!(queries.is_none_or(|queries| queries.is_empty() != is_searched), "{row}");
             }
         }
     }
@@ -305,21 +329,29 @@ async fn guards_that_change_behind_the_list_are_checked_as_they_are() {
         store.upsert(COLLECTION, documents.clone()).await.expect("taken in");
         let open: BTreeSet<String> = (0..GUARDS / 2).map(guard).collect();
         let visible: BTreeSet<&str> = open.iter().map(String::as_str).collect();
-        let every_plan = [(Some(Lie::Truth), true), (Some(Lie::Everything), true), (None, true), (None, false)];
-        let retrievers =
-            every_plan.map(|(hint, is_local)| retriever(&store, Permissive { open: open.clone(), hint, is_local }));
-        for retriever in &retrievers {
-            assert_eq!(ask(retriever, &[1.0, 0.0], 5, 0).await.chunks.len(), 5);
-        }
-        let changes: [(Change, usize); 5] = [
-            (|_| Payload::from("document:*"), 0),
-            (|_| Payload::from(7_i64), 0),
-            (|_| Payload::from("document:new"), 0),
-            (|_| Payload::from(vec![Payload::from("document:1"), Payload::from("document:2")]), 0),
-            // Each chunk but the first is behind another hidden guard.
-            (|number| Payload::from(if number == 0 { guard(0) } else { guard(GUARDS / 2 + number % 10) }), 1),
+        let every_plan = [
+            ("a true visible set", Some(Lie::Truth), true),
+            ("a visible set of everything", Some(Lie::Everything), true),
+            ("local checks", None, true),
+            ("checks elsewhere", None, false),
         ];
-        for (change, shown) in changes {
+        let retrievers = every_plan
+            .map(|(plan, hint, is_local)| (plan, retriever(&store, Permissive { open: open.clone(), hint, is_local })));
+        for (plan, retriever) in &retrievers {
+            assert_eq!(ask(retriever, &[1.0, 0.0], 5, 0).await.chunks.len(), 5, "{}, {plan}", server.name);
+        }
+        let changes: [(&str, Change, usize); 5] = [
+            ("a wildcard", |_| Payload::from("document:*"), 0),
+            ("a number", |_| Payload::from(7_i64), 0),
+            ("a new guard", |_| Payload::from("document:new"), 0),
+            ("a list", |_| Payload::from(vec![Payload::from("document:1"), Payload::from("document:2")]), 0),
+            (
+                "each chunk but the first is behind another hidden guard",
+                |number| Payload::from(if number == 0 { guard(0) } else { guard(GUARDS / 2 + number % 10) }),
+                1,
+            ),
+        ];
+        for (name, change, shown) in changes {
             let chunks = documents.iter().flat_map(|document| &document.chunks).enumerate();
             let points = chunks.map(|(number, chunk)| {
                 let fields = [("chunk_id", &chunk.id), ("document_id", &chunk.document_id), ("text", &chunk.text)];
@@ -329,10 +361,11 @@ async fn guards_that_change_behind_the_list_are_checked_as_they_are() {
                 PointStruct::new(point_id(&chunk.id), chunk.vector.clone(), payload)
             });
             server.put(COLLECTION, points.collect()).await;
-            for retriever in &retrievers {
+            for (plan, retriever) in &retrievers {
+                let row = format!("{}, {name}, {plan}", server.name);
                 let found = candidates(&ask(retriever, &[1.0, 0.0], 5, 0).await);
-                assert!(found.iter().all(|candidate| visible.contains(candidate.guard.as_str())), "{found:?}");
-                assert_eq!(found.len(), shown, "{found:?}");
+                assert!(found.iter().all(|candidate| visible.contains(candidate.guard.as_str())), "{row}: {found:?}");
+                assert_eq!(found.len(), shown, "{row}: {found:?}");
             }
         }
     }
@@ -352,7 +385,8 @@ async fn an_answer_that_the_server_limits_says_so() {
             let retriever = retriever(&store, Permissive { open: open.clone(), hint, is_local });
             for (top_k, shown, completion) in [(10, 10, Completion::Complete), (60, 40, Completion::Limited)] {
                 let retrieval = ask(&retriever, &[1.0, 2.0], top_k, 0).await;
-                assert_eq!((retrieval.chunks.len(), retrieval.completion), (shown, completion), "{:?}", retrieval.plan);
+                let row = format!("{}, {hint:?}, local {is_local}, {top_k}, {:?}", server.name, retrieval.plan);
+                assert_eq!((retrieval.chunks.len(), retrieval.completion), (shown, completion), "{row}");
             }
         }
     }

@@ -155,18 +155,18 @@ async fn metadata_is_read_without_the_text() {
 #[tokio::test]
 async fn an_alias_is_refused_by_every_call() {
     for server in servers().await {
-        println!("{}", server.name);
+        let server_name = server.name;
         let store = store(&server.url, |config| config.overview_age_max = Duration::ZERO);
         store.upsert("docs", documents(&["doc:a"])).await.expect("taken in");
         server.make_alias("alias", "docs").await;
-        assert_eq!(refusals(&store, "alias").await, ["docs"; 8]);
-        assert_eq!(ids(&store, &nearest(SearchSpace::Everything, 1)).await, ["d000#0"]);
+        assert_eq!(refusals(&store, "alias").await, ["docs"; 8], "{server_name}");
+        assert_eq!(ids(&store, &nearest(SearchSpace::Everything, 1)).await, ["d000#0"], "{server_name}");
         // A collection is deleted, and its name becomes an alias while it is in use.
         store.upsert("moved", documents(&["doc:a"])).await.expect("taken in");
         server.delete("docs").await;
         server.make_alias("docs", "moved").await;
-        assert_eq!(refusals(&store, "docs").await, ["moved"; 8]);
-        assert_eq!(store.collection("moved").await.expect("a collection").chunks, 1);
+        assert_eq!(refusals(&store, "docs").await, ["moved"; 8], "{server_name}");
+        assert_eq!(store.collection("moved").await.expect("a collection").chunks, 1, "{server_name}");
     }
 }
 
@@ -314,6 +314,7 @@ async fn a_strict_mode_is_kept_to() {
     let guards: Vec<String> = (0..10).map(|number| format!("doc:{number}")).collect();
     let guards: Vec<&str> = guards.iter().map(String::as_str).collect();
     for server in servers().await {
+        let server_name = server.name;
         for (number, strict) in rows.iter().enumerate() {
             let collection = format!("docs{number}");
             let store = store(&server.url, |_| {});
@@ -322,10 +323,10 @@ async fn a_strict_mode_is_kept_to() {
             store.upsert(&collection, documents(&guards)).await.expect("taken in again");
             let max = strict.enabled().then_some(strict.max_query_limit).flatten().map(|max| max as usize);
             let info = store.collection(&collection).await.expect("a collection");
-            assert_eq!((info.candidates_max, info.documents), (max, 10), "{strict:?}");
+            assert_eq!((info.candidates_max, info.documents), (max, 10), "{server_name}: {strict:?}");
             let listed = store.guards(&collection).await.expect("a collection");
             // If a list is as long as one answer may be, it could have been cut short.
-            assert_eq!(listed.is_some(), max.is_none_or(|max| max > guards.len()), "{strict:?}");
+            assert_eq!(listed.is_some(), max.is_none_or(|max| max > guards.len()), "{server_name}: {strict:?}");
             let table = listed.unwrap_or_else(|| GuardTable::new(guards.iter().map(|guard| object(guard)).collect()));
             for (visible, limit) in [(1, 1), (4, 2), (4, 5), (9, 5), (10, 5)] {
                 let found = ids(
@@ -334,15 +335,23 @@ async fn a_strict_mode_is_kept_to() {
                 )
                 .await;
                 let expected: Vec<String> = (0..visible.min(limit)).map(|place| format!("d{place:03}#0")).collect();
-                assert_eq!(found, expected, "{strict:?}, {limit} of {visible}");
+                assert_eq!(found, expected, "{server_name}: {strict:?}, {limit} of {visible}");
             }
             let all: Vec<String> = (0..10).map(|place| format!("d{place:03}")).collect();
-            assert_eq!(store.documents(&collection, &all).await.expect("documents").len(), 10, "{strict:?}");
+            assert_eq!(
+                store.documents(&collection, &all).await.expect("documents").len(),
+                10,
+                "{server_name}: {strict:?}"
+            );
             if strict.search_allow_exact != Some(false) {
                 let guarded = store.guards_of(&collection, &all[..2]).await.expect("guards");
-                assert_eq!(guarded.map(|guards| guards.len()), Some(2), "{strict:?}");
+                assert_eq!(guarded.map(|guards| guards.len()), Some(2), "{server_name}: {strict:?}");
             }
-            assert_eq!(store.delete(&collection, &all.into_iter().collect()).await.expect("deleted"), 10, "{strict:?}");
+            assert_eq!(
+                store.delete(&collection, &all.into_iter().collect()).await.expect("deleted"),
+                10,
+                "{server_name}: {strict:?}"
+            );
         }
     }
 }
@@ -351,6 +360,7 @@ async fn a_strict_mode_is_kept_to() {
 #[tokio::test]
 async fn a_document_that_cannot_be_replaced_whole_is_not_touched() {
     for server in servers().await {
+        let server_name = server.name;
         let store = store(&server.url, |_| {});
         let one = |id: &str, chunks: usize, guard: &'static str| {
             document(id, &vec![(guard, "words", &[1.0, 0.5][..]); chunks])
@@ -362,12 +372,12 @@ async fn a_document_that_cannot_be_replaced_whole_is_not_touched() {
         let refused = store.upsert("docs", vec![one("b", 1, "doc:open"), one("a", 3, "doc:secret")]).await;
         assert!(
             matches!(&refused, Err(VectorStoreError::Unsupported(text)) if text.contains("3 chunks")),
-            "{refused:?}"
+            "{server_name}: {refused:?}"
         );
-        assert_eq!(ids(&store, &nearest(SearchSpace::Everything, 10)).await, ["a#0", "a#1"], "{}", server.name);
+        assert_eq!(ids(&store, &nearest(SearchSpace::Everything, 10)).await, ["a#0", "a#1"], "{server_name}");
         store.upsert("docs", vec![one("a", 1, "doc:secret")]).await.expect("replaced");
-        assert_eq!(table(&store).await.in_use.len(), 1);
-        assert_eq!(ids(&store, &nearest(SearchSpace::Everything, 10)).await, ["a#0"], "{}", server.name);
+        assert_eq!(table(&store).await.in_use.len(), 1, "{server_name}");
+        assert_eq!(ids(&store, &nearest(SearchSpace::Everything, 10)).await, ["a#0"], "{server_name}");
     }
 }
 
@@ -383,7 +393,7 @@ fn point(chunk_id: &str, guard: Option<Payload>, vector: [f32; 2]) -> PointStruc
 #[tokio::test]
 async fn points_without_a_guard_are_in_no_answer_and_in_no_list() {
     for server in servers().await {
-        println!("{}", server.name);
+        let server_name = server.name;
         let store = store(&server.url, |config| config.exact = true);
         store.upsert("docs", documents(&["doc:a", "doc:b"])).await.expect("taken in");
         let text = |text: &str| Some(Payload::from(text));
@@ -408,17 +418,19 @@ async fn points_without_a_guard_are_in_no_answer_and_in_no_list() {
             .put("docs", vec![PointStruct::new(9_u64, vec![1.0, 0.0], point("x9", text("doc:a"), [1.0, 0.0]).payload)])
             .await;
         let table = table(&store).await;
-        assert_eq!(table.guards.iter().map(Object::as_str).collect::<Vec<_>>(), ["doc:a", "doc:b"]);
-        for space in [SearchSpace::Everything, space(&table, &["doc:a", "doc:b"])] {
-            assert_eq!(ids(&store, &nearest(space.clone(), 1)).await, ["d000#0"]);
-            assert_eq!(ids(&store, &nearest(space, 10)).await, ["d000#0", "d001#0"]);
+        assert_eq!(table.guards.iter().map(Object::as_str).collect::<Vec<_>>(), ["doc:a", "doc:b"], "{server_name}");
+        let scopes = [("everything", SearchSpace::Everything), ("both guards", space(&table, &["doc:a", "doc:b"]))];
+        for (scope, space) in scopes {
+            assert_eq!(ids(&store, &nearest(space.clone(), 1)).await, ["d000#0"], "{server_name}: {scope}");
+            assert_eq!(ids(&store, &nearest(space, 10)).await, ["d000#0", "d001#0"], "{server_name}: {scope}");
         }
         let asked: Vec<String> = (0..10).map(|number| format!("x{number}")).collect();
-        assert!(store.find("docs", &asked).await.expect("found").is_empty());
+        assert!(store.find("docs", &asked).await.expect("found").is_empty(), "{server_name}");
         let asked: Vec<Candidate> = asked.iter().map(|id| candidate(id, "doc:a")).collect();
-        assert!(store.read("docs", None, &asked).await.expect("read").is_empty());
+        assert!(store.read("docs", None, &asked).await.expect("read").is_empty(), "{server_name}");
         assert!(
-            store.read("docs", Some(&nearest(SearchSpace::Everything, 10)), &asked).await.expect("read").is_empty()
+            store.read("docs", Some(&nearest(SearchSpace::Everything, 10)), &asked).await.expect("read").is_empty(),
+            "{server_name}"
         );
     }
 }
@@ -427,15 +439,15 @@ async fn points_without_a_guard_are_in_no_answer_and_in_no_list() {
 #[tokio::test]
 async fn points_without_a_guard_take_nobodys_place() {
     for server in servers().await {
-        println!("{}", server.name);
+        let server_name = server.name;
         let store = store(&server.url, |config| config.exact = true);
         store.upsert("docs", documents(&["doc:a", "doc:b"])).await.expect("taken in");
         let without = |number: usize| point(&format!("x{number}"), None, [1.0, 0.0]);
         server.put("docs", (0..300).map(without).collect()).await;
         let mut search = nearest(SearchSpace::Everything, 2);
-        assert_eq!(ids(&store, &search).await, ["d000#0", "d001#0"]);
+        assert_eq!(ids(&store, &search).await, ["d000#0", "d001#0"], "{server_name}");
         search.per_document_max = NonZeroUsize::new(1);
-        assert_eq!(ids(&store, &search).await, ["d000#0", "d001#0"]);
+        assert_eq!(ids(&store, &search).await, ["d000#0", "d001#0"], "{server_name}");
     }
 }
 
@@ -443,27 +455,31 @@ async fn points_without_a_guard_take_nobodys_place() {
 #[tokio::test]
 async fn a_list_of_guards_stands_for_no_other_point() {
     for server in servers().await {
-        println!("{}", server.name);
+        let server_name = server.name;
         let store = store(&server.url, |_| {});
         store.upsert("docs", documents(&["doc:a", "doc:b"])).await.expect("taken in");
         let both = Payload::from(vec![Payload::from("doc:a"), Payload::from("doc:b")]);
         server.put("docs", vec![point("x0", Some(both), [1.0, 0.0]), point("x1", None, [1.0, 0.0])]).await;
         let guards = store.guards_of("docs", &["d".to_owned()]).await.expect("an answer");
-        assert_eq!(guards, None);
+        assert_eq!(guards, None, "{server_name}");
     }
 }
 
 #[tokio::test]
 async fn equal_scores_are_in_order_of_their_ids() {
     for server in servers().await {
-        println!("{}", server.name);
+        let server_name = server.name;
         let store = store(&server.url, |config| config.exact = true);
         let same = |number: usize| document(&format!("d{number:03}"), &[("doc:a", "words", &[1.0, 0.0])]);
         // There are as many as a search for one is widened to.
         store.upsert("docs", (0..64).map(same).collect()).await.expect("taken in");
         for limit in [1, 10, 60] {
             let found = ids(&store, &nearest(SearchSpace::Everything, limit)).await;
-            assert_eq!(found, (0..limit).map(|number| format!("d{number:03}#0")).collect::<Vec<_>>(), "{limit}");
+            assert_eq!(
+                found,
+                (0..limit).map(|number| format!("d{number:03}#0")).collect::<Vec<_>>(),
+                "{server_name}: {limit}"
+            );
         }
     }
 }
@@ -473,6 +489,7 @@ async fn equal_scores_are_in_order_of_their_ids() {
 #[tokio::test]
 async fn searches_equal_brute_force() {
     for server in servers().await {
+        let server_name = server.name;
         for seed in 0..12 {
             let mut dice = Dice::new(seed);
             let collection = format!("docs{seed}");
@@ -521,11 +538,11 @@ async fn searches_equal_brute_force() {
                     enough: usize::MAX,
                 };
                 let answer = store.search(&search).await.expect("a search").candidates;
-                println!("{}, seed {seed}, case {case}, {per_filter} guards in a filter", server.name);
+                let row = format!("{server_name}, seed {seed}, case {case}, {per_filter} guards in a filter");
                 if server.small.is_some() {
-                    world.check(&search, Some(&visible), &answer);
+                    world.check(&row, &search, Some(&visible), &answer);
                 } else {
-                    world.check_about(&search, Some(&visible), &answer);
+                    world.check_about(&row, &search, Some(&visible), &answer);
                 }
             }
         }
@@ -536,7 +553,7 @@ async fn searches_equal_brute_force() {
 #[tokio::test]
 async fn a_callers_filter_only_shrinks() {
     for server in servers().await {
-        println!("{}", server.name);
+        let server_name = server.name;
         let store = store(&server.url, |config| config.exact = true);
         store.upsert("docs", documents(&["doc:a", "doc:b"])).await.expect("taken in");
         let table = table(&store).await;
@@ -551,14 +568,18 @@ async fn a_callers_filter_only_shrinks() {
                 Filter::Any(vec![]),
             ];
             for filter in filters {
-                for positions in [RoaringBitmap::new(), RoaringBitmap::from([0])] {
+                for (scope, positions) in [("no guard", RoaringBitmap::new()), ("one guard", RoaringBitmap::from([0]))]
+                {
                     let all = Search {
                         space: SearchSpace::Guards { table: table.clone(), positions },
                         ..nearest(SearchSpace::Everything, 10)
                     };
                     let without = ids(&store, &all).await;
                     let found = ids(&store, &Search { filter: Some(filter.clone()), ..all }).await;
-                    assert!(found.iter().all(|id| without.contains(id)), "{filter:?}: {found:?}");
+                    assert!(
+                        found.iter().all(|id| without.contains(id)),
+                        "{server_name}, `{key}`, {scope}: {filter:?}: {found:?}"
+                    );
                 }
             }
         }
