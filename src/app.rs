@@ -119,7 +119,7 @@ pub enum AppError {
     /// The system gives no random numbers.
     #[error("the system gives no random numbers for the key of consistency tokens")]
     NoRandom,
-    /// The server failed.
+    /// The gRPC server cannot listen, or it ended with an error while it served.
     #[cfg(feature = "server")]
     #[error(transparent)]
     Server(#[from] ServerError),

@@ -32,7 +32,7 @@ pub enum BackendError {
     Address {
         /// The setting that gives the address, as the user writes it.
         setting: &'static str,
-        /// The configured address.
+        /// The address, as the configuration has it.
         address: String,
         /// The fault in the address, if more is known; otherwise empty.
         detail: String,
@@ -46,7 +46,7 @@ pub enum BackendError {
     /// The system's certificates cannot be used.
     #[error("cannot prepare TLS for `{address}`: {detail}")]
     Tls {
-        /// The configured address.
+        /// The address, as the configuration has it.
         address: String,
         /// The TLS library's error.
         detail: String,

@@ -426,13 +426,28 @@ fn docs_of_public_items_say_something() {
 
 #[test]
 fn docs_are_found_above_public_items() {
-    let rows: [(&str, &str, &[&str]); 6] = [
+    let rows: [(&str, &str, &[&str]); 13] = [
         ("an item", "/// One.\npub struct A;", &["One."]),
         ("two lines and an attribute", "/// One\n/// two.\n#[derive(Debug)]\npub struct A;", &["One  two."]),
         ("a field and a method", "struct A { /// F.\n pub f: u8 } impl A { /// M.\n pub fn m() {} }", &["F.", "M."]),
         ("limited", "/// One.\npub(crate) struct A;", &[]),
         ("private before public", "/// One.\nstruct A;\npub struct B;", &[]),
         ("a module's own doc", "//! One.\n\n/// Two.\npub struct A;", &["Two."]),
+        ("a tuple struct", "pub struct A(/// F.\n pub u8, /// G.\n u8);", &["F."]),
+        (
+            "variants and their fields",
+            "pub enum A<T> where T: Fn(u8) { /// V.\n V { /// F.\n f: u8 }, /// W.\n #[error(\"w\")] W(/// G.\n T) }",
+            &["V.", "F.", "W.", "G."],
+        ),
+        ("variants of a private enum", "pub struct A { pub f: u8 } enum B { /// V.\n V }", &[]),
+        ("variants of a limited enum", "pub(crate) enum A { /// V.\n V }", &[]),
+        ("a private enum after a public one", "pub enum A { B } enum C { /// V.\n V }", &[]),
+        ("a field of a private struct after a public enum", "pub enum A { B } struct C { /// F.\n f: u8 }", &[]),
+        (
+            "items of a public trait",
+            "pub unsafe trait A { /// T.\n type T; /// M.\n async fn m(&self); }",
+            &["T.", "M."],
+        ),
     ];
     for (name, code, expected) in rows {
         let docs = docs_of_public_items(code.parse().expect("Rust"));

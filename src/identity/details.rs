@@ -35,7 +35,7 @@ pub struct DetailsConfig {
 /// The action that a caller asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Search for chunks.
+    /// Search for chunks that answer a query, and read their texts.
     Retrieve,
     /// Check whether chunks that the caller holds may still be seen.
     Recheck,

@@ -83,7 +83,7 @@ pub struct TypeRestriction {
 /// The form of the users that a [`TypeRestriction`] takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RestrictionKind {
-    /// Single objects: `user`.
+    /// Single objects of the type, such as `user:anne`, written as `user`.
     Object,
     /// Everybody who holds this relation on an object of the type: `group#member`.
     Userset(String),

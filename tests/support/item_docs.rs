@@ -1,18 +1,37 @@
 //! Finds the docs of public items in the tokens of a file.
 
+use std::mem;
+
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
-/// The doc of a `pub` item, and the line on which it begins.
+/// The doc of a public item, and the line on which it begins.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Doc {
     pub(crate) line: usize,
     pub(crate) text: String,
 }
 
-/// Returns the docs of all items, fields and methods that are `pub` and nothing less.
+/// Says which items of a group of tokens are public.
+#[derive(Clone, Copy, PartialEq)]
+enum Public {
+    /// Those that are `pub` and nothing less.
+    Marked,
+    /// All of them, as the variants of a public enum and their fields are, and the items of a public trait.
+    All,
+}
+
+/// Returns the docs of everything that is public where it is defined: items, fields and methods that are `pub` and
+/// nothing less, variants of public enums with their fields, and items of public traits.
 pub(crate) fn docs_of_public_items(tokens: TokenStream) -> Vec<Doc> {
+    docs_within(tokens, Public::Marked)
+}
+
+fn docs_within(tokens: TokenStream, public: Public) -> Vec<Doc> {
     let mut docs = Vec::new();
     let mut doc: Option<Doc> = None;
+    let mut follows_pub = false;
+    // What is public between the next braces.
+    let mut inside = public;
     let mut tokens = tokens.into_iter().peekable();
     while let Some(token) = tokens.next() {
         match token {
@@ -30,12 +49,25 @@ pub(crate) fn docs_of_public_items(tokens: TokenStream) -> Vec<Doc> {
                     Some(TokenTree::Group(group)) if group.delimiter() == Delimiter::Parenthesis
                 );
                 docs.extend(doc.take().filter(|_| !is_limited));
+                follows_pub = !is_limited;
             }
             TokenTree::Group(group) => {
                 doc = None;
-                docs.extend(docs_of_public_items(group.stream()));
+                let is_body = group.delimiter() == Delimiter::Brace;
+                let within = if is_body { mem::replace(&mut inside, public) } else { public };
+                docs.extend(docs_within(group.stream(), within));
             }
-            TokenTree::Ident(_) | TokenTree::Punct(_) | TokenTree::Literal(_) => doc = None,
+            TokenTree::Ident(word) => {
+                if follows_pub && (word == "enum" || word == "trait") {
+                    inside = Public::All;
+                }
+                follows_pub = follows_pub && word == "unsafe";
+                docs.extend(doc.take().filter(|_| public == Public::All));
+            }
+            TokenTree::Punct(_) | TokenTree::Literal(_) => {
+                doc = None;
+                follows_pub = false;
+            }
         }
     }
     docs
