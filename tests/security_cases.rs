@@ -83,6 +83,16 @@ fn holds(snapshot: &Snapshot, question: &str) -> Result<bool, CheckError> {
 }
 
 #[track_caller]
+fn allows(snapshot: &Snapshot, question: &str) {
+    check(snapshot, question, true);
+}
+
+#[track_caller]
+fn denies(snapshot: &Snapshot, question: &str) {
+    check(snapshot, question, false);
+}
+
+#[track_caller]
 fn check(snapshot: &Snapshot, question: &str, expected: bool) {
     assert_eq!(holds(snapshot, question), Ok(expected), "{question}");
 }
@@ -115,8 +125,8 @@ fn a_tupleset_takes_objects_only() {
     store.write_all(tuples(&lines), OnConflict::Refuse).expect("written");
     store.write_model(model(GROUPS)).expect("a model");
     let state = store.snapshot().expect("read").expect("a model");
-    check(&state, "user:anne viewer doc:2", true);
-    check(&state, "user:anne viewer doc:1", false);
+    allows(&state, "user:anne viewer doc:2");
+    denies(&state, "user:anne viewer doc:1");
     for line in lines.iter().take(2) {
         assert!(store.write_all(tuples(&[line]), OnConflict::Refuse).is_err(), "{line}");
     }
@@ -185,8 +195,8 @@ fn every_request_has_its_own_context_and_tuples() {
                 for round in 0..200_i64 {
                     let x = (thread + round) % 6;
                     check(&request(x, &[]), "user:anne viewer doc:1", x < 3);
-                    check(&request(x, &["user:bob editor doc:1"]), "user:bob editor doc:1", true);
-                    check(&request(x, &[]), "user:bob editor doc:1", false);
+                    allows(&request(x, &["user:bob editor doc:1"]), "user:bob editor doc:1");
+                    denies(&request(x, &[]), "user:bob editor doc:1");
                 }
             });
         }
@@ -197,11 +207,11 @@ fn every_request_has_its_own_context_and_tuples() {
 #[test]
 fn a_wildcard_is_no_userset() {
     let state = snapshot(GROUPS, &["user:* member group:all", "group:all#member viewer doc:1"]);
-    check(&state, "user:anne member group:all", true);
-    check(&state, "user:* member group:all", true);
-    check(&state, "group:x#member member group:all", false);
-    check(&state, "group:x#member viewer doc:1", false);
-    check(&state, "group:all#member viewer doc:1", true);
+    allows(&state, "user:anne member group:all");
+    allows(&state, "user:* member group:all");
+    denies(&state, "group:x#member member group:all");
+    denies(&state, "group:x#member viewer doc:1");
+    allows(&state, "group:all#member viewer doc:1");
 }
 
 /// CVE-2025-46331.
@@ -252,8 +262,8 @@ fn contextual_tuples_keep_to_the_type_restrictions() {
         assert!(state.for_request(&tuples(&[row]), Map::new()).is_err(), "{row}");
     }
     let with = state.for_request(&tuples(&["group:g#member viewer doc:1"]), Map::new()).expect("fits");
-    check(&with, "user:anne viewer doc:1", true);
-    check(&state, "user:anne viewer doc:1", false);
+    allows(&with, "user:anne viewer doc:1");
+    denies(&state, "user:anne viewer doc:1");
 }
 
 /// CVE-2025-55213.
@@ -319,8 +329,8 @@ fn a_tuple_names_the_condition_that_the_model_asks_for() {
     store.write_all(tuples(&["user:* viewer doc:1", "user:anne viewer doc:1"]), OnConflict::Refuse).expect("written");
     store.write_model(model(CONDITIONED)).expect("a model");
     let state = store.snapshot().expect("read").expect("a model").with_context(context(json!({ "x": 1 })));
-    check(&state, "user:anne viewer doc:1", false);
-    check(&state, "user:bob viewer doc:1", false);
+    denies(&state, "user:anne viewer doc:1");
+    denies(&state, "user:bob viewer doc:1");
 }
 
 /// CVE-2026-24851: neither names nor the order of writing change an answer.
@@ -393,9 +403,9 @@ fn values_that_look_alike_are_different() {
     let types = "\ntype a\ntype aa\ntype doc\n  relations\n    define r: [a, aa]\n    define rr: [a, aa]\n";
     let state = snapshot(types, &["a:ab r doc:1"]);
     for question in ["aa:b r doc:1", "a:a r doc:b1", "a:ab rr doc:1", "a:ab r doc:11", "a:abr rr doc:1"] {
-        check(&state, question, false);
+        denies(&state, question);
     }
-    check(&state, "a:ab r doc:1", true);
+    allows(&state, "a:ab r doc:1");
 }
 
 /// CVE-2026-55170.

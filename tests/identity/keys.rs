@@ -8,7 +8,7 @@ use tokio::time::{advance, pause, resume};
 use tonic::Code;
 
 use crate::identity::world::{RETRIEVE, identity, seen, start};
-use crate::support::issuer::{Page, SigningKey, TestIssuer};
+use crate::support::issuer::{HttpAnswer, SigningKey, TestIssuer};
 
 const OAUTH: &str = "/.well-known/oauth-authorization-server";
 const OPENID: &str = "/.well-known/openid-configuration";
@@ -62,7 +62,7 @@ async fn old_keys_are_used_for_an_hour_and_no_longer() {
         key.sign(&claims)
     };
     assert!(seen(&running, "", &token("1")).await.is_ok());
-    issuer.set(KEYS, Page::Status(500));
+    issuer.set(KEYS, HttpAnswer::Status(500));
     later(59 * 60).await;
     assert!(seen(&running, "", &token("2")).await.is_ok());
     later(2 * 60).await;
@@ -97,43 +97,51 @@ async fn an_issuer_that_answers_badly_lets_nobody_in() {
     };
     let (beside, for_another) = (changed("x", &"A".repeat(43)), changed("alg", "ES384"));
     // `self` stands for the issuer of the row.
-    let metadata = |keys: &str| Page::Json(json!({"issuer": "self", "jwks_uri": keys}));
-    let rows: Vec<(&str, &str, Page)> = vec![
-        ("no metadata", OAUTH, Page::Status(404)),
-        ("metadata in HTML", OAUTH, Page::Html),
-        ("metadata elsewhere", OAUTH, Page::Redirect(format!("{}{OAUTH}", elsewhere.url))),
-        ("metadata of another issuer", OAUTH, Page::Json(json!({"issuer": elsewhere.url, "jwks_uri": elsewhere_keys}))),
-        ("metadata without keys", OAUTH, Page::Json(json!({"issuer": "self"}))),
-        ("keys in HTML", KEYS, Page::Html),
-        ("keys elsewhere", KEYS, Page::Redirect(elsewhere_keys.clone())),
-        ("keys of 10 MB", KEYS, Page::Bytes(10_000_000)),
-        ("an error", KEYS, Page::Status(503)),
-        ("no keys", KEYS, Page::Json(json!({"keys": []}))),
-        ("keys that are no list", KEYS, Page::Json(json!({"keys": {}}))),
-        ("too many keys", KEYS, Page::Json(json!({"keys": many}))),
-        ("a key without an id", KEYS, Page::Json(without_id)),
-        ("a key for encryption", KEYS, Page::Json(for_encryption)),
-        ("a secret", KEYS, Page::Json(secret)),
-        ("a key set that is a list", KEYS, Page::Json(json!([key.jwk()]))),
-        ("two keys of one id", KEYS, Page::Json(twice)),
-        ("a key of 1,024 bits", KEYS, Page::Json(json!({"keys": [small_rsa_key()]}))),
-        ("a point beside the curve", KEYS, Page::Json(json!({"keys": [beside]}))),
-        ("a key for another algorithm", KEYS, Page::Json(json!({"keys": [for_another]}))),
-        ("keys 1,000 deep", KEYS, Page::Text(format!("{{\"keys\":{}{}}}", "[".repeat(1_000), "]".repeat(1_000)))),
-        ("two lists of keys", KEYS, Page::Text(format!("{{\"keys\":[{jwk}],\"keys\":[{jwk}]}}", jwk = key.jwk()))),
-        ("metadata that lead round in a circle", OAUTH, Page::Redirect(OAUTH.to_owned())),
+    let metadata = |keys: &str| HttpAnswer::Json(json!({"issuer": "self", "jwks_uri": keys}));
+    let rows: Vec<(&str, &str, HttpAnswer)> = vec![
+        ("no metadata", OAUTH, HttpAnswer::Status(404)),
+        ("metadata in HTML", OAUTH, HttpAnswer::Html),
+        ("metadata elsewhere", OAUTH, HttpAnswer::Redirect(format!("{}{OAUTH}", elsewhere.url))),
+        (
+            "metadata of another issuer",
+            OAUTH,
+            HttpAnswer::Json(json!({"issuer": elsewhere.url, "jwks_uri": elsewhere_keys})),
+        ),
+        ("metadata without keys", OAUTH, HttpAnswer::Json(json!({"issuer": "self"}))),
+        ("keys in HTML", KEYS, HttpAnswer::Html),
+        ("keys elsewhere", KEYS, HttpAnswer::Redirect(elsewhere_keys.clone())),
+        ("keys of 10 MB", KEYS, HttpAnswer::Bytes(10_000_000)),
+        ("an error", KEYS, HttpAnswer::Status(503)),
+        ("no keys", KEYS, HttpAnswer::Json(json!({"keys": []}))),
+        ("keys that are no list", KEYS, HttpAnswer::Json(json!({"keys": {}}))),
+        ("too many keys", KEYS, HttpAnswer::Json(json!({"keys": many}))),
+        ("a key without an id", KEYS, HttpAnswer::Json(without_id)),
+        ("a key for encryption", KEYS, HttpAnswer::Json(for_encryption)),
+        ("a secret", KEYS, HttpAnswer::Json(secret)),
+        ("a key set that is a list", KEYS, HttpAnswer::Json(json!([key.jwk()]))),
+        ("two keys of one id", KEYS, HttpAnswer::Json(twice)),
+        ("a key of 1,024 bits", KEYS, HttpAnswer::Json(json!({"keys": [small_rsa_key()]}))),
+        ("a point beside the curve", KEYS, HttpAnswer::Json(json!({"keys": [beside]}))),
+        ("a key for another algorithm", KEYS, HttpAnswer::Json(json!({"keys": [for_another]}))),
+        ("keys 1,000 deep", KEYS, HttpAnswer::Text(format!("{{\"keys\":{}{}}}", "[".repeat(1_000), "]".repeat(1_000)))),
+        (
+            "two lists of keys",
+            KEYS,
+            HttpAnswer::Text(format!("{{\"keys\":[{jwk}],\"keys\":[{jwk}]}}", jwk = key.jwk())),
+        ),
+        ("metadata that lead round in a circle", OAUTH, HttpAnswer::Redirect(OAUTH.to_owned())),
         ("keys over HTTP from elsewhere", OAUTH, metadata("http://keys.example/keys")),
         ("keys behind a password", OAUTH, metadata("https://a:b@keys.example/keys")),
         ("keys in a file", OAUTH, metadata("file:///etc/passwd")),
     ];
-    for (what, path, page) in rows {
+    for (what, path, answer) in rows {
         let issuer = TestIssuer::start(&[&key]).await;
-        let page = if let Page::Json(json) = page {
-            Page::Text(json.to_string().replace("\"self\"", &format!("\"{}\"", issuer.url)))
+        let answer = if let HttpAnswer::Json(json) = answer {
+            HttpAnswer::Text(json.to_string().replace("\"self\"", &format!("\"{}\"", issuer.url)))
         } else {
-            page
+            answer
         };
-        issuer.set(path, page);
+        issuer.set(path, answer);
         let data = tempfile::tempdir().unwrap();
         let running = start(data.path(), identity(&issuer)).await;
         let status = seen(&running, "", &key.sign(&issuer.claims("anne", RETRIEVE))).await.expect_err(what);
@@ -157,7 +165,7 @@ fn small_rsa_key() -> serde_json::Value {
 async fn an_issuer_that_hangs_is_waited_for_once() {
     let key = SigningKey::es256("key");
     let issuer = TestIssuer::start(&[&key]).await;
-    issuer.set(OAUTH, Page::Hang);
+    issuer.set(OAUTH, HttpAnswer::Hang);
     let data = tempfile::tempdir().unwrap();
     let running = start(data.path(), identity(&issuer)).await;
     let token = key.sign(&issuer.claims("anne", RETRIEVE));
@@ -177,7 +185,7 @@ async fn an_issuer_that_hangs_is_waited_for_once() {
 async fn openid_discovery_and_a_given_address_serve_too() {
     let key = SigningKey::ps256("key");
     let issuer = TestIssuer::start(&[&key]).await;
-    issuer.set(OAUTH, Page::Status(404));
+    issuer.set(OAUTH, HttpAnswer::Status(404));
     let given = {
         let mut identity = identity(&issuer);
         identity.issuers[0].jwks_url = Some(format!("{}{KEYS}", issuer.url));

@@ -60,6 +60,14 @@ fn entry(id: &str, allowed: bool) -> Entry {
     Entry { id: id.to_owned(), result: Some(Decision::of(allowed)) }
 }
 
+fn allowed(id: &str) -> Entry {
+    entry(id, true)
+}
+
+fn denied(id: &str) -> Entry {
+    entry(id, false)
+}
+
 fn item_error(id: &str, code: i32) -> Entry {
     item_error_saying(id, code, "failed")
 }
@@ -69,7 +77,7 @@ fn item_error_saying(id: &str, code: i32, message: &str) -> Entry {
 }
 
 fn all_allowed(ids: &[String]) -> Vec<Entry> {
-    ids.iter().map(|id| entry(id, true)).collect()
+    ids.iter().map(|id| allowed(id)).collect()
 }
 
 async fn ask(server: &FaultyServer, batch: &CheckBatch) -> Result<Decisions, AuthzError> {
@@ -89,11 +97,11 @@ async fn one_wrong_answer_fails_the_batch() {
     let cases: [(&str, Rewrite); 15] = [
         ("nothing", |r| r.clear()),
         ("one too few", |r| r.truncate(19)),
-        ("one too many", |r| r.push(entry("120", true))),
+        ("one too many", |r| r.push(allowed("120"))),
         ("one of another call", |r| r[0].id = "3".to_owned()),
-        ("another call's as well", |r| r.push(entry("3", true))),
-        ("one twice, agreeing", |r| r.push(entry("119", true))),
-        ("one twice, disagreeing", |r| r.insert(0, entry("119", false))),
+        ("another call's as well", |r| r.push(allowed("3"))),
+        ("one twice, agreeing", |r| r.push(allowed("119"))),
+        ("one twice, disagreeing", |r| r.insert(0, denied("119"))),
         ("one twice in place of another", |r| r[0] = r[1].clone()),
         ("an id that was never asked", |r| r[0].id = "not-asked".to_owned()),
         ("an empty id", |r| r[0].id = String::new()),
@@ -131,7 +139,7 @@ async fn an_item_error_fails_the_batch() {
     ];
     for (code, expected) in cases {
         let server = serve(move |ids| async move {
-            let result = |id: &String| if id == "119" { item_error(id, code) } else { entry(id, true) };
+            let result = |id: &String| if id == "119" { item_error(id, code) } else { allowed(id) };
             Ok(Reply { results: ids.iter().map(result).collect() })
         });
         let answers = ask(&server.await, &batch(120, LONG)).await;
@@ -156,7 +164,7 @@ async fn an_item_that_cannot_be_decided_is_denied_alone() {
     ];
     for (code, message, denied) in rows {
         let server = serve(move |ids| async move {
-            let result = |id: &String| if id == "119" { item_error_saying(id, code, message) } else { entry(id, true) };
+            let result = |id: &String| if id == "119" { item_error_saying(id, code, message) } else { allowed(id) };
             Ok(Reply { results: ids.iter().map(result).collect() })
         });
         let answers = ask(&server.await, &batch(120, LONG)).await;

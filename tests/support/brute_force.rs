@@ -11,11 +11,11 @@ const TOLERANCE: f64 = 1e-6;
 
 /// The documents that are stored.
 #[derive(Default)]
-pub(crate) struct World {
+pub(crate) struct BruteForce {
     documents: BTreeMap<String, Document>,
 }
 
-impl World {
+impl BruteForce {
     pub(crate) fn upsert(&mut self, documents: &[Document]) {
         self.documents.extend(documents.iter().map(|document| {
             let mut document = document.clone();

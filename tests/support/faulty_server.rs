@@ -20,8 +20,8 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
 
-type Answer<T> = Pin<Box<dyn Future<Output = T> + Send>>;
-type Method = Arc<dyn Fn(http::Request<Body>) -> Answer<http::Response<Body>> + Send + Sync>;
+type BoxedFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+type Method = Arc<dyn Fn(http::Request<Body>) -> BoxedFuture<http::Response<Body>> + Send + Sync>;
 
 /// The methods of a server that is not started yet, by path.
 #[derive(Clone, Default)]
@@ -79,7 +79,7 @@ where
     B: Fn(Q) -> F + Send + Sync + 'static,
 {
     type Response = A;
-    type Future = Answer<Result<Response<A>, Status>>;
+    type Future = BoxedFuture<Result<Response<A>, Status>>;
 
     fn call(&mut self, request: Request<Q>) -> Self::Future {
         let answer = (self.0)(request.into_inner());
@@ -118,7 +118,7 @@ impl<N> Clone for Service<N> {
 impl<N> tower::Service<http::Request<Body>> for Service<N> {
     type Response = http::Response<Body>;
     type Error = Infallible;
-    type Future = Answer<Result<Self::Response, Infallible>>;
+    type Future = BoxedFuture<Result<Self::Response, Infallible>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))

@@ -129,9 +129,9 @@ fn rsa_pair() -> RsaKeyPair {
     RsaKeyPair::from_pkcs8(&PKCS8).unwrap()
 }
 
-/// The answer at an address.
+/// The answer to every request for one path.
 #[derive(Clone)]
-pub(crate) enum Page {
+pub(crate) enum HttpAnswer {
     Json(Value),
     /// JSON, exactly as it is written here.
     Text(String),
@@ -146,7 +146,7 @@ pub(crate) enum Page {
 #[derive(Clone)]
 pub(crate) struct TestIssuer {
     pub(crate) url: String,
-    pages: Arc<Mutex<HashMap<String, Page>>>,
+    answers: Arc<Mutex<HashMap<String, HttpAnswer>>>,
     asked: Arc<Mutex<Vec<String>>>,
 }
 
@@ -155,30 +155,33 @@ impl TestIssuer {
     pub(crate) async fn start(keys: &[&SigningKey]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let issuer = Self { url, pages: Arc::default(), asked: Arc::default() };
+        let issuer = Self { url, answers: Arc::default(), asked: Arc::default() };
         issuer.serve_metadata(METADATA);
         issuer.serve_keys(keys);
-        let (pages, asked) = (Arc::clone(&issuer.pages), Arc::clone(&issuer.asked));
+        let (answers, asked) = (Arc::clone(&issuer.answers), Arc::clone(&issuer.asked));
         tokio::spawn(async move {
             while let Ok((connection, _)) = listener.accept().await {
-                tokio::spawn(answer(connection, Arc::clone(&pages), Arc::clone(&asked)));
+                tokio::spawn(answer(connection, Arc::clone(&answers), Arc::clone(&asked)));
             }
         });
         issuer
     }
 
-    pub(crate) fn set(&self, path: &str, page: Page) {
-        self.pages.lock().unwrap().insert(path.to_owned(), page);
+    pub(crate) fn set(&self, path: &str, answer: HttpAnswer) {
+        self.answers.lock().unwrap().insert(path.to_owned(), answer);
     }
 
     pub(crate) fn serve_metadata(&self, path: &str) {
         let keys = format!("{}{KEYS}", self.url);
-        self.set(path, Page::Json(json!({"issuer": self.url, "jwks_uri": keys, "response_types_supported": ["code"]})));
+        self.set(
+            path,
+            HttpAnswer::Json(json!({"issuer": self.url, "jwks_uri": keys, "response_types_supported": ["code"]})),
+        );
     }
 
     pub(crate) fn serve_keys(&self, keys: &[&SigningKey]) {
         let keys: Vec<Value> = keys.iter().map(|key| key.jwk()).collect();
-        self.set(KEYS, Page::Json(json!({"keys": keys})));
+        self.set(KEYS, HttpAnswer::Json(json!({"keys": keys})));
     }
 
     /// Returns how often the keys were read.
@@ -202,7 +205,7 @@ pub(crate) fn now() -> u64 {
 
 async fn answer(
     mut connection: TcpStream,
-    pages: Arc<Mutex<HashMap<String, Page>>>,
+    answers: Arc<Mutex<HashMap<String, HttpAnswer>>>,
     asked: Arc<Mutex<Vec<String>>>,
 ) -> Option<()> {
     let mut request = Vec::new();
@@ -211,16 +214,16 @@ async fn answer(
     }
     let request = String::from_utf8(request).ok()?;
     let path = request.split(' ').nth(1)?.to_owned();
-    let page = pages.lock().unwrap().get(&path).cloned();
+    let answer = answers.lock().unwrap().get(&path).cloned();
     asked.lock().unwrap().push(path);
-    let (status, kind, body, more) = match page {
-        Some(Page::Json(value)) => (200, "application/json", value.to_string().into_bytes(), String::new()),
-        Some(Page::Text(text)) => (200, "application/json", text.into_bytes(), String::new()),
-        Some(Page::Html) => (200, "text/html", b"<html><body>Sign in</body></html>".to_vec(), String::new()),
-        Some(Page::Redirect(to)) => (302, "text/plain", Vec::new(), format!("location: {to}\r\n")),
-        Some(Page::Status(status)) => (status, "text/plain", Vec::new(), String::new()),
-        Some(Page::Bytes(length)) => (200, "application/json", vec![b' '; length], String::new()),
-        Some(Page::Hang) => std::future::pending().await,
+    let (status, kind, body, more) = match answer {
+        Some(HttpAnswer::Json(value)) => (200, "application/json", value.to_string().into_bytes(), String::new()),
+        Some(HttpAnswer::Text(text)) => (200, "application/json", text.into_bytes(), String::new()),
+        Some(HttpAnswer::Html) => (200, "text/html", b"<html><body>Sign in</body></html>".to_vec(), String::new()),
+        Some(HttpAnswer::Redirect(to)) => (302, "text/plain", Vec::new(), format!("location: {to}\r\n")),
+        Some(HttpAnswer::Status(status)) => (status, "text/plain", Vec::new(), String::new()),
+        Some(HttpAnswer::Bytes(length)) => (200, "application/json", vec![b' '; length], String::new()),
+        Some(HttpAnswer::Hang) => std::future::pending().await,
         None => (404, "text/plain", Vec::new(), String::new()),
     };
     let mut head = format!("HTTP/1.1 {status} x\r\nconnection: close\r\ncontent-type: {kind}\r\n{more}");

@@ -43,8 +43,14 @@ pub(crate) struct Oracle {
 struct Named {
     user: String,
     counts: Truth,
-    /// Whether the tuple came with the request.
-    of_request: bool,
+    origin: Origin,
+}
+
+/// The place that a tuple comes from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    Store,
+    Request,
 }
 
 /// The kind of question that an answer is for.
@@ -99,13 +105,13 @@ impl Oracle {
             unnamed: BTreeSet::new(),
             known: RefCell::default(),
         };
-        oracle.put(tuples, context, false);
+        oracle.put(tuples, context, Origin::Store);
         oracle
     }
 
     /// Adds the tuples of a request.
     pub(crate) fn with_request(mut self, tuples: &[RelationshipTuple], context: &Map<String, Value>) -> Self {
-        self.put(tuples.iter().cloned(), context, true);
+        self.put(tuples.iter().cloned(), context, Origin::Request);
         self
     }
 
@@ -113,7 +119,7 @@ impl Oracle {
         &mut self,
         tuples: impl IntoIterator<Item = RelationshipTuple>,
         context: &Map<String, Value>,
-        of_request: bool,
+        origin: Origin,
     ) {
         for tuple in tuples {
             let (user, relation) = (tuple.user.to_string(), tuple.relation.to_string());
@@ -137,7 +143,7 @@ impl Oracle {
                 self.objects.insert(user_object.to_owned());
             }
             self.objects.insert(object.clone());
-            self.tuples.entry((object, relation)).or_default().push(Named { user, counts, of_request });
+            self.tuples.entry((object, relation)).or_default().push(Named { user, counts, origin });
         }
     }
 
@@ -761,7 +767,7 @@ impl Asked<'_> {
         if self.purpose != Purpose::Check || !is_single || one.user != self.user {
             return false;
         }
-        let first = named.iter().find(|named| named.of_request && named.user == self.user);
+        let first = named.iter().find(|named| named.origin == Origin::Request && named.user == self.user);
         first.is_some_and(|first| !std::ptr::eq(first, one))
     }
 

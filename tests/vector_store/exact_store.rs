@@ -15,7 +15,7 @@ use ragward::vector_store::{DocumentStore, Filter, Query, Search, SearchSpace, V
 use roaring::RoaringBitmap;
 use tokio::runtime::{Builder, Runtime};
 
-use crate::support::brute_force::World;
+use crate::support::brute_force::BruteForce;
 use crate::support::dice::Dice;
 use crate::support::vector_store_suite::{Store, document, read_now};
 
@@ -180,17 +180,17 @@ proptest! {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let runtime = runtime();
         let mut store = opened(directory.path());
-        let mut world = World::default();
+        let mut brute_force = BruteForce::default();
         let first = document("first", &[(GUARDS[0], "red fox", &[1.0, 0.0, 0.0])]);
         for change in [Change::Upsert(vec![first])].into_iter().chain(changes) {
             match change {
                 Change::Upsert(documents) => {
-                    world.upsert(&documents);
+                    brute_force.upsert(&documents);
                     runtime.block_on(store.upsert(COLLECTION, documents)).expect("taken in");
                 }
                 Change::Delete(ids) => {
                     let deleted = runtime.block_on(store.delete(COLLECTION, &ids)).expect("deleted");
-                    prop_assert_eq!(deleted, world.delete(&ids), "{:?}", ids);
+                    prop_assert_eq!(deleted, brute_force.delete(&ids), "{:?}", ids);
                 }
                 Change::Reopen => {
                     drop(store);
@@ -199,16 +199,16 @@ proptest! {
             }
         }
         let info = runtime.block_on(store.collection(COLLECTION)).expect("a collection");
-        prop_assert_eq!((info.documents, info.chunks), world.counts());
+        prop_assert_eq!((info.documents, info.chunks), brute_force.counts());
         let answers: Vec<Vec<Candidate>> = questions.iter().map(|q| runtime.block_on(ask(&store, q))).collect();
         for (question, answer) in questions.iter().zip(&answers) {
             let guards = question.space.as_ref().map(|space| space.iter().map(|place| GUARDS[*place]).collect());
             let row = format!("scope {:?}", question.space);
-            world.check(&row, &question.search(SearchSpace::Everything), guards.as_ref(), answer);
+            brute_force.check(&row, &question.search(SearchSpace::Everything), guards.as_ref(), answer);
         }
-        let ids: Vec<String> = world.chunks().map(|chunk| chunk.id.clone()).collect();
+        let ids: Vec<String> = brute_force.chunks().map(|chunk| chunk.id.clone()).collect();
         let read = runtime.block_on(read_now(&store, COLLECTION, &ids)).expect("read");
-        let expected: Vec<Chunk> = world.chunks().map(|chunk| Chunk { vector: Vec::new(), ..chunk.clone() }).collect();
+        let expected: Vec<Chunk> = brute_force.chunks().map(|chunk| Chunk { vector: Vec::new(), ..chunk.clone() }).collect();
         prop_assert_eq!(read, expected);
 
         drop(store);
@@ -272,9 +272,9 @@ async fn a_scope_of_any_size_is_searched_as_by_brute_force() {
         .collect();
     let gone: BTreeSet<String> = (0..MANY).step_by(7).map(|number| format!("d{number}")).collect();
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let (store, mut world) = (opened(directory.path()), World::default());
-    world.upsert(&documents);
-    world.delete(&gone);
+    let (store, mut brute_force) = (opened(directory.path()), BruteForce::default());
+    brute_force.upsert(&documents);
+    brute_force.delete(&gone);
     store.upsert(COLLECTION, documents).await.expect("taken in");
     store.delete(COLLECTION, &gone).await.expect("deleted");
     let table = store.guards(COLLECTION).await.expect("a collection").expect("guards");
@@ -289,7 +289,7 @@ async fn a_scope_of_any_size_is_searched_as_by_brute_force() {
             let scoped = SearchSpace::Guards { positions: positions.clone(), table: table.clone() };
             let answer = store.search(&question.search(scoped)).await.expect("a search").candidates;
             let row = format!("{size} guards in the scope");
-            world.check(&row, &question.search(SearchSpace::Everything), Some(&space), &answer);
+            brute_force.check(&row, &question.search(SearchSpace::Everything), Some(&space), &answer);
         }
     }
 }

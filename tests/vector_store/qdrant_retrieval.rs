@@ -21,7 +21,7 @@ use ragward::vector_store::{DocumentStore, Query, Search, SearchSpace};
 use roaring::RoaringBitmap;
 use tokio::time::Instant;
 
-use crate::support::brute_force::World;
+use crate::support::brute_force::BruteForce;
 use crate::support::dice::Dice;
 use crate::support::qdrant_server::QdrantServer;
 use crate::support::qdrant_servers::{AnyQdrant, servers};
@@ -174,7 +174,7 @@ fn search(vector: &[f32], limit: usize, per_document_max: u32) -> Search {
 struct Comparison<'a> {
     /// Names the row of data in a failure.
     row: &'a str,
-    world: &'a World,
+    brute_force: &'a BruteForce,
     search: &'a Search,
     visible: &'a BTreeSet<&'a str>,
     answer: &'a [Candidate],
@@ -185,10 +185,10 @@ impl Comparison<'_> {
     /// its own.
     #[track_caller]
     fn check(&self, server: &AnyQdrant) {
-        let Self { row, world, search, visible, answer } = *self;
+        let Self { row, brute_force, search, visible, answer } = *self;
         match &server.small {
-            Some(_) => world.check(row, search, Some(visible), answer),
-            None => world.check_about(row, search, Some(visible), answer),
+            Some(_) => brute_force.check(row, search, Some(visible), answer),
+            None => brute_force.check_about(row, search, Some(visible), answer),
         }
     }
 }
@@ -203,9 +203,9 @@ async fn every_plan_answers_as_the_private_corpus() {
         let mut plans: BTreeSet<Plan> = BTreeSet::new();
         for seed in 0..3 {
             let mut dice = Dice::new(seed);
-            let mut world = World::default();
+            let mut brute_force = BruteForce::default();
             let documents = corpus(&mut dice);
-            world.upsert(&documents);
+            brute_force.upsert(&documents);
             // Guards are listed, sent in parts, or turned round; or there are too many to list.
             for (guards_max, guards_per_filter_max) in [(1_000, 1_000), (1_000, 4), (1, 1_000)] {
                 let exact = QdrantConfig { exact: true, ..QdrantConfig::new(&server.url) };
@@ -226,7 +226,7 @@ async fn every_plan_answers_as_the_private_corpus() {
                             );
                             let comparison = Comparison {
                                 row: &row,
-                                world: &world,
+                                brute_force: &brute_force,
                                 search: &search(&vector, top_k, per_document_max),
                                 visible: &visible,
                                 answer: &candidates(&retrieval),
@@ -255,9 +255,9 @@ async fn lies_about_the_visible_set_show_nothing() {
             let mut dice = Dice::new(seed);
             let config = QdrantConfig { exact: true, guards_per_filter_max: 5, ..QdrantConfig::new(&server.url) };
             let store = Arc::new(QdrantStore::new(&config).expect("a store"));
-            let mut world = World::default();
+            let mut brute_force = BruteForce::default();
             let documents = corpus(&mut dice);
-            world.upsert(&documents);
+            brute_force.upsert(&documents);
             store.upsert(COLLECTION, documents).await.expect("taken in");
             for lie in Lie::ALL {
                 for of_ten in [0, 2, 8] {
@@ -276,7 +276,7 @@ async fn lies_about_the_visible_set_show_nothing() {
                         if lie.is_generous() {
                             let comparison = Comparison {
                                 row: &row,
-                                world: &world,
+                                brute_force: &brute_force,
                                 search: &search(&[1.0, 2.0], top_k, per_document_max),
                                 visible: &visible,
                                 answer: &found,

@@ -19,7 +19,7 @@ use ragward::vector_store::{
 };
 use roaring::RoaringBitmap;
 
-use crate::support::brute_force::World;
+use crate::support::brute_force::BruteForce;
 use crate::support::dice::Dice;
 use crate::support::qdrant_process::Qdrant;
 use crate::support::qdrant_server::QdrantServer;
@@ -498,7 +498,7 @@ async fn searches_equal_brute_force() {
                 (config.exact, config.guards_per_filter_max) = (true, per_filter);
             });
             let guards: Vec<String> = (0..12).map(|number| format!("doc:{number}")).collect();
-            let mut world = World::default();
+            let mut brute_force = BruteForce::default();
             let mut documents: Vec<Document> = (0..25)
                 .map(|number| {
                     let chunks: Vec<(String, [f32; 2])> = (0..=dice.below(8))
@@ -517,7 +517,7 @@ async fn searches_equal_brute_force() {
                 })
                 .collect();
             dice.shuffle(&mut documents);
-            world.upsert(&documents);
+            brute_force.upsert(&documents);
             store.upsert(&collection, documents).await.expect("taken in");
             let table = store.guards(&collection).await.expect("a collection").expect("a table");
             for case in 0..40 {
@@ -540,9 +540,9 @@ async fn searches_equal_brute_force() {
                 let answer = store.search(&search).await.expect("a search").candidates;
                 let row = format!("{server_name}, seed {seed}, case {case}, {per_filter} guards in a filter");
                 if server.small.is_some() {
-                    world.check(&row, &search, Some(&visible), &answer);
+                    brute_force.check(&row, &search, Some(&visible), &answer);
                 } else {
-                    world.check_about(&row, &search, Some(&visible), &answer);
+                    brute_force.check_about(&row, &search, Some(&visible), &answer);
                 }
             }
         }

@@ -38,7 +38,7 @@ impl Weights {
             }
             weights.rests_on.insert(name.clone(), rests_on);
         }
-        if all.iter().any(|(name, rewrite)| weights.turns_in_a_cycle(model, name, rewrite, false)) {
+        if all.iter().any(|(name, rewrite)| weights.turns_in_a_cycle(model, name, rewrite)) {
             return None;
         }
         // The first rounds find the types that can reach a relation. Later rounds find the distances, as far as they do
@@ -106,11 +106,14 @@ impl Weights {
     }
 
     /// Returns whether `and` or `but not` stands between a relation and itself.
-    fn turns_in_a_cycle(&self, model: &AuthorizationModel, name: &Name, rewrite: &Rewrite, below: bool) -> bool {
-        let below = below || matches!(rewrite, Rewrite::Intersection(_) | Rewrite::Difference { .. });
+    fn turns_in_a_cycle(&self, model: &AuthorizationModel, name: &Name, rewrite: &Rewrite) -> bool {
+        let is_operator = matches!(rewrite, Rewrite::Intersection(_) | Rewrite::Difference { .. });
         let comes_back = |found: &Name| found == name || self.rests_on.get(found).is_some_and(|all| all.contains(name));
-        (below && behind(model, name, rewrite).iter().any(comes_back))
-            || rewrite.operands().into_iter().any(|operand| self.turns_in_a_cycle(model, name, operand, below))
+        if is_operator {
+            rewrite.leaves().into_iter().flat_map(|leaf| behind(model, name, leaf)).any(|found| comes_back(&found))
+        } else {
+            rewrite.operands().into_iter().any(|operand| self.turns_in_a_cycle(model, name, operand))
+        }
     }
 
     fn of_rewrite(&self, model: &AuthorizationModel, name: &Name, rewrite: &Rewrite, of: &str) -> Option<u32> {

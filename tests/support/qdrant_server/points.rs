@@ -25,6 +25,7 @@ use tonic::{Request, Response, Status};
 
 use super::filter::passes;
 use super::path::{names, path, selected, values};
+use super::strict_mode::Precision;
 use super::{Collection, Engine, Id, Point, not_implemented};
 
 /// Qdrant's own default limit.
@@ -62,7 +63,8 @@ impl Points for Engine {
     async fn count(&self, request: Request<CountPoints>) -> Result<Response<CountResponse>, Status> {
         let request = request.into_inner();
         let count = self.read(&request.collection_name, |known| {
-            known.admit(request.filter.as_ref(), None, request.exact.unwrap_or(true))?;
+            let precision = if request.exact == Some(false) { Precision::Approximate } else { Precision::Exact };
+            known.admit(request.filter.as_ref(), None, precision)?;
             let mut count = 0;
             for (id, point) in &known.points {
                 count += u64::from(passes(request.filter.as_ref(), id, point)?);
@@ -79,7 +81,7 @@ impl Points for Engine {
         let names = names(&request.key)?;
         let mut counts: BTreeMap<String, u64> = BTreeMap::new();
         self.read(&request.collection_name, |known| {
-            known.admit(request.filter.as_ref(), Some(request.limit.unwrap_or(LIMIT)), false)?;
+            known.admit(request.filter.as_ref(), Some(request.limit.unwrap_or(LIMIT)), Precision::Approximate)?;
             if known.indexes.get(&path(&names)) != Some(&FieldType::Keyword) {
                 let text = format!("Bad request: Index required but not found for \"{}\"", request.key);
                 return Err(Status::invalid_argument(text));
@@ -123,7 +125,7 @@ impl Points for Engine {
         let mut result = Vec::new();
         let mut next_page_offset = None;
         self.read(&request.collection_name, |known| {
-            known.admit(request.filter.as_ref(), request.limit.map(u64::from), false)?;
+            known.admit(request.filter.as_ref(), request.limit.map(u64::from), Precision::Approximate)?;
             for (id, point) in known.points.iter().filter(|(id, _)| from.as_ref().is_none_or(|from| *id >= from)) {
                 if !passes(request.filter.as_ref(), id, point)? {
                     continue;
@@ -355,8 +357,9 @@ impl Collection {
         if request.using != self.vector_name {
             return Err(Status::invalid_argument("Wrong input: Not existing vector name error"));
         }
-        let exact = request.params.is_some_and(|params| params.exact());
-        self.admit(request.filter.as_ref(), Some(request.limit.unwrap_or(LIMIT)), exact)?;
+        let is_exact = request.params.is_some_and(|params| params.exact());
+        let precision = if is_exact { Precision::Exact } else { Precision::Approximate };
+        self.admit(request.filter.as_ref(), Some(request.limit.unwrap_or(LIMIT)), precision)?;
         let wanted = nearest(request.query)?;
         if u64::try_from(wanted.len()).ok() != Some(self.dimension) {
             return Err(Status::invalid_argument("Wrong input: Vector dimension error"));

@@ -7,9 +7,21 @@ use tonic::Status;
 
 use super::Collection;
 
+/// The precision that a request asks for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Precision {
+    Exact,
+    Approximate,
+}
+
 impl Collection {
     /// Checks that a reading request keeps the limits.
-    pub(super) fn admit(&self, filter: Option<&Filter>, limit: Option<u64>, exact: bool) -> Result<(), Status> {
+    pub(super) fn admit(
+        &self,
+        filter: Option<&Filter>,
+        limit: Option<u64>,
+        precision: Precision,
+    ) -> Result<(), Status> {
         let Some(strict) = self.strict_mode.as_ref().filter(|strict| strict.enabled()) else { return Ok(()) };
         let refused = |text: String| Err(Status::invalid_argument(format!("Bad request: {text}")));
         if let (Some(limit), Some(max)) = (limit, strict.max_query_limit)
@@ -17,7 +29,7 @@ impl Collection {
         {
             return refused(format!("Limit exceeded {limit} > {max} for \"limit\""));
         }
-        if exact && strict.search_allow_exact == Some(false) {
+        if precision == Precision::Exact && strict.search_allow_exact == Some(false) {
             return refused("Exact search disabled!".to_owned());
         }
         let Some(filter) = filter else { return Ok(()) };
