@@ -1,5 +1,5 @@
-//! Runs `OpenFGA`'s own check cases, and cases that the oracle once found, against all who answer such questions: the
-//! evaluator, Ragward over `OpenFGA`'s API, and a real `OpenFGA`, which proves this runner.
+//! Runs `OpenFGA`'s own check cases, and cases that the oracle once found, against everything that answers such
+//! questions: the evaluator, Ragward over `OpenFGA`'s API, and a real `OpenFGA`, which proves this runner.
 //!
 //! Each case runs with its tuples stored, in the order of the file and in other orders, and with its tuples sent as
 //! contextual ones. `RAGWARD_OPENFGA_TESTS` names another folder with files of the same form.
@@ -103,7 +103,7 @@ async fn openfga_holds() {
     conform(&Who::Server("openfga", server.config("any").address), 2).await;
 }
 
-/// Runs every file in this many orders, and as contextual tuples.
+/// Runs every file with its tuples in this number of orders, and with its tuples as contextual ones.
 async fn conform(who: &Who, orders: u64) {
     let mut failures = Vec::new();
     for file in files() {

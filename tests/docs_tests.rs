@@ -78,7 +78,7 @@ async fn run_all(pages: Vec<Page>, tools: Vec<String>) -> Vec<String> {
     faults
 }
 
-/// A collection as `LangChain` leaves it: three points, none with a guard.
+/// Fills a collection as `LangChain` would: with three points, none of which has a guard.
 async fn fill(url: &str, name: &str) {
     let mut collections = CollectionsClient::connect(url.to_owned()).await.expect("a server");
     let vectors = VectorParamsBuilder::new(3, Distance::Cosine);
@@ -111,7 +111,7 @@ async fn every_block_does_what_its_page_says() {
     assert!(faults.is_empty(), "\n{}", faults.join("\n\n"));
 }
 
-/// Breaks one thing of a page and looks whether that is told, with its place.
+/// Breaks one thing on a page in each row, and looks whether the failure names the place.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_block_that_went_wrong_is_told_with_its_place() {
     let whole = "# A page\n\n```sh\nragward config validate --insecure-identity\n```\n\n```text\nthe configuration is valid\n```\n\n\
@@ -147,7 +147,7 @@ fn ci_calls_what_the_pages_say() {
         assert!(ci.contains(old), "{row}");
         assert!(shape::ci_calls(&ci.replacen(old, new, 1), &pages()).is_err(), "{row}");
     }
-    // Every tool that a block is marked with is there in the step for marked blocks.
+    // The step for marked blocks installs every tool that a block is marked with.
     let step = ci.lines().find_map(|line| line.split_once(&format!("{TOOLS_VARIABLE}=\"")).map(|(_, rest)| rest));
     let given: Vec<&str> =
         step.and_then(|rest| rest.split('"').next()).unwrap_or_default().split_whitespace().collect();

@@ -38,9 +38,9 @@ const LAYERS: [&[&str]; 16] = [
     &["storage"],
 ];
 
-/// `OpenFGA`'s world, which somebody else can embed without the proxy: each room with all that it may use of the crate.
-/// `storage` belongs to it as its foundation: the tuple store keeps its file by it. The exact vector engine keeps its own by
-/// it, too, so it stands apart from the tuple store.
+/// `OpenFGA`'s world, which others can embed without the proxy: each module, with the modules that it may use.
+/// `storage` is its foundation. The tuple store and the exact vector engine both keep their files by it, so it stands
+/// apart from the tuple store.
 const WORLD: [(&str, &[&str]); 5] = [
     ("storage", &[]),
     ("language", &[]),
@@ -66,8 +66,8 @@ const DOORS: [(&[&str], &[&str]); 7] = [
     // Keys of issuers are the one thing that is read over HTTP.
     (&["reqwest", "rustls"], &["identity/issuer"]),
     (&["qdrant_client"], &["vector_store/qdrant"]),
-    // The server's API has the client's messages: one set of types for one contract.
-    // The messages of a model are ours on the wire; what they hold beside is the client's.
+    // The server's API uses the client's messages, so that one contract has one set of types. The messages of a model
+    // are our own on the wire, and hold messages of the client.
     (&["openfga_client"], &["authz/openfga", "server/openfga", "server/reflection", "proto/openfga_model"]),
     (
         &["tonic", "tonic_health", "tonic_prost", "tonic_reflection", "tonic_types"],
@@ -81,20 +81,20 @@ const DOORS: [(&[&str], &[&str]); 7] = [
 /// age of whatever is in memory (decisions, generations, copies, consistency tokens, deadlines) is measured on the
 /// monotonic clock.
 const WALL_CLOCK: [&str; 10] = [
-    // How late a server's log tells what it has dated.
+    // The delay with which a server's log tells of a dated change.
     "app/replica",
-    // When a record was written.
+    // The time at which a record was written.
     "app/audit",
     "audit",
     "cli/demo/issuer",
     // The start of a first look at a log, which is in dates.
     "authz/openfga/changelog",
     "tuple_store/changelog",
-    // When page tokens expire.
+    // The time at which page tokens expire.
     "retrieval/retriever",
-    // When a document was written, for other processes.
+    // The time at which a document was written, for other processes.
     "vector_store/remote/own_writes",
-    // When access tokens expire.
+    // The time at which access tokens expire.
     "server/authentication",
     "server/openfga/rules",
 ];
@@ -128,7 +128,7 @@ impl Source {
     }
 }
 
-/// The Rust files below a directory, but for what npm puts there.
+/// Collects the Rust files below a directory, except those that npm puts there.
 fn collect(directory: &Path, files: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(directory).expect("a directory") {
         let path = entry.expect("an entry").path();
@@ -160,7 +160,7 @@ fn names_after<'a>(code: &'a str, prefix: &str) -> Vec<&'a str> {
     let mut pieces = code.split(prefix);
     let mut before = pieces.next().unwrap_or_default();
     for after in pieces {
-        // The prefix itself, not the end of a longer name or path.
+        // This is the prefix itself, not the end of a longer name or path.
         if !before.ends_with(is_name) && !before.ends_with("::") {
             names.push(after.split(|c| !is_name(c)).next().unwrap_or_default());
         }
@@ -264,7 +264,8 @@ fn the_wall_clock_is_read_for_dates_only() {
     assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
 }
 
-/// A client's conversion makes a substring match of a text with white space, so conditions are made in one file, by hand.
+/// The client's own conversion makes a match of substrings of a text with white space. So conditions are made by hand,
+/// in one file.
 #[test]
 fn conditions_on_values_are_made_in_one_place() {
     let mut complaints = Vec::new();
@@ -317,7 +318,7 @@ fn a_test_that_is_skipped_says_so_past_the_harness() {
     assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
 }
 
-/// Cargo looks for no programs by itself here, so one that the manifest does not name would never run.
+/// Cargo does not look for test programs by itself here, so one that the manifest does not name would never run.
 #[test]
 fn every_test_program_is_named_in_the_manifest() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -49,7 +49,7 @@ pub(crate) enum Kind {
     Shell(Shell),
     /// The reader saves it under this name.
     File(String),
-    /// A configuration, or the part of one.
+    /// A configuration, or a part of one.
     Config,
     /// Lines of an example.
     Rust,
@@ -152,7 +152,7 @@ fn split(text: &str) -> Result<Vec<Block>, String> {
     Ok(blocks)
 }
 
-/// Returns whether a line outside of the blocks may be shown as code that is not within a sentence.
+/// Returns whether Markdown may show a line outside of the fenced blocks as a block of code.
 fn may_be_code(line: &str) -> bool {
     let is_indented = line.starts_with("    ") || line.starts_with('\t');
     let is_blank = line.trim().is_empty();

@@ -13,9 +13,10 @@ use tempfile::TempDir;
 
 use crate::docs::page::{Block, Kind, Page, Shell, is_shown};
 
-/// How long one block may take, in seconds: installing Python packages takes the longest.
+/// The most seconds that one block may take. Installing Python packages takes the longest.
 const BLOCK_SECONDS_MAX: &str = "300";
-/// How often a server that says it listens is asked whether it is ready. Each time a process is started, which is pause enough.
+/// The number of times that a server that listens is asked whether it is ready. Each question starts a process, which
+/// is pause enough.
 const READY_ATTEMPTS: usize = 500;
 /// The addresses that the pages name.
 const RAGWARD: &str = "127.0.0.1:8980";
@@ -146,7 +147,7 @@ impl<'a> Run<'a> {
             let mut read = String::new();
             while log.read_line(&mut read).is_ok_and(|bytes| bytes > 0) {
                 if read.contains(&listening) {
-                    // Whoever waited may have failed meanwhile.
+                    // The test that waited may have failed meanwhile.
                     drop(told.send(Ok(())));
                     drop(log.read_to_end(&mut Vec::new()));
                     return;
@@ -172,14 +173,14 @@ impl<'a> Run<'a> {
         Err(format!("the server does not get ready: {told}"))
     }
 
-    /// Returns a command that ends by itself, or is ended.
+    /// Returns a command that ends by itself, or is ended when its time is over.
     fn command(&self, script: &str) -> Command {
         let mut bounded = Command::new("timeout");
         bounded.args([BLOCK_SECONDS_MAX, "bash"]);
         self.bash(bounded, script)
     }
 
-    /// Bash as a reader's terminal has it, away from the settings of this machine.
+    /// Returns bash as a reader's terminal runs it, without the settings of this machine.
     fn bash(&self, mut command: Command, script: &str) -> Command {
         let path = &self.surroundings.path;
         command

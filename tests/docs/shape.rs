@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::docs::page::{Kind, Page};
 
-/// Documents with a bound, in words.
+/// The most words that a document may have.
 const WORDS_MAX: [(&str, usize); 2] = [("README.md", 900), ("ARCHITECTURE.md", 1_500)];
 /// A page shows its first result within one screen.
 const FIRST_RESULT_LINE_MAX: usize = 40;
@@ -90,7 +90,7 @@ fn broken_links(root: &Path, page: &Page) -> Vec<String> {
     missing.map(|link| format!("{}: there is no `{link}`", page.path)).collect()
 }
 
-/// Settings and files that a page names and that are not there.
+/// Returns a complaint about each setting or file that a page names and that does not exist.
 pub(crate) fn stale_names(root: &Path, schema: &Value, pages: &[Page]) -> Vec<String> {
     let mut settings = BTreeSet::new();
     leaves(schema, schema, "", &mut settings);
@@ -129,7 +129,7 @@ fn names(text: &str) -> Vec<&str> {
     lines.flat_map(|line| line.split('`').skip(1).step_by(2)).collect()
 }
 
-/// Lines of Rust on a page that no example has.
+/// Returns a complaint about each line of Rust on a page that no example has.
 fn lines_of_no_example(root: &Path, pages: &[Page]) -> Vec<String> {
     let files = std::fs::read_dir(root.join("examples")).expect("the examples");
     let files = files.map(|file| std::fs::read_to_string(file.expect("a file").path()).expect("an example"));
@@ -154,7 +154,7 @@ fn pages_outside_the_book(root: &Path, pages: &[Page]) -> Vec<String> {
     lost.map(|name| format!("docs/src/{name} is not in SUMMARY.md")).collect()
 }
 
-/// Settings that the page lacks, and names on the page that are no settings.
+/// Returns a complaint about each setting that the page lacks, and about each name on it that is no setting.
 pub(crate) fn settings(schema: &Value, page: &str) -> Vec<String> {
     let mut known = BTreeSet::new();
     leaves(schema, schema, "", &mut known);
@@ -165,7 +165,7 @@ pub(crate) fn settings(schema: &Value, page: &str) -> Vec<String> {
     missing.chain(unknown).collect()
 }
 
-/// The keys below a node of the schema: `[]` stands for an entry of a list, `NAME` for one of a table.
+/// Collects the keys below a node of the schema: `[]` stands for an entry of a list, `NAME` for one of a table.
 fn leaves(node: &Value, root: &Value, path: &str, keys: &mut BTreeSet<String>) {
     let node = resolved(node, root);
     let below = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
@@ -182,7 +182,7 @@ fn leaves(node: &Value, root: &Value, path: &str, keys: &mut BTreeSet<String>) {
     }
 }
 
-/// Returns a node behind its references; of a value that may be missing, the value.
+/// Returns the node that the references of a node lead to. If its value may be missing, returns the node of the value.
 fn resolved<'a>(node: &'a Value, root: &'a Value) -> &'a Value {
     if let Some(reference) = node["$ref"].as_str() {
         return resolved(root.pointer(reference.trim_start_matches('#')).unwrap_or(&Value::Null), root);

@@ -1,5 +1,5 @@
-//! Tokens that lack a claim by which the model takes people out: they are refused. If the model takes nobody out by it,
-//! they count as *holds nothing*. A real `OpenFGA` behaves the same, if there is one.
+//! Tokens that lack a claim. If the model takes people out by that claim (`but not`), the token is refused. If it takes
+//! nobody out by it, the user counts as one who *holds nothing*. A real `OpenFGA` behaves the same, if there is one.
 
 use ragward::config::AuthorizerKind;
 use ragward::identity::config::{Absent, ClaimContext, ClaimTuple, IdentityConfig};
@@ -111,7 +111,7 @@ fn in_json(text: &str) -> Value {
     serde_json::from_str(&json::print(model(text).source()).unwrap()).unwrap()
 }
 
-/// Whether the document is seen, or the token is refused.
+/// The fate of a request: whether the document is seen, or an error if the token is refused.
 type Fate = Result<bool, ()>;
 
 /// Returns each token with its fate under the model that takes people out, and under the one that does not.
@@ -223,7 +223,7 @@ async fn the_operator_may_say_what_an_absent_claim_means() {
     assert_eq!(none.seen("", RETRIEVE, &elsewhere).await, Err(Code::Unauthenticated), "it is there, and not here");
 }
 
-/// No token tells the groups of another user whom a pipeline names.
+/// The token of a pipeline does not tell the groups of the user whom the pipeline names.
 #[tokio::test]
 async fn a_pipeline_names_no_user_of_whom_too_little_is_told() {
     let scope = "ragward:retrieve ragward:assert_user";
@@ -238,7 +238,7 @@ async fn a_pipeline_names_no_user_of_whom_too_little_is_told() {
     for (row, text, absent, expected) in rows {
         let server = Server::start(text, None, |i| i.claim_tuples = vec![groups(absent)]).await;
         assert_eq!(server.seen("user:anne", scope, &pipeline).await, expected, "{row}");
-        // The groups of a bearer who names another user are the bearer's own.
+        // The groups in a token are its bearer's own, even if the bearer names another user.
         let mut claims = with_groups.clone();
         claims["sub"] = json!("carl");
         assert_eq!(server.seen("user:anne", scope, &claims).await, expected, "{row}, by a person");

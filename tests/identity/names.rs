@@ -118,7 +118,8 @@ impl Upgrade {
     }
 }
 
-/// A ban by the old version still bans after the upgrade: nothing is served until it is about the same user again.
+/// A ban that the old version wrote still bans after the upgrade. The server answers nothing until the ban names the
+/// same user again.
 async fn upgrade(openfga: Option<&OpenFga>) {
     let upgrade = Upgrade::new(openfga).await;
     let old = [tuple("user:auth0%7C65a1", "banned"), tuple("user:%C3%A9", "banned"), tuple("user:*", "reader")];
@@ -168,7 +169,7 @@ async fn old_names_may_be_meant() {
     assert_eq!(upgrade.seen(&running, "a|b").await, 1);
 }
 
-/// A name without a form of today, or whose new form exists already, is reported and left as it is.
+/// A name that has no form today, or whose new form exists already, is reported and not changed.
 #[tokio::test]
 async fn what_cannot_be_rewritten_is_told() {
     let upgrade = Upgrade::new(None).await;

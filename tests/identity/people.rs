@@ -10,7 +10,7 @@ use crate::support::issuer::now;
 
 const WELCOME: [&str; 2] = ["document:welcome#0", "document:welcome#1"];
 
-/// Starts a server that tells people by the time of their login, as it does by default.
+/// Starts a server that tells people from machines by the time of a login, as it does by default.
 async fn by_login(machine_type: &str) -> World {
     World::start(|identity| {
         identity.issuers[0].people = PeopleConfig::default();
@@ -40,7 +40,8 @@ async fn no_machine_is_everybody() {
     for (shape, subject, claims) in machines() {
         let claims: Vec<(&str, Value)> =
             claims.as_object().unwrap().iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
-        // The variants lack one claim, have all, or have one more: a login, unless only the lack of one tells.
+        // Each variant has all claims, lacks one, or has a login besides. Where no claim marks the machine, only the lack
+        // of a login does, so there it stays without one.
         let mut variants = vec![claims.clone()];
         for place in 0..claims.len() {
             let mut fewer = claims.clone();

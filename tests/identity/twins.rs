@@ -166,7 +166,8 @@ fn world(pair: &Pair, dice: &mut Dice) -> World {
         documents.insert(id.clone(), document(pair, dice, &id, &guards));
     }
     documents.insert("d4-nobody's".to_owned(), document(pair, dice, "d4-nobody's", &[NOBODYS]));
-    // Each side has at least one guard, so that less is less and more is more.
+    // The user always has guards 0 and 1. An agent with less lacks guard 0, and an agent with more has the last guard,
+    // which the user lacks.
     let users: BTreeSet<usize> = some(dice, 1..GUARDS - 1).into_iter().chain([0, 1]).collect();
     let beyond: BTreeSet<usize> = (0..GUARDS).filter(|guard| !users.contains(guard)).collect();
     let agents = match pair.agent {
@@ -344,7 +345,7 @@ async fn start(data: &std::path::Path, issuer: &TestIssuer, on: DelegationOn) ->
     running
 }
 
-/// For each kind of agent, the number of answers and of their bytes.
+/// The number of answers and of their bytes, for each kind of agent.
 type Tally = BTreeMap<Agent, (usize, usize)>;
 
 async fn compare(on: DelegationOn, agents: &[Agent]) -> Tally {

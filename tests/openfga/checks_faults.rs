@@ -205,7 +205,8 @@ const FAULTS: [(&str, Fault, Expected); 27] = {
     ]
 };
 
-/// Starts a proxy for the right server. `spoils` tells, from the number of a call, whether the fault befalls it.
+/// Starts a proxy for the right server. `spoils` says, for the number of a call, whether the proxy puts the fault into
+/// its answer.
 async fn front(right: &RightServer, fault: Fault, spoils: fn(usize) -> bool) -> (FaultyServer, Arc<AtomicUsize>) {
     let calls = Arc::new(AtomicUsize::new(0));
     let (client, counted) = (right.client.clone(), Arc::clone(&calls));
@@ -281,7 +282,7 @@ async fn hold(name: &str, stage: &dyn Decider, right: &RightServer, expected: Op
             let fits = match expected {
                 Some(Expected::AllDecided) => failed == 0,
                 Some(Expected::NoneDecided) => decided == 0,
-                // If two requests share a call, the failed question may be the other's.
+                // If two requests share a call, the failed question may belong to the other request.
                 Some(Expected::OneFailed) => failed <= 1,
                 None => true,
             };
@@ -318,7 +319,7 @@ async fn faults_now_and_then_leave_no_wrong_answer_behind() {
     }
 }
 
-/// The connection breaks after this many bytes of the answers, in the middle of whatever is under way.
+/// The connection breaks after a given number of bytes, in the middle of whatever is under way.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_dies_in_mid_stream_decides_nothing_wrong() {
     let right = RightServer::start().await;

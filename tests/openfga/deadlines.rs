@@ -30,13 +30,15 @@ type doc
     define viewer: [user, group#member]
     define can_read: viewer but not blocked
 ";
-/// The number of groups that see one document, of groups and documents of one user, and of tuples in a circle.
+/// The number of groups that see one document, and of groups and documents that one user has.
 const FAN_OUT: usize = 100_000;
+/// The number of tuples in the circle.
 const CIRCLE: usize = 300;
-/// The number of calls of each kind at once, and the time that each may take.
+/// The number of calls of each kind that run at once.
 const CALLS: usize = 40;
+/// The time that each call may take.
 const DEADLINE: Duration = Duration::from_millis(5);
-/// Once everybody has given up, the remaining work must be less than this fraction of the whole.
+/// Once everybody has given up, the remaining work must be less than the whole divided by this.
 const SHARE: u32 = 4;
 const GROWTH_MAX_MB: u64 = 300;
 

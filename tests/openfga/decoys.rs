@@ -1,4 +1,4 @@
-//! The checks that an `OpenFGA` server gets for a re-check: as many for absent chunks as for hidden ones.
+//! An `OpenFGA` server gets as many checks for the absent chunks of a re-check as for the hidden ones.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -83,7 +83,7 @@ fn ids(document: &str, count: usize) -> Vec<String> {
 /// releases.
 type Row = (&'static str, Vec<String>, Vec<String>, usize, usize);
 
-/// Each question comes from a user of its own, so that no user profits from what another one's question taught.
+/// Each question comes from a user of its own, so that no decision is remembered from another question.
 #[tokio::test(flavor = "multi_thread")]
 async fn absent_ids_cost_as_many_checks_as_hidden_ones() {
     let rows: [Row; 7] = [

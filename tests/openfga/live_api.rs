@@ -144,7 +144,7 @@ async fn both_take_models_up_to_the_same_size() {
     }
 }
 
-/// Needs no real server: the number is the `grpc-status`, in headers and in trailers.
+/// The number of an error is its `grpc-status`, in headers and in trailers. This needs no real server.
 #[tokio::test]
 async fn numbers_are_on_the_wire() {
     let directory = tempfile::tempdir().expect("a temporary directory");
@@ -197,7 +197,7 @@ async fn reflection_and_health_know_the_service() {
     assert!(expected.iter().all(|name| files.contains(*name)), "{files:?}");
 }
 
-/// Ragward is the authorizer of another Ragward, whose adapter for `OpenFGA` does not notice.
+/// One Ragward is the authorizer of another, whose adapter for `OpenFGA` notices no difference.
 #[tokio::test]
 async fn ragward_is_an_openfga_server_to_its_own_adapter() {
     let directory = tempfile::tempdir().expect("a temporary directory");

@@ -136,7 +136,7 @@ async fn a_list_is_the_visible_set_or_not_known() {
     let some = known(&query("user:carl", (10..20).collect())).await.expect("a whole list");
     assert_eq!(*some, (10..20).step_by(2).collect::<RoaringBitmap>());
     assert!(known(&query("user:nobody", (0..1_200).collect())).await.expect("a whole list").is_empty());
-    // The model lacks this type or this relation of it, so the server refuses to list and nothing is known.
+    // The model lacks the type or its relation, so the server refuses to list, and the visible set is unknown.
     assert!(known(&query("user:carl", (0..1_203).collect())).await.is_none());
     store.write_tuples(&(0..1_200).map(owned).collect::<Vec<_>>()).await.expect("tuples");
     assert!(known(&query("user:carl", (0..1_200).collect())).await.is_none(), "the server stops at 1,000");

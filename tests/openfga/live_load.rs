@@ -37,7 +37,7 @@ fn noted(relation: &str, number: usize, bytes: usize) -> RelationshipTuple {
     tuple(relation, number).with_condition(TupleCondition::parse("noted", &context).expect("a condition"))
 }
 
-/// Returns how many documents may be read under the model that decides, or `None` if it has no such relation.
+/// Returns the number of documents that Anne may read under the model that decides.
 async fn readable(config: &OpenFgaConfig, relation: &str) -> usize {
     let authorizer = OpenFgaAuthorizer::new(config).expect("an authorizer");
     let check = |number: usize| Check {

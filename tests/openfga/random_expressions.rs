@@ -191,7 +191,7 @@ impl Theirs {
         Self { client, store_id: store.into_inner().id }
     }
 
-    /// Writes a model with these expressions, and returns its id or why it is refused.
+    /// Writes a model with these expressions, and returns its id, or the reason why it is refused.
     async fn write(&mut self, expressions: &[String]) -> Result<String, String> {
         if expressions.is_empty() {
             return Err("no expressions".to_owned());

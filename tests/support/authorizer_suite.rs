@@ -1,5 +1,5 @@
-//! What every authorizer must answer. An adapter loads [`model`] and [`tuples`] in its own way and is then handed to
-//! [`run`].
+//! The answers that every authorizer must give. An adapter loads [`model`] and [`tuples`] in its own way and is then
+//! handed to [`run`].
 //!
 //! ```text
 //! type user
@@ -34,7 +34,7 @@ use tokio::time::Instant;
 /// A deadline that is long enough for a busy machine. No test waits for it.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// User, relation, object, and whether it is allowed.
+/// A question (user, relation, object), and whether it is allowed.
 type Row = (&'static str, &'static str, &'static str, bool);
 
 const TUPLES: [(&str, &str, &str); 31] = [
@@ -281,7 +281,8 @@ async fn batches_in_any_order(authorizer: &dyn Authorizer) {
     hold(authorizer, &alternating, "two questions, sixty times each").await;
 }
 
-/// A visible set holds the objects that checks allow, or is not known. What cannot be decided fails no list either.
+/// A visible set holds exactly the objects that checks allow, or is unknown. An object that cannot be decided does not
+/// fail the whole set.
 async fn visible_sets(authorizer: &dyn Authorizer) {
     for user in ["user:cora", "user:dora"] {
         let rows: Vec<&Row> = ROWS.iter().filter(|row| (row.0, row.1) == (user, "can_read")).collect();

@@ -9,7 +9,7 @@ use ragward::vector_store::{Filter, HYBRID_DEPTH, Query, Search};
 /// The error that a cosine in f32 may have.
 const TOLERANCE: f64 = 1e-6;
 
-/// The documents that are stored.
+/// A vector store that compares a query with every chunk.
 #[derive(Default)]
 pub(crate) struct BruteForce {
     documents: BTreeMap<String, Document>,
@@ -38,11 +38,12 @@ impl BruteForce {
         self.documents.values().flat_map(|document| &document.chunks)
     }
 
-    /// Checks an answer. `guards` is the space, if there is one; the space in `search` is ignored. A failure names `row`.
+    /// Checks that an answer is right. `guards` is the space, if there is one; the space in `search` is ignored. A
+    /// failure names `row`.
     #[track_caller]
     pub(crate) fn check(&self, row: &str, search: &Search, guards: Option<&BTreeSet<&str>>, answer: &[Candidate]) {
         let expected = self.expected(search, guards);
-        // The formulas and the order of their sums are fixed, so every bit is.
+        // The formulas and the order of their sums are fixed, so scores are equal to the last bit.
         let expected: Vec<(&str, &str, u32)> = expected
             .iter()
             .take(search.limit)
@@ -123,7 +124,7 @@ fn ranked<'a>(filter: Option<&Filter>, mut scores: Vec<(&'a Chunk, f32)>) -> Vec
     scores
 }
 
-/// Returns the product of the two directions, each rounded to f32, summed in order.
+/// Returns the cosine of the query and each chunk: the product of their directions, rounded to f32 and summed in order.
 fn cosines<'a>(query: &[f32], chunks: &[&'a Chunk]) -> Vec<(&'a Chunk, f32)> {
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>();
     let length = |vector: &[f32]| dot(vector, vector).sqrt();

@@ -1,5 +1,5 @@
-//! A row of calls to one server, which can use values from earlier answers. Requests and answers are JSON, and error
-//! numbers are those on the wire.
+//! A sequence of calls to one server. Each call can use values from earlier answers. Requests and answers are JSON, and
+//! error numbers are those on the wire.
 
 use std::fmt;
 

@@ -87,7 +87,8 @@ where
     }
 }
 
-/// A service of this name. The router needs the name as a constant; the methods are found by their whole path.
+/// A service under the name that belongs to `N`. The router needs that name as a constant; the methods are found by
+/// their whole path.
 struct Service<N>(Methods, PhantomData<fn() -> N>);
 
 #[derive(Clone)]

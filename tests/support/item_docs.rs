@@ -14,14 +14,14 @@ pub(crate) struct Doc {
 /// Says which items of a group of tokens are public.
 #[derive(Clone, Copy, PartialEq)]
 enum Public {
-    /// Those that are `pub` and nothing less.
+    /// Items that are `pub`, without a limit such as `pub(crate)`.
     Marked,
-    /// All of them, as the variants of a public enum and their fields are, and the items of a public trait.
+    /// Every item: the variants of a public enum and their fields, or the items of a public trait.
     All,
 }
 
-/// Returns the docs of everything that is public where it is defined: items, fields and methods that are `pub` and
-/// nothing less, variants of public enums with their fields, and items of public traits.
+/// Returns the docs of public items, fields and methods, of the variants of public enums and their fields, and of the
+/// items of public traits. `pub(crate)` does not count as public.
 pub(crate) fn docs_of_public_items(tokens: TokenStream) -> Vec<Doc> {
     docs_within(tokens, Public::Marked)
 }
@@ -30,7 +30,7 @@ fn docs_within(tokens: TokenStream, public: Public) -> Vec<Doc> {
     let mut docs = Vec::new();
     let mut doc: Option<Doc> = None;
     let mut follows_pub = false;
-    // What is public between the next braces.
+    // This says which items between the next braces are public.
     let mut inside = public;
     let mut tokens = tokens.into_iter().peekable();
     while let Some(token) = tokens.next() {
@@ -73,7 +73,7 @@ fn docs_within(tokens: TokenStream, public: Public) -> Vec<Doc> {
     docs
 }
 
-/// Returns the text of `doc = "…"`, which is what a doc comment is among the tokens of a file.
+/// Returns the text of `doc = "…"`, the form that a doc comment has among the tokens of a file.
 fn doc_text(attribute: &str) -> Option<String> {
     let literal = attribute.strip_prefix("doc = ")?;
     Some(format!("{} ", literal.trim_start_matches('r').trim_matches('"')))

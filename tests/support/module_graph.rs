@@ -1,7 +1,8 @@
-//! The modules of the crate and which of them name which, read from the source.
+//! The graph of the crate's modules: which module names which, read from the source.
 //!
 //! Paths are found in the tokens of a file, so that those inside macros count too. A name that a module only re-exports
-//! is followed to the module that defines it: two siblings that reach each other through their parent are still a circle.
+//! is followed to the module that defines it: two siblings that reach each other through their parent are still a
+//! circle.
 
 pub(crate) mod circles;
 pub(crate) mod picture;
@@ -16,8 +17,8 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree};
 /// The names of a module and of those around it, from the crate's root down. The root itself has none.
 pub(crate) type ModulePath = Vec<String>;
 
-/// How many steps a name is followed through re-exports. The longest chain in the source has three; the bound ends a chain
-/// that leads back to itself.
+/// The most re-exports that are followed from one name. The longest chain in the source has three; the bound ends a
+/// chain that leads back to itself.
 const REEXPORTS_MAX: usize = 16;
 
 /// A path in the source that leads from one module into another.
@@ -60,7 +61,7 @@ struct Module {
 #[derive(Default)]
 pub(crate) struct ModuleGraph {
     modules: BTreeMap<ModulePath, Module>,
-    /// The modules that only tests compile. What lies below them counts as test code too.
+    /// The modules that only tests compile. Modules below them count as test code, too.
     tests: BTreeSet<ModulePath>,
 }
 
@@ -113,7 +114,8 @@ impl ModuleGraph {
         references
     }
 
-    /// Finds the module that defines what `segments` names when they are written in `from`. `None` if that is another crate.
+    /// Finds the module that defines the item that `segments` names in the module `from`. Returns `None` for an item of
+    /// another crate.
     fn resolve(&self, from: &ModulePath, segments: &[String], steps: usize) -> Option<ModulePath> {
         let steps = steps.checked_sub(1)?;
         let (first, mut rest) = segments.split_first()?;
@@ -172,9 +174,9 @@ impl ModuleGraph {
 }
 
 enum Step {
-    /// The name is a module's.
+    /// The name belongs to this module.
     Module(ModulePath),
-    /// The name is that of an item in this module.
+    /// The name belongs to an item that this module defines.
     DefinedIn(ModulePath),
 }
 
@@ -330,7 +332,7 @@ impl Item {
     }
 }
 
-/// Returns the items of a module or of an inline one's braces.
+/// Returns the items in a module's file, or in the braces of an inline module.
 fn items(tokens: TokenStream) -> Vec<Item> {
     let tokens: Vec<TokenTree> = tokens.into_iter().collect();
     let mut rest = tokens.iter().peekable();

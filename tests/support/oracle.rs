@@ -67,7 +67,7 @@ enum Purpose {
 /// The relations that one user holds.
 pub(crate) struct Holdings(BTreeMap<(String, String), Truth>);
 
-/// The truth of a statement. Under `or`, the last of several in this order is the truth of all together: see [`any`].
+/// The truth of a statement. Under `or`, the truth of the whole is the last of its parts in this order: see [`any`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Truth {
     No,
@@ -212,7 +212,7 @@ impl Oracle {
         Some(listed)
     }
 
-    /// Finds the list in `OpenFGA`'s way for a single user, which is from sets. A condition matters if its tuple names
+    /// Finds the list as `OpenFGA` does for a single user, which is from sets. A condition matters if its tuple names
     /// the user, or a userset or parent that the user holds.
     fn objects_as_sets(&self, user: &str, relation: &str, type_name: &str) -> Option<BTreeSet<String>> {
         let holdings = self.holdings_for(user, Purpose::Sets);
@@ -241,7 +241,7 @@ impl Oracle {
         Some(all.filter(|object| holds(object, relation)).cloned().collect())
     }
 
-    /// Returns the relations (with their types) that a target depends on, along those parts of the definitions.
+    /// Returns the relations, with their types, that a target depends on through these `parts` of the definitions.
     fn needed(
         &self,
         relation: &str,
@@ -384,8 +384,8 @@ impl Oracle {
         Some(listed)
     }
 
-    /// Returns whether a list searches for users of this kind at all, along the first operand of `and` and of `but
-    /// not`.
+    /// Returns whether a list searches for users of this kind at all. Of `and` and of `but not`, it follows the first
+    /// operand.
     pub(crate) fn leads_to(&self, kind: &str, object: &str, relation: &str) -> bool {
         let (type_name, userset) = kind.split_once('#').map_or((kind, None), |(of, relation)| (of, Some(relation)));
         let Some(needed) = self.needed(relation, type_of(object), followed) else { return false };
@@ -479,7 +479,7 @@ impl Oracle {
         })
     }
 
-    /// Returns the relations (with their types) that such a user could hold if the right tuples were there.
+    /// Returns the relations, with their types, that such a user could hold if the right tuples were there.
     fn possible(&self, user: &str) -> BTreeSet<(String, String)> {
         let mut possible = BTreeSet::new();
         if let Some((object, relation)) = user.split_once('#') {
@@ -637,8 +637,8 @@ impl Asked<'_> {
         some
     }
 
-    /// Evaluates a definition. `certain` holds the truths for what is subtracted: where it differs from `truths`, only
-    /// what is certain there is subtracted.
+    /// Evaluates a definition. Operands that are subtracted take their truths from `certain`. Where that differs from
+    /// `truths`, only what is certain is subtracted.
     fn evaluate(
         &self,
         object: &str,
@@ -682,8 +682,8 @@ impl Asked<'_> {
         }
     }
 
-    /// Returns whether tuples name the user between the user and what the user holds, along all operands except what is
-    /// subtracted.
+    /// Returns whether a tuple names the user somewhere on the way to a relation that the user holds. The way does not
+    /// lead through operands that are subtracted.
     fn is_named_on_the_way(
         &self,
         holdings: &Holdings,
@@ -733,8 +733,8 @@ impl Asked<'_> {
         }
     }
 
-    /// Returns whether what is subtracted leads back to itself through usersets and computed relations alone. Then
-    /// nobody is left in a list of users.
+    /// Returns whether an operand that is subtracted leads back to itself through usersets and computed relations
+    /// alone. Then a list of users is empty.
     fn ends_list(&self, object: &str, definition: &RelationDefinition, subtract: &Rewrite) -> bool {
         self.purpose == Purpose::Users && self.comes_back(object, &definition.name, subtract, &[])
     }
@@ -771,8 +771,8 @@ impl Asked<'_> {
         first.is_some_and(|first| !std::ptr::eq(first, one))
     }
 
-    /// Returns the usersets that a check reads together with this one. Among them, a failed condition is passed over if
-    /// another one is met.
+    /// Returns the group of usersets that a check reads together with this one, if it reads them apart from the others.
+    /// In a group, a failed condition is passed over if another condition is met.
     fn read_apart(&self, object: &str, relation: &str, of: &str, userset: &str) -> Option<String> {
         let weights = self.oracle.weights.as_ref().filter(|_| !self.user.contains('#'))?;
         let name = |of: &str, relation: &str| (type_of(of).to_owned(), relation.to_owned());

@@ -22,7 +22,7 @@ use tonic::Status;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
-/// The size of a message. Documents come in one message.
+/// The size of the largest message that is taken. All documents of a write come in one message.
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
 
 /// A running server. Dropping it ends it.
@@ -93,7 +93,7 @@ impl QdrantServer {
         std::mem::take(&mut self.engine.queries.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Returns the fields of the payloads that were sent since it was asked last.
+    /// Returns the fields of the payloads that were sent since the last call.
     pub(crate) fn take_sent_fields(&self) -> BTreeSet<String> {
         std::mem::take(&mut self.engine.sent_fields.lock().unwrap_or_else(PoisonError::into_inner))
     }

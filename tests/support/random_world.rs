@@ -23,8 +23,8 @@ pub(crate) struct World {
     pub(crate) model: AuthorizationModel,
     /// The stored tuples. Not all of them fit the model.
     pub(crate) tuples: Vec<RelationshipTuple>,
-    /// The request's tuples. All of them fit the model, and no two have the same names, but some have those of a stored
-    /// one.
+    /// The request's tuples. All of them fit the model. No two have the same names, but some have the names of a stored
+    /// tuple.
     pub(crate) contextual: Vec<RelationshipTuple>,
     pub(crate) context: Map<String, Value>,
 }
@@ -65,8 +65,9 @@ pub(crate) const TYPES: [&str; 3] = ["group", "folder", "doc"];
 /// The filters of lists of users: `type` or `type#relation`.
 pub(crate) const USER_FILTERS: [&str; 5] = ["user", "bot", "group#member", "doc#r0", "group"];
 
-/// The conditions of every model that has some. Each can be met, not met, and fail.
+/// The name of a condition, its expression, and the name and type of each parameter.
 type NamedCondition = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
+/// The conditions of every model that has some. Each can be met, not met, and fail.
 const CONDITIONS: [NamedCondition; 5] = [
     ("small", "x < 3", &[("x", "int")]),
     ("named", "s == 'a' || s == 'b'", &[("s", "string")]),

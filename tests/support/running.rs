@@ -24,7 +24,7 @@ pub(crate) struct Running {
     serving: JoinHandle<()>,
 }
 
-/// Returns the default configuration over a data directory, where callers are believed.
+/// Returns the default configuration over a data directory, with a server that believes who its callers say they are.
 pub(crate) fn config(data: &Path) -> Config {
     let data = Some(data.to_owned());
     Config::load(None, &Overrides { data, insecure_identity: true, ..Overrides::default() }).unwrap()

@@ -20,7 +20,7 @@ pub(crate) struct Served {
 impl Served {
     pub(crate) fn start(mut command: Command) -> Self {
         let after = |read: &str, mark: &str| Some(read.split_once(mark)?.1.lines().next()?.trim().to_owned());
-        // A server of this process that has ended releases its files when its last call is gone.
+        // A server that ran in this process releases its files only when its last call is gone.
         let mut attempts = 0;
         let (process, mut stderr, read, address) = 'started: loop {
             let mut process = command.stderr(Stdio::piped()).spawn().unwrap();
@@ -54,7 +54,7 @@ impl Served {
     pub(crate) async fn stop(mut self) -> String {
         let terminate = Command::new("kill").args(["-TERM", &self.process.id().to_string()]).status().unwrap();
         assert!(terminate.success());
-        // Another thread waits for the process, so that the client can say goodbye meanwhile.
+        // Another thread waits for the process, so that the client can close its connection meanwhile.
         let stopped = tokio::task::spawn_blocking(move || {
             assert!(self.process.wait().unwrap().success());
             self.reading.take().unwrap().join().unwrap();

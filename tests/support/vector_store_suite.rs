@@ -579,7 +579,8 @@ async fn texts_are_ranked_by_what_is_visible(store: Store<'_>) {
         }
         assert_eq!(found.len(), expected.len(), "{query}");
     }
-    // A word of every visible chunk weighs less than a rare one, so a user who sees less has other weights.
+    // A word that every visible chunk has weighs less than a rare one, so words weigh differently for a user who sees
+    // fewer chunks.
     let space = store.space(&collection, &["doc:b"]).await;
     let all = store.found(about(&collection, "pear")).await;
     let few = store.found(Search { space, ..about(&collection, "pear") }).await;

@@ -39,7 +39,7 @@ enum Change {
     Reopen,
 }
 
-/// A search, with its scope as guards, since their positions differ between stores.
+/// A search whose scope is given as guards, because the position of a guard differs between stores.
 #[derive(Clone, Debug)]
 struct Question {
     query: Query,
@@ -233,8 +233,8 @@ proptest! {
             runtime.block_on(store.upsert(COLLECTION, documents)).expect("taken in");
         };
         upsert(&small, [first.clone()].into_iter().chain(visible.clone()).collect());
-        // The large world hears of the hidden documents before, between and after the others, changes some and deletes
-        // some.
+        // The large store takes the hidden documents in before, between and after the others. It also changes some of
+        // them and deletes some.
         upsert(&large, hidden.clone());
         upsert(&large, vec![first]);
         let cut = order.index(visible.len());
@@ -252,7 +252,8 @@ proptest! {
     }
 }
 
-/// Depending on its share, a scope is listed, or made a set from what is in it, or from what is not.
+/// Depending on its share of the guards, the engine searches a scope as a list, as a set of what is in it, or as a set
+/// of what is not.
 #[tokio::test]
 async fn a_scope_of_any_size_is_searched_as_by_brute_force() {
     const MANY: usize = 320;
@@ -351,8 +352,8 @@ async fn a_search_for_the_best_skips_none_of_them() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let store = opened(directory.path());
         let documents = vectors.chunks(100).enumerate().map(|(n, vectors)| {
-            // The ids run against the order of arrival, so that a tie at the end of the answer is decided by what comes
-            // last.
+            // Later documents have smaller ids, so that the chunks that arrive last decide a tie at the end of the
+            // answer.
             let chunks: Vec<(&str, &str, &[f32])> = vectors.iter().map(|v| (GUARDS[n % 4], "", v.as_slice())).collect();
             document(&format!("d{:03}", 999 - n), &chunks)
         });
@@ -454,7 +455,7 @@ async fn a_reader_sees_a_write_wholly_or_not_at_all() {
     while !writing.is_finished() {
         let guards: BTreeSet<String> = ask(&store, &question).await.iter().map(|c| c.guard.to_string()).collect();
         assert_eq!(guards.len(), 1, "{guards:?}");
-        // A chunk that is replaced in between is left out.
+        // A chunk that is replaced between the two steps of the reading is left out.
         let read = read_now(&store, COLLECTION, &ids).await.expect("read");
         let texts: BTreeSet<(&str, &str)> =
             read.iter().map(|chunk| (chunk.text.as_str(), chunk.guard.as_str())).collect();

@@ -37,7 +37,7 @@ impl<S: VectorStore + DocumentStore> AnyStore for S {}
 /// A store in which other writers are at work between a search and the reading of what it found.
 struct Busy {
     store: Arc<dyn AnyStore>,
-    /// The versions, each of which is written after one search. `None` means that the document is deleted.
+    /// The versions that are still to be written, one after each search. `None` deletes the document.
     versions: Mutex<VecDeque<Option<Document>>>,
     searches: AtomicUsize,
 }

@@ -167,7 +167,7 @@ async fn unusable_points_are_passed_over_within_a_bound() {
     // The first search asks for one more than is wanted, and the limit is doubled six times.
     assert_eq!(largest.load(Ordering::SeqCst), 6 * 64);
 
-    // If there is nothing else, that is the whole answer.
+    // If the server has no other points, the two that are usable are the whole answer.
     let found = search(|_| async {
         let mut result = points(3);
         result[0].payload.clear();
@@ -279,7 +279,7 @@ async fn a_wrong_answer_to_a_read_is_never_another_chunk() {
                 ..RetrievedPoint::default()
             };
             let mut result: Vec<RetrievedPoint> = points(2).into_iter().map(point).collect();
-            // The order of an answer means nothing.
+            // The server may return the points in any order.
             result.sort_by_key(|point| format!("{:?}", point.payload.get("chunk_id")));
             rewrite(&mut result);
             Ok(GetResponse { result, ..GetResponse::default() })
@@ -341,7 +341,7 @@ fn guard_hit(guard: &str) -> FacetHit {
     FacetHit { value: Some(value), count: 1 }
 }
 
-/// Returns the guards that a store lists if its server counts them in this way.
+/// Returns the guards that a store lists if `behaviour` answers its counts.
 async fn listed<F>(
     behaviour: impl Fn(FacetCounts) -> F + Send + Sync + 'static,
 ) -> Result<Option<Vec<String>>, VectorStoreError>
@@ -410,7 +410,7 @@ async fn guards_that_cannot_be_listed_are_not_known() {
     assert_eq!(listed(huge).await.expect("without a list"), None);
 }
 
-/// While one request asks again what a collection holds, the others use what was known.
+/// While one request refreshes what is known of a collection, the others use what was known before.
 #[tokio::test]
 async fn nobody_waits_for_whoever_asks() {
     let (asked, answer) = (Arc::new(AtomicU64::new(0)), Arc::new(Semaphore::new(1)));

@@ -30,7 +30,7 @@ use crate::support::vector_store_suite::candidate;
 const GUARDS: usize = 30;
 const COLLECTION: &str = "docs";
 
-/// Allows a set of guards, and says anything at all about the visible set.
+/// Allows the guards in `open`, and may lie about the visible set.
 #[derive(Clone)]
 struct Permissive {
     open: BTreeSet<String>,
@@ -170,7 +170,7 @@ fn search(vector: &[f32], limit: usize, per_document_max: u32) -> Search {
     }
 }
 
-/// An answer with what it must be equal to.
+/// An answer, and everything that it is compared with.
 struct Comparison<'a> {
     /// Names the row of data in a failure.
     row: &'a str,
@@ -206,7 +206,7 @@ async fn every_plan_answers_as_the_private_corpus() {
             let mut brute_force = BruteForce::default();
             let documents = corpus(&mut dice);
             brute_force.upsert(&documents);
-            // Guards are listed, sent in parts, or turned round; or there are too many to list.
+            // The guards fit into one filter, or into several, or are too many to list.
             for (guards_max, guards_per_filter_max) in [(1_000, 1_000), (1_000, 4), (1, 1_000)] {
                 let exact = QdrantConfig { exact: true, ..QdrantConfig::new(&server.url) };
                 let config = QdrantConfig { guards_max, guards_per_filter_max, ..exact };
@@ -371,8 +371,7 @@ async fn guards_that_change_behind_the_list_are_checked_as_they_are() {
     }
 }
 
-/// A server may take fewer candidates in a search than a request is worth. Then there may be more, and the answer says
-/// so.
+/// A server may limit a search to fewer candidates than a request needs. Then the answer says that there may be more.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_the_server_limits_says_so() {
     for server in servers().await {

@@ -1,6 +1,6 @@
-//! The Qdrant adapter: the port's suite over a small Qdrant in memory, and over a real one if `QDRANT_URL` names it, or
-//! `QDRANT_BIN` or the PATH has its program. Then what the port leaves to the adapter: how scopes become filters, what
-//! requests share, and points that are not chunks.
+//! Tests of the Qdrant adapter. They run the port's suite over a small Qdrant in memory, and over a real one if
+//! `QDRANT_URL` names it or its program is in `QDRANT_BIN` or on the PATH. Then they test what the port leaves to the
+//! adapter: how scopes become filters, what requests share, and points that are not chunks.
 
 use std::collections::{BTreeSet, HashMap};
 use std::num::NonZeroUsize;
@@ -38,7 +38,8 @@ async fn the_port_suite_holds_over_a_small_server() {
     run(&QdrantConfig { exact: true, ..config.clone() }, "exact-").await;
     run(&config, "approximate-").await;
     run(&QdrantConfig { vector_name: Some("text".to_owned()), ..config.clone() }, "named-").await;
-    // In the first run every longer list is turned round or sent in parts; in the second there is no list at all.
+    // In the first run every longer list is replaced by that of the other guards, or sent in parts. In the second there
+    // is no list at all.
     run(&QdrantConfig { guards_per_filter_max: 1, ..config.clone() }, "parts-").await;
     run(&QdrantConfig { guards_max: 1, ..config.clone() }, "unlisted-").await;
     run(&QdrantConfig { read_consistency: ReadConsistency::Majority, ..config }, "majority-").await;
@@ -241,8 +242,8 @@ async fn a_scope_is_one_filter_if_it_can_be() {
         (0, &[]),
         (1, &["+1"]),
         (3, &["+3"]),
-        // Both have fewer chunks than are wanted, and are asked again whether that is all, since the size of a part is
-        // not known.
+        // Both parts have fewer chunks than are wanted. The store asks each again whether that is all, because it does
+        // not know how many chunks a part has.
         (6, &["+3", "+3", "+3", "+3"]),
         (7, &["-3"]),
         (9, &["-1"]),
@@ -267,7 +268,7 @@ async fn a_small_scope_is_scanned() {
         let found = store.search(&nearest(space(&table, guards), 1)).await.expect("a search");
         assert_eq!((scans(&server), found.exact), (vec![scanned], scanned), "{guards:?}");
     }
-    // Another table than the store's own tells nothing about sizes.
+    // A table that is not the store's own does not say how many chunks its guards have.
     let other = GuardTable::new(vec![Object::parse("doc:a").expect("an object")]);
     let found = store.search(&nearest(space(&other, &["doc:a"]), 1)).await.expect("a search");
     assert_eq!((scans(&server), found.exact), (vec![false, true], true));
@@ -284,7 +285,7 @@ async fn a_short_answer_of_the_index_is_confirmed_by_a_scan() {
         // The search asks for one more than is wanted.
         (None, 2, &[false, true], true),
         (None, 1, &[false], false),
-        // A threshold explains nothing about scores above it.
+        // A threshold does not explain why a score above it is missing.
         (Some(0.5), 3, &[false, true], true),
         (Some(0.999), 1, &[false], false),
         (Some(1.1), 3, &[false], false),
@@ -407,7 +408,7 @@ async fn points_without_a_guard_are_in_no_answer_and_in_no_list() {
             text("doc:a b"),
             Some(Payload::from(7_i64)),
             Some(Payload { kind: None }),
-            // Qdrant finds a list by each of its values.
+            // Qdrant matches a list if one of its values matches.
             Some(Payload::from(vec![Payload::from("doc:a"), Payload::from("doc:b")])),
         ];
         let hostile = hostile.into_iter().enumerate();
@@ -435,7 +436,7 @@ async fn points_without_a_guard_are_in_no_answer_and_in_no_list() {
     }
 }
 
-/// There are more of these points than a search is widened to.
+/// There are more points without a guard than a search is ever widened to.
 #[tokio::test]
 async fn points_without_a_guard_take_nobodys_place() {
     for server in servers().await {
@@ -451,7 +452,7 @@ async fn points_without_a_guard_take_nobodys_place() {
     }
 }
 
-/// The values of a list would be counted one by one, and so hide that another point has no guard.
+/// If the values of a list were counted one by one, they would hide that another point has no guard.
 #[tokio::test]
 async fn a_list_of_guards_stands_for_no_other_point() {
     for server in servers().await {
@@ -471,7 +472,7 @@ async fn equal_scores_are_in_order_of_their_ids() {
         let server_name = server.name;
         let store = store(&server.url, |config| config.exact = true);
         let same = |number: usize| document(&format!("d{number:03}"), &[("doc:a", "words", &[1.0, 0.0])]);
-        // There are as many as a search for one is widened to.
+        // A search for one chunk is widened to 64 points, and there are as many.
         store.upsert("docs", (0..64).map(same).collect()).await.expect("taken in");
         for limit in [1, 10, 60] {
             let found = ids(&store, &nearest(SearchSpace::Everything, limit)).await;
@@ -484,8 +485,9 @@ async fn equal_scores_are_in_order_of_their_ids() {
     }
 }
 
-/// Compares everything at once with brute force: scopes of every size, filters, thresholds, chunks counted by document,
-/// ties, with lists that fit a filter, that are turned round, and that are sent in parts.
+/// Compares random searches with brute force. They combine scopes of every size, filters, thresholds, limits for each
+/// document, and ties. The lists of guards fit into one filter, are replaced by those of the other guards, or are sent
+/// in parts.
 #[tokio::test]
 async fn searches_equal_brute_force() {
     for server in servers().await {

@@ -263,7 +263,7 @@ pub(super) fn relevant(expression: &str, context: &Map<String, Value>) -> Value 
 
 pub(super) struct Generator {
     dice: Dice,
-    /// The variables of the comprehensions around.
+    /// The variables of the comprehensions that enclose the current part.
     locals: Vec<(String, Kind)>,
 }
 

@@ -1,4 +1,4 @@
-//! Circles between sibling modules: the first names the second, and so on, and the last the first again.
+//! Finds circles of sibling modules: each module names the next, and the last names the first.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -13,7 +13,7 @@ struct Siblings<'a> {
     arrows: BTreeMap<&'a str, BTreeMap<&'a str, Vec<&'a Reference>>>,
 }
 
-/// Returns the siblings of each module that has any arrows between them.
+/// Returns the arrows between the children of each module, if there are any.
 fn siblings(references: &[Reference]) -> BTreeMap<&[String], Siblings<'_>> {
     let mut rooms: BTreeMap<&[String], Siblings<'_>> = BTreeMap::new();
     for reference in references {
@@ -52,7 +52,7 @@ impl<'a> Siblings<'a> {
         None
     }
 
-    /// Returns all siblings that an arrow leads to, or several, from `start` on.
+    /// Returns all siblings that can be reached from `start` over one or more arrows.
     fn reached(&self, start: &'a str) -> BTreeSet<&'a str> {
         let mut reached = BTreeSet::new();
         let mut queue = vec![start];
@@ -63,7 +63,7 @@ impl<'a> Siblings<'a> {
         reached
     }
 
-    /// Returns the siblings that reach each other, a set for each knot of circles.
+    /// Returns the knots: the sets of siblings that all reach each other.
     fn knots(&self) -> BTreeSet<BTreeSet<&'a str>> {
         let knot = |start: &&'a str| -> BTreeSet<&'a str> {
             self.reached(start).into_iter().filter(|other| self.reached(other).contains(start)).collect()
@@ -88,7 +88,7 @@ impl<'a> Siblings<'a> {
     }
 }
 
-/// Each circle between siblings, with the places that make its arrows.
+/// Returns each circle of siblings, with the places in the source that make its arrows.
 pub(crate) fn circles(references: &[Reference]) -> Vec<String> {
     let mut found = Vec::new();
     for (room, siblings) in siblings(references) {

@@ -24,7 +24,7 @@ pub(crate) fn picture(references: &[Reference], lines: &BTreeMap<&str, usize>) -
     text.join("\n") + "\n"
 }
 
-/// Returns whether arrows lead from one module to another, over others or not.
+/// Returns whether arrows lead from one module to another, directly or over others.
 fn reaches(used: &BTreeMap<&str, BTreeSet<&str>>, from: &str, wanted: &str) -> bool {
     let mut seen = BTreeSet::new();
     let mut queue = vec![from];

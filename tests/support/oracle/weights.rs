@@ -61,7 +61,7 @@ impl Weights {
         (!all.iter().any(is_empty)).then_some(weights)
     }
 
-    /// Returns whether the usersets of a relation are read apart from its others.
+    /// Returns whether a check reads these usersets of a relation apart from its other usersets.
     pub(super) fn is_apart(&self, relation: &Name, userset: &Name, type_name: &str) -> bool {
         !self.is_cyclic(relation) && self.weights.get(&(userset.clone(), type_name.to_owned())) == Some(&1)
     }

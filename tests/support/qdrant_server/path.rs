@@ -36,7 +36,7 @@ pub(super) fn path(names: &[String]) -> String {
     names.iter().map(quoted).collect::<Vec<_>>().join(".")
 }
 
-/// Returns whether a name of such characters needs no quotes.
+/// Returns whether a name may hold this character without quotes.
 fn is_plain(c: char) -> bool {
     c.is_alphanumeric() || matches!(c, '_' | '-')
 }

@@ -375,7 +375,7 @@ impl Collection {
         }
         // As in Qdrant, a score must be above the threshold; an equal one is left out.
         scored.retain(|(score, ..)| request.score_threshold.is_none_or(|threshold| *score > threshold));
-        // As in Qdrant, equal scores come in an order that tells nothing.
+        // As in Qdrant, the order of equal scores means nothing.
         scored.sort_by(|(x, a, _), (y, b, _)| y.total_cmp(x).then_with(|| b.cmp(a)));
         scored.truncate(usize::try_from(request.limit.unwrap_or(LIMIT)).unwrap_or(usize::MAX));
         let selector = request.with_payload.as_ref().and_then(|selector| selector.selector_options.as_ref());
@@ -387,8 +387,8 @@ impl Collection {
     }
 }
 
-/// Returns a value as Qdrant has it after a write to its disk, which is as JSON. Qdrant reads a number from it as a
-/// whole number times a power of ten, rounding twice.
+/// Returns a value as Qdrant reads it back from its disk, where it is JSON. Qdrant reads a number as a whole number
+/// times a power of ten, and so rounds twice.
 fn kept(mut value: Value) -> Value {
     match &mut value.kind {
         Some(Kind::DoubleValue(number)) => {
