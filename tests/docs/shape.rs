@@ -75,7 +75,18 @@ pub(crate) fn faults(root: &Path, pages: &[Page]) -> Vec<String> {
     }
     faults.extend(pages_outside_the_book(root, pages));
     faults.extend(lines_of_no_example(root, pages));
+    faults.extend(pages.iter().filter_map(|page| commands_that_nobody_runs(root, page)));
     faults
+}
+
+/// Returns a complaint if a page shows a document that has a block of commands. Only the blocks of pages are run.
+fn commands_that_nobody_runs(root: &Path, page: &Page) -> Option<String> {
+    let (_, rest) = page.text.split_once(INCLUDED)?;
+    let name = rest.split('}').next().unwrap_or_default();
+    let folder = Path::new(&page.path).parent().unwrap_or(Path::new(""));
+    let document = Page::read(root, folder.join(name).to_str().expect("a name in UTF-8"));
+    let commands = document.blocks().into_iter().find(|block| matches!(block.kind, Kind::Cargo | Kind::Shell(_)))?;
+    Some(format!("{}:{}: `{}` shows these commands, and nobody runs them", document.path, commands.line, page.path))
 }
 
 fn broken_links(root: &Path, page: &Page) -> Vec<String> {
