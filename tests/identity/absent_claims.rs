@@ -184,10 +184,10 @@ async fn check(authorizer: AuthorizerKind) {
     for (name, text) in [("takes out", TAKES_OUT), ("lets in", LETS_IN)] {
         let server = match authorizer {
             AuthorizerKind::Embedded => None,
-            AuthorizerKind::Openfga => match OpenFga::start().await {
-                Some(server) => Some(server),
-                None => return,
-            },
+            AuthorizerKind::Openfga => {
+                let Some(server) = OpenFga::start().await else { return };
+                Some(server)
+            }
         };
         let server = Server::start(text, server.as_ref(), |identity| identity.claim_tuples = vec![groups(None)]).await;
         for (row, claims, takes_out, lets_in) in rows() {
