@@ -358,8 +358,10 @@ async fn the_port_suite_holds_for_the_stack() {
     for cache_ttl in [Duration::ZERO, Duration::from_mins(1)] {
         let checks = ChecksConfig { cache_ttl, ..ChecksConfig::default() };
         let stack = stack_checks(&right.config, &checks).expect("a stack");
-        crate::support::authorizer_suite::run(&stack).await;
-        crate::support::authorizer_suite::run(&stack).await;
+        for round in ["first", "again"] {
+            let name = format!("remembered for {cache_ttl:?}, {round}");
+            crate::support::authorizer_suite::run(&name, &stack).await;
+        }
     }
 }
 

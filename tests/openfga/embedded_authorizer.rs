@@ -13,5 +13,5 @@ async fn the_port_suite_holds() {
     let model = json::parse(&crate::support::authorizer_suite::model().to_string()).expect("a model");
     store.write_model(ValidModel::new(model).expect("a valid model")).expect("written");
     store.write_all(crate::support::authorizer_suite::tuples(), OnConflict::Refuse).expect("written");
-    crate::support::authorizer_suite::run(&EmbeddedAuthorizer::new(stores)).await;
+    crate::support::authorizer_suite::run("embedded", &EmbeddedAuthorizer::new(stores)).await;
 }

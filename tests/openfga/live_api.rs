@@ -206,5 +206,9 @@ async fn ragward_is_an_openfga_server_to_its_own_adapter() {
     let store = OpenFgaStore::open(&config).await.expect("a store");
     store.write_model(crate::support::authorizer_suite::model()).await.expect("a model");
     store.write_tuples(&crate::support::authorizer_suite::tuples()).await.expect("tuples");
-    crate::support::authorizer_suite::run(&OpenFgaAuthorizer::new(&config).expect("an authorizer")).await;
+    crate::support::authorizer_suite::run(
+        "Ragward as a server",
+        &OpenFgaAuthorizer::new(&config).expect("an authorizer"),
+    )
+    .await;
 }

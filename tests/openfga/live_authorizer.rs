@@ -27,7 +27,7 @@ fn batch(user: &str, relation: &str, object: &str) -> CheckBatch {
 
 async fn allowed(authorizer: &OpenFgaAuthorizer, user: &str, relation: &str, object: &str) -> bool {
     let answers = authorizer.check(&batch(user, relation, object)).await.expect("a decision").list;
-    assert_eq!(answers.len(), 1);
+    assert_eq!(answers.len(), 1, "{user} {relation} {object}");
     answers[0].allowed
 }
 
@@ -38,7 +38,8 @@ async fn the_port_suite_holds() {
     let store = OpenFgaStore::open(&config).await.expect("a store");
     store.write_model(crate::support::authorizer_suite::model()).await.expect("a model");
     store.write_tuples(&crate::support::authorizer_suite::tuples()).await.expect("tuples");
-    crate::support::authorizer_suite::run(&OpenFgaAuthorizer::new(&config).expect("an authorizer")).await;
+    crate::support::authorizer_suite::run("a real server", &OpenFgaAuthorizer::new(&config).expect("an authorizer"))
+        .await;
 }
 
 #[tokio::test]

@@ -35,7 +35,7 @@ fn batch(count: usize, consistency: Consistency) -> CheckBatch {
 
 async fn allowed(authorizer: &dyn Authorizer, count: usize, consistency: Consistency) -> Vec<usize> {
     let list = authorizer.check(&batch(count, consistency)).await.expect("decisions").list;
-    assert_eq!(list.len(), count);
+    assert_eq!(list.len(), count, "{consistency:?}");
     let mut allowed: Vec<usize> = list.into_iter().filter(|a| a.allowed).map(|a| a.position).collect();
     allowed.sort_unstable();
     allowed
@@ -57,7 +57,8 @@ async fn the_port_suite_holds_for_the_stack() {
     for (cache_ttl, checks_per_call) in [(0, 50), (60, 50), (0, 200)] {
         let checks = ChecksConfig { cache_ttl: Duration::from_secs(cache_ttl), ..ChecksConfig::default() };
         let stack = stack_checks(&OpenFgaConfig { checks_per_call, ..config.clone() }, &checks).expect("a stack");
-        crate::support::authorizer_suite::run(&stack).await;
+        let name = format!("remembered for {cache_ttl} s, {checks_per_call} checks in a call");
+        crate::support::authorizer_suite::run(&name, &stack).await;
     }
 }
 

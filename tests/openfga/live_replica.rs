@@ -132,7 +132,7 @@ async fn the_port_suite_holds() {
         .await
         .expect("a replica");
     caught_up(&replica).await;
-    crate::support::authorizer_suite::run(&replica).await;
+    crate::support::authorizer_suite::run("a replica", &replica).await;
 }
 
 #[tokio::test]

@@ -243,47 +243,47 @@ pub(crate) fn tuples() -> Vec<RelationshipTuple> {
     TUPLES.into_iter().map(parse).chain(TUPLES_WITH_CONDITIONS.into_iter().map(with_condition)).collect()
 }
 
-/// Holds the authorizer to the port's contract.
-pub(crate) async fn run(authorizer: &dyn Authorizer) {
-    assert!(!authorizer.readiness().await.expect("a loaded model").is_empty());
-    each_row_alone(authorizer).await;
-    batches_of_any_size(authorizer).await;
-    batches_in_any_order(authorizer).await;
-    visible_sets(authorizer).await;
-    long_claims(authorizer).await;
+/// Holds the authorizer to the port's contract. A failure begins with `name`.
+pub(crate) async fn run(name: &str, authorizer: &dyn Authorizer) {
+    assert!(!authorizer.readiness().await.expect("a loaded model").is_empty(), "{name}");
+    each_row_alone(name, authorizer).await;
+    batches_of_any_size(name, authorizer).await;
+    batches_in_any_order(name, authorizer).await;
+    visible_sets(name, authorizer).await;
+    long_claims(name, authorizer).await;
 }
 
-async fn each_row_alone(authorizer: &dyn Authorizer) {
+async fn each_row_alone(name: &str, authorizer: &dyn Authorizer) {
     for row in ROWS {
         let decisions = decide(authorizer, &[row], Consistency::HigherConsistency).await;
-        assert_eq!(decisions, [row.3], "{row:?}");
+        assert_eq!(decisions, [row.3], "{name}: {row:?}");
     }
 }
 
 /// Asks batches of sizes around one call's maximum, and batches of many calls. Larger ones repeat the questions.
-async fn batches_of_any_size(authorizer: &dyn Authorizer) {
+async fn batches_of_any_size(name: &str, authorizer: &dyn Authorizer) {
     for size in [0, 1, 2, 49, 50, 51, 99, 100, 101, 1_025] {
         let rows: Vec<Row> = ROWS.into_iter().cycle().take(size).collect();
-        hold(authorizer, &rows, &format!("{size} checks")).await;
+        hold(&format!("{name}: {size} checks"), authorizer, &rows).await;
     }
 }
 
-async fn batches_in_any_order(authorizer: &dyn Authorizer) {
+async fn batches_in_any_order(name: &str, authorizer: &dyn Authorizer) {
     let mut rows: Vec<Row> = ROWS.into_iter().chain(ROWS).collect();
     rows.reverse();
-    hold(authorizer, &rows, "reversed").await;
+    hold(&format!("{name}: reversed"), authorizer, &rows).await;
     // A stride that shares no factor with the length visits each row once.
     for stride in [7, 11, 17] {
         let strided: Vec<Row> = (0..rows.len()).map(|i| rows[i * stride % rows.len()]).collect();
-        hold(authorizer, &strided, &format!("stride {stride}")).await;
+        hold(&format!("{name}: stride {stride}"), authorizer, &strided).await;
     }
     let alternating = [ROWS[0], ROWS[1]].repeat(60);
-    hold(authorizer, &alternating, "two questions, sixty times each").await;
+    hold(&format!("{name}: two questions, sixty times each"), authorizer, &alternating).await;
 }
 
 /// A visible set holds exactly the objects that checks allow, or is unknown. An object that cannot be decided does not
 /// fail the whole set.
-async fn visible_sets(authorizer: &dyn Authorizer) {
+async fn visible_sets(name: &str, authorizer: &dyn Authorizer) {
     for user in ["user:cora", "user:dora"] {
         let rows: Vec<&Row> = ROWS.iter().filter(|row| (row.0, row.1) == (user, "can_read")).collect();
         let guards = rows.iter().map(|row| Object::parse(row.2).expect("an object")).collect();
@@ -299,13 +299,13 @@ async fn visible_sets(authorizer: &dyn Authorizer) {
         let Some(visible) = authorizer.visible_set(&query).await.expect("a hint") else { continue };
         let visible = visible.positions;
         for (position, row) in (0..).zip(rows) {
-            assert_eq!(visible.contains(position), row.3, "{user}: {row:?}");
+            assert_eq!(visible.contains(position), row.3, "{name}: {user}: {row:?}");
         }
     }
 }
 
 /// Sends as many tuples as a request may add, with long names, with more checks than fit into one call.
-async fn long_claims(authorizer: &dyn Authorizer) {
+async fn long_claims(name: &str, authorizer: &dyn Authorizer) {
     let claimed = |number| match number {
         0 => "group:eng".to_owned(),
         _ => format!("group:{number:0>105}"),
@@ -327,10 +327,10 @@ async fn long_claims(authorizer: &dyn Authorizer) {
     let list = authorizer.check(&batch).await.expect("decisions").list;
     let allowed: Vec<usize> =
         list.iter().filter(|decision| decision.allowed).map(|decision| decision.position).collect();
-    assert_eq!((list.len(), allowed), (60, vec![30]));
+    assert_eq!((list.len(), allowed), (60, vec![30]), "{name}");
 }
 
-async fn hold(authorizer: &dyn Authorizer, rows: &[Row], name: &str) {
+async fn hold(name: &str, authorizer: &dyn Authorizer, rows: &[Row]) {
     let decisions = decide(authorizer, rows, Consistency::MinimizeLatency).await;
     for (row, decision) in rows.iter().zip(&decisions) {
         assert_eq!(*decision, row.3, "{name}: {row:?}");

@@ -194,11 +194,11 @@ async fn unknown_collections_are_refused(store: Store<'_>) {
     ];
     for (method, error) in errors {
         let is_unknown = matches!(&error, Some(VectorStoreError::UnknownCollection(unknown)) if *unknown == name);
-        assert!(is_unknown, "{method}: {error:?}");
+        assert!(is_unknown, "{name}: {method}: {error:?}");
     }
     // An empty write makes no collection.
     store.documents.upsert(&name, Vec::new()).await.expect("nothing to do");
-    assert!(store.chunks.collection(&name).await.is_err());
+    assert!(store.chunks.collection(&name).await.is_err(), "{name}");
 }
 
 async fn what_goes_in_is_there(store: Store<'_>) {
@@ -217,10 +217,10 @@ async fn what_goes_in_is_there(store: Store<'_>) {
     let collection = store.filled("contents", vec![plan.clone(), notes]).await;
 
     let info = store.info(&collection).await;
-    assert_eq!((info.documents, info.chunks, info.dimension), (2, 3, Some(2)));
+    assert_eq!((info.documents, info.chunks, info.dimension), (2, 3, Some(2)), "{collection}");
     if let Some(table) = store.chunks.guards(&collection).await.expect("a collection") {
         let guards: BTreeSet<&str> = table.guards.iter().map(Object::as_str).collect();
-        assert_eq!(guards, BTreeSet::from(["doc:notes", "doc:plan", "folder:all"]));
+        assert_eq!(guards, BTreeSet::from(["doc:notes", "doc:plan", "folder:all"]), "{collection}");
     }
     let asked = strings(&["plan#1", "absent", "notes#0", "plan#0", "plan#1"]);
     let found = store.chunks.find(&collection, &asked).await.expect("found");
@@ -228,17 +228,17 @@ async fn what_goes_in_is_there(store: Store<'_>) {
         [("plan#1", "folder:all"), ("notes#0", "doc:notes"), ("plan#0", "doc:plan"), ("plan#1", "folder:all")];
     let shown: Vec<(&str, &str, f32)> =
         found.iter().map(|found| (found.chunk_id.as_str(), found.guard.as_str(), found.score)).collect();
-    assert_eq!(shown, expected.map(|(id, guard)| (id, guard, 0.0)));
+    assert_eq!(shown, expected.map(|(id, guard)| (id, guard, 0.0)), "{collection}");
     let read = store.chunks.read(&collection, None, &found).await.expect("read");
     let ids: Vec<&str> = read.iter().map(|chunk| chunk.id.as_str()).collect();
-    assert_eq!(ids, expected.map(|(id, _)| id));
-    assert_eq!(read[0], Chunk { vector: Vec::new(), ..plan.chunks[1].clone() });
-    assert_eq!((read[1].text.as_str(), &read[1].metadata), ("", &Metadata::new()));
+    assert_eq!(ids, expected.map(|(id, _)| id), "{collection}");
+    assert_eq!(read[0], Chunk { vector: Vec::new(), ..plan.chunks[1].clone() }, "{collection}");
+    assert_eq!((read[1].text.as_str(), &read[1].metadata), ("", &Metadata::new()), "{collection}");
     let without_text = store.chunks.read_metadata(&collection, None, &found).await.expect("read");
-    assert_eq!(without_text, read.iter().map(metadata_of).collect::<Vec<_>>());
+    assert_eq!(without_text, read.iter().map(metadata_of).collect::<Vec<_>>(), "{collection}");
     let asked = strings(&["notes", "absent", "plan"]);
     let documents = store.documents.documents(&collection, &asked).await.expect("documents");
-    assert_eq!(documents, [("notes".to_owned(), 1), ("plan".to_owned(), 2)]);
+    assert_eq!(documents, [("notes".to_owned(), 1), ("plan".to_owned(), 2)], "{collection}");
 }
 
 async fn a_document_is_replaced_whole(store: Store<'_>) {
@@ -250,32 +250,33 @@ async fn a_document_is_replaced_whole(store: Store<'_>) {
     // The new version is shorter, has another guard, and reuses a chunk id.
     let second = document("a", &[("doc:b", "new", &[0.0, 1.0])]);
     store.documents.upsert(&collection, vec![second]).await.expect("replaced");
-    assert_eq!(store.found_ids(near(&collection, &[1.0, 0.0])).await, ["b#0", "a#0"]);
+    assert_eq!(store.found_ids(near(&collection, &[1.0, 0.0])).await, ["b#0", "a#0"], "{collection}");
     let info = store.info(&collection).await;
-    assert_eq!((info.documents, info.chunks), (2, 2));
+    assert_eq!((info.documents, info.chunks), (2, 2), "{collection}");
     let read = store.read(&collection, &["a#0", "a#1", "a#2"]).await;
     assert_eq!(
         read.iter().map(|chunk| (chunk.text.as_str(), chunk.guard.as_str())).collect::<Vec<_>>(),
-        [("new", "doc:b")]
+        [("new", "doc:b")],
+        "{collection}"
     );
     let space = store.space(&collection, &["doc:a"]).await;
-    assert!(store.found(Search { space, ..near(&collection, &[1.0, 0.0]) }).await.is_empty());
+    assert!(store.found(Search { space, ..near(&collection, &[1.0, 0.0]) }).await.is_empty(), "{collection}");
 
     // Of two documents with one id, the last counts.
     let versions = ["third", "fourth"].map(|text| document("a", &[("doc:a", text, &[0.0, 1.0])]));
     store.documents.upsert(&collection, versions.to_vec()).await.expect("replaced");
-    assert_eq!(store.read(&collection, &["a#0"]).await[0].text, "fourth");
+    assert_eq!(store.read(&collection, &["a#0"]).await[0].text, "fourth", "{collection}");
 
     let ids = ["a", "absent"].map(str::to_owned).into();
-    assert_eq!(store.documents.delete(&collection, &ids).await.expect("deleted"), 1);
-    assert_eq!(store.documents.delete(&collection, &ids).await.expect("nothing to do"), 0);
-    assert!(store.chunks.find(&collection, &strings(&["a#0"])).await.expect("found").is_empty());
-    assert_eq!(store.found_ids(near(&collection, &[1.0, 0.0])).await, ["b#0"]);
+    assert_eq!(store.documents.delete(&collection, &ids).await.expect("deleted"), 1, "{collection}");
+    assert_eq!(store.documents.delete(&collection, &ids).await.expect("nothing to do"), 0, "{collection}");
+    assert!(store.chunks.find(&collection, &strings(&["a#0"])).await.expect("found").is_empty(), "{collection}");
+    assert_eq!(store.found_ids(near(&collection, &[1.0, 0.0])).await, ["b#0"], "{collection}");
     // The id of a deleted chunk is free, and an empty collection still exists.
     store.documents.delete(&collection, &["b".to_owned()].into()).await.expect("deleted");
     let info = store.info(&collection).await;
-    assert_eq!((info.documents, info.chunks), (0, 0));
-    assert!(store.found(near(&collection, &[1.0, 0.0])).await.is_empty());
+    assert_eq!((info.documents, info.chunks), (0, 0), "{collection}");
+    assert!(store.found(near(&collection, &[1.0, 0.0])).await.is_empty(), "{collection}");
 }
 
 async fn nearest_vectors_come_first(store: Store<'_>) {
@@ -299,11 +300,11 @@ async fn nearest_vectors_come_first(store: Store<'_>) {
         let search = Search { limit, ..near(&collection, &[7.0, 0.0, 0.0]) };
         let Searched { candidates: found, exact: _, rest } = store.chunks.search(&search).await.expect("a search");
         let expected_rest = if limit > expected.len() { Rest::Nothing } else { Rest::Further };
-        assert_eq!((found.len(), rest), (limit.min(expected.len()), expected_rest), "limit {limit}");
+        assert_eq!((found.len(), rest), (limit.min(expected.len()), expected_rest), "{collection}: limit {limit}");
         for (candidate, (id, score)) in found.iter().zip(expected) {
-            assert!((candidate.score - score).abs() < TOLERANCE, "limit {limit}: {candidate:?}");
-            assert_eq!(candidate.chunk_id, id, "limit {limit}: {candidate:?}");
-            assert_eq!(candidate.guard.as_str(), "doc:x", "limit {limit}: {candidate:?}");
+            assert!((candidate.score - score).abs() < TOLERANCE, "{collection}: limit {limit}: {candidate:?}");
+            assert_eq!(candidate.chunk_id, id, "{collection}: limit {limit}: {candidate:?}");
+            assert_eq!(candidate.guard.as_str(), "doc:x", "{collection}: limit {limit}: {candidate:?}");
         }
     }
 }
@@ -323,12 +324,16 @@ async fn a_scope_bounds_a_search(store: Store<'_>) {
     ];
     for (guards, expected) in rows {
         let space = store.space(&collection, guards).await;
-        assert_eq!(store.found_ids(Search { space, ..near(&collection, &[1.0, 0.0]) }).await, expected, "{guards:?}");
+        assert_eq!(
+            store.found_ids(Search { space, ..near(&collection, &[1.0, 0.0]) }).await,
+            expected,
+            "{collection}: {guards:?}"
+        );
     }
     // A position that the table does not have stands for no guard.
     if let Some(table) = store.chunks.guards(&collection).await.expect("a collection") {
         let space = SearchSpace::Guards { table, positions: RoaringBitmap::from([1_000, u32::MAX]) };
-        assert!(store.found(Search { space, ..near(&collection, &[1.0, 0.0]) }).await.is_empty());
+        assert!(store.found(Search { space, ..near(&collection, &[1.0, 0.0]) }).await.is_empty(), "{collection}");
     }
 }
 
@@ -368,7 +373,7 @@ async fn filters_select(store: Store<'_>) {
     for (filter, expected) in rows {
         let expected: Vec<String> = expected.iter().map(|number| format!("d{number}#0")).collect();
         let search = Search { filter: Some(filter.clone()), ..near(&collection, &[1.0, 0.0]) };
-        assert_eq!(store.found_ids(search).await, expected, "{filter:?}");
+        assert_eq!(store.found_ids(search).await, expected, "{collection}: {filter:?}");
     }
 }
 
@@ -392,15 +397,15 @@ async fn texts_are_matched_whole(store: Store<'_>) {
     let near = || near(&collection, &[1.0, 0.0]);
     for text in texts {
         let only = Search { filter: Some(with(&[text])), ..near() };
-        assert_eq!(store.found_ids(only).await, ids(&|other| other == text), "one of {text:?}");
+        assert_eq!(store.found_ids(only).await, ids(&|other| other == text), "{collection}: one of {text:?}");
         let but = Search { filter: Some(Filter::Not(Box::new(with(&[text])))), ..near() };
-        assert_eq!(store.found_ids(but).await, ids(&|other| other != text), "not {text:?}");
+        assert_eq!(store.found_ids(but).await, ids(&|other| other != text), "{collection}: not {text:?}");
         let two = Search { filter: Some(with(&[text, "team a"])), ..near() };
         let expected = ids(&|other| other == text || other == "team a");
-        assert_eq!(store.found_ids(two).await, expected, "one of {text:?} and another");
+        assert_eq!(store.found_ids(two).await, expected, "{collection}: one of {text:?} and another");
         let both = Filter::All(vec![with(&[text]), Filter::Any(vec![with(&["team a"]), with(&[text])])]);
         let nested = Search { filter: Some(both), ..near() };
-        assert_eq!(store.found_ids(nested).await, ids(&|other| other == text), "within others {text:?}");
+        assert_eq!(store.found_ids(nested).await, ids(&|other| other == text), "{collection}: within others {text:?}");
     }
 }
 
@@ -409,28 +414,28 @@ async fn ids_are_compared_byte_by_byte(store: Store<'_>) {
     let documents = ids.map(|id| document(id, &[(id, "words", &[1.0, 0.0])])).into_iter();
     let spaced = document("doc:a ", &[("doc:spaced", "words", &[1.0, 0.0])]);
     let collection = store.filled("bytes", documents.chain([spaced]).collect()).await;
-    assert_eq!(store.info(&collection).await.documents, 5);
+    assert_eq!(store.info(&collection).await.documents, 5, "{collection}");
     // One document is replaced and one deleted. A document whose id contains theirs stays.
     let parts = ["s 85", "s 851", "a s 85", "s 85\u{a0}1", "s"];
     let named =
         parts.map(|id| document(id, &[("doc:parts", "words", &[1.0, 0.0]), ("doc:parts", "more", &[1.0, 0.0])]));
     let parts = store.filled("parts", named.to_vec()).await;
     store.documents.upsert(&parts, vec![document("s 85", &[("doc:new", "new", &[1.0, 0.0])])]).await.expect("replaced");
-    assert_eq!(store.info(&parts).await.chunks, 9);
+    assert_eq!(store.info(&parts).await.chunks, 9, "{collection}");
     let asked = strings(&["s 85", "s 851", "s"]);
     let counted = store.documents.documents(&parts, &asked).await.expect("documents");
-    assert_eq!(counted, [("s 85".to_owned(), 1), ("s 851".to_owned(), 2), ("s".to_owned(), 2)]);
+    assert_eq!(counted, [("s 85".to_owned(), 1), ("s 851".to_owned(), 2), ("s".to_owned(), 2)], "{collection}");
     let guards = store.documents.guards_of(&parts, &strings(&["s 85"])).await.expect("guards");
-    assert_eq!(guards, Some(BTreeSet::from([object("doc:new")])));
+    assert_eq!(guards, Some(BTreeSet::from([object("doc:new")])), "{collection}");
     let deleted = store.documents.delete(&parts, &["s 85".to_owned()].into()).await.expect("deleted");
-    assert_eq!((deleted, store.info(&parts).await.chunks), (1, 8));
+    assert_eq!((deleted, store.info(&parts).await.chunks), (1, 8), "{collection}");
     for id in ids {
         let space = store.space(&collection, &[id]).await;
         let found = store.found_ids(Search { space, ..near(&collection, &[1.0, 0.0]) }).await;
-        assert_eq!(found, [format!("{id}#0")], "{id}");
+        assert_eq!(found, [format!("{id}#0")], "{collection}: {id}");
     }
     let deleted = store.documents.delete(&collection, &["doc:a ".to_owned()].into()).await.expect("deleted");
-    assert_eq!((deleted, store.info(&collection).await.documents), (1, 4));
+    assert_eq!((deleted, store.info(&collection).await.documents), (1, 4), "{collection}");
 }
 
 /// The kind of refusal that is expected.
@@ -509,15 +514,15 @@ async fn bad_documents_change_nothing(store: Store<'_>) {
         let kept_too = (expected != Refusal::Duplicate).then_some(kept);
         let call = [before].into_iter().chain(kept_too).chain([bad]).collect();
         let error = store.documents.upsert(&collection, call).await.expect_err(what);
-        assert_eq!(refusal(&error), Some(expected), "{what}: {error:?}");
+        assert_eq!(refusal(&error), Some(expected), "{collection}: {what}: {error:?}");
         let info = store.info(&collection).await;
-        assert_eq!((info.documents, info.chunks, info.dimension), (1, 1, Some(2)), "{what}");
+        assert_eq!((info.documents, info.chunks, info.dimension), (1, 1, Some(2)), "{collection}: {what}");
         let read = store.read(&collection, &["kept#0", "before#0", "bad#0"]).await;
-        assert_eq!(read.iter().map(|chunk| chunk.text.as_str()).collect::<Vec<_>>(), ["kept"], "{what}");
+        assert_eq!(read.iter().map(|chunk| chunk.text.as_str()).collect::<Vec<_>>(), ["kept"], "{collection}: {what}");
     }
     for name in ["", "a\u{0}b", &"c".repeat(256)] {
         let error = store.documents.upsert(name, vec![good()]).await.expect_err("a bad name");
-        assert_eq!(refusal(&error), Some(Refusal::Invalid), "{name:?}: {error:?}");
+        assert_eq!(refusal(&error), Some(Refusal::Invalid), "{collection}: {name:?}: {error:?}");
     }
 }
 
@@ -538,7 +543,7 @@ async fn bad_queries_are_refused(store: Store<'_>) {
     }
     for (query, expected) in rows {
         let error = store.chunks.search(&search(&collection, query.clone())).await.expect_err("refused");
-        assert_eq!(refusal(&error), Some(expected), "{query:?}: {error:?}");
+        assert_eq!(refusal(&error), Some(expected), "{collection}: {query:?}: {error:?}");
     }
 }
 
@@ -556,7 +561,7 @@ async fn texts_are_ranked_by_what_is_visible(store: Store<'_>) {
         .await;
     if !store.info(&collection).await.text_queries {
         let error = store.chunks.search(&about(&collection, "pears")).await.expect_err("refused");
-        assert!(matches!(error, VectorStoreError::Unsupported(_)), "{error:?}");
+        assert!(matches!(error, VectorStoreError::Unsupported(_)), "{collection}: {error:?}");
         return;
     }
     let rows: [(&str, &[&str]); 7] = [
@@ -571,21 +576,21 @@ async fn texts_are_ranked_by_what_is_visible(store: Store<'_>) {
     ];
     for (query, expected) in rows {
         let found = store.found(about(&collection, query)).await;
-        assert!(found.iter().all(|candidate| candidate.score > 0.0), "{query}: {found:?}");
+        assert!(found.iter().all(|candidate| candidate.score > 0.0), "{collection}: {query}: {found:?}");
         // Each smaller limit returns the beginning of the same list.
         for limit in 0..=expected.len() {
             let found = store.found_ids(Search { limit, ..about(&collection, query) }).await;
-            assert_eq!(found, expected[..limit], "{query}, limit {limit}");
+            assert_eq!(found, expected[..limit], "{collection}: {query}, limit {limit}");
         }
-        assert_eq!(found.len(), expected.len(), "{query}");
+        assert_eq!(found.len(), expected.len(), "{collection}: {query}");
     }
     // A word that every visible chunk has weighs less than a rare one, so words weigh differently for a user who sees
     // fewer chunks.
     let space = store.space(&collection, &["doc:b"]).await;
     let all = store.found(about(&collection, "pear")).await;
     let few = store.found(Search { space, ..about(&collection, "pear") }).await;
-    assert_eq!(few.len(), 1);
-    assert_ne!(few[0].score.to_bits(), all[1].score.to_bits());
+    assert_eq!(few.len(), 1, "{collection}");
+    assert_ne!(few[0].score.to_bits(), all[1].score.to_bits(), "{collection}");
 }
 
 /// Returns the bytes of an answer.
@@ -618,7 +623,7 @@ async fn hidden_documents_change_nothing(store: Store<'_>) {
         for (query, before) in queries.iter().zip(&before) {
             let space = store.space(&collection, &["doc:visible"]).await;
             let after = store.found(Search { space, ..search(&collection, query.clone()) }).await;
-            assert_eq!(bytes(&after), bytes(before), "{hidden_text}, {query:?}");
+            assert_eq!(bytes(&after), bytes(before), "{collection}: {hidden_text}, {query:?}");
         }
     }
 }
@@ -651,7 +656,7 @@ async fn what_is_read_is_what_was_found(store: Store<'_>) {
     }
     for (what, second) in rows {
         for (query, search) in &searches {
-            let row = format!("{what}, {query}");
+            let row = format!("{collection}: {what}, {query}");
             store.documents.upsert(&collection, vec![first()]).await.expect("taken in");
             let found = store.found(search.clone()).await;
             let listed = store.chunks.find(&collection, &strings(&["a#0"])).await.expect("found");
