@@ -146,7 +146,7 @@ fn split(text: &str) -> Result<Vec<Block>, String> {
             return Err(format!("{number}: the block that starts here does not end"));
         }
         let text = body.join("\n");
-        let kind = kind(fence.info, &text, blocks.last_mut()).map_err(|fault| format!("{number}: {fault}"))?;
+        let kind = kind(fence.info, &text, &mut blocks).map_err(|fault| format!("{number}: {fault}"))?;
         blocks.push(Block { line: number + 1, kind, text });
     }
     Ok(blocks)
@@ -160,8 +160,8 @@ fn may_be_code(line: &str) -> bool {
     (is_indented && !is_blank) || has_fence
 }
 
-/// Returns what a block asks for. The output of the block before it is put there.
-fn kind(info: &str, text: &str, before: Option<&mut Block>) -> Result<Kind, String> {
+/// Returns what a block asks for. If it shows the output of the last block before it, that block gets the output.
+fn kind(info: &str, text: &str, before: &mut [Block]) -> Result<Kind, String> {
     let mut words = info.split_whitespace();
     let language = words.next().unwrap_or_default();
     let is_known = NOT_COMMANDS.contains(&language);
@@ -171,7 +171,7 @@ fn kind(info: &str, text: &str, before: Option<&mut Block>) -> Result<Kind, Stri
         ("toml", []) => Ok(Kind::Config),
         ("rust,ignore", []) => Ok(Kind::Rust),
         ("text", []) => {
-            if let Some(Block { kind: Kind::Shell(shell), .. }) = before
+            if let Some(Block { kind: Kind::Shell(shell), .. }) = before.last_mut()
                 && shell.output.is_none()
             {
                 shell.output = Some(text.to_owned());
