@@ -55,6 +55,7 @@ pub use self::deciding_model::{DecidingModel, SubtractedBy};
 pub use self::decision::{Decision, Decisions, Reached, VisiblePositions};
 pub use self::error::AuthzError;
 pub use self::openfga_config::{OpenFgaConfig, StoreSelector};
+pub(crate) use self::provenance::ModelsUsed;
 pub use self::provenance::{DecidedBy, Provenance, Source};
 use self::replica_config::STALENESS_MAX_DEFAULT;
 pub use self::replica_config::{ReplicaConfig, ReplicaMode, ReplicaUse};

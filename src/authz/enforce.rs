@@ -14,7 +14,9 @@ use std::time::Duration;
 use roaring::RoaringBitmap;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Authorizer, AuthzError, Check, CheckBatch, Consistency, DecidedBy, Provenance, Reached, VisibleSetQuery};
+use super::{
+    Authorizer, AuthzError, Check, CheckBatch, Consistency, DecidedBy, ModelsUsed, Provenance, Reached, VisibleSetQuery,
+};
 use crate::chunk::{Candidate, Chunk, ChunkMetadata, Metadata, Written};
 use crate::identity::{ChunkLedger, Delegation, DelegationOn, Principal};
 use crate::language::{Object, Relation};
@@ -179,6 +181,8 @@ pub struct Enforcer<'a> {
     wall_clock: Option<(Duration, Instant)>,
     /// The model and the relationships behind the answers so far; `None` until there is an answer.
     decided_by: Option<DecidedBy>,
+    /// The models behind the same answers; `None` until there is an answer.
+    models: Option<ModelsUsed>,
     /// The number of checks that were decided since [`Enforcer::take_asked`] was called last.
     asked: usize,
     /// The time that the enforcer waited for those checks.
@@ -204,6 +208,7 @@ impl<'a> Enforcer<'a> {
             decisions: HashMap::new(),
             may_act: None,
             decided_by: None,
+            models: None,
             asked: 0,
             asking: Duration::ZERO,
             wall_clock: None,
@@ -381,6 +386,11 @@ impl<'a> Enforcer<'a> {
         self.decided_by.clone()
     }
 
+    /// Returns the models behind the answers so far, visible sets included; `None` while there was none.
+    pub(crate) fn models(&self) -> Option<&ModelsUsed> {
+        self.models.as_ref()
+    }
+
     /// Returns how many checks were decided since the last call, and how long the enforcer waited for them. Remembered
     /// decisions do not count.
     pub fn take_asked(&mut self) -> (usize, Duration) {
@@ -395,6 +405,10 @@ impl<'a> Enforcer<'a> {
 
     /// Records the basis of one more answer.
     fn note(&mut self, by: &Provenance, asked: Instant) {
+        match &mut self.models {
+            Some(models) => models.has_changed |= models.first != by.model_id,
+            None => self.models = Some(ModelsUsed { first: Arc::clone(&by.model_id), has_changed: false }),
+        }
         let later = DecidedBy { model_id: Arc::clone(&by.model_id), staleness: by.staleness(asked) };
         self.decided_by = Some(match self.decided_by.take() {
             Some(earlier) => earlier.and_then(later),

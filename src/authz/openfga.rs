@@ -68,10 +68,11 @@ pub struct OpenFgaAuthorizer {
     reach: Reach,
 }
 
-/// The store's latest model, and when it was looked up.
+/// The store's latest model.
 #[derive(Clone, Debug)]
 struct LatestModel {
     model: ModelVersion,
+    /// When the store was looked up by its name. The model is at least as new.
     looked_up: Instant,
 }
 
@@ -143,10 +144,11 @@ impl OpenFgaAuthorizer {
     async fn model_now(&self) -> Result<ModelVersion, AuthzError> {
         let known = self.latest.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let Some(known) = known else { return self.look_up_model().await };
-        let looked_up = Instant::now();
         match self.noting(self.server.find_model_of(known.model.store_id).await) {
             Ok(model) => {
-                self.put_latest(&model, looked_up);
+                // The store keeps the age of its look-up by name. A deleted store still tells its models, and another one may
+                // have its name by now. So whoever asks this often would keep the deleted store for good.
+                self.put_latest(&model, known.looked_up);
                 Ok(model)
             }
             Err(AuthzError::NoModel | AuthzError::NoStore(_) | AuthzError::Refused(_)) => {

@@ -36,6 +36,16 @@ pub struct DecidedBy {
     pub staleness: Option<Duration>,
 }
 
+/// The models behind the answers to one request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ModelsUsed {
+    /// The id of the model that gave the first answer; empty where the authorizer has no models. An id belongs to one
+    /// version of one store's model, so it names the store as well.
+    pub(crate) first: Arc<str>,
+    /// Whether another model gave a later answer.
+    pub(crate) has_changed: bool,
+}
+
 impl Provenance {
     /// Describes an answer of the authority itself.
     #[must_use]

@@ -14,12 +14,16 @@
 //!
 //! A page costs a search over all pages before it, up to `retrieval.candidates_max`.
 //!
-//! A token is authenticated with HMAC-SHA256 (RFC 2104) over its content and over everything that the search depends on: the
-//! whole principal with its access token, collection, query, filter, number and lowest score of chunks, relation and
-//! authorization model. It holds nothing but what the caller has seen already, and counts only what was permitted.
+//! A token is authenticated with HMAC-SHA256 (RFC 2104) over its content and over everything that the request brings to the
+//! search: the whole principal with its access token, collection, query, filter, number and lowest score of chunks, and the
+//! relation. It holds nothing but what the caller has seen already, and counts only what was permitted.
+//!
+//! INVARIANT (one model): one authorization model decides all pages. A token marks the model that decided the pages before,
+//! as the decisions themselves name it. Which model that is for the next page is known only from the decisions about it, so
+//! they are compared before the page is given out. A model belongs to one store, so a page of another store is refused too.
 //!
 //! INVARIANT (one refusal): a token that was changed, belongs to somebody else or to another search, has expired, or goes on
-//! after pages that have changed, is refused with the same words.
+//! after pages that have changed or that another model decided, is refused with the same words.
 
 mod binding;
 
@@ -35,13 +39,14 @@ use ring::rand::{SecureRandom, SystemRandom};
 pub(super) use self::binding::Binding;
 use self::binding::DIGEST_BYTES;
 use super::request::FieldViolation;
+use crate::authz::ModelsUsed;
 use crate::chunk::{Candidate, ID_BYTES_MAX};
 
 /// The shortest secret that replicas may share for their page tokens, in bytes.
 pub const KEY_BYTES_MIN: usize = 32;
 /// The most chunks on all pages of one search. Each takes [`MARK_BYTES`] of the token.
 pub(super) const RETURNED_MAX: usize = 10_000;
-const VERSION: u8 = 4;
+const VERSION: u8 = 5;
 const MAC_BYTES: usize = 32;
 /// The length of a mark. With this many bytes, two of ten thousand marks are less likely to be equal than a bit is to
 /// be damaged.
@@ -49,9 +54,11 @@ const MARK_BYTES: usize = 6;
 /// The byte that stands before the chunk id under the MAC of a mark. No token begins with it, so a mark is never the
 /// MAC of a token.
 const MARKED: &[u8] = &[0xff];
-/// The fixed part of a token: version, expiry, score, number of chunks returned, and their digest. The marks follow, if
-/// there is no digest, and then the chunk id.
-const HEAD_BYTES: usize = 1 + 8 + 4 + 4 + DIGEST_BYTES;
+/// Like [`MARKED`], before the binding and the model id under the MAC of a model's mark.
+const MODEL: &[u8] = &[0xfe];
+/// The fixed part of a token: version, expiry, score, the mark of the model, number of chunks returned, and their digest.
+/// The marks of chunks follow, if there is no digest, and then the chunk id.
+const HEAD_BYTES: usize = 1 + 8 + 4 + MAC_BYTES + 4 + DIGEST_BYTES;
 const REFUSED: &str = "is not a page of this search, or has expired; ask for the first page again";
 
 /// Makes and reads page tokens. A clone has the same key.
@@ -68,8 +75,15 @@ pub(super) struct PageCursor {
     pub(super) score: f32,
     /// The id of the last chunk of the page before.
     pub(super) chunk_id: String,
+    /// The model that decided all pages before.
+    pub(super) model: ModelMark,
     pub(super) earlier: EarlierPages,
 }
+
+/// Shows which authorization model decided the pages of one search. Nobody without the key learns the model from it, nor
+/// whether two searches were decided by the same one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ModelMark([u8; MAC_BYTES]);
 
 /// The facts in a token about the chunks of all pages before.
 #[derive(Clone, Debug, PartialEq)]
@@ -137,6 +151,7 @@ impl Pages {
         let mut token = vec![VERSION];
         token.extend(expires_at.to_be_bytes());
         token.extend(cursor.score.to_bits().to_be_bytes());
+        token.extend(cursor.model.0);
         let returned = u32::try_from(cursor.earlier.returned()).unwrap_or(u32::MAX);
         token.extend(returned.to_be_bytes());
         match &cursor.earlier {
@@ -171,6 +186,7 @@ impl Pages {
         let (version, rest) = content.split_first()?;
         let (expires_at, rest) = rest.split_first_chunk::<8>()?;
         let (score, rest) = rest.split_first_chunk::<4>()?;
+        let (model, rest) = rest.split_first_chunk::<MAC_BYTES>()?;
         let (returned, rest) = rest.split_first_chunk::<4>()?;
         let (ranking, rest) = rest.split_first_chunk::<DIGEST_BYTES>()?;
         let returned = u32::from_be_bytes(*returned);
@@ -185,6 +201,7 @@ impl Pages {
         let cursor = PageCursor {
             score: f32::from_bits(u32::from_be_bytes(*score)),
             chunk_id: String::from_utf8(chunk_id.to_vec()).ok()?,
+            model: ModelMark(*model),
             earlier,
         };
         (*version == VERSION && is_current && cursor.score.is_finite()).then_some(cursor)
@@ -194,6 +211,26 @@ impl Pages {
     pub(super) fn mark(&self, chunk_id: &str) -> Mark {
         let mac = hmac::sign(&self.key, &[MARKED, chunk_id.as_bytes()].concat());
         Mark(mac.as_ref().first_chunk().copied().unwrap_or_default())
+    }
+
+    /// Makes the mark of the model that decided pages of one search. Pages that several models decided get a mark that no
+    /// model has, so nothing goes on after them.
+    pub(super) fn mark_model(&self, models: &ModelsUsed, binding: &Binding) -> ModelMark {
+        if models.has_changed {
+            return ModelMark::OF_NO_MODEL;
+        }
+        let mac = hmac::sign(&self.key, &[MODEL, &binding.0, models.first.as_bytes()].concat());
+        ModelMark(mac.as_ref().first_chunk().copied().unwrap_or(ModelMark::OF_NO_MODEL.0))
+    }
+}
+
+impl ModelMark {
+    /// No model has this mark: a MAC is not all zeros, but by a chance that nobody needs to fear.
+    const OF_NO_MODEL: Self = Self([0; MAC_BYTES]);
+
+    /// Returns whether one model decided the pages before, and the same one decided this page.
+    pub(super) fn goes_on_with(self, of_this_page: Self) -> bool {
+        self == of_this_page && self != Self::OF_NO_MODEL
     }
 }
 
@@ -259,7 +296,34 @@ mod tests {
     fn cursor() -> PageCursor {
         let ranking = RankingDigest::of([("handbook/1#1", 0.5), ("handbook/1#2", 0.25)].into_iter());
         let earlier = EarlierPages::Unchanged { returned: 10, ranking };
-        PageCursor { score: 0.25, chunk_id: "handbook/1#2".to_owned(), earlier }
+        let model = pages().mark_model(&used("model"), &Binding([1; 32]));
+        PageCursor { score: 0.25, chunk_id: "handbook/1#2".to_owned(), model, earlier }
+    }
+
+    fn used(model_id: &str) -> ModelsUsed {
+        ModelsUsed { first: model_id.into(), has_changed: false }
+    }
+
+    #[test]
+    fn pages_go_on_with_one_model_of_one_search() {
+        let (binding, other_binding) = (Binding([1; 32]), Binding([2; 32]));
+        let foreign = Pages::with_key(&[8; KEY_BYTES_MIN], HOUR).expect("a key");
+        let changed = ModelsUsed { has_changed: true, ..used("m1") };
+        let m1 = pages().mark_model(&used("m1"), &binding);
+        let none = pages().mark_model(&changed, &binding);
+        let rows = [
+            ("the same model", m1, pages().mark_model(&used("m1"), &binding), true),
+            ("another model", m1, pages().mark_model(&used("m2"), &binding), false),
+            ("a model without an id", m1, pages().mark_model(&used(""), &binding), false),
+            ("another search", m1, pages().mark_model(&used("m1"), &other_binding), false),
+            ("another key", m1, foreign.mark_model(&used("m1"), &binding), false),
+            ("the model changed on this page", m1, none, false),
+            ("the model changed on the page before", none, m1, false),
+            ("the model changed on both pages", none, none, false),
+        ];
+        for (row, before, now, expected) in rows {
+            assert_eq!(before.goes_on_with(now), expected, "{row}");
+        }
     }
 
     #[test]

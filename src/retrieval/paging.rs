@@ -7,6 +7,7 @@ use super::answer::Retrieved;
 use super::error::RetrievalError;
 use super::page::{self, Binding, EarlierPages, PageCursor, Pages, RankingDigest};
 use super::request::RetrievalRequest;
+use crate::authz::ModelsUsed;
 use crate::authz::enforce::Permitted;
 use crate::chunk::Candidate;
 
@@ -90,10 +91,30 @@ impl<'r> Paging<'r> {
         }
     }
 
-    /// Makes the token that follows a full page of `chunks`. `earlier` holds the chunks that are on the pages before it
-    /// now.
-    pub(super) fn next(&self, earlier: &[Permitted<Candidate>], chunks: &[Retrieved]) -> NextPage {
-        let (Some(binding), Some(last)) = (&self.binding, chunks.last()) else { return NextPage::None };
+    /// Compares the model that decided this page with the one that decided the pages before. `models` is `None` if nothing
+    /// was decided. Then the page is empty, whatever decided the pages before.
+    ///
+    /// # Errors
+    /// When it is another model, or there were several: the token is refused.
+    pub(super) fn check_model(&self, models: Option<&ModelsUsed>) -> Result<(), RetrievalError> {
+        let (Some(before), Some(binding), Some(models)) = (&self.before, &self.binding, models) else { return Ok(()) };
+        if before.model.goes_on_with(self.pages.mark_model(models, binding)) {
+            return Ok(());
+        }
+        Err(RetrievalError::Invalid(vec![page::refused()]))
+    }
+
+    /// Makes the token that follows a full page of `chunks`, which `models` decided. `earlier` holds the chunks that are on
+    /// the pages before it now.
+    pub(super) fn next(
+        &self,
+        models: Option<&ModelsUsed>,
+        earlier: &[Permitted<Candidate>],
+        chunks: &[Retrieved],
+    ) -> NextPage {
+        let (Some(binding), Some(models), Some(last)) = (&self.binding, models, chunks.last()) else {
+            return NextPage::None;
+        };
         let returned = self.returned().saturating_add(chunks.len());
         if returned > page::RETURNED_MAX {
             return NextPage::PastLimit;
@@ -110,7 +131,8 @@ impl<'r> Paging<'r> {
             marks.extend(on_page.map(|(chunk_id, _)| self.pages.mark(chunk_id)));
             EarlierPages::Marked(marks)
         };
-        let cursor = PageCursor { score: last.score, chunk_id: last.chunk.item().id.clone(), earlier };
+        let model = self.pages.mark_model(models, binding);
+        let cursor = PageCursor { score: last.score, chunk_id: last.chunk.item().id.clone(), model, earlier };
         NextPage::Token(self.pages.seal(&cursor, binding, self.now))
     }
 }

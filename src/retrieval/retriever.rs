@@ -70,7 +70,7 @@ impl Retriever {
                 Step::SearchAgain => rounds.search_again().await?,
                 Step::Enforce => rounds.enforce().await?,
                 Step::Read => rounds.read().await?,
-                Step::Answer(completion) => return Ok(rounds.answer(completion)),
+                Step::Answer(completion) => return rounds.answer(completion),
             };
             step = plan::next_step(rounds.situation(), &round);
         }

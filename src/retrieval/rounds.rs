@@ -82,7 +82,7 @@ impl<'r> Rounds<'r> {
         since_1970: Duration,
     ) -> Result<Self, RetrievalError> {
         let mut enforcer = shared.enforcer(principal, request.consistency, deadline, since_1970);
-        let binding = binding(shared, request, deadline).await?;
+        let binding = request.page.as_ref().and_then(|_token| Binding::new(request, &shared.config.relation));
         let paging = Paging::open(&shared.pages, request, binding, since_1970)?;
         let (vector_store, collection) = (shared.vector_store.as_ref(), request.collection.as_str());
         let info = within(deadline, vector_store.collection(collection)).await?;
@@ -219,9 +219,13 @@ impl<'r> Rounds<'r> {
     }
 
     /// Answers with the chunks that the last round read.
-    pub(super) fn answer(mut self, completion: Completion) -> Retrieval {
+    ///
+    /// # Errors
+    /// When another model decided the pages before.
+    pub(super) fn answer(mut self, completion: Completion) -> Result<Retrieval, RetrievalError> {
         self.end_round();
         let Self { request, enforcer, paging, found, changed, mut answer, .. } = self;
+        paging.check_model(enforcer.models())?;
         answer.decided_by = enforcer.decided_by();
         answer.exact = found.exact && changed == 0;
         answer.completion = completion;
@@ -230,13 +234,13 @@ impl<'r> Rounds<'r> {
             if answer.chunks.len() < request.top_k {
                 answer.completion = Completion::Limited;
             }
-            match paging.next(&found.earlier, &answer.chunks) {
+            match paging.next(enforcer.models(), &found.earlier, &answer.chunks) {
                 NextPage::None => {}
                 NextPage::Token(token) => answer.next_page_token = Some(token),
                 NextPage::PastLimit => answer.completion = Completion::Limited,
             }
         }
-        answer
+        Ok(answer)
     }
 
     /// Searches, separates the candidates by page, and checks those that were on a page before.
@@ -317,19 +321,6 @@ impl FoundCandidates {
         let permitted = self.earlier.len().saturating_add(self.walk.permitted_at_most(enforcer));
         Tally { candidates: self.total, permitted }
     }
-}
-
-/// Binds the page tokens of a request to its search; `None` where the caller asked for no pages, or gets none.
-async fn binding(
-    shared: &Shared,
-    request: &RetrievalRequest,
-    deadline: Instant,
-) -> Result<Option<Binding>, RetrievalError> {
-    if request.page.is_none() {
-        return Ok(None);
-    }
-    let model_id = within(deadline, shared.authorizer.readiness()).await?;
-    Ok(Binding::new(request, &shared.config.relation, &model_id))
 }
 
 /// Checks that the collection takes the query of a request.

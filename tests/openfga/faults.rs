@@ -3,10 +3,13 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use openfga_client::client::{BatchCheckRequest, CheckError};
+use openfga_client::client::{
+    AuthorizationModel, BatchCheckRequest, CheckError, ListStoresRequest, ListStoresResponse,
+    ReadAuthorizationModelsRequest, ReadAuthorizationModelsResponse, Store,
+};
 use ragward::authz::openfga::{OpenFgaAuthorizer, OpenFgaConfig, StoreSelector};
 use ragward::authz::{Authorizer, AuthzError, Check, CheckBatch, Consistency, Decisions};
 use ragward::language::{Object, Relation};
@@ -315,4 +318,49 @@ async fn a_connection_that_breaks_is_no_refusal() {
         assert!(matches!(error, AuthzError::Unavailable(_)), "{what}, readiness: {error:?}");
         serving.abort();
     }
+}
+
+/// Whoever asks for readiness asks a known store for its latest model. A deleted store still answers that, so asking must not
+/// put off the moment at which the store is looked up by its name again.
+#[tokio::test]
+async fn readiness_does_not_keep_a_store_that_lost_its_name() {
+    // Shorter than the time for which a store is used, which is 5 s; twice this is longer.
+    const STEP: Duration = Duration::from_secs(3);
+    async fn later() {
+        tokio::time::pause();
+        tokio::time::advance(STEP).await;
+        tokio::time::resume();
+    }
+    let is_remade = Arc::new(AtomicBool::new(false));
+    let named = Arc::clone(&is_remade);
+    let list_stores = move |_: ListStoresRequest| {
+        let id = if named.load(Ordering::SeqCst) { "new" } else { "old" };
+        let stores = vec![Store { id: id.to_owned(), name: "handbook".to_owned(), ..Store::default() }];
+        std::future::ready(Ok(ListStoresResponse { stores, ..ListStoresResponse::default() }))
+    };
+    let read_models = |request: ReadAuthorizationModelsRequest| {
+        let model = AuthorizationModel { id: format!("model of {}", request.store_id), ..AuthorizationModel::default() };
+        let authorization_models = vec![model];
+        let models = ReadAuthorizationModelsResponse { authorization_models, continuation_token: String::new() };
+        std::future::ready(Ok(models))
+    };
+    let batch_check = |request: BatchCheckRequest| {
+        let results = request.checks.iter().map(|check| entry(&check.correlation_id, true)).collect();
+        std::future::ready(Ok(Reply { results }))
+    };
+    let server = Methods::default()
+        .on("/openfga.v1.OpenFGAService/ListStores", list_stores)
+        .on("/openfga.v1.OpenFGAService/ReadAuthorizationModels", read_models)
+        .on("/openfga.v1.OpenFGAService/BatchCheck", batch_check);
+    let server = server.start().await;
+    let store = StoreSelector::Name("handbook".to_owned());
+    let config = OpenFgaConfig { timeout: LONG, ..OpenFgaConfig::new(&server.address, store) };
+    let authorizer = OpenFgaAuthorizer::new(&config).expect("an authorizer");
+    let decided_by = async || authorizer.check(&batch(1, LONG)).await.expect("a decision").by.model_id;
+    assert_eq!(*decided_by().await, *"model of old");
+    is_remade.store(true, Ordering::SeqCst);
+    later().await;
+    assert_eq!(*authorizer.readiness().await.expect("a model"), *"model of old");
+    later().await;
+    assert_eq!(*decided_by().await, *"model of new");
 }

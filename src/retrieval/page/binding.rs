@@ -17,7 +17,7 @@ use crate::vector_store::{Filter, Query};
 /// The length of a digest, that of SHA-256.
 pub(super) const DIGEST_BYTES: usize = 32;
 /// The first byte. Whoever changes the form of the bytes changes it.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 const NONE: u8 = 0;
 const SOME: u8 = 1;
@@ -50,7 +50,7 @@ pub(in crate::retrieval) struct Binding(pub(super) [u8; DIGEST_BYTES]);
 impl Binding {
     /// Binds to the search of a request. Returns `None` for a principal that the details of its token, or its login, narrow.
     /// Details count their chunks anew for each answer, so such a principal gets no pages.
-    pub(in crate::retrieval) fn new(request: &RetrievalRequest, relation: &Relation, model_id: &str) -> Option<Self> {
+    pub(in crate::retrieval) fn new(request: &RetrievalRequest, relation: &Relation) -> Option<Self> {
         if request.principal.is_narrowed() {
             return None;
         }
@@ -58,7 +58,6 @@ impl Binding {
         write_principal(&mut bytes, &BoundPrincipal::of(&request.principal));
         write_search(&mut bytes, request);
         write_text(&mut bytes, relation.as_str());
-        write_text(&mut bytes, model_id);
         Some(Self(digest_bytes(&digest(&SHA256, &bytes))))
     }
 }

@@ -178,16 +178,15 @@ fn a_search_is_read_back() {
 fn searches_that_differ_are_bound_apart() {
     let relation = Relation::parse("can_read").unwrap();
     let mut bound: Vec<(&str, [u8; 32])> = Vec::new();
-    let mut bind = |row, request: &RetrievalRequest, relation: &Relation, model: &str| {
-        bound.push((row, Binding::new(request, relation, model).unwrap().0));
+    let mut bind = |row, request: &RetrievalRequest, relation: &Relation| {
+        bound.push((row, Binding::new(request, relation).unwrap().0));
     };
     for (row, request) in requests() {
-        bind(row, &request, &relation, "model");
+        bind(row, &request, &relation);
     }
     let plain = request(Principal::stated("user:anne").unwrap());
-    bind("another relation", &plain, &Relation::parse("can_edit").unwrap(), "model");
-    bind("another model", &plain, &relation, "model2");
-    bind("another user", &request(Principal::stated("user:bob").unwrap()), &relation, "model");
+    bind("another relation", &plain, &Relation::parse("can_edit").unwrap());
+    bind("another user", &request(Principal::stated("user:bob").unwrap()), &relation);
     for (place, (row, one)) in bound.iter().enumerate() {
         for (other_place, (other_row, other)) in bound.iter().enumerate() {
             assert_eq!(one == other, place == other_place, "{row} and {other_row}");
@@ -196,7 +195,7 @@ fn searches_that_differ_are_bound_apart() {
     let narrowed = Principal::stated("user:anne").unwrap();
     let narrowed =
         narrowed.on_condition(&crate::identity::details::OneOf { key: "class".to_owned(), values: [].into() });
-    assert!(Binding::new(&request(narrowed), &relation, "model").is_none());
+    assert!(Binding::new(&request(narrowed), &relation).is_none());
 }
 
 #[test]

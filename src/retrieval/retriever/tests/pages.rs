@@ -1,8 +1,75 @@
 //! Tests pages over a corpus that stays the same, and over one that changes.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 
 use super::*;
+use crate::retrieval::page;
+
+/// Allows what [`OpenOnly`] allows. Each batch of checks is decided by the next of these models, the last one decides for good.
+/// Readiness tells the model of a store that has lost its name to another one.
+#[derive(Default)]
+struct Remade {
+    models: Mutex<VecDeque<&'static str>>,
+}
+
+#[async_trait]
+impl Authorizer for Remade {
+    async fn check(&self, batch: &CheckBatch) -> Result<Decisions, AuthzError> {
+        let mut models = self.models.lock().unwrap();
+        let model = if models.len() > 1 { models.pop_front() } else { models.front().copied() };
+        let mut decisions = Decisions::now(batch.checks.iter().map(|check| check.object.id().starts_with("open")));
+        decisions.by.model_id = model.unwrap().into();
+        Ok(decisions)
+    }
+
+    async fn readiness(&self) -> Result<Arc<str>, AuthzError> {
+        Ok("old".into())
+    }
+}
+
+/// The name of the row, the query, the models that decide the first and the second page, and whether there is a second one.
+type ModelRow = (&'static str, Query, &'static [&'static str], &'static [&'static str], bool);
+
+#[tokio::test]
+async fn all_pages_are_decided_by_one_model() {
+    let vector = || Query::Vector(vec![1.0, 0.0]);
+    let text = || Query::Text("leave".to_owned());
+    let rows: [ModelRow; 7] = [
+        ("one store, vector", vector(), &["old"], &["old"], true),
+        ("one store, text", text(), &["old"], &["old"], true),
+        ("another store from the second page on, vector", vector(), &["old"], &["new"], false),
+        ("another store from the second page on, text", text(), &["old"], &["new"], false),
+        ("another store during the first page", vector(), &["old", "new"], &["new"], false),
+        ("another store during the first page alone", vector(), &["old", "new"], &["old"], false),
+        ("another store during the second page", vector(), &["old"], &["old", "new"], false),
+    ];
+    // So many chunks are shut that a vector query checks each page in several batches.
+    let guards: Vec<String> =
+        (0..=30).map(|number| format!("{}{number}", if [1, 30].contains(&number) { "open" } else { "shut" })).collect();
+    let guards: Vec<&str> = guards.iter().map(String::as_str).collect();
+    for (row, query, first_models, second_models, goes_on) in rows {
+        let authorizer = Arc::new(Remade::default());
+        let decided_by = |models: &[&'static str]| *authorizer.models.lock().unwrap() = models.iter().copied().collect();
+        let assert_all_decided = || assert_eq!(authorizer.models.lock().unwrap().len(), 1, "{row}: too few batches");
+        let shelf = shelf(&guards, Fault::None);
+        let retriever = Retriever::new(Arc::clone(&authorizer) as Arc<dyn Authorizer>, shelf, configured(), pages());
+        let of_page = |token: Option<String>| RetrievalParts { page_token: token, ..parts(query.clone(), 1) };
+        decided_by(first_models);
+        let first = ask(&retriever, of_page(Some(String::new()))).await.unwrap();
+        assert_eq!(ids(&first), ["0001"], "{row}");
+        assert_all_decided();
+        decided_by(second_models);
+        let second = ask(&retriever, of_page(first.next_page_token)).await;
+        assert_all_decided();
+        match (second, goes_on) {
+            (Ok(second), true) => assert_eq!(ids(&second), ["0030"], "{row}"),
+            (Err(RetrievalError::Invalid(violations)), false) => {
+                assert_eq!(violations, [page::refused()], "{row}");
+            }
+            (second, _) => panic!("{row}: {:?}", second.map(|second| ids(&second))),
+        }
+    }
+}
 
 #[tokio::test]
 async fn pages_together_are_the_whole_answer() {
