@@ -39,8 +39,9 @@ use ragward::authz::{
     Abilities, Authorizer, AuthzError, CheckBatch, Consistency, Decisions, VisiblePositions, VisibleSetQuery,
 };
 use ragward::language::{Object, Relation};
-use ragward::retrieval::request::{RetrievalParts, stated};
-use ragward::retrieval::{Completion, Pages, Plan, Retrieval, RetrievalConfig, RetrievalRequest, Retriever};
+use ragward::retrieval::{
+    Completion, Pages, Plan, Retrieval, RetrievalConfig, RetrievalParts, RetrievalRequest, Retriever,
+};
 use ragward::vector_store::exact::ExactStore;
 use ragward::vector_store::{DocumentStore, Query};
 use roaring::RoaringBitmap;
@@ -80,16 +81,25 @@ const SITUATIONS: [Situation; 3] = [
     Situation { name: "server alone", knows: false, local: false },
 ];
 
-/// A plan, forced by what the planner is told: a situation, and the number of guards that it may have checked.
-type Forced = (&'static str, Situation, usize);
-const VISIBLE_SET: Forced = ("visible set", Situation { name: "", knows: true, local: true }, usize::MAX);
-const LIST_FIRST: Forced = ("list first", Situation { name: "", knows: false, local: true }, usize::MAX);
-const CHECK_AFTER: Forced = ("check after", Situation { name: "", knows: false, local: false }, 0);
+/// What the planner of a way is told, which may force its plan.
+#[derive(Clone, Copy)]
+struct Told {
+    name: &'static str,
+    /// Whether the visible set is known at once.
+    knows: bool,
+    /// Whether checks need no call.
+    local: bool,
+    guards_checked_max: usize,
+}
+
+const VISIBLE_SET: Told = Told { name: "visible set", knows: true, local: true, guards_checked_max: usize::MAX };
+const LIST_FIRST: Told = Told { name: "list first", knows: false, local: true, guards_checked_max: usize::MAX };
+const CHECK_AFTER: Told = Told { name: "check after", knows: false, local: false, guards_checked_max: 0 };
 
 /// Allows the documents with these numbers, and counts the checks.
 struct Counting {
     allowed: Arc<Vec<bool>>,
-    situation: Situation,
+    told: Told,
     /// The visible set, kept from the first request on, as real authorizers keep it. `visible_set` measures how long it
     /// takes to find.
     visible: OnceLock<Arc<RoaringBitmap>>,
@@ -114,7 +124,7 @@ impl Authorizer for Counting {
     async fn visible_set(&self, query: &VisibleSetQuery) -> Result<Option<VisiblePositions>, AuthzError> {
         let allows = |at: &u32| self.allows(&query.guards[*at as usize]);
         let find = || Arc::new(query.positions.iter().filter(allows).collect());
-        Ok(self.situation.knows.then(|| VisiblePositions::now(Arc::clone(self.visible.get_or_init(find)))))
+        Ok(self.told.knows.then(|| VisiblePositions::now(Arc::clone(self.visible.get_or_init(find)))))
     }
 
     async fn readiness(&self) -> Result<Arc<str>, AuthzError> {
@@ -122,7 +132,7 @@ impl Authorizer for Counting {
     }
 
     fn abilities(&self, _consistency: Consistency) -> Abilities {
-        Abilities { checks_are_local: self.situation.local, ..Abilities::default() }
+        Abilities { checks_are_local: self.told.local, ..Abilities::default() }
     }
 }
 
@@ -164,12 +174,11 @@ fn main() {
             let mut dice = Dice::new(5);
             let allowed = Arc::new((0..CHUNKS / per_guard).map(|_| dice.fraction() < share).collect::<Vec<bool>>());
             for (situation, most_rounds) in SITUATIONS.iter().zip(&mut most_rounds) {
-                let way = |(name, told, guards_checked_max)| {
-                    Way::new(name, &store, &allowed, told, situation.local, guards_checked_max)
-                };
+                let way = |told| Way::new(&store, &allowed, told, situation);
                 // An authorizer that knows the set gains nothing by listing it.
                 let forced = if situation.knows { [VISIBLE_SET, CHECK_AFTER] } else { [LIST_FIRST, CHECK_AFTER] };
-                let chosen = ("chosen", *situation, 200_000);
+                let Situation { knows, local, .. } = *situation;
+                let chosen = Told { name: "chosen", knows, local, guards_checked_max: 200_000 };
                 let mut ways: Vec<Way> = [chosen].into_iter().chain(forced).map(way).collect();
                 for number in 0..LEARNING {
                     for way in &mut ways {
@@ -223,17 +232,10 @@ fn main() {
 }
 
 impl Way {
-    fn new(
-        name: &'static str,
-        store: &ExactStore,
-        allowed: &Arc<Vec<bool>>,
-        told: Situation,
-        local: bool,
-        guards_checked_max: usize,
-    ) -> Self {
+    fn new(store: &ExactStore, allowed: &Arc<Vec<bool>>, told: Told, situation: &Situation) -> Self {
         let authorizer = Arc::new(Counting {
             allowed: Arc::clone(allowed),
-            situation: told,
+            told,
             visible: OnceLock::new(),
             rounds: AtomicUsize::new(0),
             checks: AtomicUsize::new(0),
@@ -242,12 +244,12 @@ impl Way {
             relation: Relation::parse("can_read").unwrap(),
             top_k_max: 100,
             candidates_max: 10_000,
-            guards_checked_max,
+            guards_checked_max: told.guards_checked_max,
             explain_plan: false,
             ..RetrievalConfig::default()
         };
         Self {
-            name,
+            name: told.name,
             retriever: Retriever::new(
                 Arc::clone(&authorizer) as _,
                 Arc::new(store.clone()),
@@ -255,7 +257,7 @@ impl Way {
                 Pages::new(Duration::from_mins(1)).unwrap(),
             ),
             authorizer,
-            local,
+            local: situation.local,
             costs: Vec::new(),
             answers: Vec::new(),
             is_whole: true,
@@ -309,16 +311,7 @@ impl Way {
 }
 
 fn request(corpus: &Corpus, number: usize, top_k: u32) -> RetrievalRequest {
-    let parts = RetrievalParts {
-        principal: stated("user:anne"),
-        collection: COLLECTION.to_owned(),
-        query: Some(Query::Vector(corpus.query(number))),
-        top_k,
-        filter: None,
-        min_score: None,
-        per_document_max: 0,
-        consistency: Consistency::default(),
-        page_token: None,
-    };
+    let query = Query::Vector(corpus.query(number));
+    let parts = RetrievalParts { top_k, ..RetrievalParts::new("user:anne", COLLECTION, query) };
     RetrievalRequest::new(parts, 100).unwrap()
 }

@@ -269,32 +269,36 @@ enum Asked {
     Recheck(Vec<String>),
 }
 
-/// A row: its name, and the two questions that alternate.
-type Row = (String, Asked, Asked);
+/// Two questions that alternate. In a baseline, the first one is about something that does not exist, too.
+#[derive(Clone)]
+struct Row {
+    name: String,
+    hidden: Asked,
+    absent: Asked,
+}
+
+fn row(name: impl Into<String>, [hidden, absent]: [Asked; 2]) -> Row {
+    Row { name: name.into(), hidden, absent }
+}
 
 fn texts() -> Vec<Row> {
     let text = |text: &str| Asked::Search(Query::Text(text.to_owned()));
     let of_hidden = DOCUMENTS / 2;
     vec![
-        ("baseline: a word of none, and another one".to_owned(), text("quixotry"), text("quagmire")),
-        (format!("a word of {RARE} hidden documents"), text("zephyrine"), text("quixotry")),
-        (format!("a word of {of_hidden} hidden documents"), text("saffron"), text("quixotry")),
-        (
+        row("baseline: a word of none, and another one", ["quixotry", "quagmire"].map(text)),
+        row(format!("a word of {RARE} hidden documents"), ["zephyrine", "quixotry"].map(text)),
+        row(format!("a word of {of_hidden} hidden documents"), ["saffron", "quixotry"].map(text)),
+        row(
             format!("a word of {RARE} hidden documents beside one of all"),
-            text("leave zephyrine"),
-            text("leave quixotry"),
+            ["leave zephyrine", "leave quixotry"].map(text),
         ),
     ]
 }
 
 fn vectors() -> Vec<Row> {
     vec![
-        (
-            "baseline: a vector far from everything, and another one".to_owned(),
-            Axis::OtherFar.query(),
-            Axis::Far.query(),
-        ),
-        (format!("a vector near {NEAR} hidden chunks"), Axis::NearHidden.query(), Axis::Far.query()),
+        row("baseline: a vector far from everything, and another one", [Axis::OtherFar, Axis::Far].map(Axis::query)),
+        row(format!("a vector near {NEAR} hidden chunks"), [Axis::NearHidden, Axis::Far].map(Axis::query)),
     ]
 }
 
@@ -306,15 +310,15 @@ fn rechecks() -> Vec<Row> {
     };
     let long = Asked::Recheck((0..LONG_CHUNKS).map(|chunk| format!("{LONG_DOCUMENT}#{chunk}")).collect());
     vec![
-        ("baseline: `Recheck` of an absent chunk, and of another one".to_owned(), absent(1, LONG_CHUNKS), absent(1, 0)),
-        ("`Recheck` of a hidden chunk".to_owned(), hidden(1), absent(1, 0)),
-        (format!("`Recheck` of {LONG_CHUNKS} hidden chunks"), hidden(LONG_CHUNKS), absent(LONG_CHUNKS, 0)),
-        (format!("`Recheck` of {LONG_CHUNKS} hidden chunks of one guard"), long, absent(LONG_CHUNKS, 0)),
+        row("baseline: `Recheck` of an absent chunk, and of another one", [absent(1, LONG_CHUNKS), absent(1, 0)]),
+        row("`Recheck` of a hidden chunk", [hidden(1), absent(1, 0)]),
+        row(format!("`Recheck` of {LONG_CHUNKS} hidden chunks"), [hidden(LONG_CHUNKS), absent(LONG_CHUNKS, 0)]),
+        row(format!("`Recheck` of {LONG_CHUNKS} hidden chunks of one guard"), [long, absent(LONG_CHUNKS, 0)]),
     ]
 }
 
 async fn measure(client: &Client, decided_by: &str, samples: usize, rows: &[Row]) {
-    for (row, hidden, absent) in rows {
+    for Row { name, hidden, absent } in rows {
         let (mut of_hidden, mut of_absent) = (Vec::new(), Vec::new());
         for turn in 0..WARM_UP + samples {
             let (hidden, absent) = if turn.is_multiple_of(2) {
@@ -334,7 +338,7 @@ async fn measure(client: &Client, decided_by: &str, samples: usize, rows: &[Row]
         let auc = slower_share(&of_hidden, &of_absent);
         let [hidden, absent] = [&of_hidden, &of_absent].map(|times| times.get(samples / 2).copied().unwrap());
         let ratio = hidden.as_secs_f64() / absent.as_secs_f64();
-        println!("| {decided_by} | {row} | {auc:.2} | {hidden:.2?} | {absent:.2?} | {ratio:.2} | 2 × {samples} |");
+        println!("| {decided_by} | {name} | {auc:.2} | {hidden:.2?} | {absent:.2?} | {ratio:.2} | 2 × {samples} |");
     }
 }
 
