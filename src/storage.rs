@@ -15,7 +15,7 @@ pub use self::stored_file::StoredFile;
 use self::stored_file::{Disk, WatchedBackend};
 
 /// The version of the files' layout. A file with a greater version was written by a newer Ragward, and is refused.
-pub const FORMAT_VERSION: u64 = 1;
+const FORMAT_VERSION: u64 = 1;
 
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 const FORMAT_KEY: &str = "format_version";
@@ -265,10 +265,10 @@ mod tests {
         let file = StoredFile::open(&directory.path().join("chunks.redb"), CACHE_BYTES).expect("created");
         put(&file, 1).expect("written");
         for round in 2..5 {
-            file.fill_disk(true);
+            file.fill_disk();
             assert!(matches!(put(&file, round), Err(StorageError::Io { .. })), "{round}");
             assert!(file.has_failed(), "{round}");
-            file.fill_disk(false);
+            file.free_disk();
             assert!(put(&file, round).is_err(), "redb goes on refusing");
             tokio::time::advance(std::time::Duration::from_secs(2)).await;
             file.reopen().expect("opened again");
@@ -277,10 +277,10 @@ mod tests {
             put(&file, round).expect("written again");
         }
         // Asking again and again does not read the whole file each time.
-        file.fill_disk(true);
+        file.fill_disk();
         assert!(put(&file, 9).is_err());
         assert!(file.reopen().is_err(), "it was tried a moment ago");
-        file.fill_disk(false);
+        file.free_disk();
         // The file may be out of reach for a while, like a disk that is not mounted.
         let (path, elsewhere) = (file.path().to_owned(), directory.path().join("elsewhere"));
         std::fs::rename(&path, &elsewhere).expect("moved");

@@ -74,9 +74,8 @@ impl RetrievalParts {
     /// gets when it leaves them out.
     #[must_use]
     pub fn new(user: &str, collection: &str, query: Query) -> Self {
-        let principal = Principal::stated(user).map_err(|error| FieldViolation::new("user", error.to_string()));
         Self {
-            principal,
+            principal: stated(user),
             collection: collection.to_owned(),
             query: Some(query),
             top_k: TOP_K,
@@ -257,8 +256,8 @@ impl RecheckRequest {
 ///
 /// # Errors
 /// When the name is not one of a user.
-pub fn stated(user: &str) -> Result<Principal, FieldViolation> {
-    Principal::stated(user).map_err(|e| FieldViolation::new("user", e.to_string()))
+pub(crate) fn stated(user: &str) -> Result<Principal, FieldViolation> {
+    Principal::stated(user).map_err(|error| FieldViolation::new("user", error.to_string()))
 }
 
 /// Checks the name of a collection. It may have letters, digits, `_`, `-` and `.`, so that every store takes it.

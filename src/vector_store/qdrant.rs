@@ -42,13 +42,13 @@ mod reread;
 mod search;
 mod version;
 
+use layout::Layout;
 use names::Names;
 
 pub use super::qdrant_config::{PayloadConfig, QdrantConfig, ReadConsistency, WrittenBy};
 pub use attach::{Attach, AttachError, Attached};
 pub use guard_template::{GuardTemplate, TemplateError};
-pub use layout::Layout;
-pub use path::{Path, PathError};
+pub use path::PathError;
 pub use payload::point_id;
 
 /// The largest message that is taken. An answer holds at most some thousand chunks with their text.

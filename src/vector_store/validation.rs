@@ -31,7 +31,7 @@ pub const QUERY_TERMS_MAX: usize = 256;
 ///
 /// # Errors
 /// [`VectorStoreError::Invalid`] when one could not.
-pub fn check_collection_name(name: &str) -> Result<(), VectorStoreError> {
+pub(super) fn check_collection_name(name: &str) -> Result<(), VectorStoreError> {
     check_name(name, COLLECTION_BYTES_MAX).map_err(|rule| invalid(format!("collection `{}` {rule}", shown(name))))
 }
 
@@ -39,7 +39,7 @@ pub fn check_collection_name(name: &str) -> Result<(), VectorStoreError> {
 ///
 /// # Errors
 /// [`VectorStoreError::Invalid`] when the id, the title or the number of chunks breaks a rule.
-pub fn check_document_size(id: &str, title: &str, chunks: usize) -> Result<(), VectorStoreError> {
+pub(crate) fn check_document_size(id: &str, title: &str, chunks: usize) -> Result<(), VectorStoreError> {
     let refused = |rule: String| invalid(format!("document `{}` {rule}", shown(id)));
     check_name(id, ID_BYTES_MAX).map_err(refused)?;
     if title.len() > TITLE_BYTES_MAX {
@@ -85,7 +85,7 @@ pub fn check_document(document: &Document) -> Result<(), VectorStoreError> {
 ///
 /// # Errors
 /// [`VectorStoreError::Invalid`] when it breaks a rule.
-pub fn check_chunk(chunk: &Chunk) -> Result<(), VectorStoreError> {
+pub(crate) fn check_chunk(chunk: &Chunk) -> Result<(), VectorStoreError> {
     let rules = || -> Result<(), String> {
         check_name(&chunk.id, ID_BYTES_MAX)?;
         if chunk.text.is_empty() && chunk.vector.is_empty() {

@@ -15,8 +15,7 @@ use ragward::authz::{
 };
 use ragward::chunk::{Candidate, Chunk, ChunkMetadata, Document, Metadata, Written};
 use ragward::language::{Object, Relation};
-use ragward::retrieval::request::{RetrievalParts, stated};
-use ragward::retrieval::{Pages, RetrievalConfig, RetrievalRequest, Retriever};
+use ragward::retrieval::{Pages, RetrievalConfig, RetrievalParts, RetrievalRequest, Retriever};
 use ragward::vector_store::exact::ExactStore;
 use ragward::vector_store::{
     CollectionInfo, DocumentStore, GuardTable, Query, Search, Searched, VectorStore, VectorStoreError,
@@ -151,17 +150,8 @@ fn document(text: &str) -> Document {
 }
 
 async fn texts(retriever: &Retriever, consistency: Consistency) -> Vec<String> {
-    let parts = RetrievalParts {
-        principal: stated("user:anne"),
-        collection: COLLECTION.to_owned(),
-        query: Some(Query::Vector(vec![1.0, 0.0])),
-        top_k: 10,
-        filter: None,
-        min_score: None,
-        per_document_max: 0,
-        consistency,
-        page_token: None,
-    };
+    let query = Query::Vector(vec![1.0, 0.0]);
+    let parts = RetrievalParts { consistency, ..RetrievalParts::new("user:anne", COLLECTION, query) };
     let request = RetrievalRequest::new(parts, 100).unwrap();
     let retrieval = retriever.retrieve(&request, Instant::now() + Duration::from_mins(1)).await.unwrap();
     retrieval.chunks.into_iter().map(|retrieved| retrieved.chunk.into_item().text).collect()

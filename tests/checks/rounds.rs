@@ -9,11 +9,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use ragward::authz::{Authorizer, AuthzError, CheckBatch, Consistency, Decisions, VisiblePositions, VisibleSetQuery};
+use ragward::authz::{Authorizer, AuthzError, CheckBatch, Decisions, VisiblePositions, VisibleSetQuery};
 use ragward::chunk::{Candidate, Chunk, ChunkMetadata, Document, Metadata};
 use ragward::language::{Object, Relation};
-use ragward::retrieval::request::{RetrievalParts, stated};
-use ragward::retrieval::{Completion, Pages, Plan, RetrievalConfig, RetrievalRequest, Retriever};
+use ragward::retrieval::{Completion, Pages, Plan, RetrievalConfig, RetrievalParts, RetrievalRequest, Retriever};
 use ragward::vector_store::exact::ExactStore;
 use ragward::vector_store::{
     CollectionInfo, DocumentStore, GuardTable, Query, Search, SearchCosts, Searched, VectorStore, VectorStoreError,
@@ -178,17 +177,8 @@ fn config() -> RetrievalConfig {
 }
 
 fn request(user: usize, query: Query, top_k: u32, per_document_max: u32) -> RetrievalRequest {
-    let parts = RetrievalParts {
-        principal: stated(&format!("user:{user}")),
-        collection: COLLECTION.to_owned(),
-        query: Some(query),
-        top_k,
-        filter: None,
-        min_score: None,
-        per_document_max,
-        consistency: Consistency::default(),
-        page_token: None,
-    };
+    let parts = RetrievalParts::new(&format!("user:{user}"), COLLECTION, query);
+    let parts = RetrievalParts { top_k, per_document_max, ..parts };
     RetrievalRequest::new(parts, 100).unwrap()
 }
 

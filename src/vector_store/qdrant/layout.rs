@@ -17,7 +17,7 @@ use crate::language::Object;
 
 /// Where the parts of a chunk are in the payload of a point.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Layout {
+pub(super) struct Layout {
     pub(super) chunk_ids: ChunkIds,
     pub(super) guard: Path,
     pub(super) document_id: Path,
@@ -56,7 +56,7 @@ impl Layout {
     ///
     /// # Errors
     /// When a text is not a path.
-    pub fn foreign(config: &PayloadConfig) -> Result<Self, PathError> {
+    pub(super) fn foreign(config: &PayloadConfig) -> Result<Self, PathError> {
         Ok(Self {
             chunk_ids: ChunkIds::PointIds,
             guard: Path::parse(config.guard())?,

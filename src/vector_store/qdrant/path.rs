@@ -10,7 +10,7 @@ use crate::language::tuple::shown;
 
 /// The path to a value in a payload: the names of nested objects, the outermost first. There is at least one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Path {
+pub(super) struct Path {
     first: String,
     rest: Vec<String>,
 }
@@ -25,7 +25,7 @@ impl Path {
     ///
     /// # Errors
     /// When a name is empty or has a character that means something in Qdrant's paths.
-    pub fn parse(text: &str) -> Result<Self, PathError> {
+    pub(super) fn parse(text: &str) -> Result<Self, PathError> {
         let reserved = ['"', '\\', '[', ']'];
         let is_name = |name: &str| !name.is_empty() && !name.contains(reserved) && !name.contains(char::is_control);
         let mut names = text.split('.');

@@ -12,7 +12,8 @@ use crate::chunk::{Chunk, Value};
 use crate::vector_store::direction::normalized;
 use crate::vector_store::remote::own_writes::Stamp;
 
-/// Returns the id of a chunk's point: a UUID of version 8 (RFC 9562) from the SHA-256 of the chunk's id.
+/// Returns the id of a chunk's point: a UUID of version 8 (RFC 9562) from the SHA-256 of the chunk's id. A program that
+/// writes points itself needs it, too.
 ///
 /// Two chunk ids with one point id are told apart by the payload, so a collision is an error and never another chunk's
 /// text.
