@@ -53,7 +53,7 @@ pub enum GuardRule {
 
 /// A document, with the file that it was read from.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Entry {
+pub struct SourceDocument {
     /// The file that the document was read from.
     pub path: PathBuf,
     /// How many bytes were read for the document.
@@ -73,7 +73,7 @@ pub struct Totals {
 
 /// Documents in the order of the catalog, the lines or the paths. An error stands in the place of a document that is passed
 /// over.
-pub type Entries = Box<dyn Iterator<Item = Result<Entry, IngestError>> + Send>;
+pub type SourceDocuments = Box<dyn Iterator<Item = Result<SourceDocument, IngestError>> + Send>;
 
 /// The reason why a document was not read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -165,7 +165,7 @@ impl Source {
     ///
     /// # Errors
     /// If the folder, catalog or file cannot be opened.
-    pub fn documents(&self) -> Result<Entries, IngestError> {
+    pub fn documents(&self) -> Result<SourceDocuments, IngestError> {
         Ok(match self {
             Self::Folder { root, guard } => Box::new(text_file::read_ahead(folder::files(root, guard)?)),
             Self::Catalog { path, root } => Box::new(text_file::read_ahead(catalog::files(path, root)?)),

@@ -12,7 +12,7 @@ use tonic::Response;
 
 use super::{Connection, Failure, Output};
 use crate::client::{self, Client, document_message};
-use crate::ingest::{Entries, GuardRule, IngestError, Source, Totals};
+use crate::ingest::{GuardRule, IngestError, Source, SourceDocuments, Totals};
 use crate::language::{Object, TypeName};
 use crate::proto::ingest::{UpsertDocumentsRequest, UpsertDocumentsResponse};
 
@@ -188,7 +188,7 @@ struct ReadOutcome {
 async fn send(
     client: &Client,
     collection: &str,
-    entries: Entries,
+    entries: SourceDocuments,
     on_error: OnError,
     progress: ProgressBar,
 ) -> Result<SendOutcome, Failure> {

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::lines::{Line, Lines, metadata};
-use super::{Entry, IngestError};
+use super::{IngestError, SourceDocument};
 use crate::chunk::{Chunk, Document};
 use crate::language::Object;
 use crate::vector_store::validation::{CHUNKS_PER_DOCUMENT_MAX, check_chunk, check_document};
@@ -56,7 +56,7 @@ struct Faulty {
 /// Reads the documents of a file, in the order of their lines.
 pub(super) fn documents(
     path: &Path,
-) -> Result<impl Iterator<Item = Result<Entry, IngestError>> + Send + use<>, IngestError> {
+) -> Result<impl Iterator<Item = Result<SourceDocument, IngestError>> + Send + use<>, IngestError> {
     let path = path.to_owned();
     let lines = Lines::open(&path)?;
     let at = path.clone();
@@ -107,7 +107,7 @@ impl Dimension {
 }
 
 impl<I: Iterator<Item = Result<Numbered, Faulty>>> Documents<I> {
-    fn next(&mut self) -> Option<Result<Entry, IngestError>> {
+    fn next(&mut self) -> Option<Result<SourceDocument, IngestError>> {
         loop {
             match self.chunks.next()? {
                 Err(faulty) if faulty.document_id.is_some() && faulty.document_id == self.passed_over => {}
@@ -129,7 +129,7 @@ impl<I: Iterator<Item = Result<Numbered, Faulty>>> Documents<I> {
     }
 
     /// Reads the rest of a document after its first line.
-    fn document(&mut self, first: Numbered) -> Result<Entry, IngestError> {
+    fn document(&mut self, first: Numbered) -> Result<SourceDocument, IngestError> {
         let document_id = first.chunk.document_id.clone();
         let refused = |path: &Path, line: u64, detail: String| Err(IngestError::line(path, line, detail));
         // If the document is refused, its other lines are passed over. A whole document has no other lines.
@@ -175,7 +175,7 @@ impl<I: Iterator<Item = Result<Numbered, Faulty>>> Documents<I> {
         }
         let document = Document { id: document_id, title, chunks };
         check_document(&document).map_err(|e| IngestError::line(&self.path, line, e.to_string()))?;
-        Ok(Entry { path: self.path.clone(), bytes, document: Some(document) })
+        Ok(SourceDocument { path: self.path.clone(), bytes, document: Some(document) })
     }
 }
 

@@ -256,7 +256,7 @@ fn a_folder_gives_guards_from_paths() {
     assert!(documents.iter().all(|document| document.chunks[0].guard.as_str() == document.id));
     assert_eq!(by_type(&directory).totals().expect("counted").0.documents, Some(7));
     // The empty file has an entry without a document.
-    let empty = |entry: Result<Entry, IngestError>| entry.ok().filter(|entry| entry.document.is_none());
+    let empty = |entry: Result<SourceDocument, IngestError>| entry.ok().filter(|entry| entry.document.is_none());
     let paths: Vec<PathBuf> =
         by_type(&directory).documents().expect("opened").filter_map(empty).map(|e| e.path).collect();
     assert_eq!(paths, [directory.path().canonicalize().expect("a path").join("empty.md")]);

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use text_splitter::{MarkdownSplitter, TextSplitter};
 use tokio::time::Instant;
 
-use super::{Entry, IngestError};
+use super::{IngestError, SourceDocument};
 use crate::chunk::{Chunk, Document, Metadata};
 use crate::language::Object;
 use crate::vector_store::validation::check_document;
@@ -46,7 +46,7 @@ impl TextFile {
     }
 
     /// Cuts the content of the file into chunks.
-    fn entry(self, content: &str) -> Result<Entry, IngestError> {
+    fn entry(self, content: &str) -> Result<SourceDocument, IngestError> {
         let text = content.strip_prefix('\u{feff}').unwrap_or(content);
         let bytes = content.len() as u64;
         let title = self.title.unwrap_or_else(|| title(&self.path, text));
@@ -61,11 +61,11 @@ impl TextFile {
         };
         let chunks: Vec<Chunk> = split(&self.path, text).into_iter().enumerate().map(chunk).collect();
         if chunks.is_empty() {
-            return Ok(Entry { path: self.path, bytes, document: None });
+            return Ok(SourceDocument { path: self.path, bytes, document: None });
         }
         let document = Document { id: self.document_id, title, chunks };
         check_document(&document).map_err(|e| IngestError::file(&self.path, format!("cannot be taken: {e}")))?;
-        Ok(Entry { path: self.path, bytes, document: Some(document) })
+        Ok(SourceDocument { path: self.path, bytes, document: Some(document) })
     }
 
     fn content(&self) -> Result<String, IngestError> {
@@ -86,7 +86,7 @@ impl TextFile {
 /// Reads files a few at a time, cuts them on all cores, and returns them in order.
 pub(super) fn read_ahead(
     files: impl Iterator<Item = Result<TextFile, IngestError>> + Send + 'static,
-) -> impl Iterator<Item = Result<Entry, IngestError>> + Send {
+) -> impl Iterator<Item = Result<SourceDocument, IngestError>> + Send {
     read_ahead_within(files, READ_TIME_MAX, TextFile::content)
 }
 
@@ -94,7 +94,7 @@ fn read_ahead_within(
     mut files: impl Iterator<Item = Result<TextFile, IngestError>> + Send + 'static,
     time_max: Duration,
     content: impl Fn(&TextFile) -> Result<String, IngestError> + Send + Sync + Copy + 'static,
-) -> impl Iterator<Item = Result<Entry, IngestError>> + Send {
+) -> impl Iterator<Item = Result<SourceDocument, IngestError>> + Send {
     let mut given_up = 0;
     std::iter::from_fn(move || {
         let batch: Vec<_> = files.by_ref().take(FILES_AHEAD).collect();

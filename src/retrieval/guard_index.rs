@@ -18,12 +18,12 @@ type Positions = HashMap<Object, u32>;
 /// Keeps the latest index of each collection.
 #[derive(Debug, Default)]
 pub(super) struct GuardIndexes {
-    by_collection: Mutex<HashMap<String, Arc<Entry>>>,
+    by_collection: Mutex<HashMap<String, Arc<GuardIndex>>>,
 }
 
 #[derive(Debug)]
-struct Entry {
-    /// Entries are compared by the address of their table. Holding the table keeps any other from getting its address.
+struct GuardIndex {
+    /// Indexes are compared by the address of their table. Holding the table keeps any other from getting its address.
     guards: Arc<Vec<Object>>,
     positions: OnceCell<Arc<Positions>>,
 }
@@ -49,7 +49,7 @@ impl GuardIndexes {
     }
 
     async fn positions(&self, collection: &str, guards: &Arc<Vec<Object>>) -> Option<Arc<Positions>> {
-        let entry = self.entry(collection, guards);
+        let index = self.index(collection, guards);
         let indexing = || async {
             let guards = Arc::clone(guards);
             // Indexing a million names takes a fifth of a second, so it leaves the reactor. If the request ends first, the
@@ -57,22 +57,22 @@ impl GuardIndexes {
             let indexed = tokio::task::spawn_blocking(move || Arc::new(indexed(&guards))).await;
             indexed.inspect_err(|error| tracing::error!(%error, "the guards of a collection could not be indexed"))
         };
-        entry.positions.get_or_try_init(indexing).await.ok().map(Arc::clone)
+        index.positions.get_or_try_init(indexing).await.ok().map(Arc::clone)
     }
 
-    fn entry(&self, collection: &str, guards: &Arc<Vec<Object>>) -> Arc<Entry> {
-        let mut entries = self.by_collection.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(entry) = entries.get(collection)
-            && Arc::ptr_eq(&entry.guards, guards)
+    fn index(&self, collection: &str, guards: &Arc<Vec<Object>>) -> Arc<GuardIndex> {
+        let mut indexes = self.by_collection.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(index) = indexes.get(collection)
+            && Arc::ptr_eq(&index.guards, guards)
         {
-            return Arc::clone(entry);
+            return Arc::clone(index);
         }
-        if entries.len() >= COLLECTIONS_MAX && !entries.contains_key(collection) {
-            entries.clear();
+        if indexes.len() >= COLLECTIONS_MAX && !indexes.contains_key(collection) {
+            indexes.clear();
         }
-        let entry = Arc::new(Entry { guards: Arc::clone(guards), positions: OnceCell::new() });
-        entries.insert(collection.to_owned(), Arc::clone(&entry));
-        entry
+        let index = Arc::new(GuardIndex { guards: Arc::clone(guards), positions: OnceCell::new() });
+        indexes.insert(collection.to_owned(), Arc::clone(&index));
+        index
     }
 }
 

@@ -30,11 +30,11 @@ const MEMORY: f64 = 8.0;
 /// Learns what lists and checks cost, and tells each request whether to ask for a list.
 #[derive(Debug, Default)]
 pub(super) struct ListCosts {
-    state: Mutex<State>,
+    learned: Mutex<LearnedCosts>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct LearnedCosts {
     kinds: HashMap<ListKind, Costs>,
     last_lists: Generations<(ListKind, Object), LastList>,
 }
@@ -100,16 +100,16 @@ pub(super) struct ListOutcome {
 impl ListCosts {
     /// Decides whether this request asks for a list. If so, the caller notes with the returned handle what came of it.
     pub(super) fn ask(&self, kind: &ListKind, user: &Object, choice: Choice) -> Option<Asking<'_>> {
-        let mut state = self.lock();
+        let mut learned = self.lock();
         let key = (kind.clone(), user.clone());
-        let last_list = state.last_lists.get_mut(&key).map(|previous| {
+        let last_list = learned.last_lists.get_mut(&key).map(|previous| {
             previous.since = previous.since.saturating_add(1);
             *previous
         });
-        if state.kinds.len() >= KINDS_MAX && !state.kinds.contains_key(kind) {
-            state.kinds.clear();
+        if learned.kinds.len() >= KINDS_MAX && !learned.kinds.contains_key(kind) {
+            learned.kinds.clear();
         }
-        let costs = state.kinds.entry(kind.clone()).or_default();
+        let costs = learned.kinds.entry(kind.clone()).or_default();
         costs.since_list = costs.since_list.saturating_add(1);
         if !costs.pays(last_list, choice) {
             return None;
@@ -128,22 +128,22 @@ impl ListCosts {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, LearnedCosts> {
+        self.learned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Asking<'_> {
     /// Notes what came of asking for the list.
     pub(super) fn note(&self, ListOutcome { took, share }: ListOutcome) {
-        let mut state = self.costs.lock();
-        let Some(costs) = state.kinds.get_mut(&self.key.0) else { return };
+        let mut learned = self.costs.lock();
+        let Some(costs) = learned.kinds.get_mut(&self.key.0) else { return };
         costs.list.note(took.as_secs_f64());
         costs.whole.note(if share.is_some() { 1.0 } else { 0.0 });
         if let Some(share) = share {
             costs.share.note(share);
         }
-        state.last_lists.insert(self.key.clone(), LastList { was_whole: share.is_some(), since: 0 }, USERS_MAX);
+        learned.last_lists.insert(self.key.clone(), LastList { was_whole: share.is_some(), since: 0 }, USERS_MAX);
     }
 }
 
@@ -318,9 +318,9 @@ mod tests {
             let (kind, user) = (kind(&number.to_string()), user(number));
             costs.ask(&kind, &user, choice).expect("nothing is known").note(ListOutcome { took: MS, share: None });
         }
-        let state = costs.lock();
-        assert!(state.kinds.len() <= KINDS_MAX);
-        assert!(state.last_lists.len() <= 2 * USERS_MAX);
+        let learned = costs.lock();
+        assert!(learned.kinds.len() <= KINDS_MAX);
+        assert!(learned.last_lists.len() <= 2 * USERS_MAX);
     }
 
     fn kind(collection: &str) -> ListKind {

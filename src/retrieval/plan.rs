@@ -115,7 +115,7 @@ pub(super) struct Tally {
 
 /// The next step of a retrieval.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Step {
+pub(super) enum RetrievalStep {
     /// Begin a new round.
     Search(PlannedSearch),
     /// Begin the same round again: a chunk was replaced, and its new version may belong in the answer.
@@ -191,7 +191,7 @@ pub(super) fn choose(situation: &Situation) -> Result<PlannedSearch, NoPlan> {
 ///
 /// A retrieval ends: each wider search asks for at least [`WIDENING_MIN`] times as many candidates up to
 /// [`Situation::candidates_max`], the plan changes once at most, and a search is repeated at most [`REPEATS_MAX`] times.
-pub(super) fn next_step(situation: &Situation, round: &Round) -> Step {
+pub(super) fn next_step(situation: &Situation, round: &Round) -> RetrievalStep {
     let may_find_more = round.rest == Rest::Further;
     match round.progress {
         // Too few candidates can be permitted, so a wider search comes before any check.
@@ -200,28 +200,29 @@ pub(super) fn next_step(situation: &Situation, round: &Round) -> Step {
                 && at_most.permitted < situation.page_size
                 && let Some(wider) = widen(situation, round.search, at_most) =>
         {
-            Step::Search(wider)
+            RetrievalStep::Search(wider)
         }
-        Progress::Searched { .. } => Step::Enforce,
+        Progress::Searched { .. } => RetrievalStep::Enforce,
         Progress::Enforced { .. } | Progress::Read { .. } if round.permits_nothing => {
-            Step::Answer(Completion::Exhausted)
+            RetrievalStep::Answer(Completion::Exhausted)
         }
         Progress::Enforced { tally, ready }
             if may_find_more
                 && ready < situation.page_size
                 && let Some(wider) = widen(situation, round.search, tally) =>
         {
-            Step::Search(wider)
+            RetrievalStep::Search(wider)
         }
-        Progress::Enforced { .. } => Step::Read,
-        Progress::Read { changed, .. } if changed > 0 && round.repeats < REPEATS_MAX => Step::SearchAgain,
-        Progress::Read { chunks, .. } if chunks >= situation.page_size => Step::Answer(Completion::Complete),
+        Progress::Enforced { .. } => RetrievalStep::Read,
+        Progress::Read { changed, .. } if changed > 0 && round.repeats < REPEATS_MAX => RetrievalStep::SearchAgain,
+        Progress::Read { chunks, .. } if chunks >= situation.page_size => RetrievalStep::Answer(Completion::Complete),
         Progress::Read { tally, chunks, .. } if may_find_more || has_hidden_siblings(round, chunks) => {
-            widen(situation, round.search, tally).map_or(Step::Answer(Completion::Limited), Step::Search)
+            widen(situation, round.search, tally)
+                .map_or(RetrievalStep::Answer(Completion::Limited), RetrievalStep::Search)
         }
         // A chunk that was left out may have been replaced with one that belongs into the answer.
-        Progress::Read { changed, .. } if changed > 0 => Step::Answer(Completion::Limited),
-        Progress::Read { .. } => Step::Answer(match round.rest {
+        Progress::Read { changed, .. } if changed > 0 => RetrievalStep::Answer(Completion::Limited),
+        Progress::Read { .. } => RetrievalStep::Answer(match round.rest {
             Rest::Nothing => Completion::Exhausted,
             Rest::Unknown | Rest::Further => Completion::Limited,
         }),

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::answer::{Rechecked, Retrieval};
 use super::error::{RetrievalError, within};
 use super::hydrate::Hydration;
-use super::plan::{self, Step};
+use super::plan::{self, RetrievalStep};
 use super::request::{RecheckRequest, RetrievalParts, RetrievalRequest};
 use super::rounds::Rounds;
 use super::shared::Shared;
@@ -66,11 +66,11 @@ impl Retriever {
         // `plan::next_step` ends this loop: it bounds the searches of a retrieval.
         loop {
             let round = match step {
-                Step::Search(search) => rounds.search(search).await?,
-                Step::SearchAgain => rounds.search_again().await?,
-                Step::Enforce => rounds.enforce().await?,
-                Step::Read => rounds.read().await?,
-                Step::Answer(completion) => return rounds.answer(completion),
+                RetrievalStep::Search(search) => rounds.search(search).await?,
+                RetrievalStep::SearchAgain => rounds.search_again().await?,
+                RetrievalStep::Enforce => rounds.enforce().await?,
+                RetrievalStep::Read => rounds.read().await?,
+                RetrievalStep::Answer(completion) => return rounds.answer(completion),
             };
             step = plan::next_step(rounds.situation(), &round);
         }

@@ -12,7 +12,7 @@ use super::hydrate::{Hydrated, Hydration, Wanted};
 use super::page::Binding;
 use super::paging::{ByPage, NextPage, Paging};
 use super::pass_rates::PassRateKey;
-use super::plan::{self, Completion, NoPlan, PlannedSearch, Progress, Round, Situation, Step, Tally};
+use super::plan::{self, Completion, NoPlan, PlannedSearch, Progress, RetrievalStep, Round, Situation, Tally};
 use super::request::{FieldViolation, RetrievalRequest};
 use super::shared::Shared;
 use super::stages::{Stage, StageTimes};
@@ -140,8 +140,8 @@ impl<'r> Rounds<'r> {
     }
 
     /// Returns the step that every retrieval begins with.
-    pub(super) fn first_step(&self) -> Step {
-        Step::Search(self.planned)
+    pub(super) fn first_step(&self) -> RetrievalStep {
+        RetrievalStep::Search(self.planned)
     }
 
     /// Returns the facts from which the next step is chosen, beside the round.

@@ -133,7 +133,10 @@ impl<'a> Visibility<'a> {
         search: PlannedSearch,
         enforcer: &mut Enforcer<'_>,
     ) -> Result<Option<SearchSpace>, RetrievalError> {
-        if let (Plan::ListThenSearch, false, Some(guards)) = (search.plan, self.is_asked, self.guards()) {
+        if search.plan == Plan::ListThenSearch
+            && !self.is_asked
+            && let Some(guards) = self.guards()
+        {
             // A list would save the checks of all guards.
             self.look_ahead(enforcer, Need::SavesChecks { top_k: guards, share: search.pass_rate }).await?;
         }

@@ -117,10 +117,16 @@ impl StoredFile {
         StorageError::Io { path: self.path.clone(), detail }
     }
 
-    /// Makes the disk full for a test, or gives it room again.
+    /// Makes the disk full for a test.
     #[cfg(test)]
-    pub(crate) fn fill_disk(&self, is_full: bool) {
-        self.disk.is_full.store(is_full, Ordering::Relaxed);
+    pub(crate) fn fill_disk(&self) {
+        self.disk.is_full.store(true, Ordering::Relaxed);
+    }
+
+    /// Gives a disk room again that a test has made full.
+    #[cfg(test)]
+    pub(crate) fn free_disk(&self) {
+        self.disk.is_full.store(false, Ordering::Relaxed);
     }
 }
 

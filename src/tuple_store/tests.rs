@@ -334,11 +334,11 @@ async fn a_full_disk_that_has_room_again_is_written_again() {
     store.write(&write(&["user:anne viewer doc:1"], &[])).expect("written");
     for round in 0..3 {
         let new = format!("user:bob viewer doc:{round}");
-        store.shared.file.fill_disk(true);
+        store.shared.file.fill_disk();
         let refused = store.write(&write(&[&new], &["user:anne viewer doc:1"])).expect_err("a full disk");
         assert!(matches!(refused, StoreError::Storage(StorageError::Io { .. })), "round {round}: {refused}");
         assert!(reads(&store, "user:anne", "doc:1"), "round {round}: what was refused changed nothing");
-        store.shared.file.fill_disk(false);
+        store.shared.file.free_disk();
         tokio::time::advance(std::time::Duration::from_secs(2)).await;
         store.write(&write(&[&new], &[])).expect("written again");
         let are_read = reads(&store, "user:bob", &format!("doc:{round}")) && reads(&store, "user:anne", "doc:1");

@@ -66,12 +66,12 @@ pub struct ExactStore {
 }
 
 struct Engine {
-    state: RwLock<State>,
+    state: RwLock<SearchState>,
     /// Held from the decision about a change until the change is applied.
     writer: Mutex<WriteState>,
 }
 
-struct State {
+struct SearchState {
     collections: BTreeMap<String, Index>,
     /// The file as it was when `collections` was last changed, so that both always agree.
     snapshot: Arc<Snapshot>,
@@ -102,7 +102,7 @@ impl ExactStore {
         let durable = Durable::open(&directory.join(FILE_NAME))?;
         let snapshot = durable.snapshot()?;
         let write = Write::before_start();
-        let state = State { collections: snapshot.load(write)?, snapshot: Arc::new(snapshot), write };
+        let state = SearchState { collections: snapshot.load(write)?, snapshot: Arc::new(snapshot), write };
         let writer = WriteState { durable, unsettled: None };
         let engine = Arc::new(Engine { state: RwLock::new(state), writer: Mutex::new(writer) });
         Ok(Self { engine, reads: Lane::computing(), writes: Lane::of(WRITES_MAX) })
@@ -244,7 +244,7 @@ impl DocumentStore for ExactStore {
 }
 
 impl Engine {
-    fn read(&self) -> Result<RwLockReadGuard<'_, State>, VectorStoreError> {
+    fn read(&self) -> Result<RwLockReadGuard<'_, SearchState>, VectorStoreError> {
         self.state.read().map_err(|poisoned| broken(&poisoned))
     }
 
@@ -368,7 +368,7 @@ impl Engine {
     }
 }
 
-impl State {
+impl SearchState {
     fn index(&self, collection: &str) -> Result<&Index, VectorStoreError> {
         let unknown = || VectorStoreError::UnknownCollection(collection.to_owned());
         self.collections.get(collection).ok_or_else(unknown)

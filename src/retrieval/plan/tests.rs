@@ -158,58 +158,71 @@ fn each_step_follows_from_the_one_before() {
     let nothing = |rest, progress| Round { rest, ..round(progress) };
     let widest = PlannedSearch { limit: 300, ..round(enforced(0)).search };
     let at_limit = |progress| Round { search: widest, ..round(progress) };
-    let wider = |limit, pass_rate| Step::Search(PlannedSearch { plan: Plan::SearchThenCheck, limit, pass_rate });
+    let wider =
+        |limit, pass_rate| RetrievalStep::Search(PlannedSearch { plan: Plan::SearchThenCheck, limit, pass_rate });
     let at_most = |permitted| Progress::Searched { at_most: Some(tally(10, permitted)) };
     let by_document = |progress| Round { is_counted_by_document: true, ..nothing(Rest::Nothing, progress) };
     let shut = |progress| Round { permits_nothing: true, ..round(progress) };
-    let rows: [(&str, Round, Step); 27] = [
+    let rows: [(&str, Round, RetrievalStep); 27] = [
         // The search has found candidates, and none of them is checked yet.
-        ("found, hidden unknown", round(Progress::Searched { at_most: None }), Step::Enforce),
+        ("found, hidden unknown", round(Progress::Searched { at_most: None }), RetrievalStep::Enforce),
         ("found, certainly too few", round(at_most(9)), wider(20, Some(0.9))),
         ("found, certainly none", round(at_most(0)), wider(160, None)),
-        ("found, perhaps enough", round(at_most(10)), Step::Enforce),
-        ("found, too few, and no more to find", nothing(Rest::Nothing, at_most(9)), Step::Enforce),
-        ("found, too few, and the store gives no more", nothing(Rest::Unknown, at_most(9)), Step::Enforce),
-        ("found, too few, at the limit", at_limit(at_most(9)), Step::Enforce),
+        ("found, perhaps enough", round(at_most(10)), RetrievalStep::Enforce),
+        ("found, too few, and no more to find", nothing(Rest::Nothing, at_most(9)), RetrievalStep::Enforce),
+        ("found, too few, and the store gives no more", nothing(Rest::Unknown, at_most(9)), RetrievalStep::Enforce),
+        ("found, too few, at the limit", at_limit(at_most(9)), RetrievalStep::Enforce),
         // The candidates are checked, and none of them is read yet.
-        ("checked, enough", round(enforced(10)), Step::Read),
+        ("checked, enough", round(enforced(10)), RetrievalStep::Read),
         ("checked, too few", round(enforced(9)), wider(20, Some(0.9))),
         ("checked, none", round(enforced(0)), wider(160, None)),
-        ("checked, too few, and no more to find", nothing(Rest::Nothing, enforced(9)), Step::Read),
-        ("checked, too few, and the store gives no more", nothing(Rest::Unknown, enforced(9)), Step::Read),
-        ("checked, too few, at the limit", at_limit(enforced(9)), Step::Read),
-        ("checked, the actor may not act", shut(enforced(0)), Step::Answer(Exhausted)),
+        ("checked, too few, and no more to find", nothing(Rest::Nothing, enforced(9)), RetrievalStep::Read),
+        ("checked, too few, and the store gives no more", nothing(Rest::Unknown, enforced(9)), RetrievalStep::Read),
+        ("checked, too few, at the limit", at_limit(enforced(9)), RetrievalStep::Read),
+        ("checked, the actor may not act", shut(enforced(0)), RetrievalStep::Answer(Exhausted)),
         // The permitted candidates are read.
-        ("read, enough", round(read(10, 0)), Step::Answer(Complete)),
-        ("read, enough, one was replaced", round(read(10, 1)), Step::SearchAgain),
-        ("read, too few, one was replaced", Round { repeats: 1, ..round(read(9, 1)) }, Step::SearchAgain),
-        ("read, enough, after two repeats", Round { repeats: 2, ..round(read(10, 1)) }, Step::Answer(Complete)),
+        ("read, enough", round(read(10, 0)), RetrievalStep::Answer(Complete)),
+        ("read, enough, one was replaced", round(read(10, 1)), RetrievalStep::SearchAgain),
+        ("read, too few, one was replaced", Round { repeats: 1, ..round(read(9, 1)) }, RetrievalStep::SearchAgain),
+        (
+            "read, enough, after two repeats",
+            Round { repeats: 2, ..round(read(10, 1)) },
+            RetrievalStep::Answer(Complete),
+        ),
         ("read, too few, after two repeats", Round { repeats: 2, ..round(read(9, 1)) }, wider(20, Some(0.9))),
         (
             "read, no more to find, after two repeats",
             Round { repeats: 2, ..nothing(Rest::Nothing, read(9, 1)) },
-            Step::Answer(Limited),
+            RetrievalStep::Answer(Limited),
         ),
-        ("read, too few, at the limit", at_limit(read(9, 0)), Step::Answer(Limited)),
-        ("read, no more to find", nothing(Rest::Nothing, read(9, 0)), Step::Answer(Exhausted)),
-        ("read, the store gives no more", nothing(Rest::Unknown, read(9, 0)), Step::Answer(Limited)),
+        ("read, too few, at the limit", at_limit(read(9, 0)), RetrievalStep::Answer(Limited)),
+        ("read, no more to find", nothing(Rest::Nothing, read(9, 0)), RetrievalStep::Answer(Exhausted)),
+        ("read, the store gives no more", nothing(Rest::Unknown, read(9, 0)), RetrievalStep::Answer(Limited)),
         ("read, another chunk of a document may be there", by_document(read(9, 0)), wider(20, Some(0.9))),
         (
             "read, each candidate has its place in the answer",
             Round { candidates: 9, ..by_document(read(9, 0)) },
-            Step::Answer(Exhausted),
+            RetrievalStep::Answer(Exhausted),
         ),
-        ("read, the actor may not act any more", shut(read(9, 1)), Step::Answer(Exhausted)),
-        ("found, the actor may not act", shut(Progress::Searched { at_most: None }), Step::Enforce),
+        ("read, the actor may not act any more", shut(read(9, 1)), RetrievalStep::Answer(Exhausted)),
+        ("found, the actor may not act", shut(Progress::Searched { at_most: None }), RetrievalStep::Enforce),
     ];
     let situation = Situation { guards: None, ..REMOTE_VECTOR };
     for (row, round, expected) in rows {
         assert_eq!(next_step(&situation, &round), expected, "{row}");
     }
     let widest_by_document = Round { search: widest, ..by_document(read(9, 0)) };
-    assert_eq!(next_step(&situation, &widest_by_document), Step::Answer(Limited), "others may be there, at the limit");
+    assert_eq!(
+        next_step(&situation, &widest_by_document),
+        RetrievalStep::Answer(Limited),
+        "others may be there, at the limit"
+    );
     let later_page = Situation { top_k: 30, ..situation };
-    assert_eq!(next_step(&later_page, &round(read(10, 0))), Step::Answer(Complete), "a page counts its own chunks");
+    assert_eq!(
+        next_step(&later_page, &round(read(10, 0))),
+        RetrievalStep::Answer(Complete),
+        "a page counts its own chunks"
+    );
     // A search that has found something replaces the lessons of earlier searches.
     let learned = Situation { pass_rate: Some(0.5), ..situation };
     assert_eq!(next_step(&learned, &round(enforced(0))), wider(160, Some(0.5)), "nothing found, a rate is known");
@@ -281,14 +294,14 @@ fn a_search_of_everything_at_its_limit_gives_way_to_one_within_the_visible_set()
         ("guards cannot be listed", Situation { guards: None, ..REMOTE_VECTOR }, None),
     ];
     for (row, situation, plan) in rows {
-        let scoped = plan.map(|plan| Step::Search(PlannedSearch { plan, limit: 10, pass_rate: None }));
-        assert_eq!(next_step(&situation, &widest), scoped.unwrap_or(Step::Read), "{row}");
+        let scoped = plan.map(|plan| RetrievalStep::Search(PlannedSearch { plan, limit: 10, pass_rate: None }));
+        assert_eq!(next_step(&situation, &widest), scoped.unwrap_or(RetrievalStep::Read), "{row}");
     }
     // A search within the visible set never goes back to everything.
     let narrow = PlannedSearch { plan: Plan::ListThenSearch, limit: 10, pass_rate: None };
     let next = next_step(&REMOTE_VECTOR, &Round { search: narrow, ..round(enforced(5)) });
     let wider = PlannedSearch { limit: 29, pass_rate: Some(0.5), ..narrow };
-    assert_eq!(next, Step::Search(wider));
+    assert_eq!(next, RetrievalStep::Search(wider));
 }
 
 #[test]

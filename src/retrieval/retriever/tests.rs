@@ -334,7 +334,8 @@ async fn the_answer_is_filled_past_what_is_shut() {
         assert_eq!((deep.guards.len(), deep.completion), (1, Completion::Complete));
     }
     // Where guards cannot be listed, the answer says that there may be more.
-    let deep = retrieve(&shelf(&hidden, Fault::NoTable), false, Query::Vector(vec![1.0, 0.0]), 1).await.unwrap();
+    let (local, query) = (false, Query::Vector(vec![1.0, 0.0]));
+    let deep = retrieve(&shelf(&hidden, Fault::NoTable), local, query, 1).await.unwrap();
     assert_eq!((deep.guards.len(), deep.completion), (0, Completion::Limited));
 }
 

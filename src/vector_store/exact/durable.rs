@@ -142,10 +142,16 @@ impl Durable {
         })
     }
 
-    /// Makes the disk full, or gives it room again.
+    /// Makes the disk full for a test.
     #[cfg(test)]
-    pub(super) fn fill_disk(&self, is_full: bool) {
-        self.file.fill_disk(is_full);
+    pub(super) fn fill_disk(&self) {
+        self.file.fill_disk();
+    }
+
+    /// Gives a disk room again that a test has made full.
+    #[cfg(test)]
+    pub(super) fn free_disk(&self) {
+        self.file.free_disk();
     }
 
     fn in_transaction(

@@ -166,10 +166,11 @@ async fn nothing_is_written_into_another_file_that_stands_there_after_a_failure(
     let store = ExactStore::open(directory.path()).unwrap();
     store.upsert(COLLECTION, vec![document("first", "one", &[])]).await.unwrap();
     store.upsert(COLLECTION, vec![document("second", "two", &[])]).await.unwrap();
-    let fill_disk = |is_full| store.engine.writer.lock().unwrap().durable.fill_disk(is_full);
-    fill_disk(true);
+    let fill_disk = || store.engine.writer.lock().unwrap().durable.fill_disk();
+    let free_disk = || store.engine.writer.lock().unwrap().durable.free_disk();
+    fill_disk();
     store.upsert(COLLECTION, vec![document("third", "three", &[])]).await.unwrap_err();
-    fill_disk(false);
+    free_disk();
     std::fs::rename(&path, &newer).unwrap();
     std::fs::rename(&older, &path).unwrap();
     for attempt in 0..3 {
@@ -190,7 +191,8 @@ async fn nothing_is_written_into_another_file_that_stands_there_after_a_failure(
 async fn a_full_disk_that_has_room_again_is_written_and_read_again() {
     let directory = tempfile::tempdir().unwrap();
     let store = ExactStore::open(directory.path()).unwrap();
-    let fill_disk = |is_full| store.engine.writer.lock().unwrap().durable.fill_disk(is_full);
+    let fill_disk = || store.engine.writer.lock().unwrap().durable.fill_disk();
+    let free_disk = || store.engine.writer.lock().unwrap().durable.free_disk();
     let text_of = async |id: &str| {
         let found = store.find(COLLECTION, &[format!("{id}#0")]).await?;
         let read = store.read(COLLECTION, None, &found).await?;
@@ -199,12 +201,12 @@ async fn a_full_disk_that_has_room_again_is_written_and_read_again() {
     store.upsert(COLLECTION, vec![document("old", "the first text", &[])]).await.unwrap();
     for round in 0..3 {
         let text = format!("text of round {round}");
-        fill_disk(true);
+        fill_disk();
         let refused = store.upsert(COLLECTION, vec![document("old", &text, &[])]).await.unwrap_err();
         assert_eq!(refused.code(), ErrorCode::Unavailable, "{refused}");
         let refused = store.delete(COLLECTION, &BTreeSet::from(["old".to_owned()])).await.unwrap_err();
         assert_eq!(refused.code(), ErrorCode::Unavailable, "{refused}");
-        fill_disk(false);
+        free_disk();
         tokio::time::advance(std::time::Duration::from_secs(2)).await;
         // A read alone opens the file again, and the writes that were refused changed nothing.
         let before = if round == 0 { "the first text".to_owned() } else { format!("text of round {}", round - 1) };

@@ -35,14 +35,14 @@ pub(crate) struct Overview {
 /// The overviews of a server's collections.
 #[derive(Debug)]
 pub(crate) struct Overviews {
-    entries: Mutex<HashMap<String, Arc<Entry>>>,
+    entries: Mutex<HashMap<String, Arc<KnownCollection>>>,
     age_max: Duration,
     /// The time beyond `age_max` for which an old overview is used while one request asks for the next.
     grace: Duration,
 }
 
 #[derive(Debug, Default)]
-struct Entry {
+struct KnownCollection {
     known: RwLock<Option<Known>>,
     /// Held by the request that asks.
     asking: tokio::sync::Mutex<()>,
@@ -121,7 +121,7 @@ impl Overviews {
         entry.last_known().map(|known| known.overview)
     }
 
-    fn entry(&self, collection: &str) -> Arc<Entry> {
+    fn entry(&self, collection: &str) -> Arc<KnownCollection> {
         let mut entries = self.entries();
         if entries.len() >= COLLECTIONS_MAX && !entries.contains_key(collection) {
             entries.clear();
@@ -129,12 +129,12 @@ impl Overviews {
         Arc::clone(entries.entry(collection.to_owned()).or_default())
     }
 
-    fn entries(&self) -> MutexGuard<'_, HashMap<String, Arc<Entry>>> {
+    fn entries(&self) -> MutexGuard<'_, HashMap<String, Arc<KnownCollection>>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Entry {
+impl KnownCollection {
     fn last_known(&self) -> Option<Known> {
         self.known.read().unwrap_or_else(PoisonError::into_inner).clone()
     }

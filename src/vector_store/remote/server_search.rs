@@ -259,10 +259,10 @@ impl Rounds<'_> {
             let new = hits::without(answer.hits, &progress.complete.hits);
             answer.hits = hits::first_of_documents(new, self.per_document_max);
             match self.next_step(&progress, &answer) {
-                Step::End(ending) => return Ok(Some(self.ended(progress, answer, ending))),
-                Step::AskAgain => self.ask_again(&mut progress, answer.points),
-                Step::Widen => self.widen(&mut progress, answer),
-                Step::GiveUp => return Ok(None),
+                PartStep::End(ending) => return Ok(Some(self.ended(progress, answer, ending))),
+                PartStep::AskAgain => self.ask_again(&mut progress, answer.points),
+                PartStep::Widen => self.widen(&mut progress, answer),
+                PartStep::GiveUp => return Ok(None),
             }
         }
         Ok(None)
@@ -275,13 +275,13 @@ impl Rounds<'_> {
     /// answer is asked for again, as a scan where the collection allows one. It is all once a scan finds no more than the
     /// answer before it, or as many points as the overview counted. `min_score` is not sent to the server, since it would
     /// hide why an answer is short.
-    fn next_step(&self, progress: &Progress, answer: &NearestAnswer) -> Step {
+    fn next_step(&self, progress: &Progress, answer: &NearestAnswer) -> PartStep {
         let is_scan = progress.method.is_scan();
         let is_last_call = progress.calls == CALLS_PER_PART_MAX;
         let exact = progress.all_scanned && is_scan;
-        let end = |hits: Ended, exact: bool, rest: Rest| Step::End(Ending { hits, exact, rest });
+        let end = |hits: Ended, rest: Rest| PartStep::End(Ending { hits, exact, rest });
         if self.is_below_min_score(answer) {
-            return end(Ended::WithAll, exact, Rest::Nothing);
+            return end(Ended::WithAll, Rest::Nothing);
         }
         if answer.points < progress.asked {
             let are_as_counted = progress.complete.document_ids.is_empty()
@@ -290,10 +290,13 @@ impl Rounds<'_> {
             let is_all = are_as_before || (are_as_counted && (is_scan || !self.limits.allows_scans));
             let was_asked_again = progress.short.is_some() && !is_scan;
             if is_all {
-                return end(Ended::WithAll, exact, Rest::Nothing);
+                return end(Ended::WithAll, Rest::Nothing);
             }
             let gives_up = is_last_call || was_asked_again;
-            return if gives_up { end(Ended::WithAll, false, Rest::Unknown) } else { Step::AskAgain };
+            if !gives_up {
+                return PartStep::AskAgain;
+            }
+            return PartStep::End(Ending { hits: Ended::WithAll, exact: false, rest: Rest::Unknown });
         }
         let limit = self.search.limit;
         let is_widest = is_last_call || progress.asked == self.most();
@@ -301,12 +304,12 @@ impl Rounds<'_> {
         let all = complete + answer.hits.len();
         let certain = complete + answer.hits.iter().filter(|hit| self.is_certain(hit, answer)).count();
         if certain >= limit || (is_widest && all >= limit) {
-            return end(Ended::WithAll, exact, Rest::Further);
+            return end(Ended::WithAll, Rest::Further);
         }
         if certain >= self.enough {
-            return end(Ended::WithCertain, exact, Rest::Further);
+            return end(Ended::WithCertain, Rest::Further);
         }
-        if is_widest { Step::GiveUp } else { Step::Widen }
+        if is_widest { PartStep::GiveUp } else { PartStep::Widen }
     }
 
     fn ended(&self, progress: Progress, answer: NearestAnswer, ending: Ending) -> PartFound {
@@ -379,7 +382,7 @@ struct Progress {
 
 /// The consequence of an answer.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Step {
+enum PartStep {
     /// The part is searched.
     End(Ending),
     /// The answer is short. A second one tells whether it is all.
@@ -470,72 +473,73 @@ mod tests {
             complete: CompleteDocuments::default(),
         };
         let again = |method| Progress { calls: 2, asked: 22, short: Some(6), ..first(method) };
-        let end = |hits, exact, rest| Step::End(Ending { hits, exact, rest });
-        let all = |exact, rest| end(Ended::WithAll, exact, rest);
+        let all = Ended::WithAll;
+        let exact = |rest| PartStep::End(Ending { hits: all, exact: true, rest });
+        let approximate = |rest| PartStep::End(Ending { hits: all, exact: false, rest });
         let (index, scan) = (Method::Index, Method::Scan);
         let rows = [
-            ("short, by the index", rounds, first(index), 6, Step::AskAgain),
-            ("short, by a scan", rounds, first(scan), 6, Step::AskAgain),
-            ("short again, by a scan", rounds, again(scan), 6, all(true, Rest::Nothing)),
-            ("a scan that finds more", rounds, again(scan), 7, Step::AskAgain),
+            ("short, by the index", rounds, first(index), 6, PartStep::AskAgain),
+            ("short, by a scan", rounds, first(scan), 6, PartStep::AskAgain),
+            ("short again, by a scan", rounds, again(scan), 6, exact(Rest::Nothing)),
+            ("a scan that finds more", rounds, again(scan), 7, PartStep::AskAgain),
             (
                 "short again, without scans",
                 Rounds { limits: no_scans, ..rounds },
                 again(index),
                 6,
-                all(false, Rest::Unknown),
+                approximate(Rest::Unknown),
             ),
-            ("as counted, by a scan", Rounds { points: Some(6), ..rounds }, first(scan), 6, all(true, Rest::Nothing)),
-            ("as counted, by the index", Rounds { points: Some(6), ..rounds }, first(index), 6, Step::AskAgain),
+            ("as counted, by a scan", Rounds { points: Some(6), ..rounds }, first(scan), 6, exact(Rest::Nothing)),
+            ("as counted, by the index", Rounds { points: Some(6), ..rounds }, first(index), 6, PartStep::AskAgain),
             (
                 "as counted, without scans",
                 Rounds { points: Some(6), limits: no_scans, ..rounds },
                 first(index),
                 6,
-                all(false, Rest::Nothing),
+                approximate(Rest::Nothing),
             ),
             (
                 "short to the last call",
                 rounds,
                 Progress { calls: CALLS_PER_PART_MAX, ..again(scan) },
                 7,
-                all(false, Rest::Unknown),
+                approximate(Rest::Unknown),
             ),
             (
                 "full, and nothing equal was cut off",
                 rounds,
                 Progress { asked: 12, ..first(index) },
                 12,
-                all(false, Rest::Further),
+                approximate(Rest::Further),
             ),
-            ("full, and equal scores at the end", rounds, first(index), 11, Step::Widen),
+            ("full, and equal scores at the end", rounds, first(index), 11, PartStep::Widen),
             (
                 "full, with enough",
                 Rounds { enough: 9, ..rounds },
                 first(scan),
                 11,
-                end(Ended::WithCertain, true, Rest::Further),
+                PartStep::End(Ending { hits: Ended::WithCertain, exact: true, rest: Rest::Further }),
             ),
             (
                 "full, and below the lowest score",
                 Rounds { search: &near, ..rounds },
                 first(scan),
                 11,
-                all(true, Rest::Nothing),
+                exact(Rest::Nothing),
             ),
             (
                 "short, and below the lowest score",
                 Rounds { search: &near, ..rounds },
                 first(index),
                 8,
-                all(false, Rest::Nothing),
+                approximate(Rest::Nothing),
             ),
             (
                 "as many as one answer has",
                 Rounds { limits: narrow, ..rounds },
                 Progress { asked: 10, ..first(index) },
                 10,
-                all(false, Rest::Further),
+                approximate(Rest::Further),
             ),
         ];
         for (name, rounds, progress, points, expected) in rows {
@@ -544,6 +548,6 @@ mod tests {
         let in_the_way = NearestAnswer { hits: answer(4).hits, worst: 0.5, points: 10 };
         let rounds = Rounds { limits: narrow, ..rounds };
         let progress = Progress { asked: 10, ..first(index) };
-        assert_eq!(rounds.next_step(&progress, &in_the_way), Step::GiveUp, "too many points in the way");
+        assert_eq!(rounds.next_step(&progress, &in_the_way), PartStep::GiveUp, "too many points in the way");
     }
 }

@@ -49,7 +49,8 @@ async fn all_pages_are_decided_by_one_model() {
     let guards: Vec<&str> = guards.iter().map(String::as_str).collect();
     for (row, query, first_models, second_models, goes_on) in rows {
         let authorizer = Arc::new(Remade::default());
-        let decided_by = |models: &[&'static str]| *authorizer.models.lock().unwrap() = models.iter().copied().collect();
+        let decided_by =
+            |models: &[&'static str]| *authorizer.models.lock().unwrap() = models.iter().copied().collect();
         let assert_all_decided = || assert_eq!(authorizer.models.lock().unwrap().len(), 1, "{row}: too few batches");
         let shelf = shelf(&guards, Fault::None);
         let retriever = Retriever::new(Arc::clone(&authorizer) as Arc<dyn Authorizer>, shelf, configured(), pages());
