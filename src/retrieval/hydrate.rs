@@ -55,7 +55,7 @@ impl Hydration<'_> {
         Wanted { top_k, per_document_max }: Wanted,
         stages: &mut StageTimes,
     ) -> Result<Hydrated, RetrievalError> {
-        let mut answer = Answer {
+        let mut answer = AnswerDraft {
             top_k,
             per_document_max,
             ledger: self.principal.ledger(),
@@ -130,7 +130,7 @@ impl Hydration<'_> {
 }
 
 /// An answer that is being filled.
-struct Answer<'p> {
+struct AnswerDraft<'p> {
     top_k: usize,
     per_document_max: Option<NonZeroUsize>,
     ledger: ChunkLedger<'p>,
@@ -141,7 +141,7 @@ struct Answer<'p> {
     changed: usize,
 }
 
-impl Answer<'_> {
+impl AnswerDraft<'_> {
     fn missing(&self) -> usize {
         self.top_k.saturating_sub(self.chunks.len())
     }

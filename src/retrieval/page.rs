@@ -89,7 +89,7 @@ pub(super) struct ModelMark([u8; MAC_BYTES]);
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum EarlierPages {
     /// These chunks are not returned again, wherever they are found.
-    Marked(BTreeSet<Mark>),
+    Marked(BTreeSet<ChunkMark>),
     /// The ranking of these chunks must not have changed.
     Unchanged {
         /// How many chunks they have.
@@ -100,7 +100,7 @@ pub(super) enum EarlierPages {
 
 /// Shows that a chunk was returned. Nobody without the key can find another chunk with the same mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Mark([u8; MARK_BYTES]);
+pub(super) struct ChunkMark([u8; MARK_BYTES]);
 
 /// A digest of chunks in their order, with their scores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,7 +193,7 @@ impl Pages {
         let (earlier, chunk_id) = if *ranking == [0; DIGEST_BYTES] {
             let bytes = usize::try_from(returned).ok()?.checked_mul(MARK_BYTES)?;
             let (marks, chunk_id) = rest.split_at_checked(bytes)?;
-            (EarlierPages::Marked(marks.as_chunks().0.iter().copied().map(Mark).collect()), chunk_id)
+            (EarlierPages::Marked(marks.as_chunks().0.iter().copied().map(ChunkMark).collect()), chunk_id)
         } else {
             (EarlierPages::Unchanged { returned, ranking: RankingDigest(*ranking) }, rest)
         };
@@ -208,9 +208,9 @@ impl Pages {
     }
 
     /// Makes the mark of a chunk.
-    pub(super) fn mark(&self, chunk_id: &str) -> Mark {
+    pub(super) fn mark(&self, chunk_id: &str) -> ChunkMark {
         let mac = hmac::sign(&self.key, &[MARKED, chunk_id.as_bytes()].concat());
-        Mark(mac.as_ref().first_chunk().copied().unwrap_or_default())
+        ChunkMark(mac.as_ref().first_chunk().copied().unwrap_or_default())
     }
 
     /// Makes the mark of the model that decided pages of one search. Pages that several models decided get a mark that no

@@ -41,19 +41,19 @@ pub(super) struct Vectors {
     len: usize,
     /// The vectors as they are, end to end.
     exact: Vec<f32>,
-    /// The rows of all vectors, end to end. A row holds the two numbers of the vector's [`Rest`] and then its codes, so
+    /// The rows of all vectors, end to end. A row holds its [`RowHead`] and then the codes, so
     /// that a look at one vector reads one run of memory.
     rows: Vec<u8>,
 }
 
 /// The two numbers that belong to the codes of a vector: their scale, and the length of what they leave out.
-struct Rest {
+struct RowHead {
     scale: f32,
     error: f32,
 }
 
-/// The size of a [`Rest`] in a row.
-const REST_BYTES: usize = 2 * size_of::<f32>();
+/// The size of a [`RowHead`] in a row.
+const ROW_HEAD_BYTES: usize = 2 * size_of::<f32>();
 
 impl Vectors {
     /// Returns the number of vectors.
@@ -86,7 +86,7 @@ impl Vectors {
     }
 
     fn row_bytes(&self) -> usize {
-        REST_BYTES + self.dimension
+        ROW_HEAD_BYTES + self.dimension
     }
 
     fn row(&self, slot: usize) -> Option<&[u8]> {
@@ -178,7 +178,7 @@ impl<'a> Probe<'a> {
     }
 
     #[inline]
-    fn of_product(&self, Rest { scale, error }: Rest, product: i32) -> f64 {
+    fn of_product(&self, RowHead { scale, error }: RowHead, product: i32) -> f64 {
         f64::from(scale) * self.step * f64::from(product) + f64::from(error) * self.error_weight + self.margin
     }
 
@@ -207,10 +207,10 @@ fn is_scattered(slots: &[usize]) -> bool {
 }
 
 /// Splits a row into its parts.
-fn split(row: &[u8]) -> Option<(Rest, &[u8])> {
+fn split(row: &[u8]) -> Option<(RowHead, &[u8])> {
     let (scale, row) = row.split_first_chunk()?;
     let (error, codes) = row.split_first_chunk()?;
-    Some((Rest { scale: f32::from_le_bytes(*scale), error: f32::from_le_bytes(*error) }, codes))
+    Some((RowHead { scale: f32::from_le_bytes(*scale), error: f32::from_le_bytes(*error) }, codes))
 }
 
 /// Returns the cosine similarity of two vectors of length 1.

@@ -23,7 +23,7 @@ use qdrant_client::qdrant::{
 };
 
 use super::collection::{Counting, has_keyword_index, limits_of};
-use super::guard_template::{GuardTemplate, Source};
+use super::guard_template::{GuardTemplate, GuardValue};
 use super::layout::{Layout, id_text};
 use super::read::ids_per_call;
 use super::{QdrantStore, filter};
@@ -135,7 +135,7 @@ enum Fate {
     /// It has its guard.
     Guarded,
     /// It gets this guard, made of this value.
-    Write(Object, Source),
+    Write(Object, GuardValue),
     /// It loses this guard.
     Clear(Object),
     /// It keeps this guard, which the template does not make.
@@ -321,7 +321,7 @@ impl QdrantStore {
 /// The changes of one request.
 #[derive(Default)]
 struct Changes {
-    written: BTreeMap<(Object, Source), Vec<PointId>>,
+    written: BTreeMap<(Object, GuardValue), Vec<PointId>>,
     cleared: BTreeMap<Object, Vec<PointId>>,
 }
 
@@ -462,9 +462,9 @@ mod tests {
         let source = |text: &str| filter::text("metadata.source", text.to_owned());
         // The fate of a point, and the condition that must still hold for it.
         let rows = [
-            (Fate::Write(guard("a"), Source::Text("team a".to_owned())), source("team a")),
-            (Fate::Write(guard("7"), Source::Text("7".to_owned())), source("7")),
-            (Fate::Write(guard("7"), Source::Number(7)), filter::number("metadata.source", 7)),
+            (Fate::Write(guard("a"), GuardValue::Text("team a".to_owned())), source("team a")),
+            (Fate::Write(guard("7"), GuardValue::Text("7".to_owned())), source("7")),
+            (Fate::Write(guard("7"), GuardValue::Number(7)), filter::number("metadata.source", 7)),
             (Fate::Clear(guard("b")), filter::text("guard", "document:b".to_owned())),
         ];
         let mut changes = Changes::default();

@@ -38,7 +38,7 @@ pub enum TemplateError {
 
 /// The value that a guard is made of.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Source {
+pub(super) enum GuardValue {
     Text(String),
     Number(i64),
 }
@@ -75,10 +75,10 @@ impl GuardTemplate {
 
     /// Returns the value that the guard of a point is made of; `None` when no guard can be made. A text and a number
     /// may make the same guard, and are two values.
-    pub(super) fn source(&self, payload: &Fields) -> Option<Source> {
+    pub(super) fn source(&self, payload: &Fields) -> Option<GuardValue> {
         match self.path.find(payload)?.kind.as_ref()? {
-            Kind::StringValue(text) => Some(Source::Text(text.clone())),
-            Kind::IntegerValue(number) => Some(Source::Number(*number)),
+            Kind::StringValue(text) => Some(GuardValue::Text(text.clone())),
+            Kind::IntegerValue(number) => Some(GuardValue::Number(*number)),
             Kind::NullValue(_)
             | Kind::DoubleValue(_)
             | Kind::BoolValue(_)
@@ -88,10 +88,10 @@ impl GuardTemplate {
     }
 
     /// Matches the points that have this value.
-    pub(super) fn with_source(&self, source: Source) -> Condition {
+    pub(super) fn with_source(&self, source: GuardValue) -> Condition {
         match source {
-            Source::Text(text) => filter::text(self.path.key(), text),
-            Source::Number(number) => filter::number(self.path.key(), number),
+            GuardValue::Text(text) => filter::text(self.path.key(), text),
+            GuardValue::Number(number) => filter::number(self.path.key(), number),
         }
     }
 }

@@ -152,16 +152,16 @@ impl ServerSearch<'_> {
             return Ok(Searched { rest: Rest::Further, ..NOTHING });
         }
         let parts = SpacePart::of(&search.space, self.guards_per_filter_max.min(self.limits.values_max));
-        let mut rounds = self.rounds(parts.len());
-        let mut found = rounds.search_all(server, &parts).await?;
+        let mut searches = self.searches(parts.len());
+        let mut found = searches.search_all(server, &parts).await?;
         if found.is_none() {
-            rounds.unguarded = Unguarded::LeftOut;
-            found = rounds.search_all(server, &parts).await?;
+            searches.unguarded = Unguarded::LeftOut;
+            found = searches.search_all(server, &parts).await?;
         }
-        if found.is_none() && rounds.per_document_max.is_some() {
+        if found.is_none() && searches.per_document_max.is_some() {
             // Too many chunks of too few documents. The caller counts again and asks for more.
-            rounds.per_document_max = None;
-            found = rounds.search_all(server, &parts).await?;
+            searches.per_document_max = None;
+            found = searches.search_all(server, &parts).await?;
         }
         let Some(parts) = found else {
             let text = format!("collection `{}` has too many points with a malformed guard", search.collection);
@@ -171,16 +171,16 @@ impl ServerSearch<'_> {
         let rests = [Rest::Further, Rest::Unknown];
         let rest = rests.into_iter().find(|rest| parts.iter().any(|part| part.rest == *rest));
         let hits = parts.into_iter().flat_map(|part| part.hits).collect();
-        let candidates = hits::merge(hits, search, rounds.per_document_max);
+        let candidates = hits::merge(hits, search, searches.per_document_max);
         let rest = if candidates.len() < search.limit { rest.unwrap_or(Rest::Nothing) } else { Rest::Further };
         Ok(Searched { candidates, exact, rest })
     }
 
-    fn rounds(&self, parts: usize) -> Rounds<'_> {
+    fn searches(&self, parts: usize) -> PartSearches<'_> {
         let is_small = !matches!(self.search.space, SearchSpace::Everything)
             && self.chunks.is_some_and(|chunks| chunks <= self.scanned_chunks_max);
         let is_whole = parts == 1 && !self.is_filtered;
-        Rounds {
+        PartSearches {
             search: self.search,
             limits: self.limits,
             method: if self.limits.allows_scans && is_small { Method::Scan } else { self.method },
@@ -204,7 +204,7 @@ struct PartFound {
 
 /// The calls for each part of a space.
 #[derive(Clone, Copy)]
-struct Rounds<'a> {
+struct PartSearches<'a> {
     search: &'a Search,
     limits: CallLimits,
     method: Method,
@@ -217,7 +217,7 @@ struct Rounds<'a> {
     enough: usize,
 }
 
-impl Rounds<'_> {
+impl PartSearches<'_> {
     /// Returns the best of each part; `None` when one has too much in the way.
     async fn search_all(
         &self,
@@ -236,7 +236,7 @@ impl Rounds<'_> {
         server: &impl NearestPoints,
         part: &SpacePart,
     ) -> Result<Option<PartFound>, VectorStoreError> {
-        let mut progress = Progress {
+        let mut progress = PartProgress {
             calls: 0,
             asked: self.least(),
             method: self.method,
@@ -275,7 +275,7 @@ impl Rounds<'_> {
     /// answer is asked for again, as a scan where the collection allows one. It is all once a scan finds no more than the
     /// answer before it, or as many points as the overview counted. `min_score` is not sent to the server, since it would
     /// hide why an answer is short.
-    fn next_step(&self, progress: &Progress, answer: &NearestAnswer) -> PartStep {
+    fn next_step(&self, progress: &PartProgress, answer: &NearestAnswer) -> PartStep {
         let is_scan = progress.method.is_scan();
         let is_last_call = progress.calls == CALLS_PER_PART_MAX;
         let exact = progress.all_scanned && is_scan;
@@ -312,7 +312,7 @@ impl Rounds<'_> {
         if is_widest { PartStep::GiveUp } else { PartStep::Widen }
     }
 
-    fn ended(&self, progress: Progress, answer: NearestAnswer, ending: Ending) -> PartFound {
+    fn ended(&self, progress: PartProgress, answer: NearestAnswer, ending: Ending) -> PartFound {
         let mut hits = progress.complete.hits;
         match ending.hits {
             Ended::WithAll => hits.extend(answer.hits),
@@ -321,7 +321,7 @@ impl Rounds<'_> {
         PartFound { hits, exact: ending.exact, rest: ending.rest }
     }
 
-    fn ask_again(&self, progress: &mut Progress, points: usize) {
+    fn ask_again(&self, progress: &mut PartProgress, points: usize) {
         progress.short = Some(points);
         if self.limits.allows_scans {
             progress.method = Method::Scan;
@@ -329,7 +329,7 @@ impl Rounds<'_> {
         progress.asked = progress.asked.saturating_mul(2).min(self.most());
     }
 
-    fn widen(&self, progress: &mut Progress, answer: NearestAnswer) {
+    fn widen(&self, progress: &mut PartProgress, answer: NearestAnswer) {
         progress.short = None;
         progress.all_scanned &= progress.method.is_scan();
         let documents_max = DOCUMENTS_LEFT_OUT_MAX.min(self.limits.values_max);
@@ -366,7 +366,7 @@ impl Rounds<'_> {
 }
 
 /// How far the calls for one part have come.
-struct Progress {
+struct PartProgress {
     /// How many calls were made.
     calls: usize,
     /// How many points the last call asked for.
@@ -453,7 +453,7 @@ mod tests {
     fn a_step_follows_from_the_answer() {
         let search = search();
         let near = Search { min_score: Some(0.95), ..search.clone() };
-        let rounds = Rounds {
+        let searches = PartSearches {
             search: &search,
             limits: CallLimits::NONE,
             method: Method::Index,
@@ -464,7 +464,7 @@ mod tests {
         };
         let no_scans = CallLimits { allows_scans: false, ..CallLimits::NONE };
         let narrow = CallLimits { answer_max: 10, ..CallLimits::NONE };
-        let first = |method| Progress {
+        let first = |method| PartProgress {
             calls: 1,
             asked: 11,
             method,
@@ -472,82 +472,94 @@ mod tests {
             all_scanned: true,
             complete: CompleteDocuments::default(),
         };
-        let again = |method| Progress { calls: 2, asked: 22, short: Some(6), ..first(method) };
+        let again = |method| PartProgress { calls: 2, asked: 22, short: Some(6), ..first(method) };
         let all = Ended::WithAll;
         let exact = |rest| PartStep::End(Ending { hits: all, exact: true, rest });
         let approximate = |rest| PartStep::End(Ending { hits: all, exact: false, rest });
         let (index, scan) = (Method::Index, Method::Scan);
         let rows = [
-            ("short, by the index", rounds, first(index), 6, PartStep::AskAgain),
-            ("short, by a scan", rounds, first(scan), 6, PartStep::AskAgain),
-            ("short again, by a scan", rounds, again(scan), 6, exact(Rest::Nothing)),
-            ("a scan that finds more", rounds, again(scan), 7, PartStep::AskAgain),
+            ("short, by the index", searches, first(index), 6, PartStep::AskAgain),
+            ("short, by a scan", searches, first(scan), 6, PartStep::AskAgain),
+            ("short again, by a scan", searches, again(scan), 6, exact(Rest::Nothing)),
+            ("a scan that finds more", searches, again(scan), 7, PartStep::AskAgain),
             (
                 "short again, without scans",
-                Rounds { limits: no_scans, ..rounds },
+                PartSearches { limits: no_scans, ..searches },
                 again(index),
                 6,
                 approximate(Rest::Unknown),
             ),
-            ("as counted, by a scan", Rounds { points: Some(6), ..rounds }, first(scan), 6, exact(Rest::Nothing)),
-            ("as counted, by the index", Rounds { points: Some(6), ..rounds }, first(index), 6, PartStep::AskAgain),
+            (
+                "as counted, by a scan",
+                PartSearches { points: Some(6), ..searches },
+                first(scan),
+                6,
+                exact(Rest::Nothing),
+            ),
+            (
+                "as counted, by the index",
+                PartSearches { points: Some(6), ..searches },
+                first(index),
+                6,
+                PartStep::AskAgain,
+            ),
             (
                 "as counted, without scans",
-                Rounds { points: Some(6), limits: no_scans, ..rounds },
+                PartSearches { points: Some(6), limits: no_scans, ..searches },
                 first(index),
                 6,
                 approximate(Rest::Nothing),
             ),
             (
                 "short to the last call",
-                rounds,
-                Progress { calls: CALLS_PER_PART_MAX, ..again(scan) },
+                searches,
+                PartProgress { calls: CALLS_PER_PART_MAX, ..again(scan) },
                 7,
                 approximate(Rest::Unknown),
             ),
             (
                 "full, and nothing equal was cut off",
-                rounds,
-                Progress { asked: 12, ..first(index) },
+                searches,
+                PartProgress { asked: 12, ..first(index) },
                 12,
                 approximate(Rest::Further),
             ),
-            ("full, and equal scores at the end", rounds, first(index), 11, PartStep::Widen),
+            ("full, and equal scores at the end", searches, first(index), 11, PartStep::Widen),
             (
                 "full, with enough",
-                Rounds { enough: 9, ..rounds },
+                PartSearches { enough: 9, ..searches },
                 first(scan),
                 11,
                 PartStep::End(Ending { hits: Ended::WithCertain, exact: true, rest: Rest::Further }),
             ),
             (
                 "full, and below the lowest score",
-                Rounds { search: &near, ..rounds },
+                PartSearches { search: &near, ..searches },
                 first(scan),
                 11,
                 exact(Rest::Nothing),
             ),
             (
                 "short, and below the lowest score",
-                Rounds { search: &near, ..rounds },
+                PartSearches { search: &near, ..searches },
                 first(index),
                 8,
                 approximate(Rest::Nothing),
             ),
             (
                 "as many as one answer has",
-                Rounds { limits: narrow, ..rounds },
-                Progress { asked: 10, ..first(index) },
+                PartSearches { limits: narrow, ..searches },
+                PartProgress { asked: 10, ..first(index) },
                 10,
                 approximate(Rest::Further),
             ),
         ];
-        for (name, rounds, progress, points, expected) in rows {
-            assert_eq!(rounds.next_step(&progress, &answer(points)), expected, "{name}");
+        for (name, searches, progress, points, expected) in rows {
+            assert_eq!(searches.next_step(&progress, &answer(points)), expected, "{name}");
         }
         let in_the_way = NearestAnswer { hits: answer(4).hits, worst: 0.5, points: 10 };
-        let rounds = Rounds { limits: narrow, ..rounds };
-        let progress = Progress { asked: 10, ..first(index) };
-        assert_eq!(rounds.next_step(&progress, &in_the_way), PartStep::GiveUp, "too many points in the way");
+        let searches = PartSearches { limits: narrow, ..searches };
+        let progress = PartProgress { asked: 10, ..first(index) };
+        assert_eq!(searches.next_step(&progress, &in_the_way), PartStep::GiveUp, "too many points in the way");
     }
 }
