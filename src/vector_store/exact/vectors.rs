@@ -171,7 +171,7 @@ impl<'a> Probe<'a> {
     #[inline(always)]
     fn bound_of<S: Simd>(&self, simd: S, slot: usize) -> f64 {
         match self.vectors.row(slot).and_then(split) {
-            Some((rest, codes)) => self.of_product(rest, product(simd, &self.codes, codes)),
+            Some((head, codes)) => self.of_product(head, product(simd, &self.codes, codes)),
             // A vector that does not exist has no score either.
             None => f64::INFINITY,
         }
