@@ -15,7 +15,8 @@ pub struct Retrieval {
     pub chunks: Vec<Retrieved>,
     /// The reason why the answer has no more chunks.
     pub completion: Completion,
-    /// Whether no other chunk that the principal may see scores better. Otherwise the store approximated.
+    /// Whether these are certainly the best chunks that the principal may see. If not, the store searched
+    /// approximately.
     pub exact: bool,
     /// The token of the next page, if the caller asked for pages and there may be one.
     pub next_page_token: Option<String>,
@@ -51,7 +52,7 @@ pub struct PlanReport {
     pub rounds: Vec<RoundReport>,
 }
 
-/// One round of search and enforcement. A round finds again what the rounds before it found.
+/// One round of search and enforcement. Each round finds again what the rounds before it found.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RoundReport {
     /// The plan of this round. It may change from round to round.
@@ -60,10 +61,10 @@ pub struct RoundReport {
     pub limit: usize,
     /// How many candidates the search found.
     pub candidates: usize,
-    /// How many of those that were looked at are permitted.
+    /// How many of the candidates that were looked at are permitted.
     pub permitted: usize,
-    /// How many of those that were looked at are not permitted. An answer that is full early looks no further, so this does
-    /// not count what would have come after.
+    /// How many of the candidates that were looked at are not permitted. Once the answer is full, the remaining
+    /// candidates are neither looked at nor counted.
     pub withheld: usize,
     /// How long the round took.
     pub took: Duration,
@@ -95,7 +96,7 @@ impl Retrieval {
 }
 
 impl RoundReport {
-    /// Returns a report of a search that found this many candidates, none of which was looked at.
+    /// Returns a report of a search that found this many candidates. None of them was looked at yet.
     pub(super) fn begun(search: PlannedSearch, candidates: usize) -> Self {
         let PlannedSearch { plan, limit, .. } = search;
         Self { plan, limit, candidates, permitted: 0, withheld: 0, took: Duration::ZERO }

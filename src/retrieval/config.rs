@@ -41,7 +41,7 @@ impl RetrievalConfig {
     /// Checks what concerns several settings.
     ///
     /// # Errors
-    /// With a sentence that names both settings.
+    /// Returns a sentence that names both settings.
     pub fn check(&self) -> Result<(), String> {
         if usize::try_from(self.top_k_max).is_ok_and(|top_k_max| self.candidates_max >= top_k_max) {
             return Ok(());

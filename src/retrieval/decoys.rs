@@ -1,10 +1,10 @@
-//! Decoys are objects that guard no chunk. A re-check has them checked in place of guards that do not exist.
+//! Decoys are objects that guard no chunk. A re-check checks them in place of guards that do not exist.
 //!
-//! A check takes time, up to some milliseconds where a server decides. If only chunks that exist were checked, the time of a
-//! re-check would tell its caller which hidden chunks exist.
+//! A check takes time, up to some milliseconds where a server decides. If only chunks that exist were checked, the time
+//! of a re-check would tell its caller which hidden chunks exist.
 //!
-//! Real guards would make even better decoys, since their checks take more similar times. But then logs of checks would show
-//! objects that nobody asked about.
+//! The guards of other chunks would make even better decoys, since their checks take more similar times. But then logs
+//! of checks would show objects that nobody asked about.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
@@ -17,7 +17,7 @@ use crate::vector_store::GuardTable;
 
 /// The id of each decoy begins with this, so that whoever reads a log of checks recognizes it.
 const PREFIX: &str = "ragward-decoy-";
-/// The type of decoys where no guard of the collection is known: the one that the reference models use.
+/// The type of decoys if no guard of the collection is known. The reference models use this type.
 const TYPE_OF_LAST_RESORT: &str = "document";
 
 /// Makes decoys.
@@ -28,8 +28,8 @@ const TYPE_OF_LAST_RESORT: &str = "document";
 pub(super) struct Decoys(RandomState);
 
 impl Decoys {
-    /// Makes one decoy for each distinct id of a re-check that brings no check of its own: its chunk does not exist, or has
-    /// the same guard as another one, or has a guard that the token's details deny without a check.
+    /// Makes one decoy for each distinct id of a re-check that causes no check of its own. The chunk of such an id does
+    /// not exist, has the same guard as another one, or has a guard that the token's details deny without a check.
     pub(super) fn beside(
         &self,
         request: &RecheckRequest,
@@ -49,7 +49,7 @@ impl Decoys {
         unchecked.filter_map(|id| self.decoy(&request.collection, id, found, table)).collect()
     }
 
-    /// Makes the decoy of one id. It has the type of some guard of the collection, so that its check takes the same way
+    /// Makes the decoy of one id. It has the type of some guard of the collection, so its check takes the same way
     /// through the model.
     fn decoy(
         &self,
@@ -100,8 +100,8 @@ mod tests {
         RecheckRequest::new(stated("user:anne"), "handbook".to_owned(), ids, Consistency::default()).unwrap()
     }
 
-    /// The name of the row, the ids that are asked for, the chunks that exist, and the number of decoys: first for a user whose
-    /// guards are all checked, then for one whose details deny every guard.
+    /// The name of the row, the requested ids, the chunks that exist, and two numbers of decoys. The first is for a
+    /// user whose guards are all checked, the second for one whose details deny every guard.
     type Row = (&'static str, &'static [&'static str], Vec<Candidate>, usize, usize);
 
     #[tokio::test]

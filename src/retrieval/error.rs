@@ -14,7 +14,7 @@ use crate::vector_store::VectorStoreError;
 /// The reason why a retrieval or a re-check has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum RetrievalError {
-    /// Fields of the request are wrong. Not every wrong field has to be among them.
+    /// Some fields of the request are wrong. The list may leave out further wrong fields.
     #[error("{}", request::join(.0))]
     Invalid(Vec<FieldViolation>),
     /// The authorizer made no decision.
@@ -41,7 +41,7 @@ pub enum RetrievalError {
     /// The collection has no such chunk.
     #[error("collection `{collection}` has no chunk `{}`", shown(.chunk_id))]
     UnknownChunk {
-        /// The collection that was looked in.
+        /// The collection in which the chunk was looked up.
         collection: String,
         /// The id that no chunk has.
         chunk_id: String,

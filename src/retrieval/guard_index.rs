@@ -9,8 +9,8 @@ use tokio::sync::OnceCell;
 use crate::language::Object;
 use crate::vector_store::GuardTable;
 
-/// The most collections whose guards are indexed at a time; past it the indexes are made anew. An index takes about
-/// fifty bytes for each guard, beside the names, which the table holds anyway.
+/// The most collections whose guards are indexed at a time. When one more comes, all indexes are thrown away. An index
+/// takes about fifty bytes for each guard, beside the names, which the table holds anyway.
 const COLLECTIONS_MAX: usize = 100;
 
 type Positions = HashMap<Object, u32>;
@@ -23,7 +23,8 @@ pub(super) struct GuardIndexes {
 
 #[derive(Debug)]
 struct GuardIndex {
-    /// Indexes are compared by the address of their table. Holding the table keeps any other from getting its address.
+    /// The table that is indexed. An index is current if its table has the same address as the collection's. While the
+    /// index holds its table, no other table can get that address.
     guards: Arc<Vec<Object>>,
     positions: OnceCell<Arc<Positions>>,
 }

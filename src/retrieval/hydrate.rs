@@ -65,7 +65,8 @@ impl Hydration<'_> {
         };
         while answer.missing() > 0 {
             let missing = answer.missing();
-            // Where documents have a limit, many candidates may fall out, and reading only what is missing takes many reads.
+            // With a limit for each document, many candidates may fall out. Reading only as many as are missing would
+            // take many reads.
             let reads = if per_document_max.is_some() { top_k } else { missing };
             let next = stages.measure(Stage::Authorize, walk.take(reads, missing, enforcer)).await?;
             if next.is_empty() {
@@ -89,7 +90,7 @@ impl Hydration<'_> {
         Ok(Hydrated { chunks: answer.chunks, changed: answer.changed })
     }
 
-    /// Keeps those of the permitted candidates that the details of the principal's token permit, too. It reads no text.
+    /// Keeps the permitted candidates that the details of the principal's token permit, too. It reads no text.
     pub(super) async fn admit(
         self,
         mut candidates: Vec<Permitted<Candidate>>,

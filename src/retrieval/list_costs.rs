@@ -1,10 +1,10 @@
-//! Decides whether it pays to ask a server for the list of what a user may see, ahead of a search. Pure: it is told how long
-//! lists and checks took, and reads no clock.
+//! Decides whether it pays to ask a server for the list of what a user may see, ahead of a search. This module is pure:
+//! callers tell it how long lists and checks took, and it reads no clock.
 //!
-//! A list saves the checks of what is hidden. What it costs depends on the server, the model and the user: on one server a
-//! list costs as much as one check, on another as much as a thousand, and a list that is cut short saves nothing. So both are
-//! measured. Lists of one collection are alike, because its guards are of the same types, as long as they ask for the same
-//! consistency.
+//! A list saves the checks of what is hidden. Its cost depends on the server, the model and the user: on one server a
+//! list costs as much as one check, on another as much as a thousand, and a list that is cut short saves nothing. So
+//! both are measured. The lists of one collection cost about the same, because its guards are of the same types. Only
+//! lists that must be fresh are measured apart.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,11 +13,11 @@ use std::time::Duration;
 use super::generations::Generations;
 use crate::language::Object;
 
-/// The most kinds of lists whose costs are known at a time. Past it all of them are learned anew.
+/// The most kinds of lists whose costs are known at a time. When one more comes, all costs are learned anew.
 const KINDS_MAX: usize = 1_000;
 /// The most users of one generation whose last list is remembered.
 const USERS_MAX: usize = 10_000;
-/// Where lists do not pay, one request in this many asks for a list all the same, because the costs may have changed. A list
+/// Where lists do not pay, one request in this many still asks for a list, because the costs may have changed. A list
 /// that costs n times as much as it saves is tried n times more rarely.
 const REQUESTS_PER_TRY: u32 = 64;
 /// However much a list costs, at least one request in this many asks for one.
@@ -98,7 +98,8 @@ pub(super) struct ListOutcome {
 }
 
 impl ListCosts {
-    /// Decides whether this request asks for a list. If so, the caller notes with the returned handle what came of it.
+    /// Decides whether this request asks for a list. If it does, the caller reports the outcome through the returned
+    /// handle.
     pub(super) fn ask(&self, kind: &ListKind, user: &Object, choice: Choice) -> Option<Asking<'_>> {
         let mut learned = self.lock();
         let key = (kind.clone(), user.clone());
@@ -173,7 +174,7 @@ impl Costs {
         f64::from(waited) >= f64::from(REQUESTS_PER_TRY) * too_dear && self.asking < TRIES_AT_ONCE_MAX
     }
 
-    /// How many checks a whole list saves: those of candidates that the user may not see.
+    /// Estimates how many checks a whole list saves: those of candidates that the user may not see.
     fn checks_saved(&self, Choice { top_k, guards, share }: Choice) -> f64 {
         let share = share.or(self.share.value).unwrap_or(0.5).clamp(f64::EPSILON, 1.0);
         let without = (count(top_k) / share).min(count(guards));

@@ -48,13 +48,14 @@ pub const KEY_BYTES_MIN: usize = 32;
 pub(super) const RETURNED_MAX: usize = 10_000;
 const VERSION: u8 = 5;
 const MAC_BYTES: usize = 32;
-/// The length of a mark. With this many bytes, two of ten thousand marks are less likely to be equal than a bit is to
-/// be damaged.
+/// The length of a chunk's mark. With this many bytes, it is less likely that two of ten thousand marks are equal than
+/// that a bit is damaged.
 const MARK_BYTES: usize = 6;
 /// The byte that stands before the chunk id under the MAC of a mark. No token begins with it, so a mark is never the
 /// MAC of a token.
 const MARKED: &[u8] = &[0xff];
-/// Like [`MARKED`], before the binding and the model id under the MAC of a model's mark.
+/// The byte that stands before the binding and the model id under the MAC of a model's mark. It keeps these marks apart
+/// from those of chunks.
 const MODEL: &[u8] = &[0xfe];
 /// The fixed part of a token: version, expiry, score, the mark of the model, number of chunks returned, and their digest.
 /// The marks of chunks follow, if there is no digest, and then the chunk id.
@@ -92,7 +93,7 @@ pub(super) enum EarlierPages {
     Marked(BTreeSet<ChunkMark>),
     /// The ranking of these chunks must not have changed.
     Unchanged {
-        /// How many chunks they have.
+        /// How many chunks all pages before have.
         returned: u32,
         ranking: RankingDigest,
     },
@@ -225,7 +226,7 @@ impl Pages {
 }
 
 impl ModelMark {
-    /// No model has this mark: a MAC is not all zeros, but by a chance that nobody needs to fear.
+    /// The mark of pages that several models decided. No model has it: a MAC is all zeros with a probability of 2^-256.
     const OF_NO_MODEL: Self = Self([0; MAC_BYTES]);
 
     /// Returns whether one model decided the pages before, and the same one decided this page.
@@ -256,7 +257,7 @@ impl PageCursor {
 }
 
 impl RankingDigest {
-    /// Digests chunks, given by id and score, in their order.
+    /// Digests the ids and the scores of chunks, in the order of the chunks.
     pub(super) fn of<'c>(chunks: impl Iterator<Item = (&'c str, f32)>) -> Self {
         let mut digest = Context::new(&SHA256);
         for (chunk_id, score) in chunks {

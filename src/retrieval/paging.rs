@@ -77,10 +77,10 @@ impl<'r> Paging<'r> {
         ByPage { earlier, later }
     }
 
-    /// Compares the chunks that are on the pages before now with those that were returned.
+    /// Compares the chunks that are now on the pages before with those that were returned there.
     ///
     /// # Errors
-    /// When the pages before would come out otherwise: the token is refused.
+    /// When they differ: the token is refused.
     pub(super) fn check_unchanged(&self, earlier: &[Permitted<Candidate>]) -> Result<(), RetrievalError> {
         let now = || RankingDigest::of(earlier.iter().map(by_id_and_score));
         match self.before.as_ref().map(|before| &before.earlier) {
@@ -91,11 +91,11 @@ impl<'r> Paging<'r> {
         }
     }
 
-    /// Compares the model that decided this page with the one that decided the pages before. `models` is `None` if nothing
-    /// was decided. Then the page is empty, whatever decided the pages before.
+    /// Compares the model that decided this page with the one that decided the pages before. `models` is `None` if
+    /// nothing was decided. Such a page is empty, so any model may have decided the pages before.
     ///
     /// # Errors
-    /// When it is another model, or there were several: the token is refused.
+    /// When the models differ, or several models decided: the token is refused.
     pub(super) fn check_model(&self, models: Option<&ModelsUsed>) -> Result<(), RetrievalError> {
         let (Some(before), Some(binding), Some(models)) = (&self.before, &self.binding, models) else { return Ok(()) };
         if before.model.goes_on_with(self.pages.mark_model(models, binding)) {
@@ -104,8 +104,8 @@ impl<'r> Paging<'r> {
         Err(RetrievalError::Invalid(vec![page::refused()]))
     }
 
-    /// Makes the token that follows a full page of `chunks`, which `models` decided. `earlier` holds the chunks that are on
-    /// the pages before it now.
+    /// Makes the token that follows a full page of `chunks`, which `models` decided. `earlier` holds the chunks that
+    /// are now on the pages before it.
     pub(super) fn next(
         &self,
         models: Option<&ModelsUsed>,

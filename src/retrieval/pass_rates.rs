@@ -1,8 +1,8 @@
-//! Learns which share of candidates is permitted, for each subject, relation and collection. The share is an estimate for the
-//! next plan.
+//! Learns which share of candidates is permitted, for each subject, relation and collection. The share is an estimate
+//! for the next plan.
 //!
-//! It is learned only where the visible set is not known. A known set tells the share itself, and better: what one far query
-//! finds says little of the next one.
+//! It is learned only where the visible set is not known. A known set gives a better share: a query about a remote
+//! topic finds a share that says little about the next query.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -10,8 +10,8 @@ use super::generations::Generations;
 use super::plan::Tally;
 use crate::language::{Object, Relation};
 
-/// The most rates of one generation. With the generation before it twice as many are remembered, which takes some
-/// megabytes.
+/// The most rates of one generation. Together with the generation before, twice as many are remembered, which takes
+/// some megabytes.
 const RATES_MAX: usize = 10_000;
 /// Earlier rounds together weigh as much as this many candidates, so that a change shows within a few requests.
 const MEMORY: f64 = 200.0;
@@ -43,7 +43,8 @@ impl PassRates {
     pub(super) fn get(&self, key: &PassRateKey) -> Option<f64> {
         let rates = self.lock();
         let rate = rates.get(key)?;
-        // One is added to both counts. A rate of 0 would plan for ever wider searches, and never learn of a grant.
+        // One is added to both counts. With a rate of 0, ever wider searches would be planned, and a grant would never
+        // be learned of.
         Some((rate.permitted + 1.0) / (rate.candidates + 1.0))
     }
 

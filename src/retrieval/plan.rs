@@ -1,11 +1,11 @@
-//! Decides how a request is searched, step by step. Pure: it does no I/O and reads no clock.
+//! Decides how a request is searched, step by step. This module is pure: it does no I/O and reads no clock.
 //!
-//! [`choose`] plans the first search. After each step [`next_step`] looks at what the round has come to and says what
+//! [`choose`] plans the first search. After each step [`next_step`] looks at how far the round has come and says what
 //! happens next, so every decision of a retrieval is here.
 //!
-//! Every plan ends in enforcement, so a wrong estimate costs time and never releases anything. Suppose that a search returns
-//! the n best candidates: the first k of them that are permitted are then the k best permitted chunks of all. So a wider
-//! search never changes what a narrower one has found, and an answer that is filled up this way stays exact.
+//! Every plan ends in enforcement, so a wrong estimate costs time and never releases anything. Suppose that a search
+//! returns the n best candidates: the first k of them that are permitted are then the k best permitted chunks of all.
+//! So a wider search never changes what a narrower one has found, and an answer that is filled up this way stays exact.
 
 #[cfg(test)]
 mod tests;
@@ -15,13 +15,13 @@ use crate::vector_store::{Rest, SearchCosts};
 /// The facts from which a plan is chosen.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Situation {
-    /// Chunks of this answer.
+    /// How many chunks this answer may have.
     pub(super) page_size: usize,
-    /// Chunks of this answer and of all pages before it: a search for a page finds the earlier pages again.
+    /// How many chunks this answer and all pages before it may have. A search for a page finds the earlier pages again.
     pub(super) top_k: usize,
     /// Whether scores depend on corpus statistics (BM25) or on ranks, so that the visible set must be known before the search.
     pub(super) needs_visible_set: bool,
-    /// Distinct guards of the collection, if the store can list them.
+    /// How many distinct guards the collection has, if the store can list them.
     pub(super) guards: Option<usize>,
     /// How many of these guards are visible, if the authorizer told them all at once.
     pub(super) visible: Option<usize>,
@@ -29,9 +29,9 @@ pub(super) struct Situation {
     /// known, or the store does not count chunks by guard.
     pub(super) visible_share: Option<f64>,
     /// The share of candidates that earlier searches found permitted, above 0 and at most 1. `None` where nothing was
-    /// learned, and where the visible guards are known: these say more.
+    /// learned, and where the visible guards are known, which give a better estimate.
     pub(super) pass_rate: Option<f64>,
-    /// Chunks of the collection.
+    /// How many chunks the collection has.
     pub(super) chunks: u64,
     /// The cost of a search among some guards, according to the store.
     pub(super) search_costs: SearchCosts,
@@ -60,7 +60,7 @@ pub(super) struct PlannedSearch {
     pub(super) plan: Plan,
     /// The most candidates that the search may return.
     pub(super) limit: usize,
-    /// The share of candidates that are expected to be permitted, by what searches before this one found.
+    /// The expected share of permitted candidates, learned from the searches before this one.
     pub(super) pass_rate: Option<f64>,
 }
 
@@ -137,9 +137,9 @@ pub enum Completion {
     Exhausted,
     /// A work limit was reached. There may be more chunks.
     ///
-    /// This is the one exception to the rule that nothing depends on what is hidden: where everything is searched and then
-    /// checked, many hidden chunks that match use the limit up sooner. The answer then says so, instead of claiming that
-    /// there is nothing more.
+    /// This is the one exception to the rule that nothing depends on what is hidden. Where everything is searched and
+    /// then checked, the limit is reached sooner if many hidden chunks match. The answer then says so, instead of
+    /// claiming that there is nothing more.
     Limited,
 }
 
@@ -148,7 +148,7 @@ pub enum Completion {
 pub(super) enum NoPlan {
     /// The visible set is needed, and the store cannot list its guards.
     GuardsUnknown,
-    /// The visible set is needed, and the collection has this many guards: more than may be checked.
+    /// The visible set is needed, and the collection has more guards than may be checked: this many.
     TooManyGuards(usize),
 }
 
@@ -162,9 +162,9 @@ const WIDENING_MAX: usize = 16;
 
 /// Plans the first search.
 ///
-/// A text query needs the visible set first. BM25 weighs a term by how many chunks hold it; counted over everything, hidden
-/// documents would move the scores of visible ones. The embedded evaluator finds the set with one evaluation. Where a server
-/// decides and tells no set, every guard is checked ahead, up to a limit.
+/// A text query needs the visible set first. BM25 weighs a term by how many chunks hold it. If it counted all chunks,
+/// hidden documents would move the scores of visible ones. The embedded evaluator finds the set with one evaluation. A
+/// server may tell no set. Then every guard is checked ahead, up to a limit.
 ///
 /// A vector query needs no statistics. Where it is not known what the principal may see, everything is searched and the
 /// candidates are checked.
@@ -229,15 +229,15 @@ pub(super) fn next_step(situation: &Situation, round: &Round) -> RetrievalStep {
     }
 }
 
-/// Returns whether the store may have left out chunks that belong into the answer: a candidate that fell out took a
-/// place of its document, so another chunk of the same document may stand in for it.
+/// Returns whether the store may have left out chunks that belong into the answer. A candidate that fell out counted
+/// for its document in the store, so another chunk of that document may have been left out.
 fn has_hidden_siblings(round: &Round, chunks: usize) -> bool {
     round.is_counted_by_document && chunks < round.candidates
 }
 
 /// Plans the search after one that found too little; `None` where the limit was reached.
 ///
-/// A search of everything gives way to one within the visible set where that costs less than the wider search.
+/// A search within the visible set follows a search of everything where it costs less than the wider search.
 fn widen(situation: &Situation, search: PlannedSearch, tally: Tally) -> Option<PlannedSearch> {
     let situation = &Situation { pass_rate: tally.pass_rate().or(situation.pass_rate), ..*situation };
     let candidates = candidates_after(search.limit, tally, situation.top_k);
@@ -266,14 +266,14 @@ fn visible_set_instead_of(situation: &Situation, candidates: usize) -> Option<Pl
     pays.then(|| situation.within_visible_set(Plan::ListThenSearch))
 }
 
-/// Returns the share of candidates that are likely permitted: by what searches found, or else by what is visible.
-/// `None` where nothing is known.
+/// Returns the share of candidates that are likely permitted. Searches tell it or else the visible set does; `None`
+/// where nothing is known.
 pub(super) fn estimate(situation: &Situation) -> Option<f64> {
     situation.pass_rate.or_else(|| visible_share(situation))
 }
 
-/// Returns the share of chunks under visible guards. Where the store does not count these, every guard is taken to have
-/// as many chunks as the others.
+/// Returns the share of chunks under visible guards. Where the store does not count these, every guard is assumed to
+/// have equally many chunks.
 fn visible_share(situation: &Situation) -> Option<f64> {
     let of_guards = match (situation.visible, situation.guards) {
         (Some(visible), Some(guards)) if guards > 0 => Some(float(visible) / float(guards)),
@@ -283,8 +283,8 @@ fn visible_share(situation: &Situation) -> Option<f64> {
 }
 
 impl Situation {
-    /// Returns how many candidates are enough for a search of this limit. A store may return the first of them and
-    /// leave the others to a wider search. The widest search has none after it, so it must return all.
+    /// Returns how many candidates are enough for a search of this limit. A store may return only that many and leave
+    /// the others to a wider search. The widest search has none after it, so it must return all.
     pub(super) fn enough(&self, limit: usize) -> usize {
         if limit < self.candidates_max { self.top_k.min(limit) } else { limit }
     }
@@ -300,30 +300,30 @@ impl Situation {
         PlannedSearch { plan, limit: candidates.clamp(1, self.candidates_max.max(1)), pass_rate: self.pass_rate }
     }
 
-    /// Returns how many of the candidates that a search asks for are likely checked. The first ones are enough, unless
-    /// the estimate is wrong.
+    /// Returns how many of the candidates of a search are likely checked: only the first ones, unless the estimate is
+    /// wrong.
     fn likely_checked(&self, candidates: usize) -> usize {
         let enough = self.pass_rate.map_or(self.top_k, |rate| rounded_up(float(self.top_k) / rate));
         candidates.min(enough.max(self.top_k))
     }
 }
 
-/// Returns how many candidates a search must ask for after one that found too little.
+/// Returns how many candidates the search after one that found too little must ask for.
 fn candidates_after(limit: usize, tally: Tally, top_k: usize) -> usize {
     let least = limit.saturating_mul(WIDENING_MIN);
     let most = limit.saturating_mul(WIDENING_MAX);
     tally.pass_rate().map_or(most, |rate| candidates_for(top_k, rate)).max(least)
 }
 
-/// Returns how many candidates hold k permitted ones most of the time. At this share, k are expected among `k / share`.
-/// Two standard deviations of the binomial distribution are added.
+/// Returns how many candidates most likely hold k permitted ones. At this share, k are expected among `k / share`. Two
+/// standard deviations of the binomial distribution are added.
 fn candidates_for(top_k: usize, share: f64) -> usize {
     let share = share.clamp(f64::MIN_POSITIVE, 1.0);
     let deviation = (float(top_k) * (1.0 - share)).sqrt();
     rounded_up((float(top_k) + 2.0 * deviation) / share)
 }
 
-/// Returns how many candidates to ask for where nothing is known of the share: most of them may be permitted.
+/// Returns how many candidates to ask for where nothing is known of the share. It assumes that most are permitted.
 fn first_guess(top_k: usize) -> usize {
     top_k.saturating_add(top_k.isqrt().saturating_mul(2))
 }

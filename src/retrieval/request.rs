@@ -1,7 +1,7 @@
 //! Requests that are valid by construction: sizes, numbers and names are checked here, and nowhere else.
 //!
-//! A refusal names the wrong fields that one pass over the request finds. That need not be all: of the ids of a re-check only
-//! the first wrong one is named, and a filter that is too deep or too large is not looked at further.
+//! A refusal names the wrong fields that one pass over the request finds. These may not be all: of the ids of a
+//! re-check only the first wrong one is named, and a filter that is too deep or too large is not looked at further.
 
 use std::num::NonZeroUsize;
 
@@ -34,7 +34,7 @@ pub struct FieldViolation {
 }
 
 impl FieldViolation {
-    /// Names a field and says what is wrong with it.
+    /// Makes a violation from the name of a field and the problem with it.
     pub fn new(field: impl Into<String>, description: impl Into<String>) -> Self {
         Self { field: field.into(), description: description.into() }
     }
@@ -46,7 +46,7 @@ pub(crate) fn join(violations: &[FieldViolation]) -> String {
     lines.join("; ")
 }
 
-/// The parts of a retrieval as they arrive, not checked.
+/// The parts of a retrieval as they arrive, before they are checked.
 #[derive(Clone, Debug)]
 pub struct RetrievalParts {
     /// The principal that asks, or the reason why the caller's name for it is not a user.
@@ -70,8 +70,7 @@ pub struct RetrievalParts {
 }
 
 impl RetrievalParts {
-    /// Asks for the [`TOP_K`] best chunks of a collection that `user` may see. The other fields have the values that a request
-    /// gets when it leaves them out.
+    /// Asks for the [`TOP_K`] best chunks of a collection that `user` may see. The other fields have their defaults.
     #[must_use]
     pub fn new(user: &str, collection: &str, query: Query) -> Self {
         Self {
@@ -107,7 +106,7 @@ impl RetrievalRequest {
     /// Checks the parts of a retrieval.
     ///
     /// # Errors
-    /// The wrong fields that were found, at least one.
+    /// Returns the wrong fields that were found, at least one.
     pub fn new(parts: RetrievalParts, top_k_max: u32) -> Result<Self, Vec<FieldViolation>> {
         let mut violations = Vec::new();
         let principal = parts.principal.map_err(|violation| violations.push(violation)).ok();
@@ -185,7 +184,7 @@ impl RetrievalRequest {
         self.filter.is_some()
     }
 
-    /// How fresh the tuples must be that decide.
+    /// Returns how fresh the tuples must be that decide.
     #[must_use]
     pub fn consistency(&self) -> Consistency {
         self.consistency
@@ -205,7 +204,7 @@ impl RecheckRequest {
     /// Checks the parts of a re-check.
     ///
     /// # Errors
-    /// The wrong fields that were found, at least one.
+    /// Returns the wrong fields that were found, at least one.
     pub fn new(
         principal: Result<Principal, FieldViolation>,
         collection: String,
@@ -245,7 +244,7 @@ impl RecheckRequest {
         &self.chunk_ids
     }
 
-    /// How fresh the tuples must be that decide.
+    /// Returns how fresh the tuples must be that decide.
     #[must_use]
     pub fn consistency(&self) -> Consistency {
         self.consistency
@@ -255,12 +254,12 @@ impl RecheckRequest {
 /// Takes the name that a caller states for the principal, without any proof.
 ///
 /// # Errors
-/// When the name is not one of a user.
+/// When the name is not the name of a user.
 pub(crate) fn stated(user: &str) -> Result<Principal, FieldViolation> {
     Principal::stated(user).map_err(|error| FieldViolation::new("user", error.to_string()))
 }
 
-/// Checks the name of a collection. It may have letters, digits, `_`, `-` and `.`, so that every store takes it.
+/// Checks the name of a collection. It may have letters, digits, `_`, `-` and `.`, which every store takes.
 pub(crate) fn check_collection(name: &str, violations: &mut Vec<FieldViolation>) {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     if name.is_empty() || name.len() > COLLECTION_BYTES_MAX || !name.chars().all(allowed) {

@@ -21,8 +21,8 @@ use crate::chunk::Candidate;
 use crate::identity::details::{Action, RequestFacts};
 use crate::vector_store::VectorStore;
 
-/// Answers retrievals and re-checks over one authorizer and one vector store. A clone shares both, and what earlier requests
-/// have taught.
+/// Answers retrievals and re-checks over one authorizer and one vector store. A clone shares both, and all that was
+/// learned from earlier requests.
 #[derive(Clone)]
 pub struct Retriever {
     shared: Arc<Shared>,
@@ -78,8 +78,8 @@ impl Retriever {
 
     /// Finds out which of the chunks exist and may still be seen by the principal.
     ///
-    /// INVARIANT (a check for each id): every distinct id costs one check, whether its chunk exists or not and whatever guard
-    /// it has. So the work does not tell which of the ids that are left out exist.
+    /// INVARIANT (a check for each id): every distinct id costs one check, whether its chunk exists or not and whatever
+    /// guard it has. So the work does not tell which of the ids missing from the answer exist.
     ///
     /// # Errors
     /// When a backend fails or the deadline passes.
@@ -115,7 +115,7 @@ impl Retriever {
     }
 }
 
-/// Returns the time since 1970. A clock before 1970 is as wrong as a clock can be; then every token counts as made now.
+/// Returns the time since 1970. If the clock is set before 1970, the time is zero; then every token counts as made now.
 fn since_1970() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }

@@ -37,14 +37,15 @@ pub(super) struct Rounds<'r> {
     paging: Paging<'r>,
     visibility: Visibility<'r>,
     situation: Situation,
-    /// The key under which the pass rate is learned; `None` if the visible set is known, which tells the share itself.
+    /// The key under which the pass rate is learned; `None` if the visible set is known, since its size gives the
+    /// share.
     learned_for: Option<PassRateKey>,
     /// The search of the current round.
     search: Search,
     planned: PlannedSearch,
     begun: Instant,
     found: FoundCandidates,
-    /// How much of the current round the pass rate has learned.
+    /// The part of the current round that the pass rate has learned.
     learned: Tally,
     /// How many candidates of the current round were passed over because their chunks have changed.
     changed: usize,
@@ -54,15 +55,15 @@ pub(super) struct Rounds<'r> {
 
 /// The candidates of one search.
 struct FoundCandidates {
-    /// How many there are.
+    /// How many candidates there are.
     total: usize,
-    /// How many of them were on a page before, and are checked again.
+    /// How many of them were on an earlier page. These are checked again.
     earlier_total: usize,
     /// The candidates that an earlier page returned and that are permitted.
     earlier: Vec<Permitted<Candidate>>,
-    /// The others, which are checked as far as the answer needs.
+    /// The candidates of later pages, which are checked as far as the answer needs.
     walk: Walk,
-    /// Whether certainly nothing scores better.
+    /// Whether it is certain that nothing scores better.
     exact: bool,
     /// The outlook of a wider search.
     rest: Rest,
@@ -152,13 +153,13 @@ impl<'r> Rounds<'r> {
     /// Begins a round with a new search.
     ///
     /// # Errors
-    /// When a backend fails, or gives an answer that cannot be right.
+    /// When a backend fails, or its answer cannot be right.
     pub(super) async fn search(&mut self, planned: PlannedSearch) -> Result<Round, RetrievalError> {
         self.end_round();
         self.planned = planned;
         self.search.limit = planned.limit;
         self.search.enough = self.situation.enough(planned.limit);
-        // A later search is there because chunks fell out that the store may have counted.
+        // A later search follows when chunks fell out. The store may have counted them, so it must not count again.
         self.search.per_document_max = None;
         if planned.plan.is_within_visible_set() && matches!(self.search.space, SearchSpace::Everything) {
             let finding = self.visibility.space(planned, &mut self.enforcer);
@@ -176,7 +177,7 @@ impl<'r> Rounds<'r> {
     /// Begins the same round anew, after a chunk was replaced before it was read.
     ///
     /// # Errors
-    /// As [`Rounds::search`].
+    /// Like [`Rounds::search`].
     pub(super) async fn search_again(&mut self) -> Result<Round, RetrievalError> {
         self.end_round();
         self.repeats += 1;
@@ -221,7 +222,7 @@ impl<'r> Rounds<'r> {
     /// Answers with the chunks that the last round read.
     ///
     /// # Errors
-    /// When another model decided the pages before.
+    /// When another model decided the pages before, or the model changed during this request.
     pub(super) fn answer(mut self, completion: Completion) -> Result<Retrieval, RetrievalError> {
         self.end_round();
         let Self { request, enforcer, paging, found, changed, mut answer, .. } = self;
@@ -255,7 +256,7 @@ impl<'r> Rounds<'r> {
         let checking = self.enforcer.enforce(earlier);
         let earlier = self.answer.stages.measure(Stage::Authorize, checking).await?;
         let walk = Walk::new(later, foreknown);
-        // Each round finds again what those before it found.
+        // Each round finds again what the rounds before it found.
         self.found = FoundCandidates { total, earlier_total, earlier, walk, exact, rest };
         (self.learned, self.changed) = (Tally::default(), 0);
         self.answer.chunks.clear();
@@ -288,7 +289,7 @@ impl<'r> Rounds<'r> {
         self.begun = Instant::now();
     }
 
-    /// Teaches the pass rate what a search of everything has found since it was taught last.
+    /// Notes in the pass rate what the search of everything has found since the last note.
     fn learn(&mut self, tally: Tally) {
         let Some(key) = self.learned_for.as_ref().filter(|_| !self.planned.plan.is_within_visible_set()) else {
             return;
@@ -300,7 +301,7 @@ impl<'r> Rounds<'r> {
 }
 
 impl FoundCandidates {
-    /// Before the first search.
+    /// Makes the value that stands before the first search.
     fn none() -> Self {
         let foreknown = Foreknown { hidden: None, expected: Expected::NearlyAll };
         let walk = Walk::new(Vec::new(), foreknown);
@@ -366,8 +367,10 @@ fn refusal(shared: &Shared, request: &RetrievalRequest, no_plan: NoPlan) -> Retr
     }
 }
 
-/// INVARIANT (fail closed): an answer that has more candidates than were asked for, a chunk twice, or a score that cannot be
-/// ranked is refused as a whole.
+/// Checks the candidates of a search.
+///
+/// INVARIANT (fail closed): the whole answer is refused if it has more candidates than were asked for, a chunk twice,
+/// or a score that is not a finite number.
 fn check_candidates(candidates: &[Candidate], limit: usize) -> Result<(), VectorStoreError> {
     if candidates.len() > limit {
         return Err(VectorStoreError::BadAnswer(format!("{} candidates for a limit of {limit}", candidates.len())));
@@ -390,8 +393,9 @@ fn search_of_everything(request: &RetrievalRequest, principal: &Principal) -> Se
         filter: narrowed_filter(request.filter.as_ref(), principal),
         per_document_max: None,
         space: SearchSpace::Everything,
-        // A filter of the caller selects among the visible chunks. Details make the visible set itself smaller, so what they
-        // leave out must not enter any statistic either: the scores of an agent would tell of what only its user may see.
+        // A filter of the caller selects among the visible chunks. Details make the visible set itself smaller, so the
+        // chunks that they leave out must not enter any statistic. Otherwise the scores that an agent sees would depend
+        // on chunks that only its user may see.
         narrowing: principal.narrowing().map(|details| details as Arc<dyn Narrowing>),
         min_score: request.min_score,
         limit: 0,
@@ -399,7 +403,7 @@ fn search_of_everything(request: &RetrievalRequest, principal: &Principal) -> Se
     }
 }
 
-/// Returns the filter of the caller, and what the details of its token ask of the metadata of a chunk. This is a hint:
+/// Joins the filter of the caller with what the details of its token ask of the metadata of a chunk. This is a hint:
 /// each chunk is compared with the details again when it is read.
 fn narrowed_filter(filter: Option<&Filter>, principal: &Principal) -> Option<Filter> {
     let one_of = |OneOf { key, values }: &OneOf| Filter::OneOf {

@@ -1,4 +1,4 @@
-//! The state that all requests of a retriever share: its backends, its settings, and the lessons of earlier requests.
+//! The state that all requests of a retriever share: its backends, its settings, and what earlier requests have taught.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,7 +49,7 @@ impl Shared {
         }
     }
 
-    /// The principal of a retrieval, with those details of its token that fit this request.
+    /// Returns the principal of a retrieval, with those details of its token that fit this request.
     ///
     /// # Errors
     /// When no details fit.
@@ -68,8 +68,8 @@ impl Shared {
         })
     }
 
-    /// Decides for one request. There is one enforcer for each request: it remembers decisions by guard, so a wider search
-    /// checks only what is new, and all chunks of a document have one fate.
+    /// Makes the enforcer of one request. It remembers decisions by guard, so a wider search checks only new guards,
+    /// and all chunks under one guard are decided alike.
     pub(super) fn enforcer<'r>(
         &'r self,
         principal: &'r Principal,
@@ -90,7 +90,7 @@ impl Shared {
         }
     }
 
-    /// How a list of what the principal of a request may see is asked for.
+    /// Returns how to ask for the list of what the principal of a request may see.
     pub(super) fn lister(&self, request: &RetrievalRequest, deadline: Instant) -> Lister<'_> {
         let is_fresh = match request.consistency {
             Consistency::MinimizeLatency => false,

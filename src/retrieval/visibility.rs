@@ -1,7 +1,8 @@
 //! Knows, ahead of the search of one request, what its principal may see.
 //!
-//! This is a hint. What it shows is checked before it is released, and an answer that it made too short is filled up. What it
-//! hides is not looked for: it comes from the authority itself, or from a copy of it within its stated staleness.
+//! This is a hint. Each visible guard is checked again before anything under it is released, and an answer that a wrong
+//! hint made too short is filled up. A hidden guard is not looked for: the hint comes from the authority itself, or
+//! from a copy within its stated staleness.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,8 +20,8 @@ use crate::authz::enforce::Enforcer;
 use crate::language::Object;
 use crate::vector_store::{CollectionInfo, GuardTable, SearchSpace, VectorStore};
 
-/// A list that only saves checks gets this part of the time that is left for the request, so that enough is left to do
-/// without it.
+/// A list that only saves checks gets this part of the request's remaining time. So enough time is left if the list
+/// does not come.
 const LIST_PART_OF_TIME: u32 = 4;
 
 /// Knows which guards of a collection the principal of one request may see, as far as the authorizer has told.
@@ -36,7 +37,7 @@ pub(super) struct Visibility<'a> {
     lister: Lister<'a>,
 }
 
-/// How the authorizer is asked for a list of what one user may see.
+/// Everything that is needed to ask the authorizer for a list of what one user may see.
 pub(super) struct Lister<'a> {
     pub(super) costs: &'a ListCosts,
     pub(super) kind: ListKind,
@@ -61,7 +62,7 @@ pub(super) enum Need {
 }
 
 impl<'a> Visibility<'a> {
-    /// Knows nothing yet of which guards are visible.
+    /// Makes a value that does not know yet which guards are visible.
     pub(super) fn new(table: Option<GuardTable>, lister: Lister<'a>) -> Self {
         Self { table, visible: None, is_asked: false, hidden: None, lister }
     }
@@ -85,7 +86,7 @@ impl<'a> Visibility<'a> {
         let asked = Instant::now();
         self.is_asked = true;
         let listed = enforcer.known_visible_set(&table.guards, &table.in_use, list_deadline).await;
-        // A server that cannot make the list may decide each check all the same. If it cannot, the checks fail.
+        // A server that cannot make the list may still decide each check. If it cannot do that either, the checks fail.
         let unknown = |error: AuthzError| {
             tracing::debug!(%error, "the visible set is not known, so guards are checked");
             None

@@ -1,9 +1,9 @@
 //! Checks the candidates of one search, best first, and no further than the answer needs.
 //!
-//! Where a server decides, checks cost more than all else. So candidates are checked in stretches. A stretch is as long as it
-//! takes to likely give what is still missing, and its checks are sent as one batch. What a known visible set hides is passed
-//! over without a check. So where the set is right, the first stretch is the only one and asks about k chunks, and each denial
-//! costs one check more.
+//! Where a server decides, checks cost more than all else. So candidates are checked in stretches. A stretch is long
+//! enough that it likely fills the answer, and its checks are sent as one batch. A candidate that a known visible set
+//! hides is skipped without a check. If the set is right, the first stretch is the only one and asks about k chunks.
+//! Each denial costs one check more.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -15,13 +15,13 @@ use crate::authz::enforce::{Enforcer, Permitted};
 use crate::chunk::Candidate;
 use crate::language::Object;
 
-/// The expectation counts as much as this many candidates that were checked. So a wrong estimate makes the next stretch twice
-/// as long, and there are few stretches.
+/// The weight of the expectation, in checked candidates. With this weight, a wrong estimate makes the next stretch
+/// twice as long, so there are few stretches.
 const EXPECTATION_WEIGHT: f64 = 10.0;
 /// A stretch after the first one goes this many standard deviations of the binomial distribution beyond what is expected to
 /// be enough. Each stretch is a round trip; with this margin, 19 of 20 retrievals end with the second one.
 const DEVIATIONS_LATER: f64 = 2.0;
-/// Like [`DEVIATIONS_LATER`], where the visible set is known. There a denial is the exception, and most likely the only one.
+/// Like [`DEVIATIONS_LATER`], for a known visible set. There a denial is the exception, and most likely the only one.
 const DEVIATIONS_LATER_IF_KNOWN: f64 = 1.0;
 
 /// Goes through the candidates of one search, best first.
@@ -31,7 +31,7 @@ pub(super) struct Walk {
     /// Candidates that are permitted and were not taken, best first.
     ready: VecDeque<Permitted<Candidate>>,
     foreknown: Foreknown,
-    /// Candidates that nothing was known of before they were checked.
+    /// The candidates that were unknown before their check, and those of them that are permitted.
     asked: Tally,
     looked_at: Tally,
 }
@@ -66,7 +66,7 @@ impl Walk {
         self.looked_at
     }
 
-    /// Counts the candidates that can turn out to be permitted, as far as is known without a check.
+    /// Counts the candidates that may turn out to be permitted, before any further check.
     pub(super) fn permitted_at_most(&self, enforcer: &Enforcer<'_>) -> usize {
         let may_be = |candidate: &&Candidate| match enforcer.known(&candidate.guard) {
             Some(permitted) => permitted,
@@ -108,7 +108,8 @@ impl Walk {
         guards_max: usize,
         enforcer: &mut Enforcer<'_>,
     ) -> Result<Vec<Permitted<Candidate>>, AuthzError> {
-        // Where fewer guards are enough for the answer, the caller sees first how far these take it.
+        // If fewer guards may be enough, the loop ends with the first ready candidate, so the caller can see whether
+        // they were.
         let least = if guards_max < wanted { 1 } else { wanted };
         while self.ready.len() < least && !self.ahead.is_empty() {
             self.check_next(wanted - self.ready.len(), guards_max, enforcer).await?;
@@ -132,12 +133,12 @@ impl Walk {
         Ok(())
     }
 
-    /// Takes candidates from those ahead until `missing` of them are likely permitted. Takes at least one, and leaves out
-    /// those that are known to be denied or hidden.
+    /// Takes the next candidates until `missing` of them are likely permitted. Takes at least one, and leaves out those
+    /// that are known to be denied or hidden.
     fn stretch(&mut self, missing: usize, guards_max: usize, enforcer: &Enforcer<'_>) -> Stretch {
         let share = self.share();
-        // The first stretch has the length that is expected to be enough, rounded to the nearest: one candidate more would
-        // more likely be in vain than not. The next ones go further, so that there are few of them.
+        // The first stretch has the length that is expected to be enough, rounded to the nearest number: a longer one
+        // would more likely check in vain. The next stretches go further, so that there are few of them.
         let deviations = match (self.asked.candidates, self.foreknown.expected) {
             (0, _) => 0.0,
             (_, Expected::NearlyAll) => DEVIATIONS_LATER_IF_KNOWN,
@@ -175,8 +176,8 @@ impl Walk {
         stretch
     }
 
-    /// Returns the share of the next candidates that is expected to be permitted: the expectation, corrected by what
-    /// was found so far. Above 0 and at most 1.
+    /// Returns the expected share of permitted candidates among the next ones: the first expectation, corrected by what
+    /// was found so far. It is above 0 and at most 1.
     fn share(&self) -> f64 {
         let Tally { candidates, permitted } = self.asked;
         let expected = match self.foreknown.expected {
@@ -194,9 +195,9 @@ struct Stretch {
     candidates: Vec<Candidate>,
     /// How many candidates are known to be permitted.
     known: usize,
-    /// How many candidates nothing is known of.
+    /// How many candidates have to be asked about.
     asked: usize,
-    /// The guards of the candidates that nothing is known of.
+    /// The guards of the candidates that have to be asked about.
     guards: HashSet<Object>,
 }
 

@@ -16,7 +16,7 @@ use crate::vector_store::{Filter, Query};
 
 /// The length of a digest, that of SHA-256.
 pub(super) const DIGEST_BYTES: usize = 32;
-/// The first byte. Whoever changes the form of the bytes changes it.
+/// The first byte. It changes whenever the form of the bytes does.
 const VERSION: u8 = 2;
 
 const NONE: u8 = 0;
@@ -48,8 +48,8 @@ const HIGHER_CONSISTENCY: u8 = 2;
 pub(in crate::retrieval) struct Binding(pub(super) [u8; DIGEST_BYTES]);
 
 impl Binding {
-    /// Binds to the search of a request. Returns `None` for a principal that the details of its token, or its login, narrow.
-    /// Details count their chunks anew for each answer, so such a principal gets no pages.
+    /// Binds a token to the search of a request. Returns `None` for a principal that the details of its token, or its
+    /// login, narrow. Details count their chunks anew for each answer, so such a principal gets no pages.
     pub(in crate::retrieval) fn new(request: &RetrievalRequest, relation: &Relation) -> Option<Self> {
         if request.principal.is_narrowed() {
             return None;
@@ -69,7 +69,7 @@ pub(super) fn digest_bytes(digest: &Digest) -> [u8; DIGEST_BYTES] {
     bytes
 }
 
-/// Everything that tells a principal from others, if it is not narrowed.
+/// Everything that distinguishes one principal from another, if neither is narrowed.
 struct BoundPrincipal<'p> {
     subject: &'p Object,
     contextual: &'p Contextual,
@@ -141,7 +141,7 @@ fn write_search(out: &mut Vec<u8>, request: &RetrievalRequest) {
     write_option(out, filter.as_ref(), write_filter);
     write_option(out, min_score.as_ref(), |out, score| out.extend(score.to_bits().to_le_bytes()));
     write_option(out, per_document_max.as_ref(), |out, max| write_count(out, max.get()));
-    // A later page may ask for fresher tuples than the page before it, so the moment does not enter.
+    // The moment does not enter, because a later page may ask for fresher tuples than the page before it.
     out.push(match consistency {
         Consistency::MinimizeLatency => MINIMIZE_LATENCY,
         Consistency::AtLeastAsFresh(_) => AT_LEAST_AS_FRESH,

@@ -1,6 +1,6 @@
 use super::*;
 
-/// A store that scans the chunks of some guards, where a search of everything goes through an index.
+/// The costs of a store that scans the chunks of some guards, and uses an index for a search of everything.
 const INDEXED: SearchCosts = SearchCosts { per_guard: 1.0 / 16.0, per_chunk: 1.0 / 32.0 };
 
 const REMOTE_VECTOR: Situation = Situation {
@@ -151,7 +151,7 @@ fn read(chunks: usize, changed: usize) -> Progress {
     Progress::Read { tally: tally(10, chunks), chunks, changed }
 }
 
-/// Ten chunks are wanted of a collection whose guards the store cannot list, so that a wider search is all that may follow.
+/// Ten chunks are wanted. The store cannot list the guards of the collection, so only a wider search can follow.
 #[test]
 fn each_step_follows_from_the_one_before() {
     use Completion::{Complete, Exhausted, Limited};
@@ -252,8 +252,8 @@ fn searches_widen_by_what_was_found_and_end() {
     assert_eq!(limits(0, &|_| 0), [1, 16, 256, 300]);
 }
 
-/// A search of everything found too little, in a collection of 100,000 chunks under 10,000 guards of which 40 % are visible. A
-/// scan of what is visible would compare 40,000 chunks with 4,000 guards.
+/// A search of everything found too little. The collection has 100,000 chunks under 10,000 guards, of which 40 % are
+/// visible. A scan of what is visible would compare 40,000 chunks with 4,000 guards.
 #[test]
 fn one_far_query_does_not_end_in_a_scan_of_nearly_everything() {
     let situation = Situation {

@@ -1,5 +1,5 @@
-//! Tests retrieval over backends that fail in every way, and over a corpus that changes while a request runs. The tests in
-//! `tests/` use the embedded engines for the good case; the doubles here make faults.
+//! Tests retrieval over backends that fail in every way, and over a corpus that changes while a request runs. The
+//! doubles here make faults. The tests in `tests/` cover the good case with the embedded engines.
 #![expect(clippy::wildcard_enum_match_arm, reason = "a fault concerns one call, and the others ignore it")]
 
 mod hints;

@@ -1,4 +1,4 @@
-//! Reads the bytes of a binding back. What can be read back cannot be confused with anything else.
+//! Reads the bytes of a binding back. Bytes that can be read back belong to one search only.
 
 use std::num::NonZeroUsize;
 

@@ -1,5 +1,5 @@
-//! Tests that nothing leaks when hints are wrong in every way and relationships change while a request runs, and that a hint
-//! which shows too much costs no chunk of the answer.
+//! Tests that nothing leaks when hints are wrong in every way and relationships change while a request runs. Tests too
+//! that a hint which shows too much costs the answer no chunk.
 
 use super::*;
 

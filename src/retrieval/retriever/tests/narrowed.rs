@@ -1,4 +1,4 @@
-//! Tokens whose details speak of metadata.
+//! Tests tokens whose details speak of metadata.
 
 use std::collections::BTreeSet;
 

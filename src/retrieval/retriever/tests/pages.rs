@@ -5,8 +5,8 @@ use std::collections::{HashSet, VecDeque};
 use super::*;
 use crate::retrieval::page;
 
-/// Allows what [`OpenOnly`] allows. Each batch of checks is decided by the next of these models, the last one decides for good.
-/// Readiness tells the model of a store that has lost its name to another one.
+/// Allows what [`OpenOnly`] allows. The models decide one batch of checks each, and the last one all further batches.
+/// Readiness names the model of a store that has lost its name to another one.
 #[derive(Default)]
 struct Remade {
     models: Mutex<VecDeque<&'static str>>,
@@ -27,7 +27,8 @@ impl Authorizer for Remade {
     }
 }
 
-/// The name of the row, the query, the models that decide the first and the second page, and whether there is a second one.
+/// The name of the row, the query, the models that decide the first and the second page, and whether there is a second
+/// page.
 type ModelRow = (&'static str, Query, &'static [&'static str], &'static [&'static str], bool);
 
 #[tokio::test]
@@ -43,7 +44,7 @@ async fn all_pages_are_decided_by_one_model() {
         ("another store during the first page alone", vector(), &["old", "new"], &["old"], false),
         ("another store during the second page", vector(), &["old"], &["old", "new"], false),
     ];
-    // So many chunks are shut that a vector query checks each page in several batches.
+    // Most chunks are shut, so a vector query needs several batches of checks for each page.
     let guards: Vec<String> =
         (0..=30).map(|number| format!("{}{number}", if [1, 30].contains(&number) { "open" } else { "shut" })).collect();
     let guards: Vec<&str> = guards.iter().map(String::as_str).collect();
@@ -137,8 +138,8 @@ async fn a_chunk_that_moves_behind_its_page_does_not_come_twice() {
     }
 }
 
-/// The scores of a text query depend on everything that is visible, so there is a next page only while the pages before it
-/// would come out the same.
+/// The scores of a text query depend on everything that is visible. So there is a next page only while the pages before
+/// it would come out the same.
 #[tokio::test]
 async fn pages_of_a_text_query_are_pages_of_one_answer() {
     type Edit = fn(&mut Vec<Chunk>);
