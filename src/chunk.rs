@@ -56,7 +56,7 @@ impl Document {
     }
 }
 
-/// A piece of a document, with its text. Only a chunk that `authz::enforce` permitted is read back as one.
+/// A piece of a document, with its text. It is read back from a store only once `authz::enforce` has permitted it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Chunk {
     /// The id of the chunk, unique in its collection.
@@ -102,7 +102,7 @@ pub enum Written {
     By(Instant),
     /// Another process wrote it at this time since 1970 by its own clock.
     AtWallTime(Duration),
-    /// It was written by a program that does not note the time.
+    /// The program that wrote it does not note the time.
     Unknown,
 }
 

@@ -71,8 +71,7 @@ pub struct Totals {
     pub bytes: u64,
 }
 
-/// Documents in the order of the catalog, the lines or the paths. An error stands in the place of a document that is passed
-/// over.
+/// Documents in the order of the catalog, the lines or the paths. An error stands in for each document that is skipped.
 pub type SourceDocuments = Box<dyn Iterator<Item = Result<SourceDocument, IngestError>> + Send>;
 
 /// The reason why a document was not read.
@@ -130,11 +129,11 @@ impl IngestError {
 }
 
 impl Source {
-    /// Counts what there is to read, for a progress bar. It reads the catalog and the names and sizes of files, but not their
-    /// contents.
+    /// Counts what there is to read, for a progress bar. It reads the catalog and the names and sizes of files, but not
+    /// their contents.
     ///
-    /// The errors that show without reading contents, such as a bad line of the catalog, are returned beside the totals of
-    /// what is left.
+    /// The errors that are found without reading contents, such as a bad line of the catalog, are returned beside the
+    /// totals of the rest.
     ///
     /// # Errors
     /// If the folder, catalog or file cannot be opened.
@@ -161,7 +160,7 @@ impl Source {
         Ok((Totals { documents: Some(documents), bytes }, errors))
     }
 
-    /// Reads the documents one after the other. Each entry may be an error.
+    /// Reads the documents one after the other. Each item may be an error.
     ///
     /// # Errors
     /// If the folder, catalog or file cannot be opened.

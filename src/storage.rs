@@ -82,7 +82,7 @@ impl StorageError {
 /// `cache_bytes` of its pages stay in memory.
 ///
 /// # Errors
-/// See [`StorageError`].
+/// When the file is in use, damaged or too new, or the disk fails.
 fn open_database(path: &Path, cache_bytes: usize, disk: &Arc<Disk>) -> Result<Database, StorageError> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(parent).map_err(|e| StorageError::io(parent, &e))?;
@@ -125,7 +125,7 @@ fn create(path: &Path, parent: &Path, cache_bytes: usize, disk: &Arc<Disk>) -> R
         Err(e) if e.error.kind() == std::io::ErrorKind::AlreadyExists => return Ok(None),
         Err(e) => return Err(StorageError::io(path, &e.error)),
     }
-    // Otherwise a loss of power could take the name, and with it all that was acknowledged.
+    // Otherwise a loss of power could undo the rename, and with it everything that was acknowledged.
     let named = std::fs::File::open(parent).and_then(|parent| parent.sync_all());
     named.map_err(|e| StorageError::io(parent, &e))?;
     Ok(Some(database))

@@ -1,8 +1,8 @@
 //! Reads JSON Lines of chunks. The lines of a document stand together and become one document.
 //!
-//! A document is returned only if all of its lines are right; otherwise a part of it would replace the whole one in the store.
-//! A line that does not even name its document may belong to the document before it or to the one after it, so both are passed
-//! over.
+//! A document is returned only if all of its lines are right. Otherwise a part of it would replace the whole document
+//! in the store. A line that does not even name its document may belong to the document before it or to the one after
+//! it, so both are skipped.
 
 use std::collections::{BTreeMap, HashSet};
 use std::iter::Peekable;
@@ -48,7 +48,7 @@ struct DocumentOf {
 
 /// A line that is wrong, and its error.
 struct Faulty {
-    /// The document of the line, if the line names it.
+    /// The id of the line's document, if the line names it.
     document_id: Option<String>,
     error: IngestError,
 }
@@ -79,13 +79,14 @@ struct Documents<I: Iterator> {
     chunks: Peekable<I>,
     /// The ids of the documents so far.
     seen: HashSet<String>,
-    /// The document whose other lines are passed over.
+    /// The document whose other lines are skipped.
     passed_over: Option<String>,
     /// Whether the last line did not name its document.
     after_unknown: bool,
 }
 
-/// Checks that all vectors of a file have one length, as a collection demands, so that the error names the line.
+/// Checks that all vectors of a file have one length, as a collection demands. The store would refuse them later,
+/// without naming the line.
 #[derive(Default)]
 struct Dimension(Option<(usize, u64)>);
 
@@ -118,7 +119,7 @@ impl<I: Iterator<Item = Result<Numbered, Faulty>>> Documents<I> {
         }
     }
 
-    /// Passes over the document of a wrong line.
+    /// Skips the document of a wrong line.
     fn pass_over(&mut self, Faulty { document_id, error }: Faulty) -> IngestError {
         self.after_unknown = document_id.is_none();
         if let Some(document_id) = document_id {
@@ -132,7 +133,7 @@ impl<I: Iterator<Item = Result<Numbered, Faulty>>> Documents<I> {
     fn document(&mut self, first: Numbered) -> Result<SourceDocument, IngestError> {
         let document_id = first.chunk.document_id.clone();
         let refused = |path: &Path, line: u64, detail: String| Err(IngestError::line(path, line, detail));
-        // If the document is refused, its other lines are passed over. A whole document has no other lines.
+        // If the document is refused, its other lines are skipped. A whole document has no other lines.
         self.passed_over = Some(document_id.clone());
         if !self.seen.insert(document_id.clone()) {
             let detail = format!("document `{document_id}` comes back; its lines must stand together");

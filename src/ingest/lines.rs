@@ -9,11 +9,11 @@ use serde::de::DeserializeOwned;
 use super::IngestError;
 use crate::chunk::{Metadata, Value};
 
-/// The longest line, in bytes. A chunk with the largest text fits, even if every byte of it is escaped, and so does the
+/// The longest line, in bytes. A chunk with the largest text fits, even if every byte of it is escaped. So does the
 /// longest vector.
 const LINE_BYTES_MAX: u64 = 1 << 20;
 
-/// The lines of a file. Lines that hold only white space are passed over.
+/// The lines of a file, without those that hold only white space.
 pub(super) struct Lines {
     path: PathBuf,
     reader: BufReader<File>,
@@ -97,7 +97,7 @@ impl Line {
     }
 }
 
-/// Takes JSON values as metadata. A `null` counts as a value that is not there.
+/// Turns JSON values into metadata. A `null` counts as a missing value.
 pub(super) fn metadata(values: impl IntoIterator<Item = (String, serde_json::Value)>) -> Result<Metadata, String> {
     let mut metadata = Metadata::new();
     for (key, value) in values {

@@ -85,8 +85,8 @@ fn a_file_that_cannot_be_read_is_passed_over_and_named() {
     assert_eq!(errors.len(), 3, "{errors:?}");
 }
 
-/// A document is returned whole or not at all, whatever is wrong with one of its lines. A row names the document of each line,
-/// with a `!` if the metadata of the line is a list, and has a `?` for a line that is no JSON.
+/// A document is returned whole or not at all, whatever is wrong with one of its lines. A row names the document of
+/// each line. `!` marks a line whose metadata is a list, and `?` stands for a line that is not JSON.
 #[test]
 fn a_document_with_a_wrong_line_is_passed_over_whole() {
     let rows: [(&str, &[&str], usize); 12] = [

@@ -16,16 +16,17 @@ use crate::chunk::{Chunk, Document, Metadata};
 use crate::language::Object;
 use crate::vector_store::validation::check_document;
 
-/// The longest chunk, in characters. These are a few paragraphs, so ten chunks fit into any prompt.
+/// The longest chunk, in characters: a few paragraphs, so ten chunks fit into any prompt.
 const CHUNK_CHARACTERS: usize = 1_000;
 /// The largest file, in bytes. A book has about one million bytes.
 const FILE_BYTES_MAX: u64 = 16 << 20;
 /// How many files are read and cut at the same time. They are returned in order.
 const FILES_AHEAD: usize = 16;
-/// The longest time that reading a file may take. On a network drive that hangs, reading never ends. It is well below a
-/// minute, because a server ends an upload that is silent for that long.
+/// The longest time that reading a file may take. On a network drive that hangs, reading never ends. The time is well
+/// below a minute, because a server ends an upload that is silent for a minute.
 const READ_TIME_MAX: Duration = Duration::from_secs(20);
-/// The most files that are given up in one run. Each leaves a thread behind that waits for the operating system.
+/// The most files that are given up in one run. Each of them leaves a thread behind, which waits for the operating
+/// system.
 const GIVEN_UP_MAX: usize = 64;
 
 /// A file that was found but not read yet.

@@ -42,7 +42,7 @@ impl StoredFile {
     /// `cache_bytes` of its pages stay in memory.
     ///
     /// # Errors
-    /// See [`StorageError`].
+    /// When the file is in use, damaged or too new, or the disk fails.
     pub fn open(path: &Path, cache_bytes: usize) -> Result<Self, StorageError> {
         let disk = Arc::new(Disk::default());
         let database = open_database(path, cache_bytes, &disk)?;
