@@ -1,10 +1,10 @@
 //! The port to a vector store, and its adapters.
 //!
-//! A search finds ids, scores and guards. Text is read by id afterwards. Only `retrieval` reads text, and only the text of
-//! chunks that were permitted.
+//! A search finds ids, scores and guards. Text is read by id afterwards. Only `retrieval` reads text, and only the text
+//! of chunks that were permitted.
 //!
-//! The adapters are the embedded [`exact`] engine and `qdrant`. `remote` is shared by adapters for servers: it knows how to cover
-//! a set of guards with several calls, and remembers what a server holds.
+//! The adapters are the embedded [`exact`] engine and `qdrant`. Adapters for servers share `remote`, which covers a set
+//! of guards with several calls and remembers what a server holds.
 
 mod direction;
 pub mod exact;
@@ -32,8 +32,8 @@ use crate::language::Object;
 /// The question of a search.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Query {
-    /// Ranks chunks by the BM25 score of their texts. The text has at most [`validation::QUERY_BYTES_MAX`] bytes. A text
-    /// without a word finds nothing.
+    /// Ranks chunks by the BM25 score of their texts. The query text has at most [`validation::QUERY_BYTES_MAX`] bytes.
+    /// A text without a word finds nothing.
     Text(String),
     /// Ranks chunks by the cosine similarity of their vectors to this one, which is finite and not all zero.
     Vector(Vec<f32>),
@@ -49,7 +49,8 @@ pub enum Query {
 
 /// How many chunks of each ranking a hybrid query merges.
 ///
-/// The number does not depend on the limit of the search, so asking for more chunks never changes the order of the first.
+/// The number does not depend on the limit of the search, so asking for more chunks never changes the order of the
+/// first ones.
 pub const HYBRID_DEPTH: usize = 1_000;
 
 /// A restriction that the caller adds. It must hold in addition to the visible set, so it can only shrink the answer.
@@ -82,9 +83,9 @@ pub enum Filter {
 
 /// A limit on the visible set of a principal, beside its relations: the details of its token, for example.
 ///
-/// A filter selects among the chunks of the visible set. A narrowing makes the set itself smaller, chunk by chunk, so what it
-/// leaves out counts in no statistic of a text query. Otherwise the scores that an agent sees would tell of chunks that only
-/// its user may see.
+/// A filter selects among the chunks of the visible set. A narrowing makes the set itself smaller, chunk by chunk. So
+/// the chunks that it leaves out count in no statistic of a text query. Otherwise the scores that an agent sees would
+/// depend on chunks that only its user may see.
 pub trait Narrowing: Debug + Send + Sync {
     /// Returns whether a chunk with this guard and this metadata may be in the visible set.
     fn admits(&self, guard: &Object, metadata: &Metadata) -> bool;
@@ -92,13 +93,13 @@ pub trait Narrowing: Debug + Send + Sync {
 
 /// The chunks that a search may look at.
 ///
-/// BM25 counts its statistics over this set. Counted over everything, hidden documents would move the scores of visible ones.
-/// The set is never the boundary of what a caller sees; `authz::enforce` is.
+/// BM25 counts its statistics over this set. If it counted over everything, hidden documents would move the scores of
+/// visible ones. The set is never the boundary of what a caller sees; `authz::enforce` is.
 #[derive(Clone, Debug)]
 pub enum SearchSpace {
     /// Every chunk of the collection.
     Everything,
-    /// The chunks of some guards. Without positions nothing is found.
+    /// The chunks of some guards. A search of no guards finds nothing.
     Guards {
         /// The table that the positions refer to.
         table: GuardTable,
@@ -107,7 +108,7 @@ pub enum SearchSpace {
     },
 }
 
-/// The distinct guards of a collection. Each keeps its position, and new ones are appended.
+/// The distinct guards of a collection. Each guard keeps its position, and new ones are appended.
 #[derive(Clone, Debug)]
 pub struct GuardTable {
     /// The guards by position. A guard whose chunks are all gone may still be here.
@@ -140,12 +141,12 @@ pub struct Search {
     pub narrowing: Option<Arc<dyn Narrowing>>,
     /// The lowest score that a candidate may have.
     pub min_score: Option<f64>,
-    /// How many candidates of one document are returned at most: the best ones. A store that cannot count by document
-    /// returns more.
+    /// How many candidates of one document are returned at most, the best ones first. A store that cannot count by
+    /// document returns more.
     pub per_document_max: Option<NonZeroUsize>,
     /// How many candidates are returned at most.
     pub limit: usize,
-    /// How many candidates are enough where more would cost the store another search. At most `limit`.
+    /// How many candidates are enough if more of them would cost the store another search. At most `limit`.
     pub enough: usize,
 }
 
@@ -154,7 +155,7 @@ pub struct Search {
 pub struct Searched {
     /// The candidates, best score first. Equal scores are in the order of the bytes of their chunk ids.
     pub candidates: Vec<Candidate>,
-    /// Whether no other chunk of the search space scores better than these. Otherwise they are the store's approximation.
+    /// Whether these are certainly the best candidates of the search space. If not, the store searched approximately.
     pub exact: bool,
     /// The outlook for a search for more candidates.
     pub rest: Rest,
@@ -163,7 +164,7 @@ pub struct Searched {
 /// The outlook for a search for more candidates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rest {
-    /// It would find more, unless these happened to be all.
+    /// It would find more, unless the candidates found so far are all that there are.
     Further,
     /// It would find no more, although there may be more: the store gave up.
     Unknown,
@@ -178,16 +179,17 @@ pub enum Rest {
 pub struct SearchCosts {
     /// The cost of each guard in the search space.
     pub per_guard: f64,
-    /// The cost of each chunk in the search space, on top of what a search of the whole collection pays for that chunk.
+    /// The additional cost of each chunk in the search space, compared with a search of the whole collection.
     pub per_chunk: f64,
 }
 
 impl SearchCosts {
-    /// The costs of a store that searches the chunks of some guards never slower than the whole collection.
+    /// The costs of a store to which a search among some guards is never slower than one of the whole collection.
     pub const FREE: Self = Self { per_guard: 0.0, per_chunk: 0.0 };
 }
 
-/// The abilities of a collection. They decide which plan is chosen, and whether a query is refused before any work.
+/// The abilities and the size of a collection. They decide which plan is chosen, and whether a query is refused before
+/// any work.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CollectionInfo {
     /// The number of dimensions of its vectors; `None` while it has no vectors.
@@ -228,15 +230,16 @@ pub trait VectorStore: Send + Sync {
 
     /// Finds the best candidates, at most [`Search::limit`] of them. [`Searched::rest`] tells whether there are more.
     ///
-    /// A vector query matches every chunk with a vector, a text query every chunk that holds at least one of its words, and a
-    /// hybrid query every chunk within [`HYBRID_DEPTH`] of either ranking. Where the store has transactions, a search sees
-    /// each call of [`DocumentStore::upsert`] and [`DocumentStore::delete`] wholly or not at all.
+    /// A vector query matches every chunk with a vector, a text query every chunk that holds at least one of its words,
+    /// and a hybrid query every chunk within [`HYBRID_DEPTH`] of either ranking. Where the store has transactions, a
+    /// search sees each call of [`DocumentStore::upsert`] and [`DocumentStore::delete`] wholly or not at all.
     ///
     /// # Errors
-    /// As for [`VectorStore::collection`]; [`VectorStoreError::Dimension`] when the vector has another dimension than the
-    /// collection (one without vectors finds nothing); [`VectorStoreError::Invalid`] for a query that
-    /// [`validation::check_query`] refuses; [`VectorStoreError::Unsupported`] for a kind of query that the store cannot
-    /// answer.
+    /// - As for [`VectorStore::collection`].
+    /// - [`VectorStoreError::Dimension`] when the vector has another dimension than the collection. A collection
+    ///   without vectors finds nothing instead.
+    /// - [`VectorStoreError::Invalid`] for a query that [`validation::check_query`] refuses.
+    /// - [`VectorStoreError::Unsupported`] for a kind of query that the store cannot answer.
     async fn search(&self, search: &Search) -> Result<Searched, VectorStoreError>;
 
     /// Looks up chunks by id, without text, for a re-check. Ids that do not exist are left out. The answers are in the order
@@ -246,11 +249,12 @@ pub trait VectorStore: Send + Sync {
     /// As for [`VectorStore::collection`].
     async fn find(&self, collection: &str, chunk_ids: &[String]) -> Result<Vec<Candidate>, VectorStoreError>;
 
-    /// Reads the metadata of the candidates that are still what `search` found, or [`VectorStore::find`] if `search` is
-    /// `None`. The answers are in the order of the candidates; one that is named twice is answered twice.
+    /// Reads the metadata of those candidates that are still what `search` found, or what [`VectorStore::find`] found
+    /// if `search` is `None`. The answers are in the order of the candidates; one that is named twice is answered
+    /// twice.
     ///
-    /// INVARIANT (no text): no text leaves the store. So a caller may ask about a candidate before it is decided whether its
-    /// text may be read.
+    /// INVARIANT (no text): no text leaves the store. So a caller may ask about a candidate before it is decided
+    /// whether its text may be read.
     ///
     /// INVARIANT (one version): as for [`VectorStore::read`].
     ///
@@ -263,13 +267,13 @@ pub trait VectorStore: Send + Sync {
         found: &[Candidate],
     ) -> Result<Vec<ChunkMetadata>, VectorStoreError>;
 
-    /// Reads the chunks of the candidates that are still what `search` found, or [`VectorStore::find`] if `search` is `None`.
-    /// Their vectors are left empty. The answers are in the order of the candidates; one that is named twice is answered
-    /// twice. A caller reads permitted candidates only.
+    /// Reads the chunks of those candidates that are still what `search` found, or what [`VectorStore::find`] found if
+    /// `search` is `None`. Their vectors are left empty. The answers are in the order of the candidates; one that is
+    /// named twice is answered twice. A caller reads permitted candidates only.
     ///
-    /// INVARIANT (one version): guard, metadata and text of a chunk are of one version. That version passes the filter of the
-    /// search and has the guard, the version and the score of the candidate. A chunk that was replaced since it was found is
-    /// left out.
+    /// INVARIANT (one version): guard, metadata and text of a chunk are of one version. That version passes the filter
+    /// of the search and has the guard, the version and the score of the candidate. A chunk that was replaced since it
+    /// was found is left out.
     ///
     /// # Errors
     /// As for [`VectorStore::collection`].
@@ -283,7 +287,7 @@ pub trait VectorStore: Send + Sync {
     /// Checks with at most one call to a server that a search would be answered now.
     ///
     /// # Errors
-    /// The reason why a search would not be answered.
+    /// Returns the reason why a search would not be answered.
     async fn ready(&self) -> Result<(), VectorStoreError> {
         Ok(())
     }
@@ -293,16 +297,18 @@ pub trait VectorStore: Send + Sync {
 /// with `Ok`.
 #[async_trait]
 pub trait DocumentStore: Send + Sync {
-    /// Puts documents in. Each one replaces all chunks of the document with its id; of several with one id the last counts.
-    /// The title of a chunk is its document's.
+    /// Puts documents in. Each one replaces all chunks of the document with its id. If several have one id, the last
+    /// one counts. The title of a chunk is its document's.
     ///
     /// The documents of one call are one transaction where the store has transactions, as the embedded engine does. The
     /// collection is made if it does not exist. Without documents nothing happens.
     ///
+    /// The first vector fixes the dimension of the collection for good. In the embedded engine, it does so for as long
+    /// as any vector stays.
+    ///
     /// # Errors
-    /// When [`validation::check_document`] refuses a document, when a vector has another dimension than the collection, and
-    /// when a chunk id belongs to another document. Then nothing of the call was applied. The first vector fixes the
-    /// dimension: for good, or in the embedded engine for as long as any vector stays.
+    /// When [`validation::check_document`] refuses a document, when a vector has another dimension than the collection,
+    /// and when a chunk id belongs to another document. Then nothing of the call was applied.
     async fn upsert(&self, collection: &str, documents: Vec<Document>) -> Result<(), VectorStoreError>;
 
     /// Deletes documents and returns how many of them existed.
@@ -321,8 +327,8 @@ pub trait DocumentStore: Send + Sync {
         document_ids: &[String],
     ) -> Result<Vec<(String, u32)>, VectorStoreError>;
 
-    /// Returns the guards of all chunks of these documents, so that it can be checked who may replace them. `None` when a chunk
-    /// has no well-formed guard, because then nobody can be checked.
+    /// Returns the guards of all chunks of these documents. A caller checks with them who may replace the documents.
+    /// Returns `None` when a chunk has no well-formed guard, because then nobody can be checked.
     ///
     /// # Errors
     /// As for [`VectorStore::collection`].

@@ -1,12 +1,13 @@
 //! Qdrant as the vector store, over gRPC.
 //!
-//! A search returns ids, scores and guards, and text is read by id afterwards. `schema/qdrant-payload.md` says what a point
-//! holds. Answers are checked: a duplicate, a surplus or an unknown point fails the call, and a point without a well-formed
-//! guard is never returned.
+//! A search returns ids, scores and guards, and text is read by id afterwards. `schema/qdrant-payload.md` says what a
+//! point holds. Answers are checked: a duplicate, a surplus or an unknown point fails the call, and a point without a
+//! well-formed guard is never returned.
 //!
-//! There are no filters by containers, such as folders of which a user sees everything. A payload field for them would have to
-//! follow every move of a document in the relationships, and a stale one would lose chunks silently, since what a filter hides
-//! is not looked for. Lists of guards that are turned round or split serve the same need.
+//! There are no filters by containers, such as folders of which a user sees everything. A payload field for them would
+//! have to follow every move of a document in the relationships. A field that is out of date would lose chunks
+//! silently, because nobody looks for what a filter hides. Lists of guards that are inverted or sent in parts serve the
+//! same need.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -66,8 +67,8 @@ pub struct QdrantStore {
     overviews: Overviews,
     reach: Reach,
     writes: OwnWrites,
-    /// Held while documents are written. Replacing a document is two operations on the server, and those of two writes must
-    /// not mix.
+    /// Held while documents are written. Replacing a document is two operations on the server. The operations of two
+    /// writes must not mix.
     writing: tokio::sync::Mutex<()>,
 }
 
@@ -159,7 +160,7 @@ fn failed(collection: &str, status: &Status) -> VectorStoreError {
     match status.code() {
         Code::NotFound => VectorStoreError::UnknownCollection(collection.to_owned()),
         Code::InvalidArgument | Code::FailedPrecondition | Code::Unimplemented => VectorStoreError::Refused(message),
-        // Tonic says so when an answer is larger than any that was asked for.
+        // Tonic gives this code when an answer is larger than the accepted size.
         Code::OutOfRange | Code::Ok => VectorStoreError::BadAnswer(message),
         Code::Cancelled
         | Code::Unknown
@@ -181,8 +182,8 @@ impl VectorStore for QdrantStore {
         Ok(self.overview(name).await?.info.clone())
     }
 
-    /// `None` also where the guards have no index or do not come in time. [`QdrantConfig::overview_age_max`] says how old the
-    /// list may be.
+    /// Returns `None` also where the guards have no index or do not come in time. [`QdrantConfig::overview_age_max`]
+    /// says how old the list may be.
     async fn guards(&self, collection: &str) -> Result<Option<GuardTable>, VectorStoreError> {
         Ok(self.overview(collection).await?.guards.as_ref().map(|guards| guards.table().clone()))
     }
@@ -191,8 +192,9 @@ impl VectorStore for QdrantStore {
         self.overviews.last_known(collection)?.guards.as_ref()?.chunks_under(table, positions)
     }
 
-    /// A search among nearly all guards may find chunks whose guards are newer than the table. Qdrant chooses which of several
-    /// equal scores are at the end of an answer, unless the search is a scan and few are equal.
+    /// A search among nearly all guards may find chunks whose guards are newer than the table. If several candidates at
+    /// the end of an answer have equal scores, Qdrant chooses which of them it returns, unless the search is a scan and
+    /// few are equal.
     async fn search(&self, search: &Search) -> Result<Searched, VectorStoreError> {
         Box::pin(self.find_nearest(search)).await
     }

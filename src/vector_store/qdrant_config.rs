@@ -23,8 +23,8 @@ pub struct QdrantConfig {
     pub vector_name: Option<String>,
     /// Search by a full scan instead of the approximate index. That is exact, and slow on large collections.
     pub exact: bool,
-    /// Scan, whatever `exact` says, where a user is known to see at most so many chunks. There the approximate index is slow
-    /// as well, and misses most of what it should find.
+    /// Scan, whatever `exact` says, if a user is known to see at most this many chunks. There the approximate index is
+    /// slow as well, and misses most of what it should find.
     pub scanned_chunks_max: u64,
     /// How many replicas of a shard must agree on what is read.
     pub read_consistency: ReadConsistency,
@@ -49,16 +49,16 @@ pub enum ReadConsistency {
     /// One replica answers. This is the server's own default.
     #[default]
     One,
-    /// Only points that a majority of all replicas has count.
+    /// A point counts only if a majority of all replicas has it.
     Majority,
-    /// Only points that at least half of the replicas plus one have count.
+    /// A point counts only if at least half of the replicas plus one have it.
     Quorum,
-    /// Only points that every replica has count.
+    /// A point counts only if every replica has it.
     All,
 }
 
-/// The places in the payload of another program's points that hold the parts of a chunk: keys with dots between them. A
-/// part that is unset is where `written_by` says.
+/// The places of a chunk's parts in the payload of another program's points: keys with dots between them. If a part is
+/// unset, it is where `written_by` says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PayloadConfig {

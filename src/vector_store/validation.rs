@@ -1,4 +1,4 @@
-//! Limits and rules for what a store takes in. They need no look at what is already stored.
+//! Limits and rules for what a store takes in. They do not depend on what is already stored.
 //!
 //! Every adapter applies them before it does any work, so a call that is refused has done nothing.
 
@@ -30,7 +30,7 @@ pub const QUERY_TERMS_MAX: usize = 256;
 /// Checks that every store can hold a collection of this name.
 ///
 /// # Errors
-/// [`VectorStoreError::Invalid`] when one could not.
+/// [`VectorStoreError::Invalid`] when some store could not.
 pub(super) fn check_collection_name(name: &str) -> Result<(), VectorStoreError> {
     check_name(name, COLLECTION_BYTES_MAX).map_err(|rule| invalid(format!("collection `{}` {rule}", shown(name))))
 }

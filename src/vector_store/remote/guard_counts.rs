@@ -1,4 +1,4 @@
-//! The guards of a collection and how many chunks each one has.
+//! The guards of a collection, and the number of chunks of each.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use roaring::RoaringBitmap;
 use crate::language::Object;
 use crate::vector_store::GuardTable;
 
-/// How many guards without chunks a table keeps, besides as many as it has with chunks.
+/// A table keeps at most this many guards without chunks, beside as many as it has guards with chunks.
 const UNUSED_GUARDS_MAX: usize = 1_000;
 
 /// A table of guards with the number of chunks of each.
@@ -35,7 +35,8 @@ impl GuardCounts {
         if !new.is_empty() {
             new.sort_unstable();
             let (new_guards, new_chunks): (Vec<Object>, Vec<u64>) = new.into_iter().unzip();
-            // A new allocation: callers recognize a table by its address and must not mistake this one for the old one.
+            // This is a new allocation, because callers recognize a table by its address and must not mistake this one
+            // for the old one.
             guards = Arc::new(guards.iter().cloned().chain(new_guards).collect());
             chunks.extend(new_chunks);
         }

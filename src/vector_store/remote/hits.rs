@@ -42,7 +42,7 @@ pub(super) fn first_of_documents(mut hits: Vec<Hit>, per_document_max: Option<No
     hits
 }
 
-/// Documents that have as many hits as are wanted of them. The calls that follow leave them out.
+/// Documents that already have as many hits as are wanted of each. The next calls leave them out.
 #[derive(Debug, Default)]
 pub(super) struct CompleteDocuments {
     pub(super) hits: Vec<Hit>,
@@ -50,7 +50,7 @@ pub(super) struct CompleteDocuments {
 }
 
 impl CompleteDocuments {
-    /// Takes over the hits of those documents that are complete with them, up to `documents_max` documents in all.
+    /// Takes over the hits of those documents that are complete now, up to `documents_max` documents in all.
     pub(super) fn take(
         &mut self,
         hits: impl Iterator<Item = Hit>,
@@ -73,10 +73,10 @@ impl CompleteDocuments {
     }
 }
 
-/// Returns the best of what all parts of a search space found.
+/// Returns the best hits of all parts of a search space.
 ///
-/// The best of all are among the best of each part, also with a maximum per document. A chunk whose guard changes
-/// between two calls may be found in two parts, and is named once. It may also be found in none; then this one request
+/// These are among the best hits of each part, even with a maximum per document. A chunk whose guard changes between
+/// two calls may be found in two parts; then it is returned once. It may also be found in none; then this one request
 /// misses it.
 pub(super) fn merge(mut hits: Vec<Hit>, search: &Search, per_document_max: Option<NonZeroUsize>) -> Vec<Candidate> {
     hits.retain(|hit| search.min_score.is_none_or(|score| f64::from(hit.candidate.score) >= score));

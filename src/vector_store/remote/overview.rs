@@ -1,8 +1,9 @@
-//! Remembers what the collections of a server hold. The server is asked once, and the answer is shared for a short time.
+//! Remembers what the collections of a server hold. The server is asked once, and the answer is shared for a short
+//! time.
 //!
-//! Every request is planned by the size and the guards of its collection, and a server goes through an index to count them. An
-//! overview that is a little old misses what other programs have written since. Nothing is shown by it that is not checked
-//! afterwards.
+//! Every request is planned by the size and the guards of its collection, and a server goes through an index to count
+//! them. An overview that is a little old lacks what other programs have written since. That leaks nothing: everything
+//! that an overview leads to is checked afterwards.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,8 +18,8 @@ use crate::vector_store::{CollectionInfo, VectorStoreError};
 
 /// How many collections are remembered. A name is only counted once the server has answered for it.
 const COLLECTIONS_MAX: usize = 1_000;
-/// How many times as long as it took to make is an overview used at least, so that asking takes no more than a tenth of
-/// the time.
+/// An overview is used for at least this many times as long as it took to make. So asking takes at most a tenth of the
+/// time.
 const USED_PER_ASKED: u32 = 10;
 
 /// The state of a collection at one moment.
@@ -63,10 +64,9 @@ impl Overviews {
         Self { entries: Mutex::default(), age_max, grace }
     }
 
-    /// Returns the overview of a collection. It is made by `ask`, which is given the one before, unless a fresh one is
-    /// known.
+    /// Returns the overview of a collection. Unless a fresh one is known, `ask` makes it, and gets the one before.
     ///
-    /// While one request asks, the others go on with what was known, unless this process has written since.
+    /// While one request asks, the others go on with the old overview, unless this process has written since.
     pub(crate) async fn get<F>(
         &self,
         collection: &str,
@@ -88,7 +88,7 @@ impl Overviews {
         if let Some(overview) = entry.fresh(Duration::ZERO) {
             return Ok(overview);
         }
-        // Both are read before the server is asked: its answer may lack a change that comes later.
+        // Both are read before the server is asked. A later change may be missing from the server's answer.
         let (changes, started) = (entry.changes.load(Ordering::SeqCst), Instant::now());
         match ask(entry.last_known().map(|known| known.overview)).await {
             Ok(overview) => {
@@ -108,7 +108,8 @@ impl Overviews {
         }
     }
 
-    /// Notes that this process changed the collection: the next overview is one that is asked for after this moment.
+    /// Notes that this process changed the collection. Overviews that were asked for before this moment are not used
+    /// any more.
     pub(crate) fn note_change(&self, collection: &str) {
         if let Some(entry) = self.entries().get(collection) {
             entry.changes.fetch_add(1, Ordering::SeqCst);
@@ -139,7 +140,8 @@ impl KnownCollection {
         self.known.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Returns the overview, unless it is more than `grace` too old or this process has changed the collection since.
+    /// Returns the overview, unless it is too old by more than `grace` or this process has changed the collection
+    /// since.
     fn fresh(&self, grace: Duration) -> Option<Arc<Overview>> {
         let known = self.last_known()?;
         let is_fresh = known.changes == self.changes.load(Ordering::SeqCst) && Instant::now() < known.until + grace;

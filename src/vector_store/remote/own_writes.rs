@@ -1,7 +1,8 @@
-//! Versions of documents: which write put a chunk in, and when that was.
+//! Versions of documents. A version tells which write put a chunk in, and when.
 //!
-//! A version names the process that wrote and a moment of its monotonic clock. So a process knows exactly when its own writes
-//! were, without a table of documents. For the writes of other processes it has the date that they noted beside the version.
+//! It names the process that wrote and a moment of that process's monotonic clock. So a process knows exactly when its
+//! own writes were, without a table of documents. For the writes of other processes it has the date that they noted
+//! beside the version.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,7 +13,8 @@ use ulid::Ulid;
 
 use crate::chunk::{Candidate, Version, Written};
 
-/// How many ends of writes are remembered. At one write a millisecond they last longer than any decision is used.
+/// How many ends of writes are remembered. At one write a millisecond, an end is remembered for longer than any
+/// decision is used.
 const RECENT_MAX: usize = 20_000;
 
 /// The writes of this process to one server.
@@ -58,7 +60,7 @@ impl Default for OwnWrites {
 impl OwnWrites {
     /// Begins a write, after all others have ended. No other write has its version.
     pub(crate) fn begin(&self) -> Stamp {
-        // A write that was given up ends here at the latest.
+        // If the write before was given up, it ends here at the latest.
         self.end();
         let moment = {
             let mut recent = self.recent();
@@ -92,8 +94,8 @@ impl OwnWrites {
         Candidate { written: written.unwrap_or(candidate.written), ..candidate }
     }
 
-    /// When a write of this process ended. A write that is under way counts as ending now, and one that is no longer remembered
-    /// as having ended when it began.
+    /// Returns when a write of this process ended. A write that is under way counts as ending now. One that is no
+    /// longer remembered counts as having ended when it began.
     fn moment(&self, Version(version): Version) -> Option<Instant> {
         if version >> u64::BITS != u128::from(self.process) {
             return None;
@@ -111,7 +113,7 @@ impl OwnWrites {
         self.started.checked_add(Duration::from_nanos(nanoseconds))
     }
 
-    /// Nanoseconds since the start; 580 years of them fit.
+    /// Nanoseconds since the start. The number has room for 580 years.
     fn now(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
@@ -155,7 +157,8 @@ mod tests {
         }
     }
 
-    /// A chunk that is found while its write is under way counts as written just now, and later as written when the write ended.
+    /// A chunk that is found while its write is under way counts as written just now. Later it counts as written when
+    /// the write ended.
     #[test]
     fn a_write_counts_from_its_end() {
         let writes = OwnWrites::default();

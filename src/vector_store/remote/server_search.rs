@@ -1,8 +1,8 @@
 //! Finds the best chunks of a search space on a server that answers one nearest-neighbour call at a time.
 //!
-//! One call is usually enough. More calls are made when there are points that must not be returned, when a document has more
-//! chunks than are wanted of it, when the guards of a space do not fit one filter, and when an answer is shorter than it
-//! should be.
+//! One call is usually enough. More calls are made in four cases: some points must not be returned, a document has more
+//! chunks than are wanted of it, the guards of a space do not fit one filter, or an answer is shorter than it should
+//! be.
 
 use std::collections::HashSet;
 use std::num::NonZeroUsize;
@@ -16,8 +16,8 @@ use crate::vector_store::{Rest, Search, SearchSpace, Searched, VectorStoreError}
 
 /// How many documents one filter leaves out at most.
 const DOCUMENTS_LEFT_OUT_MAX: usize = 1_000;
-/// How many calls are made for one part of a space. Each one that widens the search asks for twice as many points, so this is
-/// room for 63 unusable points beside each usable one.
+/// How many calls are made for one part of a space. Each call that widens the search asks for twice as many points. So
+/// there may be 63 unusable points beside each usable one.
 const CALLS_PER_PART_MAX: usize = 7;
 /// How many points one call asks for, unless more candidates are wanted: an answer must fit a message.
 const POINTS_PER_CALL_MAX: usize = 20_000;
@@ -65,7 +65,7 @@ pub(crate) enum Unguarded {
     LeftOut,
 }
 
-/// A server that finds the points nearest to a vector. The vector and the caller's filter are the implementor's.
+/// A server that finds the points nearest to a vector. The implementor knows the vector and the caller's filter.
 pub(crate) trait NearestPoints: Sync {
     /// Returns the nearest points, best first.
     fn nearest(&self, call: NearestCall<'_>) -> impl Future<Output = Result<NearestAnswer, VectorStoreError>> + Send;
@@ -133,9 +133,10 @@ pub(crate) struct ServerSearch<'a> {
     pub(crate) guards_per_filter_max: usize,
     /// How many chunks the search space holds, as far as that is known.
     pub(crate) chunks: Option<u64>,
-    /// A space of at most so many chunks is scanned: there an index is slow as well, and loses most of what it should find.
+    /// A space of at most this many chunks is scanned. An index is slow there as well, and misses most of what it
+    /// should find.
     pub(crate) scanned_chunks_max: u64,
-    /// How larger spaces are searched, and the whole collection.
+    /// The method for larger spaces and for the whole collection.
     pub(crate) method: Method,
     /// Whether the caller's filter may leave out chunks of the space.
     pub(crate) is_filtered: bool,
@@ -159,7 +160,8 @@ impl ServerSearch<'_> {
             found = searches.search_all(server, &parts).await?;
         }
         if found.is_none() && searches.per_document_max.is_some() {
-            // Too many chunks of too few documents. The caller counts again and asks for more.
+            // The points hold too many chunks of too few documents. The caller counts by document itself and asks for
+            // more.
             searches.per_document_max = None;
             found = searches.search_all(server, &parts).await?;
         }
@@ -192,17 +194,17 @@ impl ServerSearch<'_> {
     }
 }
 
-/// The best of one part of a space.
+/// The best hits of one part of a space.
 #[derive(Debug)]
 struct PartFound {
     hits: Vec<Hit>,
-    /// Whether all of it comes from scans.
+    /// Whether all hits come from scans.
     exact: bool,
     /// The outlook for a wider search of the part.
     rest: Rest,
 }
 
-/// The calls for each part of a space.
+/// Searches each part of a space, call by call.
 #[derive(Clone, Copy)]
 struct PartSearches<'a> {
     search: &'a Search,
@@ -210,15 +212,15 @@ struct PartSearches<'a> {
     method: Method,
     per_document_max: Option<NonZeroUsize>,
     unguarded: Unguarded,
-    /// How many points the space holds, where that is known and nothing narrows it.
+    /// How many points the space holds, where that is known and no filter leaves any out.
     points: Option<usize>,
-    /// How many hits are enough where more would take another call. Only with one part: the best of several are not known
-    /// before each of them has given all.
+    /// How many hits are enough if more would take another call. This is less than the limit only for a space of one
+    /// part: the best hits of several parts are known only once each part has given all.
     enough: usize,
 }
 
 impl PartSearches<'_> {
-    /// Returns the best of each part; `None` when one has too much in the way.
+    /// Returns the best hits of each part; `None` when one part has too many unusable points.
     async fn search_all(
         &self,
         server: &impl NearestPoints,
@@ -229,8 +231,8 @@ impl PartSearches<'_> {
         Ok(found.into_iter().collect())
     }
 
-    /// Returns the best of one part, at least as many as are wanted unless there are fewer; `None` when too much is in
-    /// the way.
+    /// Returns the best hits of one part, at least as many as are wanted unless there are fewer; `None` when it has too
+    /// many unusable points.
     async fn search_part(
         &self,
         server: &impl NearestPoints,
@@ -255,7 +257,7 @@ impl PartSearches<'_> {
                 by_document: self.per_document_max.is_some(),
             };
             let mut answer = server.nearest(call).await?;
-            // A document whose id the server's filter does not match is found again.
+            // The server's filter may fail to match the id of a document. Then the document is found again.
             let new = hits::without(answer.hits, &progress.complete.hits);
             answer.hits = hits::first_of_documents(new, self.per_document_max);
             match self.next_step(&progress, &answer) {
@@ -270,11 +272,11 @@ impl PartSearches<'_> {
 
     /// Decides what follows from the last answer.
     ///
-    /// An answer with fewer points than were asked for need not be all. A walk through an index may end early, replicas of
-    /// which several are read give only what they agree on, and points that are deleted meanwhile leave a gap. So a short
-    /// answer is asked for again, as a scan where the collection allows one. It is all once a scan finds no more than the
-    /// answer before it, or as many points as the overview counted. `min_score` is not sent to the server, since it would
-    /// hide why an answer is short.
+    /// An answer with fewer points than were asked for need not be complete. A walk through an index may end early,
+    /// several replicas return only what they agree on, and points that are deleted meanwhile leave a gap. So a short
+    /// answer is asked for again, as a scan where the collection allows one. An answer is complete once a scan finds no
+    /// more than the answer before it, or as many points as the overview counted. `min_score` is not sent to the
+    /// server, because then nobody would know why an answer is short.
     fn next_step(&self, progress: &PartProgress, answer: &NearestAnswer) -> PartStep {
         let is_scan = progress.method.is_scan();
         let is_last_call = progress.calls == CALLS_PER_PART_MAX;
@@ -337,8 +339,8 @@ impl PartSearches<'_> {
         progress.asked = progress.asked.saturating_mul(2).min(self.most());
     }
 
-    /// Returns how many points the first call asks for. One more than is wanted shows whether equal scores were cut off
-    /// at the end. If they were, more are asked for, so that pages have every one of them.
+    /// Returns how many points the first call asks for. One more than wanted shows whether equal scores were cut off at
+    /// the end. If they were, the next call asks for more, so that pages have every one of them.
     fn least(&self) -> usize {
         let limit = self.search.limit;
         if limit < self.limits.answer_max { limit.saturating_add(1) } else { limit }
@@ -353,7 +355,7 @@ impl PartSearches<'_> {
         self.search.min_score.is_some_and(|min| f64::from(answer.worst) < min)
     }
 
-    /// Returns whether no hit that scores as well can have been cut off.
+    /// Returns whether the answer has every hit that scores as well as this one.
     fn is_certain(&self, hit: &Hit, answer: &NearestAnswer) -> bool {
         self.is_below_min_score(answer) || hit.candidate.score > answer.worst
     }
@@ -375,7 +377,7 @@ struct PartProgress {
     method: Method,
     /// The number of points of the answer before, if that was short.
     short: Option<usize>,
-    /// Whether all calls that were widened were scans.
+    /// Whether all calls before the last widening were scans.
     all_scanned: bool,
     complete: CompleteDocuments,
 }
@@ -385,11 +387,11 @@ struct PartProgress {
 enum PartStep {
     /// The part is searched.
     End(Ending),
-    /// The answer is short. A second one tells whether it is all.
+    /// The answer is short. A second one tells whether it is complete.
     AskAgain,
-    /// Too little of the answer is of use, so more points are asked for.
+    /// Too few hits of the answer can be used, so more points are asked for.
     Widen,
-    /// No call asks for more points than this one did.
+    /// No call can ask for more points than this one did.
     GiveUp,
 }
 
@@ -397,7 +399,7 @@ enum PartStep {
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Ending {
     hits: Ended,
-    /// Whether all of it comes from scans.
+    /// Whether all hits come from scans.
     exact: bool,
     rest: Rest,
 }
@@ -418,8 +420,8 @@ mod tests {
     use crate::language::Object;
     use crate::vector_store::Query;
 
-    /// Returns an answer of this many points, all of them hits. Each scores less than the one before, but for the last
-    /// two.
+    /// Returns an answer of this many points, all of them hits. Each scores less than the one before, except for the
+    /// last two, which score alike.
     fn answer(points: u8) -> NearestAnswer {
         let score = |number: u8| 1.0 - f32::from(number.min(points - 2)) / 100.0;
         let point = |number: u8| {

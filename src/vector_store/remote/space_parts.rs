@@ -14,17 +14,17 @@ pub(crate) enum SpacePart {
     Everything,
     /// The chunks of these guards.
     Guards(Vec<String>),
-    /// The chunks of all other guards, also of those that are newer than the table. Enforcement decides about these.
+    /// The chunks of all other guards, even of those that are newer than the table. Enforcement decides about these.
     AllBut(Vec<String>),
 }
 
 impl SpacePart {
     /// Returns the parts that cover a search space, each with at most `guards_max` guards.
     ///
-    /// One part is enough where either the guards of the space fit one list, or the guards that are left out do.
+    /// One part is enough if the guards of the space fit one list, or if the guards outside of it do.
     ///
-    /// INVARIANT (nothing visible, nothing found): an empty set of guards has no parts, so it never becomes a search
-    /// over everything.
+    /// INVARIANT (nothing visible, nothing found): an empty set of guards has no parts, so it never becomes a search of
+    /// everything.
     pub(crate) fn of(space: &SearchSpace, guards_max: usize) -> Vec<Self> {
         let SearchSpace::Guards { table, positions } = space else { return vec![Self::Everything] };
         let guards_max = guards_max.max(1);
