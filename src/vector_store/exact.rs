@@ -1,12 +1,12 @@
 //! The embedded engine. It keeps chunks in one redb file and searches them in memory: by a full scan of what is visible
 //! (cosine) or with an inverted index (BM25). Results are exact, and depend on the query and the visible set alone.
 //!
-//! The index is our own because the statistics of the visible set are the point of this engine, and no search library computes
-//! them for an arbitrary set at query time.
+//! The index is our own, because this engine exists for the statistics of the visible set, and no search library
+//! computes them for an arbitrary set at query time.
 //!
-//! A write is prepared without a lock, committed to the file, and then applied in memory under the write lock. Searches hold
-//! the read lock, so they see each write wholly or not at all. The engine is made for up to about a million chunks; with more,
-//! use Qdrant.
+//! A write is prepared without a lock, committed to the file, and then applied in memory under the write lock. Searches
+//! hold the read lock, so they see each write wholly or not at all. The engine is made for up to about a million
+//! chunks; with more, use Qdrant.
 
 mod cancellation;
 mod change;
@@ -53,7 +53,7 @@ use crate::storage::StorageError;
 /// The name of the engine's file in the data directory.
 pub const FILE_NAME: &str = "chunks.redb";
 
-/// How many writes are prepared or wait for their turn at the same time. They are made durable one at a time.
+/// The most writes that are prepared or wait at the same time. They are made durable one after the other.
 const WRITES_MAX: usize = 4;
 
 /// The embedded engine as a store.
@@ -75,7 +75,7 @@ struct SearchState {
     collections: BTreeMap<String, Index>,
     /// The file as it was when `collections` was last changed, so that both always agree.
     snapshot: Arc<Snapshot>,
-    /// The last write that `collections` has.
+    /// The last write that is in `collections`.
     write: Write,
 }
 
@@ -176,7 +176,8 @@ impl VectorStore for ExactStore {
         .await
     }
 
-    /// The search is not needed here: the version of a candidate stands for everything that it looked at in the chunk.
+    /// The search is not needed here. If a candidate's version is the same, so is everything that the search has looked
+    /// at.
     async fn read(
         &self,
         collection: &str,
@@ -275,8 +276,8 @@ impl Engine {
         Ok(hits.into_iter().filter_map(|hit| index.candidate(hit.chunk, hit.score)).collect())
     }
 
-    /// INVARIANT (one version): index and file are read as of one write, and a chunk is left out if its version is not the one
-    /// that was found.
+    /// INVARIANT (one version): index and file are read as they were after the same write, and a chunk is left out if
+    /// its version is not the one that was found.
     fn read_chunks(&self, collection: &str, found: &[Candidate]) -> Result<Vec<Chunk>, VectorStoreError> {
         let (snapshot, number, mut found) = {
             let state = self.read()?;
@@ -352,7 +353,7 @@ impl Engine {
         let mut state = self.state.write().map_err(|poisoned| broken(&poisoned))?;
         state.snapshot = snapshot;
         if let Some(change) = change {
-            // The write gets its time under the lock, so nobody has found anything of it before.
+            // The write gets its time under the lock. So nobody can have found anything of it before that time.
             let write = state.write.next();
             state.write = write;
             let new_index = || Index::new(change.number);
@@ -362,7 +363,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Opens a file again that failed. Reads need that as well, because texts are read from the file.
+    /// Opens the file again after it failed. Reads need that as well, because texts are read from the file.
     fn mend(&self) -> Result<(), VectorStoreError> {
         self.writer().map(drop)
     }
@@ -431,7 +432,7 @@ fn query_terms(text: &str) -> Result<Vec<TermCount>, VectorStoreError> {
     Ok(terms)
 }
 
-/// Returns the error after a panic in the middle of a change. Nothing is answered from a state that may be half
+/// Returns the error after a panic in the middle of a change. Nothing may be answered from a state that may be half
 /// changed.
 fn broken(detail: &dyn Display) -> VectorStoreError {
     VectorStoreError::Unavailable(format!("an earlier write ended half-way, so restart ({detail})"))

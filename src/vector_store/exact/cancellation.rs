@@ -1,5 +1,5 @@
-//! Tells work on another thread that nobody waits for its answer any more: a request that has passed its deadline drops its
-//! call, and the work should end soon after.
+//! Tells work on another thread that nobody waits for its answer any more. A request that has passed its deadline drops
+//! its call, and the work should end soon after.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,5 +1,5 @@
-//! A call that changes a collection. It is prepared without a lock, then checked against what is stored, then made durable, and
-//! then applied in memory.
+//! A call that changes a collection. It is prepared without a lock, then checked against what is stored, then made
+//! durable, and then applied in memory.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -61,8 +61,8 @@ pub(super) struct AddedDocument {
     pub(super) texts: Vec<String>,
 }
 
-/// Does the part of ingesting that needs no look at the collection, on all cores. Of several documents with one id it keeps the
-/// last.
+/// Does the part of ingesting that does not depend on the collection, on all cores. If several documents have one id,
+/// it keeps the last.
 pub(super) fn prepare(documents: Vec<Document>) -> Vec<PreparedDocument> {
     let mut seen = HashSet::new();
     let mut last: Vec<Document> =
@@ -87,7 +87,7 @@ fn prepare_document(analyzer: &mut Analyzer, document: Document) -> PreparedDocu
 }
 
 impl Change {
-    /// Checks a call that puts documents in. `number` is for the collection if it is new.
+    /// Checks a call that puts documents in. If the collection is new, it gets this `number`.
     pub(super) fn upsert(
         collection: &str,
         index: Option<&Index>,
@@ -141,20 +141,20 @@ impl Change {
     }
 }
 
-/// Finds the documents among these that exist.
+/// Finds those of these documents that exist.
 fn present<'a>(index: &Index, ids: impl Iterator<Item = &'a str>) -> Vec<RemovedDocument> {
     let found = ids.filter_map(|id| index.documents.get_key_value(id));
     found.map(|(id, entry)| RemovedDocument { id: Arc::clone(id), chunks: entry.chunks }).collect()
 }
 
-/// Returns the dimension once these documents are gone. It goes with the last vector, so that one wrong document does
-/// not fix it for good.
+/// Returns the dimension of the collection without these documents. The dimension goes with the last vector, so one
+/// wrong document does not fix it for good.
 fn dimension_without(index: &Index, removed: &[RemovedDocument]) -> Option<usize> {
     let vectors: usize = removed.iter().map(|removed| index.vectors_of(&removed.id)).sum();
     index.dimension.filter(|_| vectors < index.living_vectors)
 }
 
-/// Checks that there are numbers for all chunks. Deleted chunks keep theirs for a while.
+/// Checks that there are numbers for all chunks. Deleted chunks keep their numbers for a while.
 fn check_room(collection: &str, index: &Index, documents: &[PreparedDocument]) -> Result<(), VectorStoreError> {
     let added: usize = documents.iter().map(|document| document.chunks.len()).sum();
     if index.columns.ids.len() + added < NONE as usize {

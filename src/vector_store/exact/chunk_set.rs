@@ -1,5 +1,5 @@
-//! Sets of chunks, with one bit for each chunk number. They are small enough to be made for every search, and are gone through
-//! a word at a time.
+//! Sets of chunks, with one bit for each chunk number. They are small enough that every search can make one, and they
+//! are read a word at a time.
 
 use std::ops::Range;
 

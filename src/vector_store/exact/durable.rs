@@ -18,12 +18,12 @@ use super::record;
 use super::terms::ANALYSIS_VERSION;
 use crate::storage::{StorageError, StoredFile};
 
-/// The size of the cache of pages. The texts of every answer are read through it.
+/// The size of the cache of pages, through which the texts of every answer are read.
 const CACHE_BYTES: usize = 1 << 30;
 
 /// Collection → its number and dimension, where 0 stands for no dimension.
 const COLLECTIONS: TableDefinition<'_, &str, (u32, u32)> = TableDefinition::new("collections");
-/// Collection number, term id → term. A free id keeps its last term until it is given to another one.
+/// Collection number, term id → term. A free id keeps its last term until it gets another one.
 const TERMS: TableDefinition<'_, (u32, u32), &str> = TableDefinition::new("terms");
 /// Collection number, document id → record.
 const DOCUMENTS: TableDefinition<'_, (u32, &str), &[u8]> = TableDefinition::new("documents");
@@ -32,10 +32,11 @@ const VECTORS: TableDefinition<'_, (u32, &str), &[u8]> = TableDefinition::new("v
 /// Collection number, document id, position of the chunk in the document → text.
 const TEXTS: TableDefinition<'_, (u32, &str, u32), &str> = TableDefinition::new("texts");
 
-/// The number of the last change, under the only key. A file of an earlier version has none.
+/// The number of the last change, under the only key. It is missing in a file of an earlier version.
 const CHANGES: TableDefinition<'_, (), u64> = TableDefinition::new("changes");
 
-/// The version of the analysis that made the terms, under one key. A file from before there were versions has none.
+/// The version of the analysis that made the terms, under one key. It is missing in a file from before there were
+/// versions.
 const ANALYSIS: TableDefinition<'_, (), u32> = TableDefinition::new("analysis");
 
 /// The open file.
@@ -124,7 +125,8 @@ impl Durable {
         Ok(())
     }
 
-    /// Makes the file look for a test as if an older stemmer had written it: one term is another, no version is stored.
+    /// Makes the file look as if an older stemmer had written it, for a test: one term is another, and no version is
+    /// stored.
     #[cfg(test)]
     pub(super) fn age(&self, term: &str, old: &str) -> Result<(), StorageError> {
         self.in_transaction(|transaction| {
@@ -192,7 +194,7 @@ fn replace_documents(transaction: &WriteTransaction, change: &Change) -> Result<
 }
 
 impl Snapshot {
-    /// Reads all collections, as of one write.
+    /// Reads all collections as they were after one write.
     pub(super) fn load(&self, write: Write) -> Result<BTreeMap<String, Index>, StorageError> {
         self.read(|transaction| {
             let mut indexes = BTreeMap::new();

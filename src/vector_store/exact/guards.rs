@@ -1,5 +1,5 @@
-//! The guards of a collection. For each guard there are its chunks and the sums that BM25 needs, so the statistics of a visible
-//! set cost as much as is visible.
+//! The guards of a collection. Each guard has its chunks and the sums that BM25 needs. So the statistics of a visible
+//! set take time in proportion to that set, not to the collection.
 
 use std::collections::HashMap;
 use std::iter::Sum;
@@ -37,8 +37,9 @@ struct Counts {
 
 /// The numbers of a guard's chunks, ascending.
 ///
-/// The chunks of one document have consecutive numbers, and most guards have one document. So the first consecutive numbers
-/// are kept as a range, and the others apart. A search goes through the guards and reads nothing else of them.
+/// The chunks of one document have consecutive numbers, and most guards have one document. So the first consecutive
+/// numbers are kept as a range, and the others in a list of their own. A search goes through the guards and reads
+/// nothing else of them.
 #[derive(Default)]
 pub(super) struct ChunkNumbers {
     first: Range<ChunkNumber>,
@@ -206,8 +207,8 @@ impl<'a> SpaceGuards<'a> {
         everything.iter().chain(listed.filter_map(|position| all.get(position as usize)))
     }
 
-    /// Returns the living chunks of these guards. The set is made from the guards in the search space or by taking out
-    /// all others, whichever are fewer.
+    /// Returns the living chunks of these guards. The set is made either from the guards in the search space or by
+    /// taking out all others, whichever are fewer.
     pub(super) fn visible_of(&self, living: &ChunkSet, chunks: u32) -> ChunkSet {
         let Some(positions) = self.positions else { return living.clone() };
         if self.len() <= self.guards.len() / 2 {

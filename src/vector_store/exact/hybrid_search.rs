@@ -1,5 +1,5 @@
-//! Hybrid queries: reciprocal rank fusion (Cormack, Clarke and Büttcher, SIGIR 2009) of the first [`HYBRID_DEPTH`] chunks of both
-//! exact rankings. A chunk beyond that in both does not match.
+//! Hybrid queries: reciprocal rank fusion (Cormack, Clarke and Büttcher, SIGIR 2009) of the first [`HYBRID_DEPTH`]
+//! chunks of both exact rankings. A chunk that is in neither of these does not match.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,7 @@ use super::search::Eligible;
 use super::top_k::{Bar, Hit, Selection, TopK};
 use crate::vector_store::HYBRID_DEPTH;
 
-/// The constant of the paper. The greater it is, the less do the first ranks stand out.
+/// The constant of the paper. The greater it is, the less the first ranks stand out.
 const K: f64 = 60.0;
 
 /// Selects the part of each ranking that is merged. It does not depend on the limit, so asking for more chunks never changes the

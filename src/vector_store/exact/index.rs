@@ -1,7 +1,7 @@
 //! The index of one collection in memory, which searches look at.
 //!
-//! Chunks are numbered in the order of their arrival and kept as columns. A deleted chunk keeps its number, without a guard,
-//! until the deleted outnumber the living.
+//! Chunks are numbered in the order of their arrival and kept as columns. A deleted chunk keeps its number, without a
+//! guard, until there are more deleted chunks than living ones.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ pub(super) struct IndexedDocument {
 pub(super) struct IndexedChunk {
     pub(super) id: Arc<str>,
     pub(super) guard: Object,
-    /// Shared with the chunk before if that has the same.
+    /// The metadata; shared with the chunk before if that has the same.
     pub(super) metadata: Arc<Metadata>,
     /// The vector, scaled to length 1; empty if there is none.
     pub(super) vector: Vec<f32>,
@@ -50,7 +50,7 @@ pub(super) struct IndexedTerm {
 pub(super) struct Write {
     /// The number of the write. Later writes have greater numbers, for as long as the process runs.
     pub(super) number: u64,
-    /// When the write was applied. Nothing of it could be found before.
+    /// When the write was applied. No search could find anything of it before.
     pub(super) at: Instant,
 }
 
@@ -114,7 +114,7 @@ pub(super) struct Columns {
     pub(super) metadata: Vec<u32>,
     /// Positions in `vectors`; [`NONE`] for a chunk without a vector.
     pub(super) vector_slots: Vec<u32>,
-    /// The distinct metadata of each document, one document after the other.
+    /// The distinct metadata of each document, document by document.
     pub(super) metadata_values: Vec<Arc<Metadata>>,
     pub(super) vectors: Vectors,
 }
@@ -194,16 +194,18 @@ impl Index {
         self.dimension = dimension;
     }
 
-    /// Frees what deleted chunks left behind: their numbers once they outnumber the living, and their postings once those are
-    /// the majority. A document that is replaced over and over has few chunks and may have many words.
+    /// Frees what deleted chunks left behind: their numbers once they outnumber the living, and their postings once
+    /// those are the majority. The two are apart, because a document that is replaced over and over has few chunks and
+    /// may have many words.
     pub(super) fn compact(&mut self) {
         let deleted = self.columns.ids.len() - self.numbers.len();
         if deleted > self.numbers.len() {
             self.renumber();
         } else if self.words.deleted > self.words.living.max(u64::from(self.postings.terms_len()) / 2) {
-            // INVARIANT (bounded dictionary): an id is added only while all others are in use. So there are never more ids than
-            // twice the words that the collection held at one time, plus those of one call. The bound of half the dictionary
-            // keeps the cost of going through it in proportion to the words that were deleted.
+            // INVARIANT (bounded dictionary): an id is added only while all others are in use. So there are never more
+            // ids than twice the words that the collection held at one time, plus those of one call. Compaction goes
+            // through the whole dictionary. The bound of half the dictionary keeps that cost in proportion to the words
+            // that were deleted.
             let columns = &self.columns;
             self.postings.renumber(|chunk| columns.is_living(chunk).then_some(chunk));
         } else {
@@ -347,7 +349,8 @@ fn length<T>(items: &[T]) -> u32 {
     position(items.len())
 }
 
-/// Returns an index as a position in a column. `change` refuses what would not fit, so the largest number never occurs.
+/// Returns an index as a position in a column. `change` refuses whatever would not fit, so the largest number never
+/// occurs.
 fn position(place: usize) -> u32 {
     u32::try_from(place).unwrap_or(NONE)
 }

@@ -7,8 +7,8 @@ use super::chunk_number::ChunkNumber;
 
 /// The id of a term: its position in the dictionary of the collection.
 ///
-/// Ids are in the records of stored documents, so they are never made dense. Once no chunk has a term, its id is free and goes to
-/// a new term, the lowest free id first; the row of the id in the file is overwritten then.
+/// The records of stored documents hold ids, so the ids in use are never renumbered. Once no chunk has a term, its id
+/// is free. New terms get the lowest free ids first, and the row of the id in the file is overwritten then.
 pub(super) type TermId = u32;
 
 /// A chunk that has a term.
@@ -61,8 +61,8 @@ impl Postings {
         self.lists.resize_with(terms_len, Vec::new);
     }
 
-    /// Gives the ids, from 0 on, their terms, after all postings were added. The file still has a term for each free id, and that
-    /// term may have another id by now, so an id without postings stays free.
+    /// Gives the ids, from 0 on, their terms, after all postings were added. The file still has a term for each free
+    /// id, and by now that term may have another id. So an id without postings stays free.
     pub(super) fn name(&mut self, terms: Vec<Arc<str>>) {
         for (id, term) in (0..).zip(terms) {
             if self.lists.get(id as usize).is_some_and(|list| !list.is_empty()) {

@@ -1,5 +1,5 @@
-//! The stored form of a document: everything that the index needs, without texts. Integers have variable length (postcard). The
-//! term ids of a chunk ascend and are stored as differences.
+//! The stored form of a document: everything that the index needs, without texts. Integers have variable length
+//! (postcard). The term ids of a chunk ascend, and only their differences are stored.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ struct DocumentRecord<'a> {
 struct ChunkRecord<'a> {
     id: &'a str,
     guard: &'a str,
-    /// `None` if the chunk before has the same.
+    /// The metadata; `None` if the chunk before has the same.
     #[serde(borrow)]
     metadata: Option<Vec<(&'a str, ValueRecord<'a>)>>,
     has_vector: bool,
@@ -63,8 +63,8 @@ pub(super) fn encode(document: &IndexedDocument) -> Result<Vec<u8>, redb::Error>
     postcard::to_stdvec(&record).map_err(|e| redb::Error::Corrupted(format!("cannot encode a document: {e}")))
 }
 
-/// Returns a stored record with other terms. `terms_of` returns those of the chunk at a position of the document, by ascending
-/// id.
+/// Returns a stored record with other terms. `terms_of` returns the terms of the chunk at a position of the document,
+/// by ascending id.
 pub(super) fn replace_terms(
     record: &[u8],
     mut terms_of: impl FnMut(u32) -> Result<Vec<IndexedTerm>, redb::Error>,
@@ -82,7 +82,7 @@ pub(super) fn encode_vectors(document: &IndexedDocument) -> Vec<u8> {
     document.chunks.iter().flat_map(|chunk| &chunk.vector).flat_map(|x| x.to_le_bytes()).collect()
 }
 
-/// Decodes a document. The text of an error helps to find what is damaged in a file.
+/// Decodes a document. The text of an error helps to find the damage in a file.
 pub(super) fn decode(id: &str, record: &[u8], vectors: &[u8], index: &Index) -> Result<IndexedDocument, String> {
     let record: DocumentRecord<'_> = postcard::from_bytes(record).map_err(|e| e.to_string())?;
     let mut vectors = vectors.chunks_exact(index.dimension.unwrap_or(1) * size_of::<f32>());

@@ -1,7 +1,7 @@
 //! Selects the chunks that a search may find. The selection is the same for all kinds of query.
 //!
 //! A small search space is listed guard by guard. A large one becomes a bit set, which is read one machine word at a
-//! time. So no chunk is looked up by itself, and a search of nearly everything costs what a search of everything costs.
+//! time. So no chunk is looked up by itself, and a search of nearly everything costs as much as a search of everything.
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -19,7 +19,7 @@ use crate::vector_store::{Filter, Narrowing, Search};
 /// How many chunks one thread looks at in one go. Fewer than this are not worth a second thread.
 pub(super) const BLOCK_CHUNKS: u32 = 4_096;
 const BLOCK_WORDS: usize = (BLOCK_CHUNKS / WORD) as usize;
-/// A search space is listed if it has at most one in this many guards and chunks.
+/// A search space is listed if it has at most one in this many of all guards and chunks.
 const LISTED_FACTOR: usize = 64;
 
 /// The living chunks of the search space that pass the caller's filter.
@@ -85,7 +85,7 @@ impl<'a> Eligible<'a> {
         chunks
     }
 
-    /// Returns the visible chunks as a set. Making it takes a step for each visible guard or for each hidden one,
+    /// Returns the visible chunks as a set. Making it takes one step for each visible guard or for each hidden one,
     /// whichever are fewer.
     pub(super) fn visible_set(&self) -> Cow<'a, ChunkSet> {
         let columns = &self.index.columns;
@@ -101,7 +101,7 @@ impl<'a> Eligible<'a> {
 
     /// Returns whether more than one in `factor` guards or chunks is visible.
     pub(super) fn is_dense(&self, factor: usize) -> bool {
-        // The number of guards comes first: many guards should not be gone through only to count their chunks.
+        // The number of guards comes first, so that many guards are not gone through only to count their chunks.
         self.guards.len() > self.index.guards.len() / factor
             || self.chunks_max() > self.index.columns.ids.len() / factor
     }
@@ -141,14 +141,14 @@ impl<'a> Eligible<'a> {
     }
 }
 
-/// Applies a filter once to each distinct metadata. The chunks of a document mostly share theirs.
+/// Applies a filter once to each distinct metadata, because the chunks of a document mostly share theirs.
 struct FilterTest<'a> {
     index: &'a Index,
     filter: Option<&'a Filter>,
     verdicts: Vec<AtomicU8>,
 }
 
-/// A verdict before the filter was applied.
+/// The verdict while the filter was not applied yet.
 const UNKNOWN: u8 = 0;
 const PASSES: u8 = 1;
 const FAILS: u8 = 2;

@@ -1,5 +1,5 @@
-//! Turns texts into terms: the words of a text (UAX #29), folded (NFKC, lower case) and stemmed (English). Queries and chunks are
-//! treated alike, so stems need not be linguistically right to match.
+//! Turns texts into terms: the words of a text (UAX #29), folded (NFKC, lower case) and stemmed (English). Queries and
+//! chunks are treated alike, so a stem need not be linguistically right to match.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -9,14 +9,14 @@ use frostem::{Algorithm, Stemmer};
 use unicode_normalization::UnicodeNormalization;
 use unicode_segmentation::UnicodeSegmentation;
 
-/// The longest word that counts, in bytes. Longer ones are data (hashes, base64), not language.
+/// The longest word that counts, in bytes. A longer one is data (a hash, base64), not language.
 const WORD_BYTES_MAX: usize = 128;
 /// How many stems are remembered before all are forgotten. Stemming is most of the cost of ingesting.
 const STEMS_REMEMBERED_MAX: usize = 65_536;
 
-/// The version of the analysis: the date of the stemmer's definitions, which is the minor version of `frostem`. A file with
-/// the terms of another version is analyzed again when it is opened, so every change of this module that changes terms
-/// changes this number too.
+/// The version of the analysis: the date of the stemmer's definitions, which is the minor version of `frostem`. A file
+/// with the terms of another version is analyzed again when it is opened. So every change of this module that changes
+/// terms changes this number too.
 pub(super) const ANALYSIS_VERSION: u32 = 20_261_016;
 
 /// A term and how often it occurs in a text.

@@ -1,4 +1,4 @@
-//! Deleted documents leave nothing behind, and a disk that fails loses nothing.
+//! Tests that deleted documents leave nothing behind, and that a disk that fails loses nothing.
 
 use super::*;
 use crate::chunk::Metadata;
@@ -83,7 +83,7 @@ async fn texts_of_an_older_stemmer_are_found_after_a_restart() {
     store.upsert(COLLECTION, documents).await.unwrap();
     store.engine.writer().unwrap().durable.age("organiz", "organ").unwrap();
     drop(store);
-    // Twice: analyzed again, and left as it is.
+    // The first time the file is analyzed again, the second time it is left as it is.
     for opened in ["after another version", "after this version"] {
         let store = ExactStore::open(directory.path()).unwrap();
         assert_eq!(found(&store, "organization").await, ["old#0"], "{opened}");

@@ -1,16 +1,16 @@
 //! Text queries: BM25 over the visible set, by Lucene's formula with k1 = 1.2 and b = 0.75.
 //!
-//! The number of chunks N, the document frequency df and the average length are those of the visible chunks with text. The
-//! caller's filter selects among these and changes no statistic. The score of a chunk is the sum, over the distinct terms of
-//! the query, of `occurrences in the query · idf · tf / (tf + k1 · (1 − b + b · length / average length))` with
-//! `idf = ln(1 + (N − df + 0.5) / (df + 0.5))`. It is added up as f64 in the order of the query, and rounded once to f32. So it
-//! does not depend on when or beside what a chunk was stored.
+//! The number of chunks N, the document frequency df and the average length are those of the visible chunks with text.
+//! The caller's filter selects among these and changes no statistic. The score of a chunk is the sum, over the distinct
+//! terms of the query, of `occurrences in the query · idf · tf / (tf + k1 · (1 − b + b · length / average length))`
+//! with `idf = ln(1 + (N − df + 0.5) / (df + 0.5))`. It is added up as f64 in the order of the query, and rounded once
+//! to f32. So the score does not depend on when a chunk was stored, nor on its neighbours.
 //!
-//! For a large visible set the posting lists are read through, in blocks of chunks. For a small one its chunks are looked up in
-//! the lists. Both ways add in the order of the query, so they give the same bits.
+//! For a large visible set the posting lists are read through, in blocks of chunks. For a small one its chunks are
+//! looked up in the lists. Both ways add in the order of the query, so they give the same bits.
 //!
-//! INVARIANT (visible set alone): nothing else enters a score, and ties are broken by chunk id. So what is hidden cannot change
-//! a byte of the answer.
+//! INVARIANT (visible set alone): nothing else enters a score, and ties are broken by chunk id. So what is hidden
+//! cannot change a byte of the answer.
 
 use rayon::prelude::*;
 
@@ -24,7 +24,7 @@ use super::top_k::{Bar, Hit, Selection, TopK};
 const K1: f64 = 1.2;
 const B: f64 = 0.75;
 
-/// Chunks are looked up in the lists where at most one in this many guards and chunks is visible.
+/// Chunks are looked up in the lists if at most one in this many of all guards and chunks is visible.
 const LOOKED_UP_FACTOR: usize = 8;
 
 /// Norms are computed ahead for lengths below this.
@@ -33,8 +33,8 @@ const LENGTHS: u32 = 2_048;
 /// Finds the selected chunks that have at least one of the terms, best first.
 ///
 /// INVARIANT (hidden as absent): a term that no visible chunk has is dropped before anything is scored, and a term that
-/// is not in the dictionary ends nothing earlier. So the time of an answer tells no more about a word of hidden chunks
-/// than it takes to go once through the list of the chunks that have the word.
+/// is not in the dictionary ends nothing earlier. So a word that only hidden chunks have costs no more than one walk
+/// through the list of these chunks, and the time of an answer tells no more about it.
 pub(super) fn search(eligible: &Eligible<'_>, terms: &[TermCount], selection: Selection) -> Vec<Hit> {
     let statistics = eligible.statistics();
     if statistics.chunks == 0 {
@@ -72,7 +72,7 @@ struct Scoring<'a> {
 }
 
 impl Scoring<'_> {
-    /// Reads each list through, for many visible chunks. Each thread takes blocks of chunks of its own.
+    /// Reads each list from end to end. This is for many visible chunks. Each thread takes blocks of chunks of its own.
     fn scan_lists(&self, lists: &[QueryTerm<'_>]) -> Vec<Hit> {
         let visible = self.eligible.visible_set();
         let weighed = self.weighed(lists, &visible);
@@ -112,7 +112,7 @@ impl Scoring<'_> {
         weighed.collect()
     }
 
-    /// Looks for the visible chunks in each list, for few of them.
+    /// Looks for the visible chunks in each list. This is for few visible chunks.
     fn look_up(&self, lists: &[QueryTerm<'_>]) -> Vec<Hit> {
         let visible = self.eligible.visible();
         let mut sums = vec![0.0; visible.len()];
@@ -155,14 +155,14 @@ impl Scoring<'_> {
         f64::from(occurrences) * idf
     }
 
-    /// Returns the share of the weight that a chunk gets.
+    /// Returns the part of a term's weight that a chunk gets.
     fn share(&self, posting: Posting) -> f64 {
         let count = f64::from(posting.count);
         count / (count + self.norms.of(self.eligible.index.columns.length(posting.chunk)))
     }
 }
 
-/// The summands beside the term frequency, by the length of the chunk.
+/// The summand beside the term frequency, for each length of a chunk.
 struct Norms {
     average_length: f64,
     short: Vec<f64>,
@@ -188,8 +188,8 @@ fn count_visible(list: &[Posting], visible: &ChunkSet) -> usize {
     list.par_iter().with_min_len(BLOCK_CHUNKS as usize).filter(|posting| visible.contains(posting.chunk)).count()
 }
 
-/// Finds the postings of these chunks, each with the position of its chunk. Both lists ascend. The cost is that of the shorter
-/// list, times a logarithm.
+/// Finds the postings of these chunks, each with the position of its chunk. Both lists ascend. The cost is the length
+/// of the shorter list, times a logarithm.
 fn intersection(chunks: &[ChunkNumber], list: &[Posting]) -> Vec<(usize, Posting)> {
     let mut found = Vec::new();
     let (mut position, mut rest) = (0, list);

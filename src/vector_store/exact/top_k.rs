@@ -1,4 +1,4 @@
-//! Keeps the best k of many hits: best score first, ties by chunk id, and of each document no more than wanted.
+//! Keeps the best k of many hits: best score first, ties by chunk id, and no more hits of one document than are wanted.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -9,8 +9,9 @@ use super::chunk_number::ChunkNumber;
 use super::index::Columns;
 use crate::vector_store::Search;
 
-/// How many hits are collected before the best of them are picked, or twice the limit if that is more. Sorting many at once is
-/// cheaper than keeping each in order. The number is small, because until then nothing rules out hits that are worse.
+/// This many hits are collected before the best of them are picked, or twice the limit if that is more. Sorting many at
+/// once is cheaper than keeping each in order. The number is small, because worse hits are ruled out only after the
+/// first sorting.
 const ROOM_MIN: usize = 16;
 
 /// The sign bit of a float.
@@ -51,11 +52,11 @@ fn lowest_at_least(number: f64) -> f32 {
     if f64::from(nearest) < number { nearest.next_up() } else { nearest }
 }
 
-/// A score that rises during a search. A hit that scores less is not among the best. The threads of one search share the bar, so
-/// a good hit of one saves the others work.
+/// A score that rises during a search. A hit that scores less is not among the best. The threads of one search share
+/// the bar, so a good hit that one thread finds saves the others work.
 ///
-/// INVARIANT (bars change no answer): the bar is never above the score of the k-th best hit of all, and hits with the same score
-/// are kept. So how threads take turns decides what is skipped, and never what is found.
+/// INVARIANT (bars change no answer): the bar is never above the score of the k-th best hit of all, and hits with the
+/// same score are kept. So how threads take turns decides what is skipped, and never what is found.
 pub(super) struct Bar(AtomicU32);
 
 impl Bar {

@@ -1,17 +1,17 @@
 //! The vectors of a collection.
 //!
-//! Each vector is kept twice: as f32, and as codes of one byte for each dimension. With 384 dimensions the codes take 392 bytes
-//! beside 1,536. A scan computes an upper bound on the score from the codes, which is a quarter of the memory to read. It
-//! computes the score itself only where the bound reaches the worst of the best hits so far, so the answer has the same bytes
-//! as if every vector were scored.
+//! Each vector is kept twice: as f32, and as codes of one byte for each dimension. With 384 dimensions the codes take
+//! 392 bytes beside 1,536. A scan computes an upper bound on the score from the codes, which is a quarter of the memory
+//! to read. It computes the score itself only where the bound reaches the worst of the best hits so far. So the answer
+//! has the same bytes as if every vector were scored.
 //!
-//! A vector x is `scale · codes` plus a rest of length `error`, and a query y is `step · codes` plus a rest of length f. By
-//! Cauchy–Schwarz, x·y ≤ scale · step · (codes · codes) + error · (|y| + f) + |x| · f. The bound also adds what the score may
-//! lose to the rounding of f32 (Higham, *Accuracy and Stability of Numerical Algorithms*, section 3.1).
+//! A vector x is `scale · codes` plus a rest of length `error`, and a query y is `step · codes` plus a rest of length
+//! f. By Cauchy–Schwarz, x·y ≤ scale · step · (codes · codes) + error · (|y| + f) + |x| · f. The bound also adds what
+//! the score may lose to the rounding of f32 (Higham, *Accuracy and Stability of Numerical Algorithms*, section 3.1).
 //!
-//! `fearless_simd` compiles the two loops over numbers for each set of vector instructions and chooses the best set at run
-//! time, without `unsafe` here; `roaring` brings the crate along anyway. No set rounds a multiplication and an addition
-//! together, so all of them give the same bits.
+//! `fearless_simd` compiles the two loops over numbers for each set of vector instructions and chooses the best set at
+//! run time, without `unsafe` here; `roaring` brings the crate along anyway. No set rounds a multiplication and an
+//! addition together, so all of them give the same bits.
 
 use std::hint::black_box;
 use std::ops::Range;
@@ -19,7 +19,7 @@ use std::ops::Range;
 use fearless_simd::prelude::*;
 use fearless_simd::{Level, dispatch, i8x32, i16x16, i32x8, u8x32};
 
-/// How many sums are kept side by side. The order of additions is fixed, so the bits are the same on every machine, and the
+/// How many sums are kept side by side. The order of additions is fixed, so the bits are the same on every machine. The
 /// compiler can still use vector instructions.
 const LANES: usize = 16;
 
@@ -29,7 +29,7 @@ const CODE_MAX: u16 = i8::MAX.unsigned_abs() as u16;
 const LENGTH_MAX: f64 = 1.000_001;
 /// An amount that exceeds all rounding errors of the bound itself, which is computed in f64, and all underflows of a score.
 const SLACK: f64 = 1e-12;
-/// A run holds at most one vector that nobody asked for, for each so many that were asked for.
+/// A run holds at most one other vector for each of this many vectors that were asked for.
 const RUN_GAPS_PER: usize = 4;
 /// The unit in which memory is fetched.
 const CACHE_LINE_BYTES: usize = 64;
@@ -41,8 +41,8 @@ pub(super) struct Vectors {
     len: usize,
     /// The vectors as they are, end to end.
     exact: Vec<f32>,
-    /// The rows of all vectors, end to end. A row holds its [`RowHead`] and then the codes, so
-    /// that a look at one vector reads one run of memory.
+    /// The rows of all vectors, end to end. A row holds its [`RowHead`] and then the codes, so one vector is one run of
+    /// memory.
     rows: Vec<u8>,
 }
 
@@ -182,8 +182,8 @@ impl<'a> Probe<'a> {
         f64::from(scale) * self.step * f64::from(product) + f64::from(error) * self.error_weight + self.margin
     }
 
-    /// Reads a byte of every cache line that the bounds of these vectors need. Otherwise each bound would wait for its own memory;
-    /// like this they wait together.
+    /// Reads a byte of every cache line that the bounds of these vectors need. Otherwise each bound would wait for its
+    /// own memory. With this, they all wait together.
     fn fetch(&self, slots: &[usize]) {
         let of_row = |row: &[u8]| row.iter().step_by(CACHE_LINE_BYTES).fold(0, |all, byte| all ^ byte);
         let rows = slots.iter().filter_map(|slot| self.vectors.row(*slot));
@@ -192,7 +192,7 @@ impl<'a> Probe<'a> {
 }
 
 /// Returns the slots from the first to the last of `slots`, if these ascend and leave few out. At a million vectors it
-/// is faster to read memory in a row than to skip parts of it, since the memory reads ahead.
+/// is faster to read all memory in a row than to skip parts of it, because the processor fetches the next memory ahead.
 fn run(slots: &[usize]) -> Option<Range<usize>> {
     let (first, last) = slots.first().zip(slots.last())?;
     let run = *first..last + 1;
@@ -200,7 +200,7 @@ fn run(slots: &[usize]) -> Option<Range<usize>> {
     (run.len() <= slots.len() + few_between && slots.is_sorted_by(|a, b| a < b)).then_some(run)
 }
 
-/// Returns whether vectors are so far apart that the memory does not read the next one ahead. Slots mostly ascend.
+/// Returns whether vectors are so far apart that the processor does not fetch the next one ahead. Slots mostly ascend.
 fn is_scattered(slots: &[usize]) -> bool {
     let span = slots.first().zip(slots.last()).map(|(first, last)| first.abs_diff(*last));
     span.is_some_and(|span| span > 2 * slots.len())

@@ -1,16 +1,17 @@
-//! Attaches the collection of another program, so that Ragward can search it: makes indexes on the guard and the document, and
-//! gives each point a guard, from a template over its payload.
+//! Attaches the collection of another program, so that Ragward can search it. It makes indexes on the guard and the
+//! document, and gives each point a guard, by a template over its payload.
 //!
-//! A run lists the ids of the points first and goes through these, so it ends however fast the other program adds points. It
-//! counts the points that came later. A run that was interrupted can be repeated: it passes over what is written already.
+//! A run lists the ids of the points first and goes through these, so it ends however fast the other program adds
+//! points. It counts the points that came later. A run that was interrupted can be repeated: it skips what is written
+//! already.
 //!
-//! Only the guard is written; text is not copied. A guard that is wrong after a later change of the other program is reported,
-//! and mended by a run that replaces guards. No mark of ours tells our guards from those that an operator set by hand, so
-//! nothing is replaced unless that is asked for.
+//! Only the guard is written; text is not copied. If a later change of the other program makes a guard wrong, a run
+//! reports it, and a run that replaces guards mends it. Nothing tells a guard of ours from one that an operator set by
+//! hand, so nothing is replaced unless the operator asks for it.
 //!
-//! INVARIANT (the guard of what is there): a guard is written only while the point has the value that the guard was made of,
-//! and removed only while it is the guard that was seen. Every point that was to be changed is read once more, and a point
-//! that the other program changed meanwhile is changed again.
+//! INVARIANT (the guard of what is there): a guard is written only while the point has the value that the guard was
+//! made of, and removed only while it is the guard that was seen. Every point that was to be changed is read once more,
+//! and a point that the other program changed meanwhile is changed again.
 
 use std::collections::BTreeMap;
 
@@ -51,24 +52,24 @@ pub struct Attach {
     pub dry_run: bool,
 }
 
-/// The report of a run: what it found and, unless it was a dry run, did.
+/// The report of a run: its findings and, unless it was a dry run, its changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Attached {
     /// The number of points that were looked at.
     pub points: u64,
-    /// How many of them had their guard already.
+    /// The number of points that had their guard already.
     pub guarded: u64,
-    /// How many got a guard.
+    /// The number of points that got a guard.
     pub written: u64,
-    /// How many keep a guard that the template does not make for them.
+    /// The number of points that keep a guard which the template does not make for them.
     pub kept: u64,
-    /// How many lost their guard, because the template makes none for them. Nobody is shown these.
+    /// The number of points that lost their guard, because the template makes none for them. Nobody is shown these.
     pub cleared: u64,
-    /// How many have no guard. Nobody is shown these.
+    /// The number of points that have no guard. Nobody is shown these.
     pub unguarded: u64,
-    /// How many changed again and again while their guard was written. The next run looks at them.
+    /// The number of points that changed again and again while their guard was written. The next run looks at them.
     pub unsettled: u64,
-    /// How many points were added after the run had begun and were not looked at. The next run looks at them.
+    /// The number of points that were added after the run had begun and were not looked at. The next run looks at them.
     pub later: u64,
     /// The fields that got an index.
     pub indexes: Vec<String>,
@@ -145,11 +146,11 @@ enum Fate {
 }
 
 impl QdrantStore {
-    /// Attaches a collection. After each page `progress` is told the report so far and how many points there were at the start.
+    /// Attaches a collection. After each page `progress` gets the report so far and the number of points at the start.
     ///
     /// # Errors
-    /// When no layout is configured for the collection, when it cannot be searched, and when Qdrant fails. What was written
-    /// before that stays.
+    /// When no layout is configured for the collection, when it cannot be searched, and when Qdrant fails. Whatever was
+    /// written before stays.
     pub async fn attach(
         &self,
         collection: &str,
@@ -183,8 +184,8 @@ impl QdrantStore {
         let page = u32::try_from(ids_per_call(limits)).map_or(PAGE, |max| max.min(PAGE));
         let there = self.count_points(collection, None, Counting::within(limits)).await?;
         let mut from = None;
-        // There are as many lists as the points of the start need. The second list of a large collection also holds points
-        // that came meanwhile. Points that find no room in it count as later.
+        // The number of lists is that which the points of the start need. The second list of a large collection also
+        // holds points that came meanwhile. Points that find no room in it count as later.
         for _ in 0..=there / IDS_MAX {
             let (ids, next) = self.list_ids(collection, from, page).await?;
             for ids in ids.chunks(usize::try_from(page).unwrap_or(usize::MAX)) {
@@ -202,7 +203,8 @@ impl QdrantStore {
         Ok(attached)
     }
 
-    /// Lists ids in ascending order, beginning at `from`. Also returns where the next list begins, if this is not all.
+    /// Lists ids in ascending order, beginning at `from`. If there are more, it also returns where the next list
+    /// begins.
     async fn list_ids(
         &self,
         collection: &str,
@@ -382,8 +384,8 @@ impl Attached {
     }
 }
 
-/// Decides what to do with a point. `last` is what this run did with it before: a guard that the run wrote itself may be
-/// replaced.
+/// Decides what to do with a point. `last` is what this run did with the point before. A guard that the run wrote
+/// itself may be replaced.
 fn fate(layout: &Layout, attach: &Attach, point: &RetrievedPoint, last: Option<&Fate>) -> Fate {
     let found = layout.candidate(point.id.as_ref(), &point.payload, 0.0).map(|candidate| candidate.guard);
     let made = attach.template.as_ref().and_then(|template| {
@@ -402,8 +404,8 @@ fn fate(layout: &Layout, attach: &Attach, point: &RetrievedPoint, last: Option<&
     }
 }
 
-/// Returns the fate that is counted for a point that needs no further change: the change that this run made, if the
-/// point still is as the run left it.
+/// Returns the fate that is counted for a point that needs no further change. If the point still is as this run left
+/// it, that is the change that the run made.
 fn settled(fate: Fate, last: Option<&Fate>) -> Fate {
     match (fate, last) {
         (Fate::Guarded, Some(written @ Fate::Write(..))) => written.clone(),
@@ -412,8 +414,8 @@ fn settled(fate: Fate, last: Option<&Fate>) -> Fate {
     }
 }
 
-/// Selects those of the points for which the condition holds. A filter is no error for a point that is deleted meanwhile, which
-/// an id would be.
+/// Selects those of the points for which the condition holds. They are selected by a filter, because an id would be an
+/// error if its point is deleted meanwhile.
 fn among(ids: Vec<PointId>, condition: Condition) -> PointsSelector {
     let points = PointsSelectorOneOf::Filter(Filter::must([Condition::has_id(ids), condition]));
     PointsSelector { points_selector_one_of: Some(points) }
@@ -460,7 +462,7 @@ mod tests {
         let attach = Attach { template: Some(template), replace: true, dry_run: false };
         let guard = |id: &str| Object::parse(&format!("document:{id}")).expect("an object");
         let source = |text: &str| filter::text("metadata.source", text.to_owned());
-        // The fate of a point, and the condition that must still hold for it.
+        // The fate of a point, and the condition that must still hold for the point.
         let rows = [
             (Fate::Write(guard("a"), GuardValue::Text("team a".to_owned())), source("team a")),
             (Fate::Write(guard("7"), GuardValue::Text("7".to_owned())), source("7")),

@@ -15,8 +15,8 @@ use crate::vector_store::remote::limits::CallLimits;
 const INDEXES: [(&str, FieldType); 3] =
     [(GUARD, FieldType::Keyword), (DOCUMENT_ID, FieldType::Keyword), (POSITION, FieldType::Integer)];
 
-/// Reads the limits of a collection's strict mode. Requests that Qdrant would refuse for them are not made; a search that may
-/// have too few candidates because of them says so.
+/// Reads the limits of a collection's strict mode. Requests beyond these limits are not made, because Qdrant would
+/// refuse them. A search that may have too few candidates because of a limit says so.
 pub(super) fn limits_of(info: &QdrantCollectionInfo) -> CallLimits {
     let strict = info.config.as_ref().and_then(|config| config.strict_mode_config.as_ref());
     let Some(strict) = strict.filter(|strict| strict.enabled()) else { return CallLimits::NONE };
@@ -28,7 +28,7 @@ pub(super) fn limits_of(info: &QdrantCollectionInfo) -> CallLimits {
     }
 }
 
-/// How points are counted.
+/// The way in which points are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Counting {
     /// Counts every point.
@@ -38,7 +38,7 @@ pub(super) enum Counting {
 }
 
 impl Counting {
-    /// Exactly, where the collection's limits allow that.
+    /// Counts exactly, where the collection's limits allow that.
     pub(super) fn within(limits: CallLimits) -> Self {
         if limits.allows_scans { Self::Exact } else { Self::Approximate }
     }
@@ -49,14 +49,14 @@ impl Counting {
 }
 
 impl QdrantStore {
-    /// Returns the limits that the last overview tells. Before the first overview Qdrant may refuse a request that
-    /// would have been made smaller.
+    /// Returns the limits that the last overview tells. Before the first overview a request may be too large, and
+    /// Qdrant may refuse it.
     pub(super) fn limits(&self, name: &str) -> CallLimits {
         self.overviews.last_known(name).map_or(CallLimits::NONE, |overview| overview.limits)
     }
 
-    /// Returns how many documents a collection has, or roughly how many where exact counts are not allowed. The points
-    /// of other programs have no positions to count documents by; then it is 0.
+    /// Returns how many documents a collection has, or a rough number if exact counts are not allowed. Returns 0 for
+    /// the collection of another program, whose points have no positions to count documents by.
     pub(super) async fn count_documents(&self, name: &str, limits: CallLimits) -> Result<u64, VectorStoreError> {
         if !self.layout(name).is_own() {
             return Ok(0);
@@ -86,7 +86,7 @@ impl QdrantStore {
         self.dimension(name, &self.info(name).await?)
     }
 
-    /// Makes the collection if it does not exist, and the indexes that it lacks. Returns the dimension of its vectors and its
+    /// Makes the collection if it does not exist, and its missing indexes. Returns the dimension of its vectors and its
     /// limits.
     pub(super) async fn prepare(&self, name: &str, dimension: usize) -> Result<(usize, CallLimits), VectorStoreError> {
         let info = match self.info(name).await {
@@ -155,7 +155,7 @@ impl QdrantStore {
             | (None, _) => None,
         };
         let Some(vector) = vector else { return Ok(None) };
-        // Other distances have other scales, and with some of them the best score is the lowest.
+        // Other distances have other scales. With some of them the best score is the lowest.
         if vector.distance() != Distance::Cosine || vector.multivector_config.is_some() {
             let text = format!("collection `{name}` must have one vector per point, compared by cosine similarity");
             return Err(VectorStoreError::Unsupported(text));

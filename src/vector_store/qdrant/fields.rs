@@ -1,4 +1,4 @@
-//! Reading single values from the payload of a point.
+//! Reads single values from the payload of a point.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -10,7 +10,8 @@ use qdrant_client::qdrant::value::Kind;
 pub(super) const CHUNK_ID: &str = "chunk_id";
 pub(super) const DOCUMENT_ID: &str = "document_id";
 pub(super) const GUARD: &str = "guard";
-/// The position of a chunk in its document, from 0. Each document has one chunk at 0, so counting those counts documents.
+/// The position of a chunk in its document, from 0. Each document has one chunk at 0, so the number of these is the
+/// number of documents.
 pub(super) const POSITION: &str = "position";
 pub(super) const TITLE: &str = "title";
 pub(super) const TEXT: &str = "text";

@@ -1,8 +1,9 @@
 //! Translates filters into Qdrant's conditions. All conditions of the adapter are made here.
 //!
-//! INVARIANT (a value is matched whole): a text is always sent as a *keyword*. `qdrant-client` would make a *text* match of a
-//! text with white space, and where there is no full-text index, Qdrant then finds every value that contains the text: `team a`
-//! would match `team a b`. So no value goes through the client's conversions, and `tests/tidy.rs` holds that.
+//! INVARIANT (a value is matched whole): a text is always sent as a *keyword*. If a text has white space,
+//! `qdrant-client` would make a *text* match. Without a full-text index, Qdrant then finds every value that contains
+//! the text: `team a` would match `team a b`. So no value goes through the client's conversions, and `tests/tidy.rs`
+//! holds that.
 
 use qdrant_client::qdrant::condition::ConditionOneOf;
 use qdrant_client::qdrant::r#match::MatchValue;
@@ -58,8 +59,8 @@ pub(super) fn document_in(layout: &Layout, document_ids: Vec<String>) -> Conditi
     any_text(layout.document_id.key(), document_ids)
 }
 
-/// Matches the chunks of these documents by several conditions of which any may hold: another program may have written ids as
-/// whole numbers.
+/// Matches the chunks of these documents by several conditions, any of which may hold: another program may have written
+/// ids as whole numbers.
 pub(super) fn of_documents(layout: &Layout, document_ids: &[String]) -> Vec<Condition> {
     let as_number = |id: &String| id.parse::<i64>().ok().filter(|number| number.to_string() == *id);
     let numbers: Vec<i64> = document_ids.iter().filter_map(as_number).collect();
@@ -130,7 +131,8 @@ fn any(clauses: impl Iterator<Item = Clause>) -> Clause {
     if conditions.is_empty() { Clause::Never } else { when(QdrantFilter::should(conditions).into()) }
 }
 
-/// Numbers are sent as ranges: to Qdrant's *match* `2` and `2.0` are different values, and to its *range* the same number.
+/// Numbers are sent as ranges. To Qdrant's *match*, `2` and `2.0` are different values; to its *range* they are the
+/// same number.
 fn equals(path: &str, value: &Value) -> Clause {
     match value {
         Value::Bool(value) => when(matches(path, MatchValue::Boolean(*value))),
@@ -145,8 +147,8 @@ fn equals(path: &str, value: &Value) -> Clause {
     }
 }
 
-/// Qdrant keeps payloads as JSON. When it reads a number with many digits back, it may be off by up to two units in the last
-/// place, so the neighbours of such a bound are taken in.
+/// Qdrant keeps payloads as JSON. When it reads back a number with many digits, the number may be off by up to two
+/// units in the last place. So the neighbours of such a bound are included.
 fn between(path: &str, low: f64, high: f64) -> Condition {
     let low = if is_kept_exactly(low) { low } else { low.next_down().next_down() };
     let high = if is_kept_exactly(high) { high } else { high.next_up().next_up() };

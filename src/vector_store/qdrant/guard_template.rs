@@ -13,8 +13,8 @@ use crate::language::{Object, ParseError};
 
 /// A template of guards: a type, and an id with one field of the payload in it.
 ///
-/// The type is a literal, so no value chooses it. There is one field only, and what an id cannot hold is written as `%` and
-/// hexadecimal digits, as is `%` itself. So two values never give the same guard.
+/// The type is a literal, so no value chooses it. There is only one field. Characters that an id cannot hold are
+/// written as `%` and hexadecimal digits, as is `%` itself. So two values never give the same guard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GuardTemplate {
     before: String,
@@ -74,7 +74,7 @@ impl GuardTemplate {
     }
 
     /// Returns the value that the guard of a point is made of; `None` when no guard can be made. A text and a number
-    /// may make the same guard, and are two values.
+    /// are two values, even if they make the same guard.
     pub(super) fn source(&self, payload: &Fields) -> Option<GuardValue> {
         match self.path.find(payload)?.kind.as_ref()? {
             Kind::StringValue(text) => Some(GuardValue::Text(text.clone())),

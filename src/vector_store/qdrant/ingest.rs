@@ -1,13 +1,13 @@
 //! Replaces and deletes documents.
 //!
-//! Qdrant has no transactions over several points. A document is replaced by one request with two operations that the server
-//! runs in order: it writes the new chunks, then deletes those chunks of the document that are not among them. A server that
-//! dies between the two leaves the new chunks and some old ones. That is not a leak, because every chunk is checked against its
-//! own guard. It is not acknowledged either, so the client repeats the request, which ends in the right state whatever was
-//! left. A client that dies leaves nothing half-done, because it sent one request.
+//! Qdrant has no transactions over several points. A document is replaced by one request with two operations that the
+//! server runs in order: it writes the new chunks, then deletes those chunks of the document that are not among them. A
+//! server that dies between the two leaves the new chunks and some old ones. That is not a leak, because every chunk is
+//! checked against its own guard. It is not acknowledged either, so the client repeats the request, which ends in the
+//! right state whatever was left. A client that dies leaves nothing half-done, because it sent one request.
 //!
-//! The operations of two writes to one document could mix. Within this process a lock prevents that; several processes must not
-//! ingest the same document at the same time.
+//! The operations of two writes to one document could mix. Within this process a lock prevents that. Several processes
+//! must not ingest the same document at the same time.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -33,7 +33,7 @@ const DOCUMENT_BYTES_MAX: usize = 32 << 20;
 /// The size up to which documents are sent in one request, in bytes.
 const REQUEST_BYTES_MAX: usize = 4 << 20;
 
-/// A document as the points that take its place.
+/// A document in the form of its new points.
 struct Replacement {
     document_id: String,
     chunk_ids: Vec<String>,
@@ -52,8 +52,8 @@ impl QdrantStore {
             let collection = collection.to_owned();
             return Err(VectorStoreError::Dimension { collection, expected, found: dimension });
         }
-        // Qdrant would write the new chunks, and then refuse the condition that spares them when the old ones are deleted. The
-        // second half of the replacement would fail for ever, so nothing is written.
+        // Qdrant would write the new chunks. Then it would refuse the condition that spares them when the old ones are
+        // deleted. The second half of the replacement would fail for ever, so nothing is written.
         let is_too_long = |replacement: &&Replacement| replacement.chunk_ids.len() > limits.values_max;
         if let Some(Replacement { document_id, chunk_ids, .. }) = replacements.iter().find(is_too_long) {
             let text = format!(
@@ -125,7 +125,7 @@ impl QdrantStore {
         Ok(replacements)
     }
 
-    /// Checks that no chunk takes the place of another document's chunk, unless that document is replaced in the same call.
+    /// Checks that no chunk replaces another document's chunk, unless that document is replaced in the same call.
     async fn check_owners(&self, collection: &str, replacements: &[Replacement]) -> Result<(), VectorStoreError> {
         let fields = PayloadIncludeSelector { fields: vec![CHUNK_ID.to_owned(), DOCUMENT_ID.to_owned()] };
         let chunk_ids: Vec<String> = replacements.iter().flat_map(|r| r.chunk_ids.iter().cloned()).collect();
@@ -199,7 +199,7 @@ fn delete(points: Filter) -> PointsUpdateOperation {
     PointsUpdateOperation { operation: Some(Operation::DeletePoints(delete)) }
 }
 
-/// Keeps the last of several documents with one id, as if they had come one after the other.
+/// Keeps the last of several documents with one id, as if they had been written one after the other.
 fn last_of_each(documents: Vec<Document>) -> Vec<Document> {
     let mut seen = HashSet::new();
     let mut last: Vec<Document> =

@@ -1,5 +1,5 @@
-//! Reads chunks from the payloads of points: in the collections that Ragward fills, and in those of other programs, which are
-//! read as they are. `schema/qdrant-payload.md` is the contract.
+//! Reads chunks from the payloads of points: in the collections that Ragward fills, and in those of other programs,
+//! which are not changed for it. `schema/qdrant-payload.md` is the contract.
 
 use std::borrow::Cow;
 
@@ -15,7 +15,7 @@ use super::version;
 use crate::chunk::{Candidate, Chunk, ChunkMetadata, Metadata, Value, Version, Written};
 use crate::language::Object;
 
-/// Where the parts of a chunk are in the payload of a point.
+/// Tells where the parts of a chunk are in the payload of a point.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Layout {
     pub(super) chunk_ids: ChunkIds,
@@ -23,11 +23,11 @@ pub(super) struct Layout {
     pub(super) document_id: Path,
     pub(super) title: Path,
     pub(super) text: Path,
-    /// `None` if the payload itself is the metadata.
+    /// The path of the metadata; `None` if the payload itself is the metadata.
     pub(super) metadata: Option<Path>,
 }
 
-/// How the chunks of a collection are named.
+/// The way in which the chunks of a collection are named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ChunkIds {
     /// A chunk has an id of its own in the payload, and the id of its point is made from that.
@@ -80,7 +80,7 @@ impl Layout {
         }
     }
 
-    /// Returns the fields that are read of a point to check its chunk. The text is not among them.
+    /// Returns the fields that are read to check the chunk of a point. The text is not among them.
     pub(super) fn candidate_keys(&self) -> Vec<String> {
         let own: &[&str] = if self.is_own() { &[CHUNK_ID, VERSION, WRITTEN_AT] } else { &[] };
         own.iter().map(|field| (*field).to_owned()).chain([self.guard.key()]).collect()
@@ -88,12 +88,13 @@ impl Layout {
 
     /// Selects all of a payload but the text.
     ///
-    /// A program may keep the text within an object or a JSON text, as `LlamaIndex` does. That is left out as a whole, unless it
-    /// holds what metadata is read from; then only the text in it is left out. Qdrant does not look into a JSON text, so one
-    /// that holds the document's id too is sent, and its text is dropped here.
+    /// A program may keep the text within an object or a JSON text, as `LlamaIndex` does. That object or JSON text is
+    /// left out as a whole, unless it also holds what metadata is read from; then only the text in it is left out.
+    /// Qdrant does not look into a JSON text. So a JSON text that holds the document's id too is sent, and the text in
+    /// it is dropped here.
     ///
-    /// A text inside the metadata is metadata, too, and nothing is left out. Otherwise the metadata of a chunk would differ
-    /// between a reading without the text and one with it, and the chunk would seem to have changed.
+    /// A text inside the metadata is metadata, too, and nothing is left out. Otherwise the metadata of a chunk would
+    /// differ between a reading without the text and one with it, and the chunk would seem to have changed.
     pub(super) fn all_but_text(&self) -> SelectorOptions {
         if self.metadata.as_ref().is_some_and(|metadata| metadata.leads_to(&self.text)) {
             return SelectorOptions::Enable(true);
@@ -142,8 +143,8 @@ impl Layout {
         Some(Candidate { chunk_id, guard, score, version, written })
     }
 
-    /// Returns the version of a point and when it was written, as far as its payload tells. Another program may keep
-    /// something else in fields of these names, so they are read in our own collections alone.
+    /// Returns the version of a point and when it was written, as far as its payload tells. Only our own collections
+    /// are read, because another program may keep something else in fields of these names.
     fn write_of(&self, payload: &Fields) -> (Option<Version>, Written) {
         if self.is_own() { (version::of(payload), version::written_of(payload)) } else { (None, Written::Unknown) }
     }
@@ -203,8 +204,8 @@ impl Layout {
         fields.iter().filter_map(|(key, field)| Some((key.clone(), value(key, field)?))).collect()
     }
 
-    /// Returns whether a key is metadata, in a layout whose metadata is the payload itself. The guard, the text and
-    /// every name that begins with `_` are not.
+    /// Returns whether a key is metadata, if the payload itself is the metadata. The guard, the text and every name
+    /// that begins with `_` are not.
     fn is_metadata(&self, key: &str) -> bool {
         !key.starts_with('_') && key != self.guard.first() && key != self.text.first()
     }
@@ -228,8 +229,8 @@ pub(super) fn id_text(id: Option<&PointId>) -> Option<String> {
     }
 }
 
-/// Parses the id of a point. An id has one text only, so that a chunk has one name: numbers have no leading zeros, and UUIDs
-/// are in lower case with hyphens.
+/// Parses the id of a point. An id has only one spelling, so that a chunk has one name: numbers have no leading zeros,
+/// and UUIDs are in lower case with hyphens.
 fn parse_point_id(text: &str) -> Option<PointId> {
     if let Ok(number) = text.parse::<u64>() {
         return (number.to_string() == text).then(|| PointId::from(number));

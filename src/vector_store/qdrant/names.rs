@@ -1,9 +1,9 @@
 //! Knows which names are collections, and not aliases.
 //!
-//! Qdrant takes an alias wherever it takes a collection. Rules for logins, layouts and the details of a token are written for
-//! the collection's own name, so an alias would get past them. To resolve aliases, a call to Qdrant would have to come before
-//! the rules are looked at. So the list of collections, which holds no aliases, is asked for now and then, and a name that is
-//! not in it is refused. To switch to a new collection, change the name that callers use.
+//! Qdrant takes an alias wherever it takes a collection. Rules for logins, layouts and the details of a token are
+//! written for the collection's own name, so an alias would get past them. To resolve aliases, Ragward would have to
+//! call Qdrant before it looks at the rules. So it asks for the list of collections now and then, which holds no
+//! aliases, and refuses a name that is not in it. To switch to a new collection, change the name that callers use.
 
 use std::collections::HashSet;
 use std::sync::{Arc, PoisonError, RwLock};

@@ -56,9 +56,9 @@ impl QdrantStore {
 
     /// Returns the costs of a search among some guards, which were measured.
     ///
-    /// A guard is a hash look-up for each point that is compared, while a candidate comes with its payload. The chunks
-    /// of a search space are scanned, since the index does not help there: a walk of Qdrant's graph under a filter that
-    /// passes a tenth of the chunks finds a tenth of the best.
+    /// A guard costs a hash look-up for each point that is compared, while a candidate costs the sending of its
+    /// payload. The chunks of a search space are scanned, because the index does not help there: under a filter that
+    /// passes a tenth of the chunks, a walk of Qdrant's graph finds a tenth of the best.
     fn search_costs(&self) -> SearchCosts {
         let per_chunk = if self.config.exact { 0.0 } else { 1.0 / 32.0 };
         SearchCosts { per_guard: 1.0 / 16.0, per_chunk }
@@ -80,8 +80,8 @@ impl QdrantStore {
         }
         let guards_max = self.config.guards_max.min(limits.answer_max.saturating_sub(1));
         let asked = guards_max.saturating_add(1);
-        // Only the counts are approximate: all values come, unless they are cut off at the limit. Qdrant makes an exact facet
-        // by a search for each value, which takes seconds for some thousands.
+        // Only the counts are approximate. All values come, unless they are cut off at the limit. For an exact facet
+        // Qdrant makes a search for each value, which takes seconds for some thousands.
         let limit = u64::try_from(asked).unwrap_or(u64::MAX);
         let request = self.facet_request(collection, &field, None, limit, Counting::Approximate);
         let mut points = self.points();

@@ -89,8 +89,8 @@ impl Path {
         Some(value)
     }
 
-    /// Reads the text, or the whole number as text. A path that goes on within a text reads that text as JSON, which is how
-    /// `LlamaIndex` keeps a node.
+    /// Reads the text, or the whole number as text. If the path goes on within a text, that text is read as JSON,
+    /// because `LlamaIndex` keeps a node that way.
     pub(super) fn text<'a>(&self, payload: &'a Fields) -> Option<Cow<'a, str>> {
         if let Some(value) = self.find(payload) {
             return scalar(value);

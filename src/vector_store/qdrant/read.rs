@@ -16,7 +16,7 @@ use crate::language::Object;
 use crate::vector_store::remote::limits::CallLimits;
 use crate::vector_store::{Search, VectorStoreError};
 
-/// How many ids one condition names and one answer tells of.
+/// How many ids one condition names, and one answer tells of.
 const IDS_PER_CALL_MAX: usize = 1_000;
 /// How many points one call reads with text or metadata: the answer must fit a message.
 pub(super) const PAYLOADS_PER_CALL_MAX: usize = 500;
@@ -130,7 +130,8 @@ impl QdrantStore {
             };
             let mut points = self.points();
             for point in self.call(collection, points.get(request)).await?.result {
-                // An id is removed once it was answered, so a second answer is one that was not asked for.
+                // An id is removed once it was answered, so a second answer about it counts as one that was not asked
+                // for.
                 match id_text(point.id.as_ref()).and_then(|id| asked.remove(&id)) {
                     Some(id) => found.insert(id, point),
                     None => return Err(VectorStoreError::BadAnswer("a point that was not asked for".to_owned())),
@@ -180,7 +181,7 @@ impl QdrantStore {
             let filter = documents(layout, part);
             let points = self.count_points(collection, Some(filter.clone()), Counting::Exact).await?;
             let limit = u64::try_from(guards_max).unwrap_or(u64::MAX);
-            // A list would be counted once for each of its values, and so make up for points that have no guard.
+            // A list would count once for each of its values, and so make up for points that have no guard.
             let one = ValuesCount { gte: Some(1), lte: Some(1), ..ValuesCount::default() };
             let of_one = Filter::must([filter.into(), Condition::values_count(layout.guard.key(), one)]);
             let hits = self.facet(collection, &layout.guard.key(), Some(of_one), limit).await?;

@@ -1,8 +1,8 @@
 //! Makes the calls of a search. `vector_store::remote::server_search` decides how many calls there are.
 //!
-//! Qdrant's own groups are not used for a maximum per document. Its group search ends after a fixed number of inner requests, so
-//! too few groups would not mean that there are no more. The chunks of a document are counted here, and the calls that follow
-//! leave out documents that are complete.
+//! Qdrant's own groups are not used for a maximum per document. Its group search ends after a fixed number of inner
+//! requests, so too few groups would not mean that there are no more. Instead, the chunks of a document are counted
+//! here, and the next calls leave out documents that are complete.
 
 use qdrant_client::qdrant::{
     Condition, Filter as QdrantFilter, PayloadIncludeSelector, Query as QdrantQuery, QueryPoints, ScoredPoint,
@@ -73,7 +73,8 @@ impl QdrantStore {
         }
     }
 
-    /// Turns a refusal for a wrong dimension into an error with both numbers. Qdrant only says it in a sentence.
+    /// Turns a refusal for a wrong dimension into an error with both numbers. Qdrant's refusal has them only in a
+    /// sentence.
     async fn why_refused(&self, collection: &str, found: usize, text: String) -> VectorStoreError {
         match self.expected_dimension(collection).await {
             Ok(Some(expected)) if expected != found => {
