@@ -2,9 +2,9 @@
 //!
 //! It sends the same requests with the audit log off, and with it on under each `audit.fsync`, at a steady 1,000
 //! requests a second: each request is sent at its own time, whether or not the ones before it were answered. The modes
-//! take turns of a quarter of a second. Each turn is compared with the turn of the server without a log beside it, so
-//! that whatever else the machine does falls on both. The bench prints the median of these ratios, with its quartiles.
-//! It also measures one `fdatasync` in the folder of the log, which is what an answer waits for under `each_batch`.
+//! take turns of a quarter of a second. Each turn is compared with the turn without a log next to it, so that other
+//! work of the machine affects both. The bench prints the median of these ratios, with its quartiles. It also measures
+//! one `fdatasync` in the folder of the log, because an answer waits for one under `each_batch`.
 
 #![expect(
     clippy::unwrap_used,
@@ -110,7 +110,7 @@ fn sorted(mut latencies: Vec<Duration>) -> Vec<Duration> {
     latencies
 }
 
-/// Appends a record's size again and again, each time durably.
+/// Appends as many bytes as a record has, again and again, and makes each append durable.
 fn fdatasync(directory: &Path) {
     let mut file = std::fs::File::create(directory.join("probe")).unwrap();
     let mut latencies: Vec<Duration> = Vec::new();

@@ -3,7 +3,7 @@
 //!
 //! A real server (`OPENFGA_BIN`, in memory, on loopback) is loaded with a flat model and with the model of a real
 //! corpus. Each question has a baseline without us in the same run. Caches are off where a figure says *cold*. Beside
-//! the time stands the processor time that the server took for a check, which no way of asking can save. `replica.rs`
+//! the time stands the processor time that the server took for a check. No way of asking can save that. `replica.rs`
 //! measures what retrievals gain.
 
 #![expect(
@@ -67,7 +67,7 @@ fn warm() -> ChecksConfig {
     ChecksConfig { cache_ttl: Duration::from_mins(10), ..ChecksConfig::default() }
 }
 
-/// Asks about one relation that is held directly, for which the server does as little as it can.
+/// Asks about one relation that is held directly. The server can hardly do less for a check.
 async fn flat(server: &OpenFga) {
     let config = patient(server.config("flat"));
     let store = OpenFgaStore::open(&config).await.unwrap();
@@ -244,9 +244,9 @@ async fn corpus(server: &OpenFga, keps: &Path) {
 }
 
 /// Compares the stack with the bare call, over batches of 31 checks of one caller. Each batch is asked twice either
-/// way, in the order bare, stack, stack, bare, and in the next round the other way round. So drift and warmth count for
-/// both alike, and differences between the batches cancel out. The bench prints the median of the rounds' differences
-/// and its 95 % interval (ranks of the binomial distribution).
+/// way, in the order bare, stack, stack, bare, and in the next round the other way round. So drift and warm caches
+/// affect both alike, and differences between the batches cancel out. The bench prints the median of the rounds'
+/// differences and its 95 % interval (ranks of the binomial distribution).
 async fn overhead(name: &str, config: &OpenFgaConfig, rounds: usize, checks_of: impl Fn(usize) -> Vec<Check>) {
     let bare: Arc<dyn Authorizer> = Arc::new(OpenFgaAuthorizer::new(config).unwrap());
     let stack: Arc<dyn Authorizer> = Arc::new(stack_checks(config, &cold()).unwrap());

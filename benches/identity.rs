@@ -1,9 +1,9 @@
 //! This bench measures what it costs to verify an access token, when the issuer's key is known and when the token was
 //! seen before.
 //!
-//! *New*: every verification is a first one, since the time that is handed in moves past what is remembered. The
-//! baseline is the bare signature of the same token, checked by the same library. *Remembered*: the same token at the
-//! same time. *Delegated*: a new token with two actors and details, whose claims take longer to read.
+//! *New*: the token was not seen before; the clock that the bench hands in moves past the time for which a token is
+//! remembered. The baseline is the bare signature of the same token, checked by the same library. *Remembered*: the
+//! same token at the same time. *Delegated*: a new token with two actors and details, whose claims take longer to read.
 
 mod support {
     #[expect(
@@ -34,7 +34,7 @@ use self::support::issuer::{AUDIENCE, SigningKey, TestIssuer, now};
 
 /// The seconds between verifications. They exceed the time for which a verified token is remembered.
 const STEP_SECONDS: u64 = 301;
-/// The number of steps that the time can move in a run. The tokens are valid for longer.
+/// The number of steps by which the time can move in a run. The tokens are valid for longer.
 const STEPS_MAX: u64 = 1 << 32;
 
 fn main() -> Result<()> {

@@ -1,7 +1,7 @@
 //! This bench measures whether the planner chooses the cheapest plan. It computes the planner's regret: the cost of the
-//! chosen plan, divided by the cost of the best one, over a grid of shares visible, numbers of chunks and chunks to a
-//! guard. Every plan is forced in the same run, over the same 100,000 × 384 vectors and the same queries. A plan counts
-//! only if it gives the whole answer: all plans return the same chunks.
+//! chosen plan, divided by the cost of the best one. It does so over a grid of visible shares, numbers of wanted chunks
+//! (k) and chunks to a guard. Every plan is forced in the same run, over the same 100,000 × 384 vectors and the same
+//! queries. A plan counts only if it gives the whole answer: all plans return the same chunks.
 //!
 //! Plans take turns at each query, and the median of the turns counts. If the chosen plan went through exactly the
 //! rounds of a forced one, both measure the same work, so the lower of their costs stands for both.
@@ -53,7 +53,7 @@ use tokio::time::Instant;
 
 const CHUNKS: usize = 100_000;
 const SHARES: [f64; 7] = [0.0001, 0.001, 0.01, 0.1, 0.4, 0.9, 0.99];
-/// The queries before those that count, from which the planner learns rates.
+/// The number of queries that come first and are not counted. The planner learns rates from them.
 const LEARNING: usize = 3;
 const QUERIES: usize = 8;
 /// The number of turns at each query.
@@ -81,7 +81,7 @@ const SITUATIONS: [Situation; 3] = [
     Situation { name: "server alone", knows: false, local: false },
 ];
 
-/// What the planner of a way is told, which may force its plan.
+/// The facts that the planner of a way is told. They may force its plan.
 #[derive(Clone, Copy)]
 struct Told {
     name: &'static str,
@@ -100,8 +100,8 @@ const CHECK_AFTER: Told = Told { name: "check after", knows: false, local: false
 struct Counting {
     allowed: Arc<Vec<bool>>,
     told: Told,
-    /// The visible set, kept from the first request on, as real authorizers keep it. `visible_set` measures how long it
-    /// takes to find.
+    /// The visible set, kept from the first request on, as real authorizers keep it. The bench `visible_set` measures
+    /// how long it takes to find.
     visible: OnceLock<Arc<RoaringBitmap>>,
     rounds: AtomicUsize,
     checks: AtomicUsize,
@@ -136,14 +136,14 @@ impl Authorizer for Counting {
     }
 }
 
-/// How one round searched.
+/// The search of one round.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct RoundOfWay {
     plan: Plan,
     limit: usize,
 }
 
-/// A retriever that goes its way through a cell of the grid, and the measurements of its retrievals.
+/// A retriever that follows one plan through a cell of the grid, and the measurements of its retrievals.
 struct Way {
     name: &'static str,
     retriever: Retriever,

@@ -5,8 +5,8 @@
 //! scan of the visible chunks. The corpus has 100,000 × 384 vectors around 1,000 centres, ten chunks to a guard.
 //!
 //! It needs a real server: `QDRANT_URL` names a running one, `QDRANT_BIN` (or the PATH) one to start. Without one, a
-//! small server in this process stands in, with a small corpus, so that the bench itself runs. Its figures mean nothing
-//! then.
+//! small server in this process stands in, with a small corpus, so that the bench itself runs. Then its figures mean
+//! nothing.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -59,7 +59,7 @@ const SHARES: [usize; 7] = [1, 10, 100, 1_000, 4_000, 9_000, 9_900];
 const BATCH: usize = 500;
 const INDEX_TIMEOUT: Duration = Duration::from_mins(10);
 
-/// The amount of what is measured.
+/// The size of a measurement.
 struct Size {
     chunks: usize,
     dimension: usize,
@@ -72,7 +72,7 @@ struct Size {
 /// Allows the guards with these numbers, and knows them all at once, as an authorizer that keeps visible sets does.
 struct Known {
     open: HashSet<Object>,
-    /// The last table that was asked about, and what is visible of it.
+    /// The last table that was asked about, and its visible positions.
     told: Mutex<Option<Told>>,
 }
 

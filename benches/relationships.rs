@@ -1,9 +1,9 @@
 //! This bench measures what it costs to hold a million relationship tuples and to ask about them.
 //!
-//! It measures memory, loading, opening, and checks, at a million tuples of an invented company (nested groups, nested
-//! folders, documents); checks on the real corpus of design documents; and, if there is an `openfga` (`OPENFGA_BIN` or
-//! the `PATH`), the same checks asked of it. Each figure has its baseline in the same run. A number as an argument
-//! replaces the million; `corpus` leaves out what needs the million.
+//! It measures three things: memory, loading, opening and checks at a million tuples of an invented company (nested
+//! groups, nested folders, documents); checks on the real corpus of design documents; and, if there is an `openfga`
+//! (`OPENFGA_BIN` or the `PATH`), the same checks asked of it. Each figure has its baseline in the same run. A number
+//! as an argument replaces the million; `corpus` leaves out what needs the million.
 
 #![expect(
     clippy::unwrap_used,
@@ -49,7 +49,7 @@ const SMALL_WRITES: usize = 20;
 const CONTEXTUAL: usize = 20;
 /// The argument that leaves out what is measured at a million tuples.
 const CORPUS: &str = "corpus";
-/// The argument of the child process that opens a data directory and says what that took.
+/// The argument of the child process that opens a data directory and prints the cost of that.
 const OPEN: &str = "--open";
 
 fn main() {
@@ -117,8 +117,8 @@ fn large(count: usize) {
     println!("{:<52}{:>12.1} MB", "  baseline: the text", megabytes(text.len()) / million);
 }
 
-/// Prints what a process takes to open a data directory: seconds, and the megabytes by which its memory grew, now and
-/// at most.
+/// Prints what opening a data directory costs a process: seconds, and the megabytes by which its memory grew, after
+/// opening and at most.
 fn open(directory: &Path) {
     let before = memory("VmRSS:");
     let started = Instant::now();
@@ -149,7 +149,7 @@ fn small_writes(store: &RelationshipStore) {
     println!("{:<52}{next:>12.1?}", "  the next ones, median");
 }
 
-/// Measures the candidates of a user as enforcement asks about them: by users who were not asked about before, and
+/// Measures the candidates of a user as enforcement asks about them: for users who were not asked about before, and
 /// again. The baselines are one evaluation of all candidates, and one evaluation of each.
 fn candidates(world: &World, snapshot: &Snapshot, authorizer: &EmbeddedAuthorizer) {
     let runtime = tokio::runtime::Runtime::new().unwrap();

@@ -1,9 +1,9 @@
 //! This bench measures what a replica of a real `OpenFGA` saves, and how soon it sees a revocation.
 //!
 //! 16 callers ask a real corpus (617 design documents, 725 people) by vector, k = 10. `OpenFGA` (memory datastore) runs
-//! beside it on the same machine. The baseline without us is a client that searches the same store and then checks what
-//! it found: 50 documents a call, one call after another, and a wider search if too little is permitted. Ours goes over
-//! gRPC on loopback. It needs `openfga` on the PATH or its path in `OPENFGA_BIN`.
+//! beside it on the same machine. The baseline without us is a client that searches the same store and then checks its
+//! candidates: 50 documents a call, one call after another, and a wider search if too little is permitted. Ours is
+//! asked over gRPC on loopback. It needs `openfga` on the PATH or its path in `OPENFGA_BIN`.
 
 #![expect(
     clippy::unwrap_used,
@@ -164,8 +164,8 @@ async fn load(data: &Path, keps: &Path, openfga: &OpenFgaConfig) -> Vec<String> 
     people.into_iter().step_by(step).take(PEOPLE).collect()
 }
 
-/// Turns a text into a vector: the hash of each word chooses a dimension. That is near enough to an embedding for a
-/// search to have something to find.
+/// Turns a text into a vector: the hash of each word chooses a dimension. These vectors are like enough to embeddings
+/// that a search finds something.
 fn embed(text: &str) -> Vec<f32> {
     let mut vector = vec![0.0; DIMENSION];
     for word in text.split(|c: char| !c.is_alphanumeric()).filter(|word| word.len() > 2) {
@@ -210,7 +210,8 @@ fn question(people: &[String], number: usize) -> (&str, &'static str) {
     (&people[number % people.len()], QUERIES[(number / people.len()) % QUERIES.len()])
 }
 
-/// Lets all callers ask, each while `goes_on` accepts the number of its answers. Returns the number of answers.
+/// Lets all callers ask, each for as long as `goes_on` accepts the number of its answers. Returns the number of
+/// answers.
 async fn ask(client: &Client, people: &[String], goes_on: impl Fn(usize) -> bool + Clone + Send + 'static) -> usize {
     let callers = (0..CONCURRENCY).map(|caller| {
         let (mut retrieval, people, goes_on) = (client.retrieval(), people.to_vec(), goes_on.clone());
@@ -304,7 +305,8 @@ fn batch(checks: &[Check]) -> CheckBatch {
     CheckBatch { checks: checks.to_vec(), contextual, consistency: Consistency::MinimizeLatency, deadline }
 }
 
-/// Grants, waits until the grant is seen, revokes at some point between two looks of the replica, and times the denial.
+/// Grants a relation, waits until the grant is seen, revokes it at some point between two looks of the replica, and
+/// times the denial.
 async fn revocations(data: &Path, openfga: &OpenFgaConfig, user: &str) -> (Duration, Duration) {
     let config = config(data, openfga, ReplicaMode::Decide, false);
     let app = open(&config).await;

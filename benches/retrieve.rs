@@ -83,7 +83,8 @@ fn main() {
     let mut config = Config::load(None, &overrides).unwrap();
     // The baseline keeps no records either.
     config.audit.enabled = false;
-    // The runtime that loads ends with everything that it left running, so that the data directory is free again.
+    // The runtime that loads the data ends here, with everything that it left running. So the data directory is free
+    // again.
     let people = runtime().block_on(load(&config, &keps));
     runtime().block_on(compare(&config, data.path(), &people));
 }
@@ -161,7 +162,8 @@ async fn serve_app(app: App) -> Client {
     Client::at(&format!("http://{address}")).unwrap()
 }
 
-/// Serves a copy of the data without authorization, since only one process at a time can have a data directory.
+/// Serves a copy of the data without authorization. It is a copy, because only one process at a time can have a data
+/// directory.
 async fn serve_without_authorization(config: &Config, data: &Path) -> Client {
     let copy: PathBuf = data.join("copy");
     std::fs::create_dir(&copy).unwrap();

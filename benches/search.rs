@@ -2,13 +2,13 @@
 //! holds.
 //!
 //! Every share of visible chunks is measured in turn with the same search over everything, by the same engine in the
-//! same run, so that whatever else the machine does strikes both. Vectors: 100,000 × 384, each behind a guard of its
-//! own, and 1,000,000 × 384, ten to a guard, around 1,000 centres. Recall is against a plain loop over the visible
-//! vectors. Texts: 100,000 chunks of invented words, and the KEPs of `../shared` if they are there.
+//! same run, so that other work of the machine affects both. Vectors: 100,000 × 384, each behind a guard of its own,
+//! and 1,000,000 × 384, ten to a guard, around 1,000 centres. Recall is against a plain loop over the visible vectors.
+//! Texts: 100,000 chunks of invented words, and the KEPs of `../shared` if they are there.
 //!
-//! `cargo bench --bench search -- --plot FILE` also searches the first vectors in the two usual other ways - search and
-//! check afterwards, and a list of ids that the server cut - and draws what each costs and finds. The time of all three
-//! excludes the checks themselves. `-- vectors`, `-- million` or `-- texts` measures one part alone.
+//! `cargo bench --bench search -- --plot FILE` also searches the first vectors in the two other usual ways: search and
+//! check afterwards, and a list of ids that the server cut. It draws what each way costs and finds. The time of all
+//! three excludes the checks themselves. `-- vectors`, `-- million` or `-- texts` measures one part alone.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -49,7 +49,7 @@ const LIMIT: usize = 10;
 /// The visible shares of all chunks.
 const SHARES: [f64; 7] = [0.0001, 0.001, 0.01, 0.1, 0.4, 0.9, 0.99];
 const TEXT_SHARES: [f64; 4] = [0.01, 0.1, 0.4, 0.9];
-/// The number of chunks that a search with a check afterwards fetches for each chunk that is wanted.
+/// A search with a check afterwards fetches this many chunks for each chunk that is wanted.
 const OVER_FETCH: usize = 10;
 /// The length at which a list of visible objects is cut: the default of an `OpenFGA` server.
 const IDS_MAX: usize = 1_000;
@@ -237,7 +237,7 @@ impl<'a> Bench<'a> {
         (median(ours), median(baseline))
     }
 
-    /// Returns the share of the true answers that a way of searching finds.
+    /// Returns the share of the right chunks that a way of searching finds.
     fn recall(&self, truths: &[Vec<usize>], search: impl Fn(&Search) -> Vec<Candidate>, space: &SearchSpace) -> f64 {
         let (mut found, mut wanted) = (0, 0);
         for (number, truth) in truths.iter().enumerate() {
@@ -249,7 +249,7 @@ impl<'a> Bench<'a> {
         if wanted == 0 { 1.0 } else { f64::from(found as u32) / f64::from(wanted as u32) }
     }
 
-    /// Draws the three ways of searching over the share that is visible.
+    /// Draws the three ways of searching over the visible share.
     fn draw(&self, corpus: &Corpus, per_document: usize, file: &str) {
         println!("{:>9}{:>24}{:>24}{:>24}", "visible", "ours", "search, then check", "list of ids");
         let mut lines = ["visible set (ours)", "search, then check", "list of ids, cut"].map(Line::new);

@@ -1,12 +1,13 @@
 //! This bench measures how much the time of an answer tells a caller about documents that the caller may not see.
 //!
 //! One user asks a server in this process, over gRPC but without a network. The questions alternate between something
-//! that is hidden and something that does not exist. Each row is the area under the curve (AUC): the chance that, of
-//! one answer of each kind, the slower one is about what is hidden. 0.5 tells nothing; 1 tells it from a single answer.
-//! The baseline asks about two things that do not exist, and its distance from 0.5 is the noise of the method. The
-//! order changes from turn to turn, so that drift counts for both alike.
+//! that is hidden and something that does not exist. Each row is the area under the curve (AUC): if one answer of each
+//! kind is picked, this is the chance that the slower one is about what is hidden. 0.5 tells nothing; with 1, a single
+//! answer tells it. The baseline asks about two things that do not exist, and its distance from 0.5 is the noise of the
+//! method. The order changes from turn to turn, so that drift affects both alike.
 //!
-//! The network is left out because its noise hides what is to be measured, and a patient attacker can average it away.
+//! The network is left out because its noise would cover the difference, and a patient attacker can average that noise
+//! away.
 //!
 //! Three authorizers decide: the embedded evaluator, as a replica of an `OpenFGA` server does in its default mode; one
 //! that takes as long as a call to a server, 1 ms and 76 µs for a check (measured by `checks`); and a real server
@@ -58,7 +59,7 @@ use self::support::dice::Dice;
 use self::support::openfga::OpenFga;
 
 const COLLECTION: &str = "c";
-/// The number of documents of one chunk each. Every other one is hidden.
+/// The number of documents that have one chunk each. Every other one is hidden.
 const DOCUMENTS: usize = 4_000;
 /// A hidden document with many chunks of one guard.
 const LONG_DOCUMENT: &str = "document:long";
@@ -85,7 +86,7 @@ type document
     define can_read: [user] or viewer from folder
 ";
 
-/// The time that the double waits for each call, and the additional time for each check in it.
+/// The time that the double waits in each call, and the additional time for each check in it.
 const CALL: Duration = Duration::from_millis(1);
 const CHECK: Duration = Duration::from_micros(76);
 
@@ -198,14 +199,14 @@ fn document(id: &str, chunks: usize, words: &str, vector: &[f32]) -> Document {
     Document { id: id.to_owned(), title: String::new(), chunks: (0..chunks).map(chunk).collect() }
 }
 
-/// Decides as the tuples do, and takes as long as a server.
+/// Decides as the tuples say, and takes as long as a server.
 struct Slow;
 
 #[async_trait]
 impl Authorizer for Slow {
     async fn check(&self, batch: &CheckBatch) -> Result<Decisions, AuthzError> {
         let (started, checks) = (Instant::now(), u32::try_from(batch.checks.len()).unwrap());
-        // A timer of the runtime is as coarse as a whole call, so this yields in a loop.
+        // A timer of the runtime is too coarse: its unit is as long as a whole call. So this yields in a loop.
         while started.elapsed() < CALL + CHECK * checks {
             tokio::task::yield_now().await;
         }

@@ -12,7 +12,8 @@ use crate::support::dice::Dice;
 pub(crate) const COLLECTION: &str = "bench";
 pub(crate) const DIMENSION: usize = 384;
 const CENTRES: usize = 1_000;
-/// The distance of a vector from its centre, in each number. The centres' own numbers are below 0.5.
+/// The width of the range around its centre in which each number of a vector lies. The numbers of the centres are below
+/// 0.5.
 const SPREAD: f32 = 0.3;
 
 /// The vectors, end to end, and their centres.
@@ -46,14 +47,14 @@ impl Corpus {
         document(number, (0..chunks).map(chunk))
     }
 
-    /// Returns a query near a centre, as the vectors are.
+    /// Returns a query near a centre, made like the vectors.
     pub(crate) fn query(&self, number: usize) -> Vec<f32> {
         let mut vector = vec![0.0; DIMENSION];
         around(&self.centres, u64::MAX - number as u64, &mut vector);
         vector
     }
 
-    /// Returns the best chunks for a query among those of these documents.
+    /// Returns the best chunks for a query among the chunks of these documents.
     pub(crate) fn nearest(&self, query: usize, documents: &[usize], per_document: usize, limit: usize) -> Vec<usize> {
         naive(&self.vectors, &self.query(query), documents, per_document, limit)
     }

@@ -1,5 +1,5 @@
-//! Asks a real `OpenFGA` with its memory datastore and `ragward serve` for equal checks. Each server is a process of its
-//! own on this machine, and one client loads and asks both over gRPC.
+//! Asks the same checks of a real `OpenFGA` with its memory datastore and of `ragward serve`. Each server is a process
+//! of its own on this machine, and one client loads and asks both over gRPC.
 
 use std::fs;
 use std::process::{Child, Command, Stdio};
@@ -33,8 +33,8 @@ struct Measured {
     cpu: Duration,
 }
 
-/// Prints the checks per second of both, what a check costs each, and the ratios to each other and to checks in this
-/// process.
+/// Prints the checks per second of both, what a check costs each of them, and the ratios to each other and to checks in
+/// this process.
 pub(crate) fn compare(model: &str, tuples: &[RelationshipTuple], checks: &[(String, String)], in_process: f64) {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -89,8 +89,8 @@ impl Kind {
     }
 }
 
-/// Whether Ragward keeps a record of each call, on the disk before the answer leaves. It does by default; `OpenFGA`
-/// never does.
+/// Whether Ragward keeps a record of each call, which is on the disk before the answer leaves. Ragward does so by
+/// default; `OpenFGA` never does.
 #[derive(Clone, Copy)]
 enum Audit {
     On,
