@@ -140,7 +140,7 @@ impl<I: Iterator<Item = Result<Numbered, Faulty>>> Documents<I> {
             return refused(&self.path, first.line, detail);
         }
         if std::mem::take(&mut self.after_unknown) {
-            let detail = format!("document `{document_id}` is passed over: the line before may be one of it");
+            let detail = format!("document `{document_id}` is skipped: the line before may belong to it");
             return refused(&self.path, first.line, detail);
         }
         let (mut bytes, mut line) = (first.bytes, first.line);
@@ -161,7 +161,7 @@ impl<I: Iterator<Item = Result<Numbered, Faulty>>> Documents<I> {
             };
             (bytes, line) = (bytes + next.bytes, next.line);
             if next.chunk.title != title {
-                let detail = format!("the title differs from that of the lines before of document `{document_id}`");
+                let detail = format!("the title differs from that of earlier lines of document `{document_id}`");
                 return refused(&self.path, line, detail);
             }
             if !ids.insert(next.chunk.id.clone()) {

@@ -104,7 +104,7 @@ fn read_ahead_within(
         }
         if given_up >= GIVEN_UP_MAX {
             let not_read =
-                |file: TextFile| IngestError::file(&file.path, "is not read: too many files before it were not");
+                |file: TextFile| IngestError::file(&file.path, "was not read: too many files before it took too long");
             return Some(batch.into_iter().map(|file| Err(file.map_or_else(|e| e, not_read))).collect::<Vec<_>>());
         }
         let contents = contents(batch, time_max, content, &mut given_up);
