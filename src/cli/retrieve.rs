@@ -67,18 +67,18 @@ struct RetrievalJson<'a> {
     next_page_token: &'a str,
     consistency_token: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    plan: Option<PlanJson<'a>>,
+    plan: Option<PlanJson>,
 }
 
 #[derive(Serialize)]
-struct PlanJson<'a> {
+struct PlanJson {
     estimated_share: Option<f64>,
-    rounds: Vec<RoundJson<'a>>,
+    rounds: Vec<RoundJson>,
 }
 
 #[derive(Serialize)]
-struct RoundJson<'a> {
-    plan: &'a str,
+struct RoundJson {
+    plan: &'static str,
     limit: u64,
     candidates: u64,
     permitted: u64,
@@ -156,14 +156,18 @@ fn retrieval_json<'a>(response: &'a RetrieveResponse, consistency_token: &'a str
     }
 }
 
-fn round_json(round: &message::PlanRound) -> RoundJson<'_> {
+fn round_json(round: &message::PlanRound) -> RoundJson {
     RoundJson {
-        plan: &round.plan,
+        plan: plan_name(round),
         limit: round.limit,
         candidates: round.candidates,
         permitted: round.permitted,
         milliseconds: round.milliseconds,
     }
+}
+
+fn plan_name(round: &message::PlanRound) -> &'static str {
+    round.search_plan().as_str_name().trim_start_matches("PLAN_")
 }
 
 fn plan(response: &RetrieveResponse) -> String {
@@ -177,7 +181,11 @@ fn plan(response: &RetrieveResponse) -> String {
     let rounds = report.rounds.iter().map(|round| {
         format!(
             "\n{}: {} of at most {} candidates, {} permitted, {:.1} ms",
-            round.plan, round.candidates, round.limit, round.permitted, round.milliseconds
+            plan_name(round),
+            round.candidates,
+            round.limit,
+            round.permitted,
+            round.milliseconds
         )
     });
     format!("{estimate}{}", rounds.collect::<String>())

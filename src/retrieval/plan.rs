@@ -329,7 +329,7 @@ fn first_guess(top_k: usize) -> usize {
 }
 
 impl Plan {
-    /// Returns the name of the plan in responses and audit records, such as `search_then_check`.
+    /// Returns the name of the plan in audit records, such as `search_then_check`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

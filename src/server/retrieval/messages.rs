@@ -6,7 +6,7 @@ use crate::chunk::Chunk;
 use crate::language::Relation;
 use crate::proto::retrieval as message;
 use crate::retrieval::request::RetrievalParts;
-use crate::retrieval::{Completion, FieldViolation, PlanReport, Retrieval, Retrieved};
+use crate::retrieval::{Completion, FieldViolation, Plan, PlanReport, Retrieval, Retrieved};
 use crate::server::authentication::Asker;
 use crate::server::values;
 use crate::vector_store::Query;
@@ -84,13 +84,21 @@ pub(super) fn retrieve_response(retrieval: Retrieval) -> message::RetrieveRespon
 pub(super) fn plan_report(report: &PlanReport) -> message::PlanReport {
     let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
     let rounds = report.rounds.iter().map(|round| message::PlanRound {
-        plan: round.plan.name().to_owned(),
+        search_plan: plan_message(round.plan).into(),
         limit: count(round.limit),
         candidates: count(round.candidates),
         permitted: count(round.permitted),
         milliseconds: round.took.as_secs_f64() * 1_000.0,
     });
     message::PlanReport { estimated_share: report.estimate, rounds: rounds.collect() }
+}
+
+const fn plan_message(plan: Plan) -> message::Plan {
+    match plan {
+        Plan::VisibleSetSearch => message::Plan::VisibleSetSearch,
+        Plan::ListThenSearch => message::Plan::ListThenSearch,
+        Plan::SearchThenCheck => message::Plan::SearchThenCheck,
+    }
 }
 
 fn chunk_message(Retrieved { chunk, score }: Retrieved) -> message::Chunk {
@@ -104,5 +112,18 @@ fn chunk_message(Retrieved { chunk, score }: Retrieved) -> message::Chunk {
         text: chunk.text,
         score: f64::from(score),
         metadata: values::metadata_message(chunk.metadata),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_has_one_name_on_the_wire_and_in_the_record() {
+        for plan in [Plan::VisibleSetSearch, Plan::ListThenSearch, Plan::SearchThenCheck] {
+            let on_the_wire = plan_message(plan).as_str_name().to_ascii_lowercase();
+            assert_eq!(on_the_wire, format!("plan_{}", plan.name()), "{plan:?}");
+        }
     }
 }
