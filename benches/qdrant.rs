@@ -37,10 +37,8 @@ use ragward::authz::{
     Abilities, Authorizer, AuthzError, CheckBatch, Consistency, Decisions, VisiblePositions, VisibleSetQuery,
 };
 use ragward::chunk::{Chunk, Document, Metadata};
-use ragward::identity::Principal;
 use ragward::language::{Object, Relation};
-use ragward::retrieval::request::RetrievalParts;
-use ragward::retrieval::{Pages, RetrievalConfig, RetrievalRequest, Retriever};
+use ragward::retrieval::{NamedPrincipal, Pages, RetrievalConfig, RetrievalParts, RetrievalRequest, Retriever};
 use ragward::vector_store::qdrant::{QdrantConfig, QdrantStore};
 use ragward::vector_store::{DocumentStore, Query, Search, SearchSpace, VectorStore};
 use roaring::RoaringBitmap;
@@ -251,7 +249,7 @@ impl Way {
             }
             Self::Authorized(retriever) => {
                 let parts = RetrievalParts {
-                    principal: Ok(Principal::stated("user:anne").unwrap()),
+                    principal: NamedPrincipal::stated("user:anne"),
                     collection: collection.to_owned(),
                     query: Some(Query::Vector(query.to_vec())),
                     top_k: TOP_K as u32,

@@ -35,6 +35,6 @@ pub use config::RetrievalConfig;
 pub use error::RetrievalError;
 pub use page::Pages;
 pub use plan::{Completion, Plan};
-pub use request::{FieldViolation, RecheckRequest, RetrievalParts, RetrievalRequest};
+pub use request::{FieldViolation, NamedPrincipal, RecheckRequest, RetrievalParts, RetrievalRequest};
 pub use retriever::Retriever;
 pub use stages::StageTimes;

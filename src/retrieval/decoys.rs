@@ -83,7 +83,7 @@ mod tests {
     use crate::identity::Principal;
     use crate::identity::details::OneOf;
     use crate::language::Relation;
-    use crate::retrieval::request::stated;
+    use crate::retrieval::NamedPrincipal;
     use crate::tuple_store::RelationshipStores;
 
     fn guard(text: &str) -> Object {
@@ -97,7 +97,8 @@ mod tests {
 
     fn asked(ids: &[&str]) -> RecheckRequest {
         let ids = ids.iter().map(|id| (*id).to_owned()).collect();
-        RecheckRequest::new(stated("user:anne"), "handbook".to_owned(), ids, Consistency::default()).unwrap()
+        RecheckRequest::new(NamedPrincipal::stated("user:anne"), "handbook".to_owned(), ids, Consistency::default())
+            .unwrap()
     }
 
     /// The name of the row, the requested ids, the chunks that exist, and two numbers of decoys. The first is for a

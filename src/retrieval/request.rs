@@ -8,6 +8,7 @@ use std::num::NonZeroUsize;
 use crate::authz::Consistency;
 use crate::chunk::{ID_BYTES_MAX, Value};
 use crate::identity::Principal;
+use crate::identity::details::OneOf;
 use crate::vector_store::validation::{COLLECTION_BYTES_MAX, QUERY_BYTES_MAX, VECTOR_DIMENSION_MAX};
 use crate::vector_store::{Filter, Query};
 
@@ -46,11 +47,52 @@ pub(crate) fn join(violations: &[FieldViolation]) -> String {
     lines.join("; ")
 }
 
+/// The principal that a request is for, or the wrong field that keeps it from being known.
+#[derive(Clone, Debug)]
+pub enum NamedPrincipal {
+    /// The principal is known, and its rights bound the answer.
+    Known(Principal),
+    /// A field that names or bounds the principal is wrong. The refusal names it together with the request's other wrong
+    /// fields.
+    Invalid(FieldViolation),
+}
+
+impl NamedPrincipal {
+    /// Takes the name of a user that a caller states without any proof.
+    #[must_use]
+    pub fn stated(user: &str) -> Self {
+        match Principal::stated(user) {
+            Ok(principal) => Self::Known(principal),
+            Err(error) => Self::Invalid(FieldViolation::new("user", error.to_string())),
+        }
+    }
+
+    /// Adds a condition that every chunk must meet. The principal can only lose by it.
+    #[must_use]
+    pub fn on_condition(self, condition: &OneOf) -> Self {
+        match self {
+            Self::Known(principal) => Self::Known(principal.on_condition(condition)),
+            Self::Invalid(violation) => Self::Invalid(violation),
+        }
+    }
+
+    /// Returns the principal, or adds the wrong field to `violations`.
+    fn known(self, violations: &mut Vec<FieldViolation>) -> Option<Principal> {
+        match self {
+            Self::Known(principal) => Some(principal),
+            Self::Invalid(violation) => {
+                violations.push(violation);
+                None
+            }
+        }
+    }
+}
+
 /// The parts of a retrieval as they arrive, before they are checked.
 #[derive(Clone, Debug)]
 pub struct RetrievalParts {
-    /// The principal that asks, or the reason why the caller's name for it is not a user.
-    pub principal: Result<Principal, FieldViolation>,
+    /// The principal that the retrieval is for.
+    pub principal: NamedPrincipal,
     /// The collection to search.
     pub collection: String,
     /// The text, the vector or both to search for.
@@ -74,7 +116,7 @@ impl RetrievalParts {
     #[must_use]
     pub fn new(user: &str, collection: &str, query: Query) -> Self {
         Self {
-            principal: stated(user),
+            principal: NamedPrincipal::stated(user),
             collection: collection.to_owned(),
             query: Some(query),
             top_k: TOP_K,
@@ -109,7 +151,7 @@ impl RetrievalRequest {
     /// Returns the wrong fields that were found, at least one.
     pub fn new(parts: RetrievalParts, top_k_max: u32) -> Result<Self, Vec<FieldViolation>> {
         let mut violations = Vec::new();
-        let principal = parts.principal.map_err(|violation| violations.push(violation)).ok();
+        let principal = parts.principal.known(&mut violations);
         check_collection(&parts.collection, &mut violations);
         if parts.top_k == 0 || parts.top_k > top_k_max {
             let found = if parts.top_k == 0 { "missing or 0".to_owned() } else { parts.top_k.to_string() };
@@ -206,13 +248,13 @@ impl RecheckRequest {
     /// # Errors
     /// Returns the wrong fields that were found, at least one.
     pub fn new(
-        principal: Result<Principal, FieldViolation>,
+        principal: NamedPrincipal,
         collection: String,
         chunk_ids: Vec<String>,
         consistency: Consistency,
     ) -> Result<Self, Vec<FieldViolation>> {
         let mut violations = Vec::new();
-        let principal = principal.map_err(|violation| violations.push(violation)).ok();
+        let principal = principal.known(&mut violations);
         check_collection(&collection, &mut violations);
         if chunk_ids.len() > RECHECK_IDS_MAX {
             let description = format!("has {} ids, at most {RECHECK_IDS_MAX} are allowed", chunk_ids.len());
@@ -249,14 +291,6 @@ impl RecheckRequest {
     pub fn consistency(&self) -> Consistency {
         self.consistency
     }
-}
-
-/// Takes the name that a caller states for the principal, without any proof.
-///
-/// # Errors
-/// When the name is not the name of a user.
-pub(crate) fn stated(user: &str) -> Result<Principal, FieldViolation> {
-    Principal::stated(user).map_err(|error| FieldViolation::new("user", error.to_string()))
 }
 
 /// Checks the name of a collection. It may have letters, digits, `_`, `-` and `.`, which every store takes.
@@ -350,7 +384,7 @@ mod tests {
 
     fn parts() -> RetrievalParts {
         RetrievalParts {
-            principal: stated("user:anne"),
+            principal: NamedPrincipal::stated("user:anne"),
             collection: "handbook".to_owned(),
             query: Some(Query::Text("leave".to_owned())),
             top_k: 10,
@@ -375,13 +409,21 @@ mod tests {
         let one_of = |values: Vec<Value>| Some(Filter::OneOf { key: "year".to_owned(), values });
         let rows: Vec<(&str, RetrievalParts, &[&str])> = vec![
             ("everything is right", parts(), &[]),
-            ("no user", RetrievalParts { principal: stated(""), ..parts() }, &["user"]),
-            ("everybody", RetrievalParts { principal: stated("user:*"), ..parts() }, &["user"]),
-            ("a userset", RetrievalParts { principal: stated("group:eng#member"), ..parts() }, &["user"]),
-            ("a line break in the user", RetrievalParts { principal: stated("user:an\nne"), ..parts() }, &["user"]),
+            ("no user", RetrievalParts { principal: NamedPrincipal::stated(""), ..parts() }, &["user"]),
+            ("everybody", RetrievalParts { principal: NamedPrincipal::stated("user:*"), ..parts() }, &["user"]),
+            (
+                "a userset",
+                RetrievalParts { principal: NamedPrincipal::stated("group:eng#member"), ..parts() },
+                &["user"],
+            ),
+            (
+                "a line break in the user",
+                RetrievalParts { principal: NamedPrincipal::stated("user:an\nne"), ..parts() },
+                &["user"],
+            ),
             (
                 "a long user",
-                RetrievalParts { principal: stated(&format!("user:{}", "a".repeat(600))), ..parts() },
+                RetrievalParts { principal: NamedPrincipal::stated(&format!("user:{}", "a".repeat(600))), ..parts() },
                 &["user"],
             ),
             ("no collection", RetrievalParts { collection: String::new(), ..parts() }, &["collection"]),
@@ -433,7 +475,7 @@ mod tests {
             ),
             (
                 "three wrong fields",
-                RetrievalParts { principal: stated(""), top_k: 0, query: None, ..parts() },
+                RetrievalParts { principal: NamedPrincipal::stated(""), top_k: 0, query: None, ..parts() },
                 &["user", "top_k", "query"],
             ),
         ];

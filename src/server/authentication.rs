@@ -19,9 +19,9 @@ use self::untold::Remedy;
 use super::refusal::Refusal;
 use super::resource_metadata;
 use crate::identity::details::OneOf;
-use crate::identity::{Caller, CallerError, LoginError, Principal, StepUpRules, TokenVerifier};
+use crate::identity::{Caller, CallerError, LoginError, StepUpRules, TokenVerifier};
 use crate::language::Relation;
-use crate::retrieval::FieldViolation;
+use crate::retrieval::{FieldViolation, NamedPrincipal};
 
 /// Decides which callers are let in.
 ///
@@ -46,14 +46,6 @@ pub struct TokenAuthentication {
     remedy: Remedy,
     /// Whether tokens are taken: not before it is known that the names which they give are those that are stored.
     is_open: AtomicBool,
-}
-
-/// The principal that a request is for, or the field that names it wrongly.
-#[derive(Debug)]
-pub(super) enum Asker {
-    Known(Principal),
-    /// A field of the request is wrong. It is told together with the request's other wrong fields.
-    Invalid(FieldViolation),
 }
 
 /// The collection and the classification that a request reads, on which the required login depends.
@@ -105,16 +97,19 @@ impl TokenAuthentication {
 }
 
 impl Authentication {
-    /// Narrows an asker to what the login behind the token (RFC 9470) and the request's own ceiling leave.
-    pub(super) fn bounded_by_login(&self, asker: Asker, caller: &Caller, reading: Reading) -> Result<Asker, Refusal> {
+    /// Narrows a principal to the chunks that the login behind the token (RFC 9470) and the request's own
+    /// `classification_max` leave it.
+    pub(super) fn bounded_by_login(
+        &self,
+        principal: NamedPrincipal,
+        caller: &Caller,
+        reading: Reading,
+    ) -> Result<NamedPrincipal, Refusal> {
         match self.login_condition(caller, reading) {
-            Ok(None) => Ok(asker),
-            Ok(Some(condition)) => Ok(match asker {
-                Asker::Known(principal) => Asker::Known(principal.on_condition(&condition)),
-                Asker::Invalid(violation) => Asker::Invalid(violation),
-            }),
+            Ok(None) => Ok(principal),
+            Ok(Some(condition)) => Ok(principal.on_condition(&condition)),
             Err(LoginFault::Insufficient(refusal)) => Err(refusal),
-            Err(LoginFault::Ceiling(violation)) => Ok(Asker::Invalid(violation)),
+            Err(LoginFault::Ceiling(violation)) => Ok(NamedPrincipal::Invalid(violation)),
         }
     }
 
@@ -172,26 +167,19 @@ impl Authentication {
     }
 }
 
-impl From<Asker> for Result<Principal, FieldViolation> {
-    fn from(asker: Asker) -> Self {
-        match asker {
-            Asker::Known(principal) => Ok(principal),
-            Asker::Invalid(violation) => Err(violation),
-        }
-    }
-}
-
 /// Takes the caller of a request. Every request that came through the gate has one.
 pub(super) fn caller<T>(request: &tonic::Request<T>) -> Result<Caller, Refusal> {
     let found = request.extensions().get::<Caller>().cloned();
     found.ok_or_else(|| challenge::unauthenticated("Bearer".to_owned()))
 }
 
-/// Returns the asker of a request that names `user`; an empty name stands for the bearer of the token.
-pub(super) fn asker(caller: &Caller, user: &str) -> Result<Asker, Refusal> {
+/// Returns the principal of a request that names `user`; an empty name stands for the bearer of the token.
+pub(super) fn principal(caller: &Caller, user: &str) -> Result<NamedPrincipal, Refusal> {
     match caller.principal(user) {
-        Ok(principal) => Ok(Asker::Known(principal)),
-        Err(CallerError::Malformed(error)) => Ok(Asker::Invalid(FieldViolation::new("user", error.to_string()))),
+        Ok(principal) => Ok(NamedPrincipal::Known(principal)),
+        Err(CallerError::Malformed(error)) => {
+            Ok(NamedPrincipal::Invalid(FieldViolation::new("user", error.to_string())))
+        }
         Err(error @ (CallerError::OtherUser | CallerError::NoUser)) => Err(wrong_caller(&error)),
     }
 }

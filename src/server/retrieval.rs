@@ -13,7 +13,7 @@ use tonic::{Request, Response, Status};
 
 use super::answers::AnswerSlot;
 use super::audit::{Draft, decided_by, searched};
-use super::authentication::{self, Asker, Authentication, Reading};
+use super::authentication::{self, Authentication, Reading};
 use super::deadline::deadline;
 use super::explain::Question;
 use super::refusal::Refusal;
@@ -27,7 +27,7 @@ use crate::lanes::{Lane, Lost};
 use crate::proto::retrieval as message;
 use crate::proto::retrieval::retrieval_service_server::RetrievalService;
 use crate::retrieval::{
-    FieldViolation, RecheckRequest, Rechecked, Retrieval, RetrievalError, RetrievalRequest, Retriever,
+    FieldViolation, NamedPrincipal, RecheckRequest, Rechecked, Retrieval, RetrievalError, RetrievalRequest, Retriever,
 };
 use crate::tuple_store::RelationshipStores;
 use crate::vector_store::VectorStore;
@@ -114,9 +114,9 @@ impl RetrievalApi {
     ) -> Result<message::RetrieveResponse, Refusal> {
         let wants_plan = message.explain_plan;
         let reading = Reading { collection: &message.collection, classification_max: &message.classification_max };
-        let asker = self.asker(call, &message.user, reading)?;
+        let principal = self.principal(call, &message.user, reading)?;
         let consistency = self.consistency(message.consistency, &message.consistency_token)?;
-        let parts = messages::retrieval_parts(message, asker, consistency)?;
+        let parts = messages::retrieval_parts(message, principal, consistency)?;
         let top_k_max = self.retriever.config().top_k_max;
         let request = RetrievalRequest::new(parts, top_k_max).map_err(Refusal::invalid)?;
         call.draft.retrieval(&request);
@@ -137,9 +137,9 @@ impl RetrievalApi {
         message: message::RecheckRequest,
     ) -> Result<message::RecheckResponse, Refusal> {
         let reading = Reading { collection: &message.collection, classification_max: "" };
-        let asker = self.asker(call, &message.user, reading)?;
+        let principal = self.principal(call, &message.user, reading)?;
         let consistency = self.consistency(message.consistency, &message.consistency_token)?;
-        let request = RecheckRequest::new(asker.into(), message.collection, message.chunk_ids, consistency)
+        let request = RecheckRequest::new(principal, message.collection, message.chunk_ids, consistency)
             .map_err(Refusal::invalid)?;
         call.draft.recheck(&request);
         let rechecked = self.retriever.recheck(&request, call.deadline).await?;
@@ -181,13 +181,14 @@ impl RetrievalApi {
         Ok(explained)
     }
 
-    /// Whom a request is for, with what the login leaves of its rights. The record says so even if the login is refused.
-    fn asker(&self, call: &Call, user: &str, reading: Reading) -> Result<Asker, Refusal> {
-        let asker = authentication::asker(&call.caller, user)?;
-        if let Asker::Known(principal) = &asker {
+    /// Returns the principal that a request is for, with the rights that its login leaves it. The record names the principal
+    /// even if the login is refused.
+    fn principal(&self, call: &Call, user: &str, reading: Reading) -> Result<NamedPrincipal, Refusal> {
+        let named = authentication::principal(&call.caller, user)?;
+        if let NamedPrincipal::Known(principal) = &named {
             call.draft.principal(principal);
         }
-        self.authentication.bounded_by_login(asker, &call.caller, reading)
+        self.authentication.bounded_by_login(named, &call.caller, reading)
     }
 
     /// Returns the consistency that a request asks for. A token that nobody would heed is refused: its sender counts on

@@ -9,10 +9,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use ragward::authz::{Authorizer, AuthzError, CheckBatch, Consistency, Decisions};
 use ragward::chunk::{Candidate, Chunk, ChunkMetadata, Document, Value};
-use ragward::identity::Principal;
 use ragward::language::Relation;
-use ragward::retrieval::request::RetrievalParts;
-use ragward::retrieval::{Completion, Pages, Retrieval, RetrievalConfig, RetrievalRequest, Retriever};
+use ragward::retrieval::{
+    Completion, NamedPrincipal, Pages, Retrieval, RetrievalConfig, RetrievalParts, RetrievalRequest, Retriever,
+};
 use ragward::vector_store::exact::ExactStore;
 use ragward::vector_store::qdrant::{QdrantConfig, QdrantStore};
 use ragward::vector_store::{
@@ -129,7 +129,7 @@ fn retriever(store: Arc<dyn VectorStore>) -> Retriever {
 /// Returns the nearest public chunks whose scores are high enough.
 async fn ask(retriever: &Retriever, query: Query, top_k: u32, min_score: Option<f64>) -> Retrieval {
     let parts = RetrievalParts {
-        principal: Ok(Principal::stated("user:anne").expect("a user")),
+        principal: NamedPrincipal::stated("user:anne"),
         collection: COLLECTION.to_owned(),
         query: Some(query),
         top_k,

@@ -12,10 +12,10 @@ use ragward::authz::{
     Abilities, Authorizer, AuthzError, CheckBatch, Consistency, Decisions, VisiblePositions, VisibleSetQuery,
 };
 use ragward::chunk::{Candidate, Chunk, Document, Metadata};
-use ragward::identity::Principal;
 use ragward::language::{Object, Relation};
-use ragward::retrieval::request::RetrievalParts;
-use ragward::retrieval::{Completion, Pages, Plan, Retrieval, RetrievalConfig, RetrievalRequest, Retriever};
+use ragward::retrieval::{
+    Completion, NamedPrincipal, Pages, Plan, Retrieval, RetrievalConfig, RetrievalParts, RetrievalRequest, Retriever,
+};
 use ragward::vector_store::qdrant::{QdrantConfig, QdrantStore, point_id};
 use ragward::vector_store::{DocumentStore, Query, Search, SearchSpace};
 use roaring::RoaringBitmap;
@@ -133,7 +133,7 @@ fn retriever(store: &Arc<QdrantStore>, authorizer: Permissive) -> Retriever {
 
 async fn ask(retriever: &Retriever, vector: &[f32], top_k: usize, per_document_max: u32) -> Retrieval {
     let parts = RetrievalParts {
-        principal: Ok(Principal::stated("user:anne").expect("a user")),
+        principal: NamedPrincipal::stated("user:anne"),
         collection: COLLECTION.to_owned(),
         query: Some(Query::Vector(vector.to_vec())),
         top_k: u32::try_from(top_k).expect("small"),

@@ -17,7 +17,7 @@ use super::*;
 use crate::authz::{Abilities, AuthzError, CheckBatch, Consistency, Decisions, VisiblePositions, VisibleSetQuery};
 use crate::chunk::{Chunk, ChunkMetadata, Metadata, Value, Written};
 use crate::language::{Object, Relation};
-use crate::retrieval::request::{RetrievalParts, stated};
+use crate::retrieval::request::{NamedPrincipal, RetrievalParts};
 use crate::retrieval::{Completion, Pages};
 use crate::vector_store::{
     CollectionInfo, GuardTable, Query, Rest, Search, SearchCosts, SearchSpace, Searched, VectorStoreError,
@@ -356,7 +356,7 @@ fn configured() -> RetrievalConfig {
 
 fn parts(query: Query, top_k: u32) -> RetrievalParts {
     RetrievalParts {
-        principal: stated("user:anne"),
+        principal: NamedPrincipal::stated("user:anne"),
         collection: "handbook".to_owned(),
         query: Some(query),
         top_k,
@@ -491,7 +491,8 @@ async fn a_recheck_gives_what_is_still_there_and_open() {
     let shelf = shelf(&["open1", "shut", "open2"], Fault::None);
     let retriever = Retriever::new(Arc::new(OpenOnly { local: true, hint: None }), shelf, configured(), pages());
     let ids = ["0002", "0001", "gone", "0000", "0002"].map(String::from).to_vec();
-    let request = RecheckRequest::new(stated("user:anne"), "handbook".to_owned(), ids, Consistency::default()).unwrap();
+    let anne = NamedPrincipal::stated("user:anne");
+    let request = RecheckRequest::new(anne, "handbook".to_owned(), ids, Consistency::default()).unwrap();
     let permitted = retriever.recheck(&request, Instant::now() + Duration::from_secs(1)).await.unwrap().candidates;
     let ids: Vec<String> = permitted.into_iter().map(|candidate| candidate.into_item().chunk_id).collect();
     assert_eq!(ids, ["0002", "0000", "0002"]);

@@ -6,8 +6,7 @@ use crate::chunk::Chunk;
 use crate::language::Relation;
 use crate::proto::retrieval as message;
 use crate::retrieval::request::RetrievalParts;
-use crate::retrieval::{Completion, FieldViolation, Plan, PlanReport, Retrieval, Retrieved};
-use crate::server::authentication::Asker;
+use crate::retrieval::{Completion, FieldViolation, NamedPrincipal, Plan, PlanReport, Retrieval, Retrieved};
 use crate::server::values;
 use crate::vector_store::Query;
 
@@ -17,7 +16,7 @@ const ASKED_CHARACTERS_MAX: usize = 512;
 /// Returns the parts of a retrieval, as its message states them.
 pub(super) fn retrieval_parts(
     message: message::RetrieveRequest,
-    asker: Asker,
+    principal: NamedPrincipal,
     consistency: Consistency,
 ) -> Result<RetrievalParts, FieldViolation> {
     let query = message.query.map(|query| match query {
@@ -28,7 +27,7 @@ pub(super) fn retrieval_parts(
         }
     });
     Ok(RetrievalParts {
-        principal: asker.into(),
+        principal,
         collection: message.collection,
         query,
         top_k: message.top_k,

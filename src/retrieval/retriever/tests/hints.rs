@@ -171,7 +171,7 @@ async fn a_revocation_between_any_two_steps_counts_from_the_next_check() {
 
                 // A re-check tells only what may still be seen.
                 let held = ["0000", "0002"].map(str::to_owned).to_vec();
-                let (anne, handbook) = (stated("user:anne"), "handbook".to_owned());
+                let (anne, handbook) = (NamedPrincipal::stated("user:anne"), "handbook".to_owned());
                 let request = RecheckRequest::new(anne, handbook, held, Consistency::default()).unwrap();
                 let left = retriever.recheck(&request, Instant::now() + Duration::from_secs(1)).await.unwrap();
                 let left: Vec<String> =

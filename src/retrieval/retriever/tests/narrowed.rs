@@ -23,7 +23,7 @@ async fn text_is_read_only_of_what_the_details_permit() {
             let authorizer = Arc::new(OpenOnly { local, hint: None });
             let retriever =
                 Retriever::new(authorizer, Arc::clone(&shelf) as Arc<dyn VectorStore>, configured(), pages());
-            let principal = || stated("user:anne").map(|principal| principal.on_condition(&public));
+            let principal = || NamedPrincipal::stated("user:anne").on_condition(&public);
             let parts = RetrievalParts { principal: principal(), per_document_max, ..parts(query.clone(), 10) };
             let retrieval = ask(&retriever, parts).await.unwrap();
             assert_eq!(ids(&retrieval), ["0000", "0003", "0005"], "{row}");

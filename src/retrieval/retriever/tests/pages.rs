@@ -195,7 +195,7 @@ async fn a_page_token_of_another_search_is_refused_with_one_error() {
 
     let filter = Some(crate::vector_store::Filter::All(Vec::new()));
     let others = [
-        RetrievalParts { principal: stated("user:bob"), ..of_page(&token) },
+        RetrievalParts { principal: NamedPrincipal::stated("user:bob"), ..of_page(&token) },
         RetrievalParts { collection: "other".to_owned(), ..of_page(&token) },
         RetrievalParts { query: Some(Query::Vector(vec![1.0, 1.0])), ..of_page(&token) },
         RetrievalParts { query: Some(Query::Text("leave".to_owned())), ..of_page(&token) },
