@@ -10,6 +10,7 @@
 //! hands out, which is `Permitted`.
 
 mod answers;
+mod arriving;
 mod audit;
 mod authentication;
 mod connections;
@@ -44,7 +45,7 @@ pub(crate) use consistency_token::HEADER as CONSISTENCY_TOKEN_HEADER;
 pub(crate) use health::LIVENESS;
 pub use refusal::{HttpFault, Refusal};
 pub use services::Services;
-pub use stack::Stack;
+pub use stack::{InProcessAnswer, Stack};
 pub(crate) use values::metadata_message;
 
 /// The largest message of an upload in bytes: one document with its vectors.

@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout_at};
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::Bytes;
+use tonic::codegen::http::Extensions;
 
 use super::refusal::Refusal;
 
@@ -61,6 +62,14 @@ impl Answers {
     }
 }
 
+#[cfg(test)]
+impl Answers {
+    /// Returns the free units of the connection, and those of all connections.
+    pub(super) fn free_units(&self) -> [usize; 2] {
+        [self.of_connection.available_permits(), self.all.available_permits()]
+    }
+}
+
 fn semaphore(units: u32) -> Arc<Semaphore> {
     Arc::new(Semaphore::new(units as usize))
 }
@@ -69,6 +78,16 @@ impl AnswerSlot {
     /// Returns a slot without room, which waits for room until the moment `until`.
     pub(super) fn new(answers: &Answers, until: Instant) -> Self {
         Self { answers: answers.clone(), until, reserved: Arc::default() }
+    }
+
+    /// Returns the room that the connection of this slot shares with all others.
+    pub(super) fn answers(&self) -> &Answers {
+        &self.answers
+    }
+
+    /// Returns whether a request has a slot, without which nothing bounds its answer.
+    pub(super) fn is_in(extensions: &Extensions) -> bool {
+        extensions.get::<Self>().is_some()
     }
 
     /// Takes the slot of a request.
@@ -188,25 +207,21 @@ mod tests {
         AnswerSlot::new(answers, Instant::now() + Duration::from_secs(1))
     }
 
-    fn free(answers: &Answers) -> (usize, usize) {
-        (answers.of_connection.available_permits(), answers.all.available_permits())
-    }
-
     #[tokio::test(start_paused = true)]
     async fn room_is_taken_fitted_and_given_back() {
         let answers = Answers::new();
-        let all = free(&answers);
-        let less = |units: usize| (all.0 - units, all.1 - units);
+        let all = answers.free_units();
+        let less = |units: usize| all.map(|free| free - units);
         let slot = slot(&answers);
         for (bytes, units) in [(9_000, 9), (9_000, 9), (1, 1), (0, 0), (2_048, 2), (5_000, 5)] {
             slot.reserve(bytes).await.unwrap();
-            assert_eq!(free(&answers), less(units), "{bytes}");
+            assert_eq!(answers.free_units(), less(units), "{bytes}");
         }
         let held = slot.take();
         drop(slot);
-        assert_eq!(free(&answers), less(5), "whoever took the room holds it");
+        assert_eq!(answers.free_units(), less(5), "whoever took the room holds it");
         drop(held);
-        assert_eq!(free(&answers), all);
+        assert_eq!(answers.free_units(), all);
     }
 
     #[tokio::test(start_paused = true)]

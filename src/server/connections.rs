@@ -6,7 +6,6 @@
 //! time in which a request arrives, nor the silence of a connection, and it answers HTTP/1.1 with an empty success.
 
 mod activity;
-mod arriving;
 
 use std::convert::Infallible;
 use std::io;
@@ -32,11 +31,10 @@ use tower::Service;
 use tower::util::BoxCloneSyncService;
 
 use self::activity::{Activity, AnswerEnd, Verdict};
-use self::arriving::Arriving;
-use super::answers::{AnswerSlot, Answers, Held};
-use super::deadline;
+use super::answers::{Answers, Held};
+use super::arriving;
 use super::health::Watches;
-use super::operations::{Access, Messages, Route};
+use super::operations::{Access, Route};
 
 /// The largest number of open streams of one connection. It is announced, so a gRPC client lets further calls wait. It is
 /// large because a proxy sends the calls of many clients over one connection.
@@ -56,10 +54,6 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long the head of an HTTP/1.1 request may take to arrive.
 const HEAD_MAX: Duration = Duration::from_secs(10);
-/// How long the one message of a request may take to arrive.
-const MESSAGE_MAX: Duration = Duration::from_secs(30);
-/// How long a stream of messages may be silent. Ingest ends a silent upload before that, and says why.
-const SILENCE_MAX: Duration = Duration::from_secs(75);
 /// The first and the longest wait between two tries to accept a connection, when the system has no room for one.
 const ACCEPT_WAIT_MIN: Duration = Duration::from_millis(50);
 const ACCEPT_WAIT_MAX: Duration = Duration::from_secs(1);
@@ -81,14 +75,17 @@ pub struct Arrived<IO> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Peer(pub(super) Option<IpAddr>);
 
+/// The bounds of a port.
+pub(super) struct PortLimits {
+    /// The room for answers, of which each connection gets a part.
+    pub(super) answers: Answers,
+    pub(super) connections_max: usize,
+    pub(super) request_timeout: Duration,
+}
+
 /// Serves connections until `stop` is ready, then until the requests that run have ended.
-pub(super) async fn serve<I, IO>(
-    service: Served,
-    incoming: I,
-    connections_max: usize,
-    request_timeout: Duration,
-    stop: impl Future<Output = ()>,
-) where
+pub(super) async fn serve<I, IO>(service: Served, incoming: I, limits: PortLimits, stop: impl Future<Output = ()>)
+where
     I: Stream<Item = io::Result<Arrived<IO>>>,
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -98,7 +95,7 @@ pub(super) async fn serve<I, IO>(
         // Dropped after the last connection is accepted, so the port is closed while the last requests end.
         let mut incoming = pin!(incoming);
         let mut stop = pin!(stop);
-        let mut accepting = Accepting::new(connections_max);
+        let mut accepting = Accepting::new(limits.connections_max);
         loop {
             while connections.try_join_next().is_some() {}
             let next = tokio::select! {
@@ -109,10 +106,10 @@ pub(super) async fn serve<I, IO>(
             let connection = Connection {
                 service: service.clone(),
                 peer: Peer(arrived.peer),
-                answers: accepting.answers.for_connection(),
+                answers: limits.answers.for_connection(),
                 activity: Arc::new(Activity::new()),
                 watches: Watches::of_connection(),
-                request_timeout,
+                request_timeout: limits.request_timeout,
             };
             connections.spawn(run(arrived.io, connection, place, stopping.subscribe()));
         }
@@ -125,7 +122,6 @@ pub(super) async fn serve<I, IO>(
 struct Accepting {
     places: Arc<Semaphore>,
     connections_max: usize,
-    answers: Answers,
     wait: Duration,
     told: Option<Instant>,
 }
@@ -133,7 +129,7 @@ struct Accepting {
 impl Accepting {
     fn new(connections_max: usize) -> Self {
         let places = Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS)));
-        Self { places, connections_max, answers: Answers::new(), wait: ACCEPT_WAIT_MIN, told: None }
+        Self { places, connections_max, wait: ACCEPT_WAIT_MIN, told: None }
     }
 
     /// Returns the next connection, once there is a place for it; `None` when no more come.
@@ -294,25 +290,13 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let route = Route::of(&request);
-        let asked = deadline::asked(request.headers()).unwrap_or(self.request_timeout);
-        let until = Instant::now() + asked.min(self.request_timeout);
-        let answer_bytes_max = route.operation().map_or(Some(0), |operation| operation.answer_bytes_max);
-        let running = self.activity.begin(AnswerEnd::of(answer_bytes_max));
-        let slot = AnswerSlot::new(&self.answers, until);
-        let is_upload = route.operation().is_some_and(|operation| operation.request == Messages::Many);
+        let running = self.activity.begin(AnswerEnd::of(route.answer_bytes_max()));
         let (parts, body) = request.into_parts();
         let parts = if route.access() == Access::Open { without_ballast(&parts) } else { parts };
-        let body = if is_upload {
-            Arriving::stream(body, SILENCE_MAX)
-        } else {
-            let room = slot.clone();
-            let reserving = async move { room.reserve(answer_bytes_max.unwrap_or_default()).await };
-            Arriving::message(body, MESSAGE_MAX, Box::pin(reserving))
-        };
-        let mut request = Request::from_parts(parts, Body::new(body));
+        let request = Request::from_parts(parts, body);
+        let (mut request, slot) = arriving::bounded(request, &self.answers, self.request_timeout);
         request.extensions_mut().insert(self.peer);
         request.extensions_mut().insert(self.watches.clone());
-        request.extensions_mut().insert(slot.clone());
         let answering = self.service.call(request);
         Box::pin(async move {
             let Ok(answer) = answering.await;

@@ -1,4 +1,4 @@
-//! The consistency token of every answer and every refusal.
+//! The consistency token of every answer and of every refusal in gRPC.
 //!
 //! It travels as metadata and not in the messages: `OpenFGA`'s messages have no place for it, and equal answers stay equal
 //! bytes.

@@ -6,10 +6,15 @@ use tokio::time::Instant;
 use tonic::codegen::http::HeaderMap;
 use tonic::metadata::MetadataMap;
 
-/// Returns the earlier of the server's own limit and the caller's `grpc-timeout`.
+/// Returns the moment by which a call with this metadata must be answered: the server's own limit, or the caller's
+/// `grpc-timeout` if that ends earlier.
 pub(super) fn deadline(metadata: &MetadataMap, request_timeout: Duration) -> Instant {
-    let asked = asked(metadata.as_ref());
-    Instant::now() + asked.map_or(request_timeout, |asked| asked.min(request_timeout))
+    of_headers(metadata.as_ref(), request_timeout)
+}
+
+/// Like [`deadline`], for the headers of a request.
+pub(super) fn of_headers(headers: &HeaderMap, request_timeout: Duration) -> Instant {
+    Instant::now() + asked(headers).map_or(request_timeout, |asked| asked.min(request_timeout))
 }
 
 /// Returns how long the caller waits, if it says so.

@@ -14,6 +14,7 @@ use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
 use tower::Service;
 
+use super::answers::AnswerSlot;
 use super::authentication::Authentication;
 use super::health::{HealthApi, Readiness};
 use super::ingest::IngestApi;
@@ -86,10 +87,13 @@ impl Service<http::Request<Body>> for Dispatcher {
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let operation: &'static Operation = match Route::of(&request) {
-            Route::Rpc(operation) => operation,
+            Route::Rpc(operation) if AnswerSlot::is_in(request.extensions()) => operation,
             Route::WellKnown => return Box::pin(std::future::ready(self.document(&request))),
-            // The gate has refused these.
-            Route::UnknownRpc | Route::Refused(_) => return Box::pin(std::future::ready(Err(Refusal::lost()))),
+            // INVARIANT (bounded answers): a call that came past the bounds on answers is not answered. The gate has
+            // refused the other two.
+            Route::Rpc(_) | Route::UnknownRpc | Route::Refused(_) => {
+                return Box::pin(std::future::ready(Err(Refusal::lost())));
+            }
         };
         let answering = self.routes.call(request);
         Box::pin(async move {

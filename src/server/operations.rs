@@ -233,6 +233,12 @@ impl Route {
         }
     }
 
+    /// Returns the largest size of the answer in bytes; `None` for a stream that may go on for as long as the client likes.
+    /// The answer to a request for no RPC is small, and takes no room.
+    pub(super) fn answer_bytes_max(self) -> Option<usize> {
+        self.operation().map_or(Some(0), |operation| operation.answer_bytes_max)
+    }
+
     /// Returns the name of the call in the record and in measures.
     pub(super) fn call_name(self) -> &'static str {
         self.operation().map_or(UNKNOWN_CALL, Operation::name)

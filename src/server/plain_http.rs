@@ -8,7 +8,6 @@ use tonic::body::Body;
 use tonic::codegen::http::{self, HeaderMap, HeaderValue, header};
 
 use super::audit::code_name;
-use super::consistency_token;
 use super::refusal::{HttpFault, Refusal};
 
 /// Whether a response to a request may have a body.
@@ -25,7 +24,7 @@ impl BodyAllowed {
     }
 }
 
-/// Returns the response that refuses a request.
+/// Returns the response that refuses a request. It has no consistency token: the request could not have read anything.
 pub(super) fn refused(refusal: &Refusal, body_allowed: BodyAllowed) -> http::Response<Body> {
     let message = if refusal.text().is_empty() { "nothing is served at this path" } else { refusal.text() };
     let body = json!({ "code": code_name(refusal.code()).to_ascii_lowercase(), "message": message });
@@ -43,9 +42,6 @@ pub(super) fn refused(refusal: &Refusal, body_allowed: BodyAllowed) -> http::Res
     if let Some(HttpFault::Method { allowed }) = refusal.http_fault() {
         headers.insert(header::ALLOW, HeaderValue::from_static(allowed));
     }
-    if let Some(token) = refusal.consistency_token() {
-        headers.insert(consistency_token::HEADER, token.clone());
-    }
     response
 }
 
@@ -53,4 +49,32 @@ pub(super) fn refused(refusal: &Refusal, body_allowed: BodyAllowed) -> http::Res
 pub(super) fn harden(headers: &mut HeaderMap) {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::Code;
+
+    use super::*;
+    use crate::server::consistency_token;
+
+    #[test]
+    fn a_refusal_says_how_to_ask_and_has_no_consistency_token() {
+        let token = Some(HeaderValue::from_static("token"));
+        let method = HttpFault::Method { allowed: "POST" };
+        let rows = [
+            ("no token", Refusal::new(Code::Unauthenticated, "no").with_challenge("Bearer".to_owned()), 401),
+            ("no such path", Refusal::new(Code::NotFound, "no"), 404),
+            ("a wrong method", Refusal::new(Code::Unimplemented, "no").with_http_fault(method), 405),
+            ("a wrong type", Refusal::new(Code::InvalidArgument, "no").with_http_fault(HttpFault::MediaType), 415),
+        ];
+        for (row, refusal, status) in rows {
+            let response = refused(&refusal.with_consistency_token(token.clone()), BodyAllowed::Yes);
+            let headers = response.headers();
+            assert_eq!(response.status().as_u16(), status, "{row}");
+            assert!(!headers.contains_key(consistency_token::HEADER), "{row}: {headers:?}");
+            assert_eq!(headers.contains_key(header::WWW_AUTHENTICATE), status == 401, "{row}");
+            assert_eq!(headers.contains_key(header::ALLOW), status == 405, "{row}");
+        }
+    }
 }

@@ -211,7 +211,7 @@ impl Refusal {
         self.0.http_fault
     }
 
-    /// Returns the consistency token, which comes with refusals as with answers.
+    /// Returns the consistency token. A refusal in gRPC carries it, as an answer does.
     #[must_use]
     pub fn consistency_token(&self) -> Option<&HeaderValue> {
         self.0.consistency_token.as_ref()

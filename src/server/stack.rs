@@ -9,23 +9,26 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures::Stream;
 use futures::future::BoxFuture;
-use http_body_util::{BodyExt, Full};
+use futures::{Stream, stream};
+use http_body::Frame;
+use http_body_util::{BodyExt, Full, StreamBody};
 use prost::Message;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Instant, timeout};
-use tonic::Code;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
 use tonic::body::Body;
 use tonic::codegen::Bytes;
 use tonic::codegen::http::{self, HeaderValue, Version, header, request};
+use tonic::{Code, Status};
 use tower::util::{BoxCloneSyncService, MapResultLayer};
 use tower::{Service, ServiceBuilder, ServiceExt};
 
-use super::answers::{AnswerSlot, Answers};
+use super::answers::{AnswerSlot, Answers, Reserved};
+use super::arriving;
 use super::audit::{AuditLayer, OngoingWork};
 use super::authentication::GateLayer;
-use super::connections::{self, Arrived};
+use super::connections::{self, Arrived, PortLimits, STREAMS_MAX};
 use super::dispatcher::Dispatcher;
 use super::door::PortDoor;
 use super::health::Readiness;
@@ -37,6 +40,19 @@ use super::{ServerError, consistency_token, deadline};
 const CALLER_HEADERS: [&str; 3] = ["authorization", "grpc-timeout", "traceparent"];
 /// The bytes before a message of gRPC: whether it is compressed, and its length.
 const FRAME_HEAD_BYTES: usize = 5;
+/// The wait after which a refused caller within the process should try again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// The answer to a call within the process, with the room that it takes up.
+///
+/// Keep it until the client of the door has read the answer: other calls may have to wait for its room.
+#[derive(Debug)]
+pub struct InProcessAnswer<A> {
+    /// The message of the answer.
+    pub message: A,
+    _room: Option<Reserved>,
+    _turn: Option<OwnedSemaphorePermit>,
+}
 
 /// Record, gate and services, built once and cheap to clone.
 ///
@@ -46,8 +62,11 @@ pub struct Stack {
     service: BoxCloneSyncService<http::Request<Body>, http::Response<Body>, Refusal>,
     readiness: Arc<Readiness>,
     work: OngoingWork,
-    /// The room for answers to callers within the process.
+    /// The room for all answers. Each connection of the port has a part of it, and the callers within the process share
+    /// another part.
     answers: Answers,
+    /// The turns of calls within the process that came by no connection. A connection bounds its calls itself.
+    turns: Arc<Semaphore>,
     connections_max: usize,
     request_timeout: Duration,
 }
@@ -72,6 +91,7 @@ impl Stack {
             readiness,
             work,
             answers: Answers::new(),
+            turns: Arc::new(Semaphore::new(STREAMS_MAX as usize)),
             connections_max: services.connections_max,
             request_timeout: services.request_timeout,
         })
@@ -82,16 +102,31 @@ impl Stack {
     /// `path` is `/package.Service/Method`. `caller` is the head of the request that arrived at the door: its headers say who
     /// calls, and its extensions say by which connection.
     ///
+    /// The call has the bounds of a call at the port. It waits until there is room for the largest answer that it may get.
+    /// Calls that came by a connection use the room of that connection. All others share the bounds of one connection: its
+    /// room, and its number of calls at a time. So drop one answer before you ask for the next.
+    ///
     /// # Errors
-    /// The refusal of the gate or of the service, also when the RPC is unknown or its answer is not one message of the type
-    /// `A`.
+    /// The refusal of the gate or of the service, also when the RPC is unknown, its answer is not one message of the type
+    /// `A`, or there was no room for the answer in time.
     pub async fn unary<Q: Message, A: Message + Default>(
         &self,
         path: &'static str,
         caller: &request::Parts,
         message: &Q,
-    ) -> Result<A, Refusal> {
-        let mut request = http::Request::new(Body::new(Full::from(framed(message)?)));
+    ) -> Result<InProcessAnswer<A>, Refusal> {
+        let until = deadline::asked(&caller.headers).map(|asked| Instant::now() + asked);
+        let connection = caller.extensions.get::<AnswerSlot>().map(AnswerSlot::answers);
+        let turn = match connection {
+            Some(_) => Ok(None),
+            None => self.turn(caller).await.map(Some),
+        };
+        let (turn, body) = match turn.and_then(|turn| Ok((turn, framed(message)?))) {
+            Ok((turn, bytes)) => (turn, Body::new(Full::<Bytes>::from(bytes))),
+            // The stack meets this error when it reads the request, so the refusal is recorded like any other.
+            Err(refusal) => (None, unreadable(refusal)),
+        };
+        let mut request = http::Request::new(body);
         (*request.method_mut(), *request.version_mut()) = (http::Method::POST, Version::HTTP_2);
         *request.uri_mut() = http::Uri::from_static(path);
         request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
@@ -102,14 +137,10 @@ impl Stack {
             }
         }
         *request.extensions_mut() = caller.extensions.clone();
-        let asked = deadline::asked(request.headers());
-        if request.extensions().get::<AnswerSlot>().is_none() {
-            let room_until = Instant::now() + asked.unwrap_or(self.request_timeout).min(self.request_timeout);
-            request.extensions_mut().insert(AnswerSlot::new(&self.answers, room_until));
-        }
+        let (request, slot) = arriving::bounded(request, connection.unwrap_or(&self.answers), self.request_timeout);
         let answering = self.clone().oneshot(request);
-        let answer = match asked {
-            Some(asked) => timeout(asked, answering).await.unwrap_or_else(|_elapsed| Err(Refusal::late()))?,
+        let answer = match until {
+            Some(until) => timeout_at(until, answering).await.unwrap_or_else(|_elapsed| Err(Refusal::late()))?,
             // A call without a deadline keeps the limits of its RPC, as at the port. Some RPCs have none, so that a
             // write is not given up.
             None => answering.await?,
@@ -117,8 +148,18 @@ impl Stack {
         let body = answer.into_body().collect().await.map_err(|status| Refusal::from(&status))?;
         match Refusal::of_trailers(body.trailers()) {
             Some(refusal) => Err(refusal),
-            None => unframed(&body.to_bytes()),
+            None => Ok(InProcessAnswer { message: unframed(&body.to_bytes())?, _room: slot.take(), _turn: turn }),
         }
+    }
+
+    /// Waits for the turn of a call that came by no connection.
+    async fn turn(&self, caller: &request::Parts) -> Result<OwnedSemaphorePermit, Refusal> {
+        let until = deadline::of_headers(&caller.headers, self.request_timeout);
+        let taken = timeout_at(until, Arc::clone(&self.turns).acquire_owned()).await;
+        // The semaphore is never closed.
+        taken.ok().and_then(Result::ok).ok_or_else(|| {
+            Refusal::busy("too many calls within the process run; drop answers, or try again later", RETRY_AFTER)
+        })
     }
 
     /// Serves connections until `stop` is ready, then until the requests that run have ended.
@@ -127,13 +168,14 @@ impl Stack {
         I: Stream<Item = io::Result<Arrived<IO>>>,
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Self { readiness, work, connections_max, request_timeout, .. } = self.clone();
+        let Self { readiness, work, answers, connections_max, request_timeout, .. } = self.clone();
+        let limits = PortLimits { answers, connections_max, request_timeout };
         let stop = async move {
             stop.await;
             readiness.stop();
         };
         let door = BoxCloneSyncService::new(PortDoor::new(self));
-        connections::serve(door, incoming, connections_max, request_timeout, stop).await;
+        connections::serve(door, incoming, limits, stop).await;
         work.ended().await;
     }
 }
@@ -150,6 +192,11 @@ impl Service<http::Request<Body>> for Stack {
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         self.service.call(request)
     }
+}
+
+/// Returns a body that fails with a refusal as soon as it is read.
+fn unreadable(refusal: Refusal) -> Body {
+    Body::new(StreamBody::new(stream::iter([Err::<Frame<Bytes>, Status>(refusal.into())])))
 }
 
 /// Returns a message as the body of a gRPC request.

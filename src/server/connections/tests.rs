@@ -11,12 +11,17 @@ use tokio_stream::wrappers::ReceiverStream;
 use tower::service_fn;
 
 use super::*;
+use crate::server::arriving::MESSAGE_MAX;
 use crate::server::door::PortDoor;
 use crate::server::refusal::Refusal;
 
 const CONNECTIONS_MAX: usize = 3;
 const UPLOAD: &str = "http://any/ragward.ingest.v1.IngestService/UpsertDocuments";
 const CHECK: &str = "http://any/openfga.v1.OpenFGAService/Check";
+
+fn limits() -> PortLimits {
+    PortLimits { answers: Answers::new(), connections_max: CONNECTIONS_MAX, request_timeout: Duration::from_secs(10) }
+}
 
 /// A server that reads the request of every call and then gives an empty answer.
 struct World {
@@ -38,9 +43,8 @@ impl World {
         });
         let (connections, incoming) = mpsc::channel(16);
         let service = BoxCloneSyncService::new(PortDoor::new(service));
-        let timeout = Duration::from_secs(10);
         let incoming = ReceiverStream::new(incoming);
-        let serving = tokio::spawn(serve(service, incoming, CONNECTIONS_MAX, timeout, std::future::pending()));
+        let serving = tokio::spawn(serve(service, incoming, limits(), std::future::pending()));
         Self { connections, calls, _serving: serving }
     }
 
@@ -190,7 +194,7 @@ async fn a_system_without_room_is_asked_now_and_then() {
     });
     let service = service_fn(|_: Request<Body>| async { Ok::<_, Infallible>(Response::new(Body::empty())) });
     let stop = sleep(Duration::from_mins(1));
-    serve(BoxCloneSyncService::new(service), failing, CONNECTIONS_MAX, Duration::from_secs(1), stop).await;
+    serve(BoxCloneSyncService::new(service), failing, limits(), stop).await;
     assert!((30..100).contains(&tries.load(Ordering::Relaxed)), "{tries:?}");
 }
 

@@ -18,7 +18,7 @@ use crate::language::{Relation, RelationshipTuple, dsl};
 use crate::proto::retrieval::{RecheckRequest, RecheckResponse};
 use crate::retrieval::{Pages, RetrievalConfig, Retriever};
 use crate::server::audit::sample::{open_log, records};
-use crate::server::operations::OPERATIONS;
+use crate::server::operations::{OPERATIONS, Operation};
 use crate::server::{Authentication, TokenAuthentication};
 use crate::tuple_store::{OnConflict, RelationshipStores};
 use crate::vector_store::DocumentStore;
@@ -55,7 +55,7 @@ impl JsonDoor {
             ..RecheckRequest::default()
         };
         match self.stack.unary::<_, RecheckResponse>(self.path, &caller, &message).await {
-            Ok(answer) => http::Response::new(json!({ "result": answer.chunk_ids })),
+            Ok(answer) => http::Response::new(json!({ "result": answer.message.chunk_ids })),
             Err(refusal) => Self::refused(&refusal),
         }
     }
@@ -209,6 +209,82 @@ async fn an_in_process_call_ends_when_its_caller_stops_waiting() {
     let stack = Stack { service: BoxCloneSyncService::new(service), ..door.stack.clone() };
     let response = JsonDoor { stack, ..door }.answer(request).await;
     assert_eq!(response.status(), StatusCode::GATEWAY_TIMEOUT);
+}
+
+/// Returns the head of a request that came by no connection.
+fn local_caller() -> request::Parts {
+    request(Value::Null, &[]).into_parts().0
+}
+
+/// Asks as Anne about one note of a collection.
+async fn recheck(
+    stack: &Stack,
+    caller: &request::Parts,
+    collection: &str,
+) -> Result<InProcessAnswer<RecheckResponse>, Refusal> {
+    let message = RecheckRequest {
+        user: "user:anne".to_owned(),
+        collection: collection.to_owned(),
+        chunk_ids: vec!["open".to_owned()],
+        ..RecheckRequest::default()
+    };
+    stack.unary(RECHECK, caller, &message).await
+}
+
+#[tokio::test]
+async fn an_in_process_answer_takes_room_until_it_is_dropped() {
+    let World { door: JsonDoor { stack, .. }, directory: _directory } = world(Authentication::Believed, RECHECK).await;
+    let mut caller = local_caller();
+    let before = stack.answers.free_units();
+    let answer = recheck(&stack, &caller, "notes").await.unwrap();
+    let held = Operation::at(RECHECK).unwrap().answer_bytes_max.unwrap() / 1_024;
+    assert_eq!(stack.answers.free_units(), before.map(|units| units - held), "the caller's own room, and that of all");
+    assert_eq!(stack.turns.available_permits(), STREAMS_MAX as usize - 1);
+    drop(answer);
+    assert_eq!(stack.answers.free_units(), before);
+    assert_eq!(stack.turns.available_permits(), STREAMS_MAX as usize);
+
+    let connection = stack.answers.for_connection();
+    caller.extensions.insert(AnswerSlot::new(&connection, Instant::now() + Duration::from_secs(10)));
+    let by_connection = recheck(&stack, &caller, "notes").await.unwrap();
+    assert_eq!(connection.free_units(), before.map(|units| units - held), "the connection's room, and that of all");
+    assert_eq!(stack.answers.free_units()[0], before[0], "the room of other callers is theirs");
+    assert_eq!(stack.turns.available_permits(), STREAMS_MAX as usize, "the connection bounds its calls itself");
+    drop(by_connection);
+    assert_eq!(connection.free_units(), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_in_process_call_is_refused_past_the_bounds_of_the_port() {
+    let World { door: JsonDoor { stack, .. }, directory } = world(Authentication::Believed, RECHECK).await;
+    let caller = local_caller();
+    let began = Instant::now();
+    let holder = AnswerSlot::new(&stack.answers, began + Duration::from_secs(1));
+    holder.reserve(usize::MAX).await.unwrap();
+    let refused = recheck(&stack, &caller, "notes").await.unwrap_err();
+    assert_eq!((refused.code(), refused.retry_after()), (Code::ResourceExhausted, Some(Duration::from_secs(1))));
+    assert!(began.elapsed() >= Duration::from_secs(10), "it waits for as long as a request may take");
+    assert_eq!(told(&records(directory.path())), [(RECHECK.trim_start_matches('/'), "RESOURCE_EXHAUSTED")]);
+    drop(holder);
+
+    let turns = Arc::clone(&stack.turns).acquire_many_owned(STREAMS_MAX).await.unwrap();
+    assert_eq!(recheck(&stack, &caller, "notes").await.unwrap_err().code(), Code::ResourceExhausted, "no turn is free");
+    assert_eq!(records(directory.path()).len(), 2, "it is recorded, too");
+    drop(turns);
+
+    let large = recheck(&stack, &caller, &"x".repeat(2 << 20)).await;
+    assert_eq!(large.unwrap_err().code(), Code::ResourceExhausted, "a message that is too large");
+}
+
+#[tokio::test]
+async fn a_call_past_the_bounds_is_not_answered() {
+    let World { door, directory } = world(Authentication::Believed, RECHECK).await;
+    let message = Body::new(Full::from(vec![0u8; FRAME_HEAD_BYTES]));
+    let mut request = http::Request::post(RECHECK).header("content-type", "application/grpc").body(message).unwrap();
+    *request.version_mut() = Version::HTTP_2;
+    let refused = door.stack.oneshot(request).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Internal);
+    assert_eq!(told(&records(directory.path())), [(RECHECK.trim_start_matches('/'), "INTERNAL")]);
 }
 
 #[tokio::test]

@@ -1,21 +1,63 @@
-//! The body of a request on its way in. It has to arrive in good time, and a request that has arrived whole waits until there
-//! is room for its answer.
+//! A request on its way in. Its body has to arrive in good time, and a request that has arrived whole waits until there is
+//! room for its answer.
+//!
+//! The port and the calls within the process bound their requests by the one function [`bounded`], so neither can leave a
+//! bound out.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http_body::{Body, Frame};
+use http_body::{Body as HttpBody, Frame};
 use tokio::time::{Instant, Sleep, sleep};
 use tonic::Status;
+use tonic::body::Body;
+use tonic::codegen::http::Request;
 use tonic::codegen::{Bytes, StdError};
 
-use crate::server::refusal::Refusal;
+use super::answers::{AnswerSlot, Answers};
+use super::deadline;
+use super::operations::{Messages, Route};
+use super::refusal::Refusal;
+
+/// How long the one message of a request may take to arrive.
+pub(super) const MESSAGE_MAX: Duration = Duration::from_secs(30);
+/// How long a stream of messages may be silent. Ingest ends a silent upload before that, and says why.
+const SILENCE_MAX: Duration = Duration::from_secs(75);
 
 type Reserving = Pin<Box<dyn Future<Output = Result<(), Refusal>> + Send>>;
 
+/// Bounds how long a request may take to arrive, and how much memory its answer may take up.
+///
+/// A request of one message is whole only once `answers` has room for the largest answer that the request may get, so no
+/// handler begins before. The slot holds that room. The caller takes the room out when the answer is given, and keeps it
+/// until the answer has been read.
+pub(super) fn bounded<B>(
+    request: Request<B>,
+    answers: &Answers,
+    request_timeout: Duration,
+) -> (Request<Body>, AnswerSlot)
+where
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<StdError>,
+{
+    let route = Route::of(&request);
+    let slot = AnswerSlot::new(answers, deadline::of_headers(request.headers(), request_timeout));
+    let is_upload = route.operation().is_some_and(|operation| operation.request == Messages::Many);
+    let (parts, body) = request.into_parts();
+    let body = if is_upload {
+        Arriving::stream(body, SILENCE_MAX)
+    } else {
+        let (room, bytes) = (slot.clone(), route.answer_bytes_max().unwrap_or_default());
+        Arriving::message(body, MESSAGE_MAX, Box::pin(async move { room.reserve(bytes).await }))
+    };
+    let mut request = Request::from_parts(parts, Body::new(body));
+    request.extensions_mut().insert(slot.clone());
+    (request, slot)
+}
+
 /// A body that is refused when it is late.
-pub(super) struct Arriving<B> {
+struct Arriving<B> {
     body: Pin<Box<B>>,
     is_whole: bool,
     overdue: Pin<Box<Sleep>>,
@@ -26,22 +68,22 @@ pub(super) struct Arriving<B> {
 }
 
 impl<B> Arriving<B> {
-    /// One message, which has to be whole within `arrives_within`. Then it waits for `reserving`.
-    pub(super) fn message(body: B, arrives_within: Duration, reserving: Reserving) -> Self {
+    /// Returns one message, which has to be whole within `arrives_within` and then waits for `reserving`.
+    fn message(body: B, arrives_within: Duration, reserving: Reserving) -> Self {
         let (body, overdue) = (Box::pin(body), Box::pin(sleep(arrives_within)));
         Self { body, is_whole: false, overdue, silence_max: None, reserving: Some(reserving) }
     }
 
     /// Returns a stream of messages with no longer silence between them than `silence_max`.
-    pub(super) fn stream(body: B, silence_max: Duration) -> Self {
+    fn stream(body: B, silence_max: Duration) -> Self {
         let (body, overdue) = (Box::pin(body), Box::pin(sleep(silence_max)));
         Self { body, is_whole: false, overdue, silence_max: Some(silence_max), reserving: None }
     }
 }
 
-impl<B> Body for Arriving<B>
+impl<B> HttpBody for Arriving<B>
 where
-    B: Body<Data = Bytes>,
+    B: HttpBody<Data = Bytes>,
     B::Error: Into<StdError>,
 {
     type Data = Bytes;
@@ -91,7 +133,7 @@ mod tests {
     type Row = (&'static str, bool, Vec<u64>, bool, Result<usize, Code>);
 
     /// Returns a body with a frame after each of so many seconds, which then ends or goes on in silence.
-    fn body(after: &[u64], ends: bool) -> impl Body<Data = Bytes, Error = Status> + Send + 'static {
+    fn body(after: &[u64], ends: bool) -> impl HttpBody<Data = Bytes, Error = Status> + Send + 'static {
         let frames = stream::unfold(after.iter().copied().collect::<VecDeque<u64>>(), move |mut after| async move {
             match after.pop_front() {
                 Some(seconds) => {
