@@ -17,6 +17,8 @@ mod qdrant;
 mod replica;
 #[cfg(feature = "server")]
 mod serving;
+#[cfg(any(test, not(feature = "server")))]
+mod unserved;
 
 use std::sync::Arc;
 
@@ -106,6 +108,17 @@ pub enum AppError {
         /// The cargo feature that brings the backend.
         feature: &'static str,
     },
+    /// The configuration asks for work of a server, and this build has no server.
+    #[error(
+        "`{setting}` needs a server, which this build does not have: {remedy}, or build ragward with the feature `server` \
+         and let callers ask that server"
+    )]
+    ServerOnly {
+        /// The setting that asks for it.
+        setting: &'static str,
+        /// The change to the configuration that makes it fit this build.
+        remedy: &'static str,
+    },
     /// The address of a server is malformed, or its credential cannot be sent.
     #[cfg(any(feature = "openfga", feature = "qdrant"))]
     #[error(transparent)]
@@ -138,7 +151,7 @@ impl AppError {
             }
             #[cfg(any(feature = "openfga", feature = "qdrant"))]
             Self::Backend(_) => ErrorCode::InvalidArgument,
-            Self::OldNames(_) | Self::LeftOut { .. } => ErrorCode::FailedPrecondition,
+            Self::OldNames(_) | Self::LeftOut { .. } | Self::ServerOnly { .. } => ErrorCode::FailedPrecondition,
             Self::Names(e) => e.code(),
             Self::Relationships(e) => e.into(),
             Self::Chunks(e) => e.code(),
@@ -154,8 +167,11 @@ impl App {
     /// Opens the backends that the configuration names. Servers are not contacted yet, so they may come up later.
     ///
     /// # Errors
-    /// When the configuration makes no sense, or the data directory cannot be opened.
+    /// When the configuration makes no sense, or the data directory cannot be opened. A build without the feature `server`
+    /// also refuses `audit.required` and `identity.issuers`, because only a server heeds them.
     pub async fn open(config: &Config) -> Result<Self, AppError> {
+        #[cfg(not(feature = "server"))]
+        unserved::check(config)?;
         let (retrieval, pages) = (config.retrieval.clone(), pages(&config.retrieval)?);
         #[cfg(feature = "openfga")]
         let replica = openfga::open_configured_replica(config).await?;

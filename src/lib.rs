@@ -48,6 +48,9 @@
 //! | `server` | the gRPC server and its client; brings `openfga`, whose messages its `OpenFGA` API has |
 //! | `cli` | the `ragward` command; brings all others |
 //!
+//! Without `server` nothing records answers or reads tokens. [`app::App::open`] then refuses a configuration that asks for
+//! either; `audit.required` is on by default.
+//!
 //! `ARCHITECTURE.md` is the map of the code. Each module's own page says why it exists.
 
 pub mod app;

@@ -1,0 +1,71 @@
+//! Refuses settings that only a server heeds, where the library is built without one.
+//!
+//! A program that embeds the library states the principal itself, and what it does with an answer is not recorded. Whoever
+//! configured records or issuers counts on them, so silence would be a promise that is not kept.
+
+use super::AppError;
+use crate::config::Config;
+
+/// Checks that a configuration asks for nothing that only a server does.
+///
+/// # Errors
+/// When answers must be recorded, or issuers are configured.
+pub(super) fn check(config: &Config) -> Result<(), AppError> {
+    if config.audit.enabled && config.audit.required {
+        return Err(AppError::ServerOnly {
+            setting: "audit.required",
+            remedy: "nothing else keeps records, so set `audit.required = false`",
+        });
+    }
+    if !config.identity.issuers.is_empty() {
+        return Err(AppError::ServerOnly {
+            setting: "identity.issuers",
+            remedy: "nothing else reads tokens, so leave the issuers out and name the user yourself",
+        });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    #[cfg(not(feature = "server"))]
+    use crate::app::App;
+
+    #[test]
+    fn settings_that_only_a_server_heeds_are_refused() {
+        let with_audit = |enabled: bool, required: bool| {
+            let mut config = Config::default();
+            (config.audit.enabled, config.audit.required) = (enabled, required);
+            config
+        };
+        let mut with_issuer = with_audit(false, false);
+        with_issuer.identity.issuers = vec![serde_json::from_value(json!({ "issuer": "https://issuer" })).unwrap()];
+        let rows = [
+            ("the defaults", Config::default(), Some("audit.required")),
+            ("records that need not be kept", with_audit(true, false), None),
+            ("no records", with_audit(false, true), None),
+            ("an issuer", with_issuer, Some("identity.issuers")),
+        ];
+        for (row, config, expected) in rows {
+            let error = check(&config).err().map(|error| error.to_string()).unwrap_or_default();
+            assert_eq!(error.is_empty(), expected.is_none(), "{row}: {error}");
+            assert!(error.contains(expected.unwrap_or_default()), "{row}: {error}");
+        }
+    }
+
+    /// Compiled without the feature `server` alone: with it, a server heeds these settings.
+    #[cfg(not(feature = "server"))]
+    #[tokio::test]
+    async fn nothing_is_opened_with_such_settings() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        config.data.directory = directory.path().join("data");
+        assert!(matches!(App::open(&config).await, Err(AppError::ServerOnly { .. })));
+        assert!(!config.data.directory.exists());
+        config.audit.required = false;
+        assert!(App::open(&config).await.is_ok());
+    }
+}
