@@ -141,7 +141,7 @@ async fn load(config: &Config) {
         UpsertDocumentsRequest { collection: "notes".to_owned(), document: Some(document) }
     });
     let messages: Vec<UpsertDocumentsRequest> = messages.collect();
-    app.in_process().ingest().upsert_documents(tokio_stream::iter(messages)).await.unwrap();
+    app.in_process().unwrap().client().ingest().upsert_documents(tokio_stream::iter(messages)).await.unwrap();
 }
 
 async fn serve(config: &Config) -> Client {

@@ -154,7 +154,7 @@ async fn load(data: &Path, keps: &Path, openfga: &OpenFgaConfig) -> Vec<String> 
         }
     });
     let messages = tokio_stream::wrappers::ReceiverStream::new(messages);
-    app.in_process().ingest().upsert_documents(messages).await.unwrap();
+    app.in_process().unwrap().client().ingest().upsert_documents(messages).await.unwrap();
 
     let mut people: Vec<String> = store.tuples.iter().map(|tuple| tuple.user.to_string()).collect();
     people.retain(|user| user.starts_with("user:") && user != "user:*");

@@ -136,9 +136,13 @@ async fn load(config: &Config, keps: &Path) -> Vec<String> {
             send.blocking_send(UpsertDocumentsRequest { collection: "keps".to_owned(), document }).unwrap();
         }
     });
-    let client = app.in_process();
-    let written =
-        client.ingest().upsert_documents(tokio_stream::wrappers::ReceiverStream::new(messages)).await.unwrap();
+    let services = app.in_process().unwrap();
+    let written = services
+        .client()
+        .ingest()
+        .upsert_documents(tokio_stream::wrappers::ReceiverStream::new(messages))
+        .await
+        .unwrap();
     let written = written.into_inner();
     println!(
         "{} documents ({} chunks) read and durable {:>9.1?}",

@@ -31,7 +31,7 @@ pub use self::openfga::{open_replica, replica_directory, stack_checks};
 #[cfg(feature = "qdrant")]
 pub use self::qdrant::open_qdrant;
 #[cfg(feature = "server")]
-pub use self::serving::PreparedServer;
+pub use self::serving::{InProcessServer, PreparedServer};
 use crate::audit::AuditError;
 #[cfg(feature = "server")]
 use crate::authz::consistency_token::ConsistencyTokens;

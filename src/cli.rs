@@ -35,7 +35,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
-use crate::app::App;
+use crate::app::{App, InProcessServer};
 use crate::authz::replica::ReplicaMode;
 use crate::client::Client;
 use crate::config::{AuthorizerKind, Config, Overrides, VectorStoreKind, access_token};
@@ -123,12 +123,12 @@ struct Connection {
 
 impl Connection {
     /// Connects to the server, or opens the backends in this process if there is none.
-    async fn open(self, config_file: Option<PathBuf>) -> Result<Client, Failure> {
+    async fn open(self, config_file: Option<PathBuf>) -> Result<CalledServices, Failure> {
         self.connect(config_file, |_config| Ok(())).await
     }
 
     /// Like [`Connection::open`], for a command that only reads: the data directory must exist.
-    async fn open_existing(self, config_file: Option<PathBuf>) -> Result<Client, Failure> {
+    async fn open_existing(self, config_file: Option<PathBuf>) -> Result<CalledServices, Failure> {
         self.connect(config_file, |config| data_is_there(config, Uses::RelationshipsAndChunks)).await
     }
 
@@ -136,20 +136,46 @@ impl Connection {
         self,
         config_file: Option<PathBuf>,
         admit: impl FnOnce(&Config) -> Result<(), Failure>,
-    ) -> Result<Client, Failure> {
+    ) -> Result<CalledServices, Failure> {
         if let Some(address) = self.server {
             let client = match access_token(self.token_file.as_deref())? {
                 Some(token) => Client::with_token(&address, &token),
                 None => Client::at(&address),
             };
-            return client.map_err(|e| Failure::usage(format!("`--server`: {e}")));
+            let refused = |e| Failure::usage(format!("`--server`: {e}"));
+            return client.map(CalledServices::OfServer).map_err(refused);
         }
         let overrides = Overrides { data: self.data, ..Overrides::default() };
         let mut config = Config::load(config_file.as_deref(), &overrides)?;
         admit(&config)?;
         // The command would end before a replica has caught up.
         config.authorizer.replica.mode = ReplicaMode::Off;
-        Ok(App::open(&config).await?.in_process())
+        Ok(CalledServices::InProcess(App::open(&config).await?.in_process()?))
+    }
+}
+
+/// The services that a command calls.
+enum CalledServices {
+    /// The services of a server.
+    OfServer(Client),
+    /// The services of this process.
+    InProcess(InProcessServer),
+}
+
+impl CalledServices {
+    fn client(&self) -> &Client {
+        match self {
+            Self::OfServer(client) => client,
+            Self::InProcess(server) => server.client(),
+        }
+    }
+
+    /// Waits until services of this process have ended.
+    async fn close(self) {
+        match self {
+            Self::OfServer(_) => {}
+            Self::InProcess(server) => server.close().await,
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Turns opened backends into a running server, and into a client that calls the same services in process.
 
+use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -7,13 +8,15 @@ use std::time::Duration;
 
 use tokio::io::DuplexStream;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 
 use super::{App, AppError, audit, identity, names};
 use crate::authz::verification::Recording;
 use crate::client::Client;
-use crate::server::{self, Arrived, Authentication, Services};
+use crate::server::{self, Arrived, Authentication, Services, Stack};
 
 /// The number of connections of an in-process client that may wait to be accepted.
 const IN_PROCESS_CONNECTIONS: usize = 4;
@@ -96,23 +99,48 @@ impl App {
         self.prepare().await?.serve(listener, stop).await
     }
 
-    /// Returns a client of the same services that needs no network, for commands that work on a data directory. Whoever
-    /// can open the directory may do anything to it and learn everything in it, so the client needs no token and
-    /// nothing is recorded.
-    #[must_use]
-    pub fn in_process(&self) -> Client {
+    /// Starts the same services without a network, for commands that work on a data directory. Whoever can open the
+    /// directory may do anything to it and learn everything in it, so a caller needs no token and nothing is recorded.
+    ///
+    /// # Errors
+    /// When the services cannot be described.
+    pub fn in_process(&self) -> Result<InProcessServer, AppError> {
+        let stack = Stack::new(Services { explain: true, ..self.local_services() })?;
         let (connections, incoming) = tokio::sync::mpsc::channel(IN_PROCESS_CONNECTIONS);
-        let services = Services { explain: true, ..self.local_services() };
-        // The task ends when the client is dropped, because the client owns the other end of the channel.
-        tokio::spawn(async move {
-            let incoming = ReceiverStream::new(incoming)
-                .map(|pipe: io::Result<DuplexStream>| pipe.map(|io| Arrived { io, peer: None }));
-            let served = server::serve(services, incoming, std::future::pending()).await;
-            if let Err(error) = served {
-                tracing::error!(%error, "the in-process server ended");
-            }
-        });
-        Client::in_process(connections)
+        let incoming = ReceiverStream::new(incoming)
+            .map(|pipe: io::Result<DuplexStream>| pipe.map(|io| Arrived { io, peer: None }));
+        let (stop, stopped) = oneshot::channel();
+        let serving = tokio::spawn(stack.serve(incoming, async move {
+            let Err(_dropped) = stopped.await;
+        }));
+        Ok(InProcessServer { client: Client::in_process(connections), stop, serving })
+    }
+}
+
+/// The services of an [`App`] within this process. They stop when this is dropped; [`InProcessServer::close`] also waits
+/// for that.
+#[derive(Debug)]
+pub struct InProcessServer {
+    client: Client,
+    /// Stops the services when it is dropped. Nothing is ever sent.
+    stop: oneshot::Sender<Infallible>,
+    serving: JoinHandle<()>,
+}
+
+impl InProcessServer {
+    /// Returns a client, whose calls are answered until the services stop.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Stops the services, and waits until the requests and writes that still run have ended.
+    pub async fn close(self) {
+        let Self { client, stop, serving } = self;
+        drop((client, stop));
+        if let Err(lost) = serving.await {
+            tracing::error!(%lost, "the services of this process did not end well");
+        }
     }
 }
 
@@ -143,7 +171,7 @@ impl PreparedServer<'_> {
             let peer = stream.peer_addr()?.ip();
             io::Result::Ok(Arrived { io: stream, peer: Some(peer) })
         });
-        let (stopping, stopped) = tokio::sync::oneshot::channel();
+        let (stopping, stopped) = oneshot::channel();
         let stop = async move {
             stop.await;
             if stopping.send(()).is_err() {
@@ -165,5 +193,24 @@ impl PreparedServer<'_> {
                 Ok(())
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::Probe;
+    use crate::config::Config;
+
+    #[tokio::test]
+    async fn services_of_this_process_end_when_they_are_closed() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        config.data.directory = directory.path().to_owned();
+        let services = App::open(&config).await.unwrap().in_process().unwrap();
+        let client = services.client().clone();
+        assert!(client.health(Probe::Liveness).await.unwrap().serving);
+        services.close().await;
+        assert!(client.health(Probe::Liveness).await.is_err(), "nobody answers any more");
     }
 }

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::output::{excerpt, table};
 use super::{Failure, Output, ingest};
-use crate::app::App;
+use crate::app::{App, InProcessServer};
 use crate::authz::{Check, CheckBatch, Consistency};
 use crate::client::Client;
 use crate::config::{Config, DataConfig};
@@ -89,26 +89,27 @@ pub(super) async fn run(args: &DemoArgs, output: &Output) -> Result<(), Failure>
         return Box::pin(agent::run(&handbook, data, output)).await;
     }
     let app = App::open(&Config { data, ..Config::default() }).await?;
-    let client = load(&app, &handbook).await?;
+    let services = load(&app, &handbook).await?;
 
-    let (anne, bob) = (ask(&client, ANNE).await?, ask(&client, BOB).await?);
+    let (anne, bob) = (ask(services.client(), ANNE).await?, ask(services.client(), BOB).await?);
     let why = why_they_differ(&app, &anne, &bob).await?;
     let (user, relation, object) = REVOKED;
     let revoked = RelationshipTuple::parse(user, relation, object).map_err(|e| Failure::failed(e.to_string()))?;
     relationships(&app)?.write(&TupleWrite { deletes: vec![revoked.clone()], ..TupleWrite::default() })?;
-    let bob_after = ask(&client, BOB).await?;
+    let bob_after = ask(services.client(), BOB).await?;
+    services.close().await;
 
     let demo = TwoPeopleDemo { question: QUESTION, anne, bob, why, revoked: revoked.to_string(), bob_after };
     output.result(&demo, || people(&demo))
 }
 
-async fn load(app: &App, handbook: &Path) -> Result<Client, Failure> {
+async fn load(app: &App, handbook: &Path) -> Result<InProcessServer, Failure> {
     let store_file = store_file::read(&handbook.join("store.fga.yaml")).map_err(|e| Failure::failed(e.to_string()))?;
     relationships(app)?.write_model(store_file.model)?;
     relationships(app)?.write_all(store_file.tuples, OnConflict::Refuse)?;
-    let client = app.in_process();
-    ingest::ingest_catalog(&client, COLLECTION, handbook).await?;
-    Ok(client)
+    let services = app.in_process()?;
+    ingest::ingest_catalog(services.client(), COLLECTION, handbook).await?;
+    Ok(services)
 }
 
 fn relationships(app: &App) -> Result<RelationshipStore, Failure> {

@@ -55,8 +55,9 @@ pub(super) async fn run(args: ExplainArgs, config: Option<PathBuf>, output: &Out
         contextual_tuples: tuples.iter().map(tuple_message).collect::<Result<_, _>>()?,
         context: Some(values(context)?),
     };
-    let client = args.connection.open_existing(config).await?;
-    let explained = client.retrieval().explain(request).await?.into_inner();
+    let services = args.connection.open_existing(config).await?;
+    let explained = services.client().retrieval().explain(request).await?.into_inner();
+    services.close().await;
     output.result(&json::response(&explained), || picture::draw(&explained))?;
     if explained.allowed { Ok(()) } else { Err(Failure::failed("")) }
 }

@@ -75,7 +75,8 @@ pub(super) async fn run(args: IngestArgs, config: Option<PathBuf>, output: &Outp
     let services = args.connection.open(config).await?;
     let on_error = if args.strict { OnError::Stop } else { OnError::PassOver };
     let SendOutcome { answer, empty, passed_over, passed_over_total } =
-        send(&services, &args.collection, entries, on_error, progress(totals)).await?;
+        send(services.client(), &args.collection, entries, on_error, progress(totals)).await?;
+    services.close().await;
     let consistency_token = client::consistency_token(&answer).to_owned();
     let UpsertDocumentsResponse { documents, chunks, warnings } = answer.into_inner();
     let collection = &args.collection;

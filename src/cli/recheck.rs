@@ -44,8 +44,9 @@ pub(super) async fn run(args: RecheckArgs, config: Option<PathBuf>, output: &Out
         consistency: consistency.into(),
         consistency_token,
     };
-    let client = args.connection.open_existing(config).await?;
-    let permitted = client.retrieval().recheck(request).await?.into_inner().chunk_ids;
+    let services = args.connection.open_existing(config).await?;
+    let permitted = services.client().retrieval().recheck(request).await?.into_inner().chunk_ids;
+    services.close().await;
     let known: HashSet<&String> = permitted.iter().collect();
     let withheld: Vec<&String> = args.chunk_ids.iter().filter(|id| !known.contains(id)).collect();
     let rows = args.chunk_ids.iter().map(|id| {

@@ -119,7 +119,8 @@ pub(super) async fn run(args: RetrieveArgs, config: Option<PathBuf>, output: &Ou
         classification_max: args.classification_max,
     };
     let services = args.connection.open_existing(config).await?;
-    let answer = services.retrieval().retrieve(request).await?;
+    let answer = services.client().retrieval().retrieve(request).await?;
+    services.close().await;
     let token = client::consistency_token(&answer).to_owned();
     let response = answer.into_inner();
     output.result(&retrieval_json(&response, &token), || people(&response, args.explain_plan))

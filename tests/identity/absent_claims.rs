@@ -96,7 +96,15 @@ impl Server {
             collection: "handbook".to_owned(),
             document: Some(document("document:plan", &["about leave"])),
         };
-        running.app.in_process().ingest().upsert_documents(tokio_stream::iter([message])).await.unwrap();
+        running
+            .app
+            .in_process()
+            .unwrap()
+            .client()
+            .ingest()
+            .upsert_documents(tokio_stream::iter([message]))
+            .await
+            .unwrap();
         Self { key, issuer, running, _data: data }
     }
 
@@ -302,7 +310,15 @@ condition abroad(country: string) {
             collection: "handbook".to_owned(),
             document: Some(document("document:plan", &["about leave"])),
         };
-        running.app.in_process().ingest().upsert_documents(tokio_stream::iter([message])).await.unwrap();
+        running
+            .app
+            .in_process()
+            .unwrap()
+            .client()
+            .ingest()
+            .upsert_documents(tokio_stream::iter([message]))
+            .await
+            .unwrap();
         let ask = async |more: Value| {
             let mut claims = issuer.claims("anne", RETRIEVE);
             claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());

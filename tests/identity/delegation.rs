@@ -327,8 +327,8 @@ async fn details_hide_chunks_from_the_scores_of_others() {
                 chunk.metadata.insert("classification".to_owned(), text_value(class));
             }
             let message = UpsertDocumentsRequest { collection: "handbook".to_owned(), document: Some(document) };
-            let local = world.running.app.in_process();
-            local.ingest().upsert_documents(tokio_stream::iter([message])).await.unwrap();
+            let local = world.running.app.in_process().unwrap();
+            local.client().ingest().upsert_documents(tokio_stream::iter([message])).await.unwrap();
             assert_eq!(retrieve(&world.running, "", &token).await.unwrap(), answer, "{details}: {secret:?}");
         }
     }

@@ -109,7 +109,15 @@ impl Upgrade {
             collection: "handbook".to_owned(),
             document: Some(document("document:plan", &["about leave"])),
         };
-        running.app.in_process().ingest().upsert_documents(tokio_stream::iter([message])).await.unwrap();
+        running
+            .app
+            .in_process()
+            .unwrap()
+            .client()
+            .ingest()
+            .upsert_documents(tokio_stream::iter([message]))
+            .await
+            .unwrap();
         running
     }
 

@@ -78,7 +78,7 @@ async fn check(level: &str) {
     let texts = [format!("about leave and {CANARY_TEXT}")];
     let canary = document("document:welcome", &texts.each_ref().map(String::as_str));
     let message = UpsertDocumentsRequest { collection: "handbook".to_owned(), document: Some(canary) };
-    prepared.app.in_process().ingest().upsert_documents(tokio_stream::iter([message])).await.unwrap();
+    prepared.app.in_process().unwrap().client().ingest().upsert_documents(tokio_stream::iter([message])).await.unwrap();
     prepared.stop().await.unwrap();
 
     let mut settings = config(&data);

@@ -89,7 +89,15 @@ impl Tenants {
             document.chunks[0].metadata.insert("owner".to_owned(), text_value(owner));
             UpsertDocumentsRequest { collection: "handbook".to_owned(), document: Some(document) }
         });
-        running.app.in_process().ingest().upsert_documents(tokio_stream::iter(messages)).await.unwrap();
+        running
+            .app
+            .in_process()
+            .unwrap()
+            .client()
+            .ingest()
+            .upsert_documents(tokio_stream::iter(messages))
+            .await
+            .unwrap();
         Self { key, issuer, running, _data: data }
     }
 

@@ -60,7 +60,7 @@ async fn tenants_of_one_collection_never_meet() {
         }
     }
     running.load(dsl::load(MODEL).unwrap(), tuples);
-    running.app.in_process().ingest().upsert_documents(tokio_stream::iter(messages)).await.unwrap();
+    running.app.in_process().unwrap().client().ingest().upsert_documents(tokio_stream::iter(messages)).await.unwrap();
 
     // The same subject exists in each tenant, and in none.
     let token = |tenant: serde_json::Value| {

@@ -239,7 +239,8 @@ async fn apply(running: &Running, pair: &Pair, before: &World, after: &World) {
     for gone in held.difference(&holds) {
         running.delete(parsed(gone));
     }
-    let mut local = running.app.in_process().ingest();
+    let services = running.app.in_process().unwrap();
+    let mut local = services.client().ingest();
     let gone: Vec<String> = before.documents.keys().filter(|id| !after.documents.contains_key(*id)).cloned().collect();
     if !gone.is_empty() {
         let request = DeleteDocumentsRequest { collection: pair.collection(), document_ids: gone };

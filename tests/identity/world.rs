@@ -95,7 +95,7 @@ pub(crate) async fn start(data: &Path, identity: IdentityConfig) -> Running {
     let local = ragward::proto::ingest::UpsertDocumentsRequest { collection: "handbook".to_owned(), document: None };
     let messages = documents
         .map(|document| ragward::proto::ingest::UpsertDocumentsRequest { document: Some(document), ..local.clone() });
-    running.app.in_process().ingest().upsert_documents(tokio_stream::iter(messages)).await.unwrap();
+    running.app.in_process().unwrap().client().ingest().upsert_documents(tokio_stream::iter(messages)).await.unwrap();
     running
 }
 

@@ -5,9 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use openfga_client::client::BatchCheckRequest;
-use ragward::app::App;
+use ragward::app::{App, InProcessServer};
 use ragward::authz::replica::ReplicaMode;
-use ragward::client::Client;
 use ragward::config::{AuthorizerKind, Config, Overrides};
 use ragward::proto::ingest::{Chunk, Document, UpsertDocumentsRequest};
 use ragward::proto::retrieval::RecheckRequest;
@@ -52,7 +51,7 @@ fn document(guards: &[String]) -> Document {
     Document { id, chunks, ..Document::default() }
 }
 
-async fn start(server: &FaultyServer, cache_ttl: Duration) -> (Client, App, tempfile::TempDir) {
+async fn start(server: &FaultyServer, cache_ttl: Duration) -> (InProcessServer, App, tempfile::TempDir) {
     let data = tempfile::tempdir().expect("a directory");
     let overrides = Overrides { data: Some(data.path().to_owned()), insecure_identity: true, ..Overrides::default() };
     let mut config = Config::load(None, &overrides).expect("a configuration");
@@ -64,15 +63,15 @@ async fn start(server: &FaultyServer, cache_ttl: Duration) -> (Client, App, temp
     config.authorizer.checks.cache_ttl = cache_ttl;
     config.authorizer.checks.changelog_poll = Duration::ZERO;
     let app = App::open(&config).await.expect("an app");
-    let client = app.in_process();
+    let services = app.in_process().expect("services");
     let of_one_guard = |guard: &str| document(&vec![guard.to_owned(); CHUNKS]);
     let of_many_guards =
         |name: &str| document(&(0..CHUNKS).map(|number| format!("document:{name}{number}")).collect::<Vec<_>>());
     let documents = [of_one_guard("document:open"), of_one_guard("document:shut"), of_many_guards("shut-each")];
     let messages = documents
         .map(|document| UpsertDocumentsRequest { collection: COLLECTION.to_owned(), document: Some(document) });
-    client.ingest().upsert_documents(tokio_stream::iter(messages)).await.expect("documents");
-    (client, app, data)
+    services.client().ingest().upsert_documents(tokio_stream::iter(messages)).await.expect("documents");
+    (services, app, data)
 }
 
 fn ids(document: &str, count: usize) -> Vec<String> {
@@ -103,7 +102,7 @@ async fn absent_ids_cost_as_many_checks_as_hidden_ones() {
     ];
     let (server, asked) = serve().await;
     for cache_ttl in [Duration::ZERO, Duration::from_mins(1)] {
-        let (client, _app, _data) = start(&server, cache_ttl).await;
+        let (services, _app, _data) = start(&server, cache_ttl).await;
         for (number, (row, hidden, absent, checks, released)) in rows.iter().enumerate() {
             let mut costs = Vec::new();
             for (kind, chunk_ids) in [("hidden", hidden), ("absent", absent)] {
@@ -115,7 +114,8 @@ async fn absent_ids_cost_as_many_checks_as_hidden_ones() {
                     ..RecheckRequest::default()
                 };
                 let cost = async || {
-                    let answer = client.retrieval().recheck(request.clone()).await.expect("an answer").into_inner();
+                    let answer =
+                        services.client().retrieval().recheck(request.clone()).await.expect("an answer").into_inner();
                     assert_eq!(answer.chunk_ids, ids("open", *released), "{row}, {kind}, remembered for {cache_ttl:?}");
                     let mut asked = asked.lock().expect("a lock");
                     assert!(asked.iter().all(|(of, _)| *of == user), "{row}, {kind}, remembered for {cache_ttl:?}");

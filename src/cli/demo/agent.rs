@@ -59,7 +59,7 @@ pub(super) async fn run(handbook: &Path, data: DataConfig, output: &Output) -> R
     let issuer = Issuer::new().await?;
     let config = config(data, issuer.url());
     let app = App::open(&config).await?;
-    load(&app, handbook).await?;
+    load(&app, handbook).await?.close().await;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let server = format!("http://{}", listener.local_addr()?);
     let tokens = tokens(&issuer)?;
