@@ -151,18 +151,18 @@ impl Reserved {
 }
 
 /// The body of an answer, with a value that is kept until the client has read the answer or given it up.
-pub(super) struct Held<T> {
+pub(super) struct HeldBody<T> {
     body: Body,
     _kept: T,
 }
 
-impl<T> Held<T> {
+impl<T> HeldBody<T> {
     pub(super) fn new(body: Body, kept: T) -> Self {
         Self { body, _kept: kept }
     }
 }
 
-impl<T: Unpin> HttpBody for Held<T> {
+impl<T: Unpin> HttpBody for HeldBody<T> {
     type Data = Bytes;
     type Error = Status;
 

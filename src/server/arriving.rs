@@ -130,17 +130,25 @@ mod tests {
 
     use super::*;
 
-    type Row = (&'static str, bool, Vec<u64>, bool, Result<usize, Code>);
+    /// A row's name; how the request arrives; the seconds before each frame; what follows the last frame; the outcome.
+    type Row = (&'static str, Messages, Vec<u64>, AfterFrames, Result<usize, Code>);
+
+    /// What follows the last frame of a body.
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    enum AfterFrames {
+        End,
+        Silence,
+    }
 
     /// Returns a body with a frame after each of so many seconds, which then ends or goes on in silence.
-    fn body(after: &[u64], ends: bool) -> impl HttpBody<Data = Bytes, Error = Status> + Send + 'static {
+    fn body(after: &[u64], then: AfterFrames) -> impl HttpBody<Data = Bytes, Error = Status> + Send + 'static {
         let frames = stream::unfold(after.iter().copied().collect::<VecDeque<u64>>(), move |mut after| async move {
             match after.pop_front() {
                 Some(seconds) => {
                     sleep(Duration::from_secs(seconds)).await;
                     Some((Ok(Frame::data(Bytes::from_static(b"ab"))), after))
                 }
-                None if ends => None,
+                None if then == AfterFrames::End => None,
                 None => pending().await,
             }
         });
@@ -149,23 +157,24 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_request_comes_in_good_time_or_is_refused() {
+        use AfterFrames::{End, Silence};
+        use Messages::{Many, One};
         let late = Err(Code::DeadlineExceeded);
         let rows: [Row; 7] = [
-            ("a message", true, vec![0, 1], true, Ok(4)),
-            ("a message in the last moment", true, vec![9], true, Ok(2)),
-            ("a message that never begins", true, vec![], false, late),
-            ("a message that never ends", true, vec![1, 1], false, late),
-            ("a message that trickles", true, vec![4, 4, 4], true, late),
-            ("a stream that goes on", false, vec![9, 9, 9, 9], true, Ok(8)),
-            ("a stream that falls silent", false, vec![9, 9], false, late),
+            ("a message", One, vec![0, 1], End, Ok(4)),
+            ("a message in the last moment", One, vec![9], End, Ok(2)),
+            ("a message that never begins", One, vec![], Silence, late),
+            ("a message that never ends", One, vec![1, 1], Silence, late),
+            ("a message that trickles", One, vec![4, 4, 4], End, late),
+            ("a stream that goes on", Many, vec![9, 9, 9, 9], End, Ok(8)),
+            ("a stream that falls silent", Many, vec![9, 9], Silence, late),
         ];
-        for (what, is_message, after, ends, expected) in rows {
-            let inner = body(&after, ends);
+        for (what, messages, after, then, expected) in rows {
+            let inner = body(&after, then);
             let allowed = Duration::from_secs(10);
-            let arriving = if is_message {
-                Arriving::message(inner, allowed, Box::pin(ready(Ok(()))))
-            } else {
-                Arriving::stream(inner, allowed)
+            let arriving = match messages {
+                One => Arriving::message(inner, allowed, Box::pin(ready(Ok(())))),
+                Many => Arriving::stream(inner, allowed),
             };
             let collected = arriving.collect().await.map(|body| body.to_bytes().len()).map_err(|status| status.code());
             assert_eq!(collected, expected, "{what}");
@@ -179,11 +188,11 @@ mod tests {
             sleep(Duration::from_secs(3)).await;
             Ok(())
         };
-        let arriving = Arriving::message(body(&[0], true), Duration::from_secs(1), Box::pin(waiting));
+        let arriving = Arriving::message(body(&[0], AfterFrames::End), Duration::from_secs(1), Box::pin(waiting));
         assert_eq!(arriving.collect().await.unwrap().to_bytes().len(), 2);
         assert_eq!(began.elapsed(), Duration::from_secs(3));
         let none = ready(Err(Refusal::new(Code::ResourceExhausted, "no room")));
-        let arriving = Arriving::message(body(&[0], true), Duration::from_secs(1), Box::pin(none));
+        let arriving = Arriving::message(body(&[0], AfterFrames::End), Duration::from_secs(1), Box::pin(none));
         assert_eq!(arriving.collect().await.unwrap_err().code(), Code::ResourceExhausted);
     }
 }

@@ -50,7 +50,7 @@ pub struct TokenAuthentication {
 
 /// The collection and the classification that a request reads, on which the required login depends.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Reading<'m> {
+pub(super) struct ReadTarget<'m> {
     pub(super) collection: &'m str,
     /// The highest classification that it asks for; empty for whatever the login allows.
     pub(super) classification_max: &'m str,
@@ -103,7 +103,7 @@ impl Authentication {
         &self,
         principal: NamedPrincipal,
         caller: &Caller,
-        reading: Reading,
+        reading: ReadTarget,
     ) -> Result<NamedPrincipal, Refusal> {
         match self.login_condition(caller, reading) {
             Ok(None) => Ok(principal),
@@ -115,7 +115,7 @@ impl Authentication {
 
     /// Refuses a caller whose login is not good enough to read a collection at all.
     pub(super) fn admit_login(&self, caller: &Caller, collection: &str) -> Result<(), Refusal> {
-        let reading = Reading { collection, classification_max: "" };
+        let reading = ReadTarget { collection, classification_max: "" };
         self.login_condition(caller, reading).map(drop).map_err(|fault| match fault {
             LoginFault::Insufficient(refusal) => refusal,
             LoginFault::Ceiling(violation) => violation.into(),
@@ -134,7 +134,7 @@ impl Authentication {
     }
 
     /// Returns the condition on chunks that the login leaves; `None` when it leaves every chunk.
-    fn login_condition(&self, caller: &Caller, reading: Reading) -> Result<Option<OneOf>, LoginFault> {
+    fn login_condition(&self, caller: &Caller, reading: ReadTarget) -> Result<Option<OneOf>, LoginFault> {
         let ceiling = |text: &str| Err(LoginFault::Ceiling(FieldViolation::new("classification_max", text)));
         let classification_max = Some(reading.classification_max).filter(|name| !name.is_empty());
         let (Self::Tokens(tokens), Caller::Verified { token, .. }) = (self, caller) else {

@@ -31,7 +31,7 @@ use tower::Service;
 use tower::util::BoxCloneSyncService;
 
 use self::activity::{Activity, AnswerEnd, Verdict};
-use super::answers::{Answers, Held};
+use super::answers::{Answers, HeldBody};
 use super::arriving;
 use super::health::Watches;
 use super::operations::{Access, Route};
@@ -302,7 +302,7 @@ where
             let Ok(answer) = answering.await;
             running.answered();
             let reserved = slot.take();
-            Ok(answer.map(|body| Body::new(Held::new(body, (reserved, running)))))
+            Ok(answer.map(|body| Body::new(HeldBody::new(body, (reserved, running)))))
         })
     }
 }

@@ -46,9 +46,8 @@ impl Dispatcher {
     /// # Errors
     /// When the services cannot be described.
     pub(super) fn new(services: &Services, readiness: &Arc<Readiness>) -> Result<Self, ServerError> {
-        let has_embedded_relationships = services.relationships.is_some();
-        let health = HealthApi::new(Arc::clone(readiness), has_embedded_relationships);
-        let reflection = reflection::builders(has_embedded_relationships)?;
+        let health = HealthApi::new(Arc::clone(readiness), services.engine());
+        let reflection = reflection::builders(services.engine())?;
         let retrieval = RetrievalServiceServer::new(RetrievalApi::new(services));
         let ingest = IngestServiceServer::new(IngestApi::new(services));
         let mut routes = Routes::new(HealthServer::new(health))

@@ -21,7 +21,7 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 use super::audit::Audit;
 use super::authentication::Authentication;
-use super::operations::{Access, OPERATIONS};
+use super::operations::{Access, OPERATIONS, RelationshipEngine};
 use super::refusal::Refusal;
 use super::services::Services;
 use crate::audit::AuditError;
@@ -182,37 +182,37 @@ impl Watches {
 /// Serves health checks.
 pub(super) struct HealthApi {
     readiness: Arc<Readiness>,
-    has_embedded_relationships: bool,
+    engine: RelationshipEngine,
 }
 
 /// The question that a service name stands for.
 #[derive(Clone, Copy)]
-enum Asked {
+enum HealthQuestion {
     Liveness,
     Readiness,
     Replica,
 }
 
 impl HealthApi {
-    pub(super) fn new(readiness: Arc<Readiness>, has_embedded_relationships: bool) -> Self {
-        Self { readiness, has_embedded_relationships }
+    pub(super) fn new(readiness: Arc<Readiness>, engine: RelationshipEngine) -> Self {
+        Self { readiness, engine }
     }
 
-    fn asked(&self, service: &str) -> Option<Asked> {
+    fn asked(&self, service: &str) -> Option<HealthQuestion> {
         if service == LIVENESS {
-            return Some(Asked::Liveness);
+            return Some(HealthQuestion::Liveness);
         }
         if service == REPLICA {
-            return copy_is_trusted(&self.readiness).map(|_is_trusted| Asked::Replica);
+            return copy_is_trusted(&self.readiness).map(|_is_trusted| HealthQuestion::Replica);
         }
-        (READINESS.contains(&service) || self.serves(service)).then_some(Asked::Readiness)
+        (READINESS.contains(&service) || self.serves(service)).then_some(HealthQuestion::Readiness)
     }
 
     /// Returns whether a name is that of a service that does work. Health and reflection answer whatever the backends
     /// do, so they are not asked about.
     fn serves(&self, service: &str) -> bool {
         let works = |access| matches!(access, Access::Needs(_));
-        let served = OPERATIONS.iter().filter(|operation| operation.is_served(self.has_embedded_relationships));
+        let served = OPERATIONS.iter().filter(|operation| operation.is_served(self.engine));
         served.filter(|operation| works(operation.access)).any(|operation| operation.service() == service)
     }
 }
@@ -221,13 +221,13 @@ fn copy_is_trusted(readiness: &Readiness) -> Option<bool> {
     readiness.authorizer.abilities(Consistency::MinimizeLatency).copy_is_trusted
 }
 
-async fn serving(readiness: &Arc<Readiness>, asked: Asked) -> ServingStatus {
+async fn serving(readiness: &Arc<Readiness>, asked: HealthQuestion) -> ServingStatus {
     match asked {
         // A process that answers is alive.
-        Asked::Liveness => ServingStatus::Serving,
-        Asked::Readiness if readiness.is_ready().await => ServingStatus::Serving,
-        Asked::Replica if copy_is_trusted(readiness) == Some(true) => ServingStatus::Serving,
-        Asked::Readiness | Asked::Replica => ServingStatus::NotServing,
+        HealthQuestion::Liveness => ServingStatus::Serving,
+        HealthQuestion::Readiness if readiness.is_ready().await => ServingStatus::Serving,
+        HealthQuestion::Replica if copy_is_trusted(readiness) == Some(true) => ServingStatus::Serving,
+        HealthQuestion::Readiness | HealthQuestion::Replica => ServingStatus::NotServing,
     }
 }
 
@@ -262,7 +262,7 @@ impl Health for HealthApi {
 /// A stream to a caller that watches.
 struct Watched {
     readiness: Arc<Readiness>,
-    asked: Asked,
+    asked: HealthQuestion,
     told: Option<ServingStatus>,
     is_over: bool,
     _place: OwnedSemaphorePermit,

@@ -45,7 +45,7 @@ const SILENCE_MAX: Duration = Duration::from_mins(1);
 const MAY_NOT_WRITE: &str = "the bearer of the token may not write one of these documents";
 
 /// A writer with a token, and the relation that it must hold on each guard.
-struct Writer {
+struct WritingPrincipal {
     principal: Principal,
     relation: Relation,
 }
@@ -54,7 +54,7 @@ struct Writer {
 struct Call {
     caller: Caller,
     /// `None` for a caller who is believed.
-    writer: Option<Writer>,
+    writer: Option<WritingPrincipal>,
     uploader: Uploader,
     record: OpenRecord,
 }
@@ -147,11 +147,11 @@ impl IngestApi {
     }
 
     /// Returns the writer behind a caller; `None` for a caller who is believed.
-    fn writer(&self, caller: &Caller) -> Result<Option<Writer>, Refusal> {
+    fn writer(&self, caller: &Caller) -> Result<Option<WritingPrincipal>, Refusal> {
         let principal = caller.writer().map_err(|error| authentication::wrong_caller(&error))?;
         match (principal, self.authentication.write_relation()) {
             (None, _) => Ok(None),
-            (Some(principal), Some(relation)) => Ok(Some(Writer { principal, relation: relation.clone() })),
+            (Some(principal), Some(relation)) => Ok(Some(WritingPrincipal { principal, relation: relation.clone() })),
             (Some(_), None) => Err(Refusal::denied(MAY_NOT_WRITE)),
         }
     }
@@ -297,7 +297,7 @@ impl IngestApi {
     /// documents have now, which would be gone.
     async fn check_writes(
         &self,
-        writer: Option<&Writer>,
+        writer: Option<&WritingPrincipal>,
         collection: &str,
         document_ids: &[String],
         new_guards: &[Object],
@@ -320,15 +320,15 @@ impl IngestApi {
     }
 
     /// Decides about the writes of one call. It asks about each guard once.
-    fn enforcer<'a>(&'a self, writer: &'a Writer, deadline: Instant) -> Enforcer<'a> {
-        let Writer { principal, relation } = writer;
+    fn enforcer<'a>(&'a self, writer: &'a WritingPrincipal, deadline: Instant) -> Enforcer<'a> {
+        let WritingPrincipal { principal, relation } = writer;
         Enforcer::new(self.authorizer.as_ref(), principal, relation, Consistency::HigherConsistency, deadline)
     }
 
     /// Keeps the documents under whose guards the writer may write; the others look absent. Each guard is asked about once.
     async fn writable(
         &self,
-        writer: Option<&Writer>,
+        writer: Option<&WritingPrincipal>,
         collection: &str,
         found: Vec<StoredDocument>,
         deadline: Instant,

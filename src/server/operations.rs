@@ -40,6 +40,15 @@ pub(super) enum Messages {
     Many,
 }
 
+/// The engine that decides about the relationships of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RelationshipEngine {
+    /// Ragward's own, in the server's process.
+    Embedded,
+    /// An `OpenFGA` server.
+    OpenFga,
+}
+
 /// The servers that have an RPC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ServedBy {
@@ -151,11 +160,11 @@ impl Operation {
         self.name().split_once('/').map_or(self.name(), |(service, _method)| service)
     }
 
-    /// Returns whether a server has it.
-    pub(super) const fn is_served(&self, has_embedded_relationships: bool) -> bool {
-        match self.served_by {
-            ServedBy::Every => true,
-            ServedBy::Embedded => has_embedded_relationships,
+    /// Returns whether a server over this engine has the RPC.
+    pub(super) const fn is_served(&self, engine: RelationshipEngine) -> bool {
+        match (self.served_by, engine) {
+            (ServedBy::Every, _) | (ServedBy::Embedded, RelationshipEngine::Embedded) => true,
+            (ServedBy::Embedded, RelationshipEngine::OpenFga) => false,
         }
     }
 }

@@ -7,6 +7,7 @@ use tonic_reflection::server::Builder;
 
 #[cfg(test)]
 use super::operations::Messages;
+use super::operations::RelationshipEngine;
 use crate::proto::{DESCRIPTORS, WELL_KNOWN_DESCRIPTORS};
 
 /// A builder for each version of the reflection service.
@@ -15,8 +16,12 @@ pub(super) struct Builders {
     pub(super) v1alpha: Builder<'static>,
 }
 
-pub(super) fn builders(with_openfga: bool) -> Result<Builders, DecodeError> {
-    let openfga = if with_openfga { Some(openfga()?) } else { None };
+/// Returns builders with the descriptors of all services that a server over this engine has.
+pub(super) fn builders(engine: RelationshipEngine) -> Result<Builders, DecodeError> {
+    let openfga = match engine {
+        RelationshipEngine::Embedded => Some(openfga()?),
+        RelationshipEngine::OpenFga => None,
+    };
     let builder = || {
         let builder = Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)

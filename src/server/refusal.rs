@@ -31,10 +31,10 @@ pub(super) const OPENFGA_NUMBER_HEADER: &str = "ragward-openfga-code";
 /// an error object of another API.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .0.text)]
-pub struct Refusal(Box<Parts>);
+pub struct Refusal(Box<RefusalFields>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Parts {
+struct RefusalFields {
     code: Code,
     text: Cow<'static, str>,
     reason: Option<&'static str>,
@@ -62,7 +62,7 @@ impl Refusal {
     /// Returns a refusal with this code, and a text for the caller.
     #[must_use]
     pub fn new(code: Code, text: impl Into<Cow<'static, str>>) -> Self {
-        Self(Box::new(Parts {
+        Self(Box::new(RefusalFields {
             code,
             text: cut(text.into()),
             reason: None,

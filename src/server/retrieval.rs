@@ -13,7 +13,7 @@ use tonic::{Request, Response, Status};
 
 use super::answers::AnswerSlot;
 use super::audit::{Draft, decided_by, searched};
-use super::authentication::{self, Authentication, Reading};
+use super::authentication::{self, Authentication, ReadTarget};
 use super::deadline::deadline;
 use super::explain::Question;
 use super::refusal::Refusal;
@@ -113,7 +113,7 @@ impl RetrievalApi {
         message: message::RetrieveRequest,
     ) -> Result<message::RetrieveResponse, Refusal> {
         let wants_plan = message.explain_plan;
-        let reading = Reading { collection: &message.collection, classification_max: &message.classification_max };
+        let reading = ReadTarget { collection: &message.collection, classification_max: &message.classification_max };
         let principal = self.principal(call, &message.user, reading)?;
         let consistency = self.consistency(message.consistency, &message.consistency_token)?;
         let parts = messages::retrieval_parts(message, principal, consistency)?;
@@ -136,7 +136,7 @@ impl RetrievalApi {
         call: &Call,
         message: message::RecheckRequest,
     ) -> Result<message::RecheckResponse, Refusal> {
-        let reading = Reading { collection: &message.collection, classification_max: "" };
+        let reading = ReadTarget { collection: &message.collection, classification_max: "" };
         let principal = self.principal(call, &message.user, reading)?;
         let consistency = self.consistency(message.consistency, &message.consistency_token)?;
         let request = RecheckRequest::new(principal, message.collection, message.chunk_ids, consistency)
@@ -183,7 +183,7 @@ impl RetrievalApi {
 
     /// Returns the principal that a request is for, with the rights that its login leaves it. The record names the principal
     /// even if the login is refused.
-    fn principal(&self, call: &Call, user: &str, reading: Reading) -> Result<NamedPrincipal, Refusal> {
+    fn principal(&self, call: &Call, user: &str, reading: ReadTarget) -> Result<NamedPrincipal, Refusal> {
         let named = authentication::principal(&call.caller, user)?;
         if let NamedPrincipal::Known(principal) = &named {
             call.draft.principal(principal);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::audit::Audit;
 use super::authentication::Authentication;
+use super::operations::RelationshipEngine;
 use crate::authz::Authorizer;
 use crate::authz::consistency_token::ConsistencyTokens;
 use crate::retrieval::Retriever;
@@ -37,4 +38,14 @@ pub struct Services {
     pub audit: Option<Audit>,
     /// The tokens behind the consistency "at least as fresh as".
     pub consistency_tokens: Arc<ConsistencyTokens>,
+}
+
+impl Services {
+    /// Returns the engine that decides about relationships.
+    pub(super) fn engine(&self) -> RelationshipEngine {
+        match self.relationships {
+            Some(_) => RelationshipEngine::Embedded,
+            None => RelationshipEngine::OpenFga,
+        }
+    }
 }

@@ -51,7 +51,7 @@ pub struct InProcessAnswer<A> {
     /// The message of the answer.
     pub message: A,
     _room: Option<Reserved>,
-    _turn: Option<OwnedSemaphorePermit>,
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 /// Record, gate and services, built once and cheap to clone.
@@ -65,8 +65,8 @@ pub struct Stack {
     /// The room for all answers. Each connection of the port has a part of it, and the callers within the process share
     /// another part.
     answers: Answers,
-    /// The turns of calls within the process that came by no connection. A connection bounds its calls itself.
-    turns: Arc<Semaphore>,
+    /// Bounds the calls within the process that came by no connection. A connection bounds its calls itself.
+    call_permits: Arc<Semaphore>,
     connections_max: usize,
     request_timeout: Duration,
 }
@@ -91,7 +91,7 @@ impl Stack {
             readiness,
             work,
             answers: Answers::new(),
-            turns: Arc::new(Semaphore::new(STREAMS_MAX as usize)),
+            call_permits: Arc::new(Semaphore::new(STREAMS_MAX as usize)),
             connections_max: services.connections_max,
             request_timeout: services.request_timeout,
         })
@@ -117,12 +117,12 @@ impl Stack {
     ) -> Result<InProcessAnswer<A>, Refusal> {
         let until = deadline::asked(&caller.headers).map(|asked| Instant::now() + asked);
         let connection = caller.extensions.get::<AnswerSlot>().map(AnswerSlot::answers);
-        let turn = match connection {
+        let permit = match connection {
             Some(_) => Ok(None),
-            None => self.turn(caller).await.map(Some),
+            None => self.call_permit(caller).await.map(Some),
         };
-        let (turn, body) = match turn.and_then(|turn| Ok((turn, framed(message)?))) {
-            Ok((turn, bytes)) => (turn, Body::new(Full::<Bytes>::from(bytes))),
+        let (permit, body) = match permit.and_then(|permit| Ok((permit, framed(message)?))) {
+            Ok((permit, bytes)) => (permit, Body::new(Full::<Bytes>::from(bytes))),
             // The stack meets this error when it reads the request, so the refusal is recorded like any other.
             Err(refusal) => (None, unreadable(refusal)),
         };
@@ -148,14 +148,14 @@ impl Stack {
         let body = answer.into_body().collect().await.map_err(|status| Refusal::from(&status))?;
         match Refusal::of_trailers(body.trailers()) {
             Some(refusal) => Err(refusal),
-            None => Ok(InProcessAnswer { message: unframed(&body.to_bytes())?, _room: slot.take(), _turn: turn }),
+            None => Ok(InProcessAnswer { message: unframed(&body.to_bytes())?, _room: slot.take(), _permit: permit }),
         }
     }
 
-    /// Waits for the turn of a call that came by no connection.
-    async fn turn(&self, caller: &request::Parts) -> Result<OwnedSemaphorePermit, Refusal> {
+    /// Waits until one more call that came by no connection may run.
+    async fn call_permit(&self, caller: &request::Parts) -> Result<OwnedSemaphorePermit, Refusal> {
         let until = deadline::of_headers(&caller.headers, self.request_timeout);
-        let taken = timeout_at(until, Arc::clone(&self.turns).acquire_owned()).await;
+        let taken = timeout_at(until, Arc::clone(&self.call_permits).acquire_owned()).await;
         // The semaphore is never closed.
         taken.ok().and_then(Result::ok).ok_or_else(|| {
             Refusal::busy("too many calls within the process run; drop answers, or try again later", RETRY_AFTER)

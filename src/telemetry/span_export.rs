@@ -80,7 +80,8 @@ pub fn trace_id(span: &Span, parent: Option<TraceParent>) -> String {
     if let Some(TraceParent { trace_id, span_id, sampled }) = parent {
         let flags = if sampled { TraceFlags::SAMPLED } else { TraceFlags::NOT_SAMPLED };
         let (trace_id, span_id) = (TraceId::from(trace_id), SpanId::from(span_id));
-        let remote = SpanContext::new(trace_id, span_id, flags, true, TraceState::NONE);
+        let is_remote = true;
+        let remote = SpanContext::new(trace_id, span_id, flags, is_remote, TraceState::NONE);
         if span.set_parent(Context::new().with_remote_span_context(remote)).is_err() {
             tracing::trace!("spans are not exported, so this span has no parent");
         }

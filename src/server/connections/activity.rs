@@ -31,10 +31,10 @@ pub(super) enum Verdict {
 
 /// The state of a connection, which its requests share.
 #[derive(Debug)]
-pub(super) struct Activity(Mutex<State>);
+pub(super) struct Activity(Mutex<ConnectionState>);
 
 #[derive(Debug)]
-struct State {
+struct ConnectionState {
     /// The moment when the connection began or a request last ended.
     last: Instant,
     has_greeted: bool,
@@ -47,7 +47,7 @@ struct State {
 
 /// A request from its arrival until its answer is read or given up.
 #[derive(Debug)]
-pub(super) struct Running {
+pub(super) struct OpenRequest {
     activity: Arc<Activity>,
     number: u64,
     answer_end: AnswerEnd,
@@ -70,7 +70,7 @@ impl AnswerEnd {
 
 impl Activity {
     pub(super) fn new() -> Self {
-        Self(Mutex::new(State {
+        Self(Mutex::new(ConnectionState {
             last: Instant::now(),
             has_greeted: false,
             running: 0,
@@ -80,16 +80,16 @@ impl Activity {
         }))
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, ConnectionState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn begin(self: &Arc<Self>, answer_end: AnswerEnd) -> Running {
+    pub(super) fn begin(self: &Arc<Self>, answer_end: AnswerEnd) -> OpenRequest {
         let mut state = self.lock();
         state.has_greeted = true;
         state.running += 1;
         state.next_number += 1;
-        Running { activity: Arc::clone(self), number: state.next_number, answer_end }
+        OpenRequest { activity: Arc::clone(self), number: state.next_number, answer_end }
     }
 
     /// Returns the moment at which to look at the connection again.
@@ -111,7 +111,7 @@ impl Activity {
     }
 }
 
-impl State {
+impl ConnectionState {
     /// Returns the earliest moment at which something is overdue, and what that is.
     fn due(&self) -> (Instant, &'static str) {
         let oldest = self.unread.first_key_value().map(|(_, since)| *since);
@@ -129,7 +129,7 @@ impl State {
     }
 }
 
-impl Running {
+impl OpenRequest {
     /// Notes that the answer is given and waits to be read.
     pub(super) fn answered(&self) {
         if self.answer_end == AnswerEnd::Sure {
@@ -138,7 +138,7 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for OpenRequest {
     fn drop(&mut self) {
         let mut state = self.activity.lock();
         state.running -= 1;
@@ -185,7 +185,7 @@ mod tests {
         let activity = Arc::new(Activity::new());
         let (read, unread, watching) =
             (activity.begin(AnswerEnd::Sure), activity.begin(AnswerEnd::Sure), activity.begin(AnswerEnd::Open));
-        [&read, &unread, &watching].into_iter().for_each(Running::answered);
+        [&read, &unread, &watching].into_iter().for_each(OpenRequest::answered);
         advance(ANSWER_UNREAD_MAX / 2).await;
         drop(read);
         assert_eq!(verdict(&activity), Verdict::GoOn);

@@ -15,7 +15,7 @@ use crate::vector_store::{CollectionInfo, GuardTable, Search, Searched, VectorSt
 
 /// Plays all three backends, and fails as one of them when a test says so.
 #[derive(Default)]
-struct Parts {
+struct Backends {
     looks: AtomicUsize,
     failing: Mutex<Option<&'static str>>,
     hangs: AtomicBool,
@@ -24,9 +24,16 @@ struct Parts {
     copy_is_trusted: Mutex<Option<bool>>,
 }
 
+/// Whether an answer needs its record.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Records {
+    Required,
+    Wanted,
+}
+
 const CANARY: &str = "db7.internal";
 
-impl Parts {
+impl Backends {
     fn fail(&self, part: Option<&'static str>) {
         *self.failing.lock().unwrap() = part;
     }
@@ -44,7 +51,7 @@ impl Parts {
 }
 
 #[async_trait]
-impl Authorizer for Parts {
+impl Authorizer for Backends {
     async fn check(&self, _batch: &CheckBatch) -> Result<Decisions, AuthzError> {
         panic!("nothing is decided")
     }
@@ -67,7 +74,7 @@ impl Authorizer for Parts {
 }
 
 #[async_trait]
-impl VectorStore for Parts {
+impl VectorStore for Backends {
     async fn collection(&self, _name: &str) -> Result<CollectionInfo, VectorStoreError> {
         panic!("nothing is searched")
     }
@@ -108,7 +115,7 @@ impl VectorStore for Parts {
     }
 }
 
-impl AuditSink for Parts {
+impl AuditSink for Backends {
     fn record(&self, _record: Record) -> Kept {
         panic!("health is not recorded")
     }
@@ -126,9 +133,9 @@ impl AuditSink for Parts {
     }
 }
 
-fn health(required: bool) -> (Arc<Parts>, HealthApi) {
-    let parts = Arc::new(Parts::default());
-    let audit = Audit { sink: Arc::clone(&parts) as _, required };
+fn health(records: Records) -> (Arc<Backends>, HealthApi) {
+    let parts = Arc::new(Backends::default());
+    let audit = Audit { sink: Arc::clone(&parts) as _, required: records == Records::Required };
     let readiness = Readiness {
         authentication: Authentication::Believed,
         authorizer: Arc::clone(&parts) as _,
@@ -138,7 +145,7 @@ fn health(required: bool) -> (Arc<Parts>, HealthApi) {
         is_ready: AtomicBool::new(true),
         stopping: watch::Sender::new(false),
     };
-    (parts, HealthApi::new(Arc::new(readiness), false))
+    (parts, HealthApi::new(Arc::new(readiness), RelationshipEngine::OpenFga))
 }
 
 fn about(service: &str) -> Request<HealthCheckRequest> {
@@ -162,14 +169,14 @@ async fn told(api: &HealthApi, service: &str) -> ServingStatus {
 async fn ready_means_that_a_retrieval_would_be_answered() {
     use ServingStatus::{NotServing, Serving};
     let rows = [
-        ("all is well", None, true, Serving),
-        ("the authorizer fails", Some("authorizer"), true, NotServing),
-        ("the vector store fails", Some("vector store"), true, NotServing),
-        ("no record can be kept", Some("audit log"), true, NotServing),
-        ("no record can be kept, and none is required", Some("audit log"), false, Serving),
+        ("all is well", None, Records::Required, Serving),
+        ("the authorizer fails", Some("authorizer"), Records::Required, NotServing),
+        ("the vector store fails", Some("vector store"), Records::Required, NotServing),
+        ("no record can be kept", Some("audit log"), Records::Required, NotServing),
+        ("no record can be kept, and none is required", Some("audit log"), Records::Wanted, Serving),
     ];
-    for (what, failing, required, expected) in rows {
-        let (parts, api) = health(required);
+    for (what, failing, records, expected) in rows {
+        let (parts, api) = health(records);
         parts.fail(failing);
         let services = ["ragward.retrieval.v1.RetrievalService", "ragward.ingest.v1.IngestService"];
         for service in READINESS.into_iter().chain(services) {
@@ -182,9 +189,9 @@ async fn ready_means_that_a_retrieval_would_be_answered() {
         api.readiness.stop();
         assert_eq!((told(&api, "").await, told(&api, LIVENESS).await), (NotServing, Serving), "{what}: stopping");
     }
-    let (_, api) = health(true);
+    let (_, api) = health(Records::Required);
     let health_itself = "grpc.health.v1.Health";
-    let over_embedded = HealthApi::new(Arc::clone(&api.readiness), true);
+    let over_embedded = HealthApi::new(Arc::clone(&api.readiness), RelationshipEngine::Embedded);
     assert!(over_embedded.check(about("openfga.v1.OpenFGAService")).await.is_ok());
     for unknown in ["a.Service", "openfga.v1.OpenFGAService", health_itself, "Liveness", " "] {
         assert_eq!(api.check(about(unknown)).await.unwrap_err().code(), tonic::Code::NotFound, "{unknown}");
@@ -193,7 +200,7 @@ async fn ready_means_that_a_retrieval_would_be_answered() {
 
 #[tokio::test(start_paused = true)]
 async fn many_probes_are_one_look_a_second() {
-    let (parts, api) = health(true);
+    let (parts, api) = health(Records::Required);
     for second in 1..=5 {
         let answers = join_all((0..10_000).map(|_| told(&api, ""))).await;
         assert!(answers.iter().all(|status| *status == ServingStatus::Serving));
@@ -204,7 +211,7 @@ async fn many_probes_are_one_look_a_second() {
 
 #[tokio::test(start_paused = true)]
 async fn a_backend_that_hangs_is_not_ready_and_holds_nobody() {
-    let (parts, api) = health(true);
+    let (parts, api) = health(Records::Required);
     parts.hangs.store(true, Ordering::Relaxed);
     let began = Instant::now();
     assert!(api.check(about("")).now_or_never().is_none(), "a probe that gives up");
@@ -215,7 +222,7 @@ async fn a_backend_that_hangs_is_not_ready_and_holds_nobody() {
 
 #[tokio::test(start_paused = true)]
 async fn a_probe_that_goes_away_tells_the_next_one_nothing() {
-    let (parts, api) = health(true);
+    let (parts, api) = health(Records::Required);
     *parts.takes.lock().unwrap() = Duration::from_millis(10);
     for _ in 0..3 {
         assert!(api.check(about("")).now_or_never().is_none(), "it goes away while its look is under way");
@@ -227,7 +234,7 @@ async fn a_probe_that_goes_away_tells_the_next_one_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn who_watches_is_told_of_changes_alone() {
-    let (parts, api) = health(true);
+    let (parts, api) = health(Records::Required);
     let mut watching = api.watch(about("")).await.unwrap().into_inner();
     let mut next = async || watching.next().await.map(|told| told.unwrap().status());
     assert_eq!(next().await, Some(ServingStatus::Serving));
@@ -245,7 +252,7 @@ async fn who_watches_is_told_of_changes_alone() {
 
 #[tokio::test]
 async fn one_connection_watches_so_often_and_no_more() {
-    let (_, api) = health(true);
+    let (_, api) = health(Records::Required);
     let (mine, others) = (Watches::of_connection(), Watches::of_connection());
     let mut watching = Vec::new();
     for _ in 0..WATCHES_MAX {
@@ -260,7 +267,7 @@ async fn one_connection_watches_so_often_and_no_more() {
 
 #[tokio::test]
 async fn a_copy_that_is_not_trusted_is_told_by_its_name() {
-    let (parts, health) = health(true);
+    let (parts, health) = health(Records::Required);
     let rows =
         [("no copy", None, None), ("trusted", Some(true), Some(true)), ("not trusted", Some(false), Some(false))];
     for (name, trusted, serving) in rows {

@@ -120,6 +120,13 @@ impl DocumentStore for Held {
     }
 }
 
+/// Whether the authorizer answers a world's questions.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum AuthorizerAnswers {
+    Always,
+    Never,
+}
+
 struct World {
     api: Arc<IngestApi>,
     store: ExactStore,
@@ -131,7 +138,7 @@ struct World {
 }
 
 /// Returns a world in which everybody may edit the notes whose names begin with `open`.
-fn world(authorizer_answers: bool) -> World {
+fn world(authorizer_answers: AuthorizerAnswers) -> World {
     let directory = tempfile::tempdir().unwrap();
     let stores = RelationshipStores::open(directory.path()).unwrap();
     let relationships = stores.default_store_or_new().unwrap();
@@ -139,7 +146,11 @@ fn world(authorizer_answers: bool) -> World {
     let tuple = |number| RelationshipTuple::parse("user:*", "can_edit", &format!("note:open{number}")).unwrap();
     relationships.write_all((0..400).map(tuple).collect(), OnConflict::Refuse).unwrap();
     let inner = EmbeddedAuthorizer::new(stores);
-    let authorizer = Arc::new(Counted { inner, calls: AtomicUsize::new(0), answers: authorizer_answers });
+    let authorizer = Arc::new(Counted {
+        inner,
+        calls: AtomicUsize::new(0),
+        answers: authorizer_answers == AuthorizerAnswers::Always,
+    });
     let asked = Arc::clone(&authorizer);
     let store = ExactStore::open(directory.path()).unwrap();
     let (tell, written) = mpsc::unbounded_channel();
@@ -228,7 +239,7 @@ impl World {
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_ends_with_its_token() {
-    let mut world = world(true);
+    let mut world = world(AuthorizerAnswers::Always);
     let (send, uploading) = world.upload(token("anne"));
     let end = NOW + 600 + LEEWAY_SECONDS;
     for (id, now) in [("open0", NOW), ("open1", end - 1)] {
@@ -246,7 +257,7 @@ async fn a_stream_ends_with_its_token() {
 
 #[tokio::test(start_paused = true)]
 async fn a_slow_upload_is_in_as_it_comes() {
-    let mut world = world(true);
+    let mut world = world(AuthorizerAnswers::Always);
     let (send, uploading) = world.upload(token("anne"));
     for number in 0..20 {
         let id = format!("open{number}");
@@ -268,7 +279,7 @@ async fn a_slow_upload_is_in_as_it_comes() {
 #[tokio::test(start_paused = true)]
 async fn quiet_streams_keep_nobody_out() {
     const STREAMS: usize = 20;
-    let world = world(true);
+    let world = world(AuthorizerAnswers::Always);
     let quiet: Vec<_> = (0..STREAMS).map(|_| world.upload(token("eve"))).collect();
     for (number, (send, _)) in quiet.iter().enumerate() {
         send.send(Ok(message(&format!("open{number}")))).unwrap();
@@ -293,7 +304,7 @@ async fn quiet_streams_keep_nobody_out() {
 
 #[tokio::test(start_paused = true)]
 async fn silent_uploads_of_a_believed_machine_leave_places_to_others() {
-    let world = world(true);
+    let world = world(AuthorizerAnswers::Always);
     let machine = |last| Some(IpAddr::from([10, 0, 0, last]));
     let silent: Vec<_> = (0..70).map(|_| world.upload_from(Caller::Believed, machine(1))).collect();
     tokio::task::yield_now().await;
@@ -314,7 +325,7 @@ async fn silent_uploads_of_a_believed_machine_leave_places_to_others() {
 
 #[tokio::test(start_paused = true)]
 async fn a_writer_that_is_trickling_takes_turns_with_others() {
-    let mut world = world(true);
+    let mut world = world(AuthorizerAnswers::Always);
     let trickling: Vec<_> = (0..8).map(|_| world.upload(token("eve"))).collect();
     let (send, uploading) = world.upload(token("anne"));
     for number in 100..110 {
@@ -360,7 +371,7 @@ async fn a_question_about_many_documents_is_asked_at_once() {
             ids
         }
     };
-    let world = world(true);
+    let world = world(AuthorizerAnswers::Always);
     let ids = documents(&world).await;
     // The request names each document twice, and the answer names it once.
     let found = status_request(&world, ids.iter().chain(&ids).cloned().collect()).await.unwrap();
@@ -368,7 +379,7 @@ async fn a_question_about_many_documents_is_asked_at_once() {
     assert_eq!(found.iter().collect::<Vec<_>>(), expected);
     assert_eq!(world.authorizer.calls.load(Ordering::Relaxed), 1);
 
-    let world = self::world(false);
+    let world = self::world(AuthorizerAnswers::Never);
     let ids = documents(&world).await;
     let begun = Instant::now();
     let refused = status_request(&world, ids).await.unwrap_err();
@@ -379,7 +390,7 @@ async fn a_question_about_many_documents_is_asked_at_once() {
 #[tokio::test]
 async fn what_nobody_waits_for_is_done_and_recorded() {
     for rpc in [UPSERT, DELETE] {
-        let World { api, store, directory, .. } = world(true);
+        let World { api, store, directory, .. } = world(AuthorizerAnswers::Always);
         let kept = values::document(message("open0").document.unwrap()).unwrap();
         store.upsert(COLLECTION, vec![kept]).await.unwrap();
         let held = Held { inner: store.clone(), begun: Semaphore::new(0), let_on: Semaphore::new(0) };

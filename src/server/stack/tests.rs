@@ -239,17 +239,17 @@ async fn an_in_process_answer_takes_room_until_it_is_dropped() {
     let answer = recheck(&stack, &caller, "notes").await.unwrap();
     let held = Operation::at(RECHECK).unwrap().answer_bytes_max.unwrap() / 1_024;
     assert_eq!(stack.answers.free_units(), before.map(|units| units - held), "the caller's own room, and that of all");
-    assert_eq!(stack.turns.available_permits(), STREAMS_MAX as usize - 1);
+    assert_eq!(stack.call_permits.available_permits(), STREAMS_MAX as usize - 1);
     drop(answer);
     assert_eq!(stack.answers.free_units(), before);
-    assert_eq!(stack.turns.available_permits(), STREAMS_MAX as usize);
+    assert_eq!(stack.call_permits.available_permits(), STREAMS_MAX as usize);
 
     let connection = stack.answers.for_connection();
     caller.extensions.insert(AnswerSlot::new(&connection, Instant::now() + Duration::from_secs(10)));
     let by_connection = recheck(&stack, &caller, "notes").await.unwrap();
     assert_eq!(connection.free_units(), before.map(|units| units - held), "the connection's room, and that of all");
     assert_eq!(stack.answers.free_units()[0], before[0], "the room of other callers is theirs");
-    assert_eq!(stack.turns.available_permits(), STREAMS_MAX as usize, "the connection bounds its calls itself");
+    assert_eq!(stack.call_permits.available_permits(), STREAMS_MAX as usize, "the connection bounds its calls itself");
     drop(by_connection);
     assert_eq!(connection.free_units(), before);
 }
@@ -267,10 +267,14 @@ async fn an_in_process_call_is_refused_past_the_bounds_of_the_port() {
     assert_eq!(told(&records(directory.path())), [(RECHECK.trim_start_matches('/'), "RESOURCE_EXHAUSTED")]);
     drop(holder);
 
-    let turns = Arc::clone(&stack.turns).acquire_many_owned(STREAMS_MAX).await.unwrap();
-    assert_eq!(recheck(&stack, &caller, "notes").await.unwrap_err().code(), Code::ResourceExhausted, "no turn is free");
+    let permits = Arc::clone(&stack.call_permits).acquire_many_owned(STREAMS_MAX).await.unwrap();
+    assert_eq!(
+        recheck(&stack, &caller, "notes").await.unwrap_err().code(),
+        Code::ResourceExhausted,
+        "too many calls run"
+    );
     assert_eq!(records(directory.path()).len(), 2, "it is recorded, too");
-    drop(turns);
+    drop(permits);
 
     let large = recheck(&stack, &caller, &"x".repeat(2 << 20)).await;
     assert_eq!(large.unwrap_err().code(), Code::ResourceExhausted, "a message that is too large");
