@@ -50,7 +50,7 @@ pub(crate) use values::metadata_message;
 
 /// The largest message of an upload in bytes: one document with its vectors.
 pub const DOCUMENT_BYTES_MAX: usize = 32 * 1024 * 1024;
-/// The largest answer in bytes that a client of ours takes: 100 chunks of the longest text and metadata.
+/// The largest answer in bytes that Ragward's own client accepts: 100 chunks of the longest text and metadata.
 pub const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// The reason why the server did not start.

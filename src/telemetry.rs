@@ -1,8 +1,8 @@
 //! Metrics and traces, in one place. Their names and labels are a contract, labels come from fixed sets, and this
 //! module never gets a user, an object, an id or a text.
 //!
-//! The crates `metrics` and `tracing` have global state, and this module is its one door. The state is set once, by
-//! `main`. It decides nothing, and it spares every constructor a handle.
+//! The crates `metrics` and `tracing` have global state, and only this module reaches it. `main` sets it once. It
+//! decides nothing; without it, every constructor would take a handle.
 
 mod config;
 #[cfg(feature = "server")]
@@ -117,7 +117,7 @@ pub fn call_trace() -> Option<Arc<str>> {
     CALL_TRACE.try_with(Arc::clone).ok()
 }
 
-/// Counts an audit record that is on its way.
+/// Counts an audit record that waits to be written.
 pub fn audit_queued() {
     gauge!(AUDIT_WAITING).increment(1.0);
 }

@@ -56,8 +56,8 @@ pub fn replica_directory(config: &Config) -> PathBuf {
     config.data.directory.join(REPLICA_DIRECTORY)
 }
 
-/// Builds the stack of checks in front of an `OpenFGA` server. A request's checks enter it at its last line, each guard
-/// once (`authz::enforce`), and leave it at the first. Call it inside tokio.
+/// Builds the stack of checks in front of an `OpenFGA` server. A request's checks enter at the decorator that is added
+/// last, each guard once (`authz::enforce`), and pass down to the one that was added first. Call it inside tokio.
 ///
 /// # Errors
 /// When the configuration cannot be used.

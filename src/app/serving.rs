@@ -1,4 +1,4 @@
-//! Turns opened backends into a running server, and into a client that calls the same services in process.
+//! Turns opened backends into a running server, or into services within this process and a client that calls them.
 
 use std::convert::Infallible;
 use std::io;
@@ -117,8 +117,8 @@ impl App {
     }
 }
 
-/// The services of an [`App`] within this process. They stop when this is dropped; [`InProcessServer::close`] also waits
-/// for that.
+/// The services of an [`App`] within this process. They stop when this value is dropped; [`InProcessServer::close`]
+/// also waits until they have stopped.
 #[derive(Debug)]
 pub struct InProcessServer {
     client: Client,

@@ -28,7 +28,7 @@ const CONNECTION_UNITS: u32 = 64 * 1_024;
 /// The wait after which a refused client should try again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// The room of one connection, and the room of all.
+/// The room for the answers of one connection, and the room for the answers of all connections together.
 #[derive(Clone, Debug)]
 pub(super) struct Answers {
     all: Arc<Semaphore>,
@@ -38,7 +38,7 @@ pub(super) struct Answers {
 /// Room that an answer takes up.
 #[derive(Debug)]
 pub(super) struct Reserved {
-    /// Takes as many units as `all` does.
+    /// Holds as many units as `all`.
     of_connection: OwnedSemaphorePermit,
     all: OwnedSemaphorePermit,
 }
@@ -80,7 +80,7 @@ impl AnswerSlot {
         Self { answers: answers.clone(), until, reserved: Arc::default() }
     }
 
-    /// Returns the room that the connection of this slot shares with all others.
+    /// Returns the room of the connection that this slot belongs to, and the room of all connections.
     pub(super) fn answers(&self) -> &Answers {
         &self.answers
     }
@@ -98,7 +98,8 @@ impl AnswerSlot {
         request.extensions().get::<Self>().cloned().ok_or_else(Refusal::lost)
     }
 
-    /// Makes the room as large as an answer of `bytes` needs. An answer that is larger than a connection's room takes all of it.
+    /// Reserves room for an answer of `bytes`, in place of the room that the slot holds. An answer that is larger than
+    /// a connection's room takes all of it.
     ///
     /// # Errors
     /// When there is no room in time.
@@ -110,7 +111,7 @@ impl AnswerSlot {
             Some(held) if wanted <= held_units => Some(held.shrunk_to(wanted)),
             None if wanted == 0 => None,
             held => {
-                // Nobody waits for room while holding some: several answers that grow would wait for each other.
+                // Room is given back before the wait. Otherwise several answers that grow would wait for each other.
                 drop(held);
                 Some(timeout_at(self.until, self.acquire(wanted)).await.map_err(|_elapsed| no_room())??)
             }
@@ -119,13 +120,13 @@ impl AnswerSlot {
         Ok(())
     }
 
-    /// Takes the room out, for whoever holds the answer from now on.
+    /// Takes the room out of the slot, for the caller to keep with the answer.
     pub(super) fn take(&self) -> Option<Reserved> {
         self.reserved.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     async fn acquire(&self, units: u32) -> Result<Reserved, Refusal> {
-        // The connection's own room first, so that a request that waits for it keeps no other connection waiting. Neither
+        // The wait for the connection's own room comes first, so that it keeps no other connection waiting. Neither
         // semaphore is ever closed.
         let of_connection = Arc::clone(&self.answers.of_connection).acquire_many_owned(units).await;
         let of_connection = of_connection.map_err(|_closed| no_room())?;

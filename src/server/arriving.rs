@@ -29,9 +29,9 @@ type Reserving = Pin<Box<dyn Future<Output = Result<(), Refusal>> + Send>>;
 
 /// Bounds how long a request may take to arrive, and how much memory its answer may take up.
 ///
-/// A request of one message is whole only once `answers` has room for the largest answer that the request may get, so no
-/// handler begins before. The slot holds that room. The caller takes the room out when the answer is given, and keeps it
-/// until the answer has been read.
+/// A request of one message ends only once `answers` has room for the largest answer that the request may get. Its
+/// handler waits for that end. The returned slot holds the room. When the answer is ready, the caller takes the room
+/// out of the slot, and keeps it until the answer has been read.
 pub(super) fn bounded<B>(
     request: Request<B>,
     answers: &Answers,
@@ -61,7 +61,8 @@ struct Arriving<B> {
     body: Pin<Box<B>>,
     is_whole: bool,
     overdue: Pin<Box<Sleep>>,
-    /// The longest silence of a stream of messages; `None` for one message, which has to be whole when it is overdue.
+    /// The longest silence of a stream of messages; `None` for one message, which must have arrived whole by the moment
+    /// `overdue`.
     silence_max: Option<Duration>,
     /// Waits for room once the request is whole.
     reserving: Option<Reserving>,

@@ -131,7 +131,7 @@ where
 }
 
 impl Running {
-    /// Hands in the record. The sink takes it before anybody waits for anything, so from then on a caller may go.
+    /// Hands in the record. The sink has it when this returns, so from then on the caller may go away.
     fn hand_in(&self, code: Code) -> Option<Kept> {
         self.is_handed_in.store(true, Ordering::Relaxed);
         let audit = self.audit.as_ref()?;
@@ -162,13 +162,13 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         if !*self.is_handed_in.get_mut() {
-            // Nobody is there to wait for it.
+            // No caller is left who would wait for it.
             drop(self.hand_in(self.draft.outcome().unwrap_or(Code::Cancelled)));
         }
     }
 }
 
-/// Returns the code of a call: that of its refusal, or what its route knows of an answer.
+/// Returns the code of a call: that of its refusal, or the one that its route gives to an answer.
 fn code_of(route: Route, answered: &Result<http::Response<Body>, Refusal>) -> Code {
     answered.as_ref().map_or_else(Refusal::code, |_| route.answered_code())
 }

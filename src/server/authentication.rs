@@ -1,5 +1,5 @@
-//! The caller of a request. The gate lets callers in; the handlers ask here for whom a request is and what its login
-//! allows.
+//! The caller of a request. The gate lets callers in. The handlers ask here which principal a request is for, and what
+//! its login allows.
 //!
 //! INVARIANT (no way around): the gate is one layer around all services. A call that is not in the table of
 //! `operations` reaches none of them. A service that finds no caller in its request refuses it.
@@ -44,7 +44,7 @@ pub struct TokenAuthentication {
     /// The URL at which clients learn whose tokens are accepted (RFC 9728), if the audience is a URL.
     metadata_url: Option<String>,
     remedy: Remedy,
-    /// Whether tokens are taken: not before it is known that the names which they give are those that are stored.
+    /// Whether tokens are accepted. They are not before stored names have been compared with those that tokens give.
     is_open: AtomicBool,
 }
 
@@ -65,8 +65,9 @@ enum LoginFault {
 }
 
 impl TokenAuthentication {
-    /// Takes tokens that `verifier` verifies, once [`TokenAuthentication::open`] was called. Their bearers may write under a
-    /// guard on which they hold `write_relation`, and read what `step_up` asks no better login for.
+    /// Accepts the tokens that `verifier` verifies, after [`TokenAuthentication::open`] was called. A bearer may write
+    /// under the guards on which it holds `write_relation`, and may read everything for which `step_up` asks no better
+    /// login.
     ///
     /// # Errors
     /// When the audience is a URL that no metadata can be served for.
@@ -82,7 +83,7 @@ impl TokenAuthentication {
         })
     }
 
-    /// Takes tokens from now on.
+    /// Accepts tokens from now on.
     pub fn open(&self) {
         self.is_open.store(true, Ordering::Release);
     }

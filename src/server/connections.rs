@@ -44,8 +44,8 @@ pub(super) const STREAMS_MAX: u32 = 256;
 const CANCELLED_UNSEEN_MAX: usize = 4 * STREAMS_MAX as usize;
 /// The largest number of streams that break the protocol over the life of one connection. Past it the connection ends.
 const BROKEN_STREAMS_MAX: usize = 4_096;
-/// The largest headers of a request. A token may be too long and still fit, and is then refused like any wrong token; larger
-/// headers end their connection.
+/// The largest headers of a request. A token that is too long may still fit, and is refused like any wrong token.
+/// Larger headers end the connection.
 const HEADER_BYTES_MAX: u32 = 64 * 1024;
 /// The largest part of one answer that waits in the connection's buffer for the client to take it.
 const SEND_BUFFER_BYTES_MAX: usize = 256 * 1024;
@@ -159,7 +159,8 @@ impl Accepting {
                 }
                 Err(error) if is_of_the_peer(&error) => {}
                 Err(error) => {
-                    // No descriptor or no memory is left, so the next try fails at once, until something ends.
+                    // The system has no descriptor or no memory left. Every further try fails at once, until something
+                    // ends.
                     if self.may_tell() {
                         tracing::error!(%error, "connections cannot be taken; trying again");
                     }

@@ -11,10 +11,11 @@ use tonic::codegen::http::{HeaderValue, Response};
 use super::refusal::Refusal;
 use crate::authz::consistency_token::ConsistencyTokens;
 
-/// The name of the metadata.
+/// The name of the metadata that carries the token.
 pub(crate) const HEADER: &str = "ragward-consistency-token";
 
-/// Puts the token of the moment on an answer or a refusal once it is ready: whatever was written for it was written before.
+/// Puts a consistency token on each answer and refusal as soon as it is ready. The token covers everything that the
+/// call wrote, because that was written before.
 pub(super) fn stamp(
     tokens: Arc<ConsistencyTokens>,
 ) -> impl Fn(Result<Response<Body>, Refusal>) -> Result<Response<Body>, Refusal> + Clone + Send + Sync {

@@ -43,6 +43,8 @@ pub(super) struct Dispatcher {
 }
 
 impl Dispatcher {
+    /// Builds the services over their backends.
+    ///
     /// # Errors
     /// When the services cannot be described.
     pub(super) fn new(services: &Services, readiness: &Arc<Readiness>) -> Result<Self, ServerError> {
@@ -108,7 +110,8 @@ impl Service<http::Request<Body>> for Dispatcher {
 
 /// Reads an answer of one message to its end, where its status is.
 ///
-/// tonic encodes the message when its body is read, so this costs no copy, and the message itself is gone by then.
+/// tonic encodes the message when its body is read. So reading the body here costs no copy, and the message is no
+/// longer in memory beside it.
 async fn whole(response: http::Response<Body>) -> Result<http::Response<Body>, Refusal> {
     let (parts, mut body) = response.into_parts();
     let mut frames: Vec<Result<Frame<Bytes>, Status>> = Vec::with_capacity(2);

@@ -36,7 +36,7 @@ where
     type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        // A stack that is not ready is a defect, which its next call refuses.
+        // A stack that fails here has a defect. Its next call is refused.
         self.stack.poll_ready(context).map(|_ready| Ok(()))
     }
 

@@ -122,7 +122,7 @@ fn misplaced(error: &ContextualTuplesError) -> RetrievalError {
     RetrievalError::Invalid(vec![FieldViolation::new("contextual_tuples", error.to_string())])
 }
 
-/// Returns the violation that names the field whose name the model lacks.
+/// Returns the violation for a name that the model lacks, at the field that holds the name.
 fn unknown(error: &CheckError, object: &Object) -> FieldViolation {
     let field = match error {
         CheckError::Unknown(TupleMisfit::UnknownType(name)) if name == object.type_name() => "object",

@@ -49,7 +49,7 @@ fn status(refusal: &Refusal) -> Status {
     Status::with_error_details_and_metadata(refusal.code(), refusal.text(), details, metadata)
 }
 
-/// Returns a streamed answer whose trailers say `OpenFGA`'s number where the stream was refused with one.
+/// Puts `OpenFGA`'s number of a refusal into the trailers of a stream that was refused with one.
 pub(super) fn streamed(response: http::Response<Body>) -> http::Response<Body> {
     response.map(|body| {
         Body::new(body.map_frame(|mut frame| {

@@ -28,7 +28,7 @@ use crate::audit::AuditError;
 use crate::authz::{Authorizer, Consistency};
 use crate::vector_store::VectorStore;
 
-/// How long the outcome of a look is told to further callers.
+/// How long further callers are told the outcome of a look that has ended.
 const REUSED_FOR: Duration = Duration::from_secs(1);
 /// The longest that one look may take. A backend that needs longer would not answer a retrieval in good time either.
 const LOOK_MAX: Duration = Duration::from_secs(2);
@@ -55,10 +55,10 @@ pub(super) struct Readiness {
     authentication: Authentication,
     authorizer: Arc<dyn Authorizer>,
     vector_store: Arc<dyn VectorStore>,
-    /// The audit log, where an answer needs its record.
+    /// The audit log, if each answer needs its record.
     audit: Option<Audit>,
     latest: Mutex<Option<Look>>,
-    /// The outcome that the log was told last.
+    /// The outcome that was logged last.
     is_ready: AtomicBool,
     stopping: watch::Sender<bool>,
 }
@@ -79,7 +79,7 @@ impl Looked {
     }
 }
 
-/// The part that would not answer.
+/// The backend that keeps retrievals from being answered.
 #[derive(Debug)]
 struct NotReady {
     part: &'static str,
@@ -119,8 +119,8 @@ impl Readiness {
             return known.clone();
         }
         let this = Arc::clone(self);
-        // A task of its own drives the look, and ends within `LOOK_MAX`. Callers may go away, and a look that nobody drives would
-        // be out of time when the next caller asks, who would then be told that nothing is ready.
+        // A separate task drives the look, and ends within `LOOK_MAX`. If only callers drove it, it would stop when
+        // they go away. The next caller would find it out of time, and be told that nothing is ready.
         let looking = tokio::spawn(async move { this.look().await });
         let look = async move { looking.await.unwrap_or_else(|lost| Looked::lost(&lost)) }.boxed().shared();
         *latest = Some(look.clone());
@@ -162,7 +162,7 @@ impl Readiness {
     }
 }
 
-/// The places of one connection for watching streams.
+/// Bounds the watching streams of one connection.
 #[derive(Clone, Debug)]
 pub(super) struct Watches(Arc<Semaphore>);
 
@@ -171,7 +171,7 @@ impl Watches {
         Self(Arc::new(Semaphore::new(WATCHES_MAX)))
     }
 
-    /// Takes a place of the connection that a request came by.
+    /// Takes one of the places of the connection that a request came by.
     fn place<T>(request: &Request<T>) -> Result<OwnedSemaphorePermit, Refusal> {
         let Self(places) = request.extensions().get::<Self>().ok_or_else(Refusal::lost)?;
         let taken = |_none_free| Refusal::busy("too many streams of this connection watch", RETRY_AFTER);
@@ -249,7 +249,7 @@ impl Health for HealthApi {
     /// Tells the status at once, and then whenever it changes, until the server stops.
     async fn watch(&self, request: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let Some(asked) = self.asked(&request.get_ref().service) else {
-            // The protocol keeps such a stream open because the service may come. Here none comes.
+            // The protocol would keep such a stream open, because the service may come later. Here none comes.
             let unknown = stream::iter([Ok(answer(ServingStatus::ServiceUnknown))]);
             return Ok(Response::new(Box::pin(unknown)));
         };

@@ -36,7 +36,7 @@ const DOCUMENT_IDS_MAX: usize = 10_000;
 /// The largest number of guard types of one upload that are looked up in the authorization model. A model has up to 100
 /// types, and documents use a few of them.
 const GUARD_TYPES_MAX: usize = 16;
-/// The number of documents whose guards are read at a time, where each document is looked at alone.
+/// The number of documents whose guards are read at the same time, when each document is looked up on its own.
 const LOOKS_MAX: usize = 16;
 /// The longest silence of an upload.
 const SILENCE_MAX: Duration = Duration::from_mins(1);
@@ -169,7 +169,7 @@ impl IngestApi {
         self.authentication.admit_still(&call.caller, &message.collection, (self.clock)())?;
         self.check_writes(call.writer.as_ref(), &message.collection, &message.document_ids, &[]).await?;
         let (store, draft) = (Arc::clone(&self.documents), call.record.draft().clone());
-        // Runs to its end even past the deadline: otherwise nobody could tell what is gone.
+        // The deletion runs to its end, even past the deadline. Otherwise nobody could tell what is gone.
         let deleting = async move {
             let ids: BTreeSet<String> = message.document_ids.into_iter().collect();
             let documents = store.delete(&message.collection, &ids).await?;
@@ -201,7 +201,7 @@ impl IngestApi {
             Ok::<_, Refusal>((info, found))
         };
         let (info, found) = self.within(looking).await?;
-        // Not every writer may know how much there is that nobody asked about by name.
+        // The totals count documents that the request does not name, and not every writer may know of those.
         let may_count = caller.may_administer();
         let total = |count| if may_count { count } else { 0 };
         draft.released(documents_of(found.len() as u64));
@@ -305,7 +305,7 @@ impl IngestApi {
         let Some(writer) = writer else { return Ok(()) };
         let stored = match self.within(self.documents.guards_of(collection, document_ids)).await {
             Ok(Some(stored)) => stored,
-            // Nobody may write a document one of whose chunks has no usable guard.
+            // Nobody may write a document if one of its chunks has no usable guard.
             Ok(None) => return Err(Refusal::denied(MAY_NOT_WRITE)),
             Err(refusal) if refusal.code() == Code::NotFound => BTreeSet::new(),
             Err(refusal) => return Err(refusal),
@@ -356,8 +356,8 @@ impl IngestApi {
         Ok(looks.into_iter().filter(|(_, guards)| is_writable(guards)).map(|(document, _)| document).collect())
     }
 
-    /// Makes a batch durable and counts it. The write runs to its end, past a deadline and without its caller: otherwise nobody
-    /// could tell what is in.
+    /// Makes a batch durable and counts it. The write runs to its end, even if the deadline passes or the caller goes
+    /// away. Otherwise nobody could tell what is in.
     async fn write(
         &self,
         call: &Call,
@@ -402,7 +402,7 @@ fn asked(collection: &str, count: Option<usize>) -> AuditedRequest {
     AuditedRequest { collection: collection.to_owned(), count, ..AuditedRequest::default() }
 }
 
-/// Returns the part of the record that says how many documents were written, deleted or told of.
+/// Returns the part of the record that says how many documents were written, deleted or listed.
 fn documents_of(documents: u64) -> Released {
     Released { documents: Some(documents), ..Released::default() }
 }

@@ -74,7 +74,7 @@ pub(super) struct OpenFgaApi {
     stores: RelationshipStores,
     request_timeout: Duration,
     reads: Lane,
-    /// Apart from the reads: a writer that waits for the disk or for another writer must not hold them up.
+    /// A lane apart from the reads. A writer that waits for the disk or for another writer must not hold reads up.
     writes: Lane,
     /// The lane of lists whose clients may be slow to take them.
     streams: Lane,

@@ -1,12 +1,12 @@
 //! The one table of operations: every RPC that the server knows, who may call it, whether it is recorded, and what its
 //! request and answer look like.
 //!
-//! The gate, the record, the health service, the limits on requests and the dispatcher all read this table, so nobody can
-//! add an RPC and forget one of them. A test compares the table with the descriptors of all services.
+//! The gate, the record, the health service, the limits on requests and the dispatcher all read this table, so nobody
+//! can add an RPC and forget one of them. A test compares the table with the descriptors of all services.
 //!
-//! INVARIANT (no success without a service): the gate refuses every request that is neither a gRPC call of an RPC in this
-//! table nor a request for a public document. So no service ever answers a request that it does not understand with an empty
-//! success.
+//! INVARIANT (no success without a service): the gate refuses every request that is neither a gRPC call of an RPC in
+//! this table nor a request for a public document. So no service ever gives an empty success to a request that it does
+//! not understand.
 
 use tonic::Code;
 use tonic::codegen::http::{self, HeaderMap, Method, Version, header};
@@ -22,7 +22,7 @@ const WELL_KNOWN: &str = "/.well-known/";
 /// The right that a caller needs for a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Access {
-    /// Nothing. The call tells nothing that is not public.
+    /// No right. The call reveals only what is public.
     Open,
     /// A valid token, whatever its scopes.
     AnyToken,
@@ -71,8 +71,8 @@ pub(super) struct Operation {
     pub(super) answer_bytes_max: Option<usize>,
 }
 
-/// One word. Callers without a token may leave as many of these unread as connections and streams allow, and they must not
-/// fill the room that all answers share.
+/// One word. Callers without a token may leave such an answer unread on every stream of every connection. All of these
+/// together must not fill the room that all answers share.
 const WORD: Option<usize> = Some(64);
 /// A few numbers or names.
 const SMALL: Option<usize> = Some(16 * 1_024);
@@ -150,7 +150,7 @@ impl Operation {
         OPERATIONS.iter().find(|operation| operation.path == path)
     }
 
-    /// Service and method, as gRPC names them: `package.Service/Method`.
+    /// Returns service and method, as gRPC names them: `package.Service/Method`.
     pub(super) fn name(&self) -> &'static str {
         self.path.strip_prefix('/').unwrap_or(self.path)
     }
@@ -265,10 +265,10 @@ impl Route {
         matches!(self, Self::Rpc(_) | Self::UnknownRpc)
     }
 
-    /// Returns the code of an answer that this route's service began to give.
+    /// Returns the code to record for an answer of this route's service.
     ///
-    /// INVARIANT (no unseen success): only an RPC of the table whose answer is one message ends before it is recorded,
-    /// so only such an answer is known to be OK. A stream may still fail, long after its record was kept.
+    /// INVARIANT (no unseen success): an answer is known to be OK only if it has ended before it is recorded. Only an
+    /// answer of one message does that. A stream may still fail, long after its record was kept.
     pub(super) fn answered_code(self) -> Code {
         match self {
             Self::Rpc(Operation { answer: Messages::One, .. }) => Code::Ok,

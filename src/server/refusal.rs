@@ -2,8 +2,8 @@
 //! shape.
 //!
 //! A [`Refusal`] is the error of the whole stack, so no layer reads it back from headers and no door can take it for an
-//! answer. Its text tells callers what they can do. What a backend said may name things that a caller must not know of,
-//! so that goes to the log.
+//! answer. Its text tells callers what they can do. A backend's error may name things that a caller must not know of,
+//! so it goes to the log.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -22,13 +22,14 @@ use crate::vector_store::VectorStoreError;
 pub(super) const VIOLATIONS_MAX: usize = 10;
 /// The longest text of a refusal in bytes, for the same reason.
 const TEXT_BYTES_MAX: usize = 2_048;
-/// The metadata that takes `OpenFGA`'s number of a refusal through tonic. The port's door removes it, so no client sees it.
+/// The metadata that carries `OpenFGA`'s number of a refusal through tonic. The port's door removes it, so no client
+/// sees it.
 pub(super) const OPENFGA_NUMBER_HEADER: &str = "ragward-openfga-code";
 
 /// The reason why a call is not answered.
 ///
-/// The fields are what any door needs to refuse in its own protocol: a gRPC status, an HTTP status with a JSON body, or
-/// an error object of another API.
+/// It has all that a door needs to refuse in its own protocol: with a gRPC status, with an HTTP status and a JSON body,
+/// or with an error object of another API.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .0.text)]
 pub struct Refusal(Box<RefusalFields>);
@@ -181,7 +182,7 @@ impl Refusal {
         self.0.reason
     }
 
-    /// Returns the wrong fields of the request, no more than gRPC's headers have room for.
+    /// Returns the wrong fields of the request, as many as gRPC's headers have room for.
     #[must_use]
     pub fn violations(&self) -> &[FieldViolation] {
         &self.0.violations
@@ -199,7 +200,7 @@ impl Refusal {
         self.0.retry_after
     }
 
-    /// `OpenFGA`'s own number of this error (2000 and up), where its API refuses.
+    /// Returns `OpenFGA`'s own number of this error (2000 and up); `None` unless `OpenFGA`'s API refused.
     #[must_use]
     pub fn openfga_number(&self) -> Option<u32> {
         self.0.openfga_number
@@ -268,8 +269,8 @@ impl From<&Status> for Refusal {
             return carried.clone();
         }
         let code = if status.code() == Code::OutOfRange {
-            // tonic says this of a message that is too large, where gRPC says `RESOURCE_EXHAUSTED`. Handlers refuse with
-            // refusals, so nothing else has this code.
+            // tonic gives this code to a message that is too large; gRPC's own code for it is `RESOURCE_EXHAUSTED`.
+            // Handlers fail with refusals, so nothing else has this code.
             Code::ResourceExhausted
         } else if status.code() == Code::Ok {
             // A refusal never counts as an answer, whatever it says of itself.

@@ -11,10 +11,10 @@ use super::plain_http::{self, BodyAllowed};
 use super::refusal::{HttpFault, Refusal};
 use crate::identity::{Scope, TokenVerifier};
 
-/// The path of the metadata; that of the audience follows (RFC 9728, section 3.1).
+/// The path of the metadata. The path of the audience is appended to it (RFC 9728, section 3.1).
 const PATH: &str = "/.well-known/oauth-protected-resource";
 
-/// Where the metadata of an audience is: `None` for an audience that is no URL.
+/// Returns the URL of the metadata of an audience; `None` for an audience that is no URL.
 ///
 /// # Errors
 /// For a URL whose path cannot be served.
@@ -35,7 +35,7 @@ fn path(audience: &str) -> String {
     if has_authority { format!("{PATH}{suffix}") } else { PATH.to_owned() }
 }
 
-/// The document, with the path that it is served at.
+/// The document and the path that it is served at.
 #[derive(Clone, Debug)]
 pub(super) struct ResourceMetadata {
     path: String,
@@ -57,7 +57,7 @@ impl ResourceMetadata {
     /// Answers a request for a public document.
     ///
     /// # Errors
-    /// When the request is for another document, or does not read it.
+    /// When the request asks for another document, or its method does not read.
     pub(super) fn answer<B>(&self, request: &http::Request<B>) -> Result<http::Response<Body>, Refusal> {
         if request.uri().path() != self.path {
             return Err(no_document());
@@ -78,7 +78,7 @@ impl ResourceMetadata {
     }
 }
 
-/// Returns the refusal of a request for a public document that there is not.
+/// Returns the refusal of a request for a public document that does not exist.
 pub(super) fn no_document() -> Refusal {
     Refusal::new(Code::Unimplemented, "nothing is served at this path")
 }

@@ -159,7 +159,8 @@ impl RetrievalApi {
     ) -> Result<message::ExplainResponse, Refusal> {
         self.admit_explanation(&call.caller)?;
         if let Some(message::explain_request::Target::Chunk(chunk)) = &message.target {
-            // An explanation shows no text, so classifications do not count: the login has to be good enough for the collection.
+            // An explanation shows no text, so the login need not be good enough for every classification, only for the
+            // collection.
             self.authentication.admit_login(&call.caller, &chunk.collection)?;
         }
         let Some(stores) = self.relationships.clone() else {

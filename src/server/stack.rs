@@ -1,7 +1,7 @@
-//! The one API inside: record, gate and services as one [`tower::Service`] over gRPC requests.
+//! The whole API as one [`tower::Service`] over gRPC requests: the record, the gate and the services.
 //!
-//! The port calls it for whatever arrives at its connections. A door for another protocol translates its request into a
-//! gRPC call, calls the stack in this process with the headers of its own caller, and gets the answer's message or the
+//! The port calls it for each request that arrives. A door for another protocol translates its request into a gRPC
+//! call, and calls the stack in this process with the headers of its own caller. It gets the answer's message or a
 //! [`Refusal`], which it renders in its own shape. So no door holds a policy, and each call is recorded once.
 
 use std::io;
@@ -54,7 +54,7 @@ pub struct InProcessAnswer<A> {
     _permit: Option<OwnedSemaphorePermit>,
 }
 
-/// Record, gate and services, built once and cheap to clone.
+/// The record, the gate and the services behind one call. It is built once and cheap to clone.
 ///
 /// Its error is a [`Refusal`], so whoever calls it cannot take a refusal for an answer.
 #[derive(Clone)]
@@ -82,7 +82,7 @@ impl Stack {
         let work = OngoingWork::default();
         let service = ServiceBuilder::new()
             .layer(MapResultLayer::new(consistency_token::stamp(services.consistency_tokens)))
-            // Around the gate, so that it sees the calls that are refused there, too.
+            // The record is around the gate, so that it also sees the calls that the gate refuses.
             .layer(AuditLayer { audit: services.audit, work: work.clone() })
             .layer(GateLayer { authentication: services.authentication, authorizer: services.authorizer })
             .service(dispatcher);
@@ -131,7 +131,7 @@ impl Stack {
         *request.uri_mut() = http::Uri::from_static(path);
         request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         for name in CALLER_HEADERS {
-            // All values: a caller with two tokens is refused, not one of them chosen.
+            // All values are copied: the gate refuses a caller with two tokens, and must see both.
             for value in caller.headers.get_all(name) {
                 request.headers_mut().append(name, value.clone());
             }

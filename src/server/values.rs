@@ -1,5 +1,5 @@
-//! Turns messages into domain values and back. A value that a message leaves open is a violation that names its field.
-//! (`client` turns a document into its message.)
+//! Turns messages into domain values and back. If a message lacks a value that is needed, the violation names its
+//! field. (`client` turns a document into its message.)
 
 use std::collections::BTreeMap;
 

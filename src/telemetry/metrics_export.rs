@@ -10,7 +10,7 @@ use super::{
     REPLICA_TRUSTED, REPLICA_UNTOLD, REQUEST_SECONDS, REQUESTS, STAGE_SECONDS, TOKENS_REFUSED, VERIFIED,
 };
 
-/// Bounds from the time of a remembered decision to the longest time that a request may take.
+/// The bounds of the buckets for durations: from the time of a remembered decision to the longest time of a request.
 const BUCKETS_SECONDS: [f64; 12] = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.0, 10.0];
 const BUCKETS_SIZE: [f64; 8] = [1.0, 5.0, 20.0, 50.0, 200.0, 1_000.0, 10_000.0, 100_000.0];
 

@@ -43,7 +43,7 @@ impl Draft {
     /// Takes the draft of a request.
     ///
     /// # Errors
-    /// When there is none: a service was put beside the layer, and must not answer unrecorded.
+    /// When there is none. Then the record's layer is not around this service, which must not answer unrecorded.
     pub(in crate::server) fn of<T>(request: &tonic::Request<T>) -> Result<Self, Status> {
         request.extensions().get::<Self>().cloned().ok_or_else(|| Refusal::unrecorded().into())
     }
@@ -56,7 +56,7 @@ impl Draft {
         record
     }
 
-    /// How the work of the call ended, for a caller who went away; `None` while that is not known.
+    /// Returns how the work of a call ended whose caller went away; `None` while that is not known.
     pub(super) fn outcome(&self) -> Option<Code> {
         self.outcome.get().copied()
     }
@@ -161,7 +161,7 @@ impl Draft {
     }
 }
 
-/// Records which model decided, and how far behind its relationships were, as the decisions say it themselves.
+/// Records which model decided, and how far behind its relationships were. Both come from the decisions themselves.
 pub(in crate::server) fn decided_by(decided_by: Option<&DecidedBy>) -> AuditedDecision {
     let Some(DecidedBy { model_id, staleness }) = decided_by else { return AuditedDecision::default() };
     AuditedDecision {

@@ -11,7 +11,7 @@ use tracing::Instrument;
 use super::{Draft, Running};
 use crate::server::refusal::Refusal;
 
-/// Holds the record of a call open, and runs work whose outcome belongs into that record. It travels with the request.
+/// Holds the record of a call open, and runs work whose outcome belongs in that record. It travels with the request.
 #[derive(Clone)]
 pub(in crate::server) struct OpenRecord(Arc<Running>);
 
@@ -27,7 +27,8 @@ impl OpenRecord {
     /// Takes the open record of a request.
     ///
     /// # Errors
-    /// When there is none: a service was put beside the layer, and must not change anything unrecorded.
+    /// When there is none. Then the record's layer is not around this service, which must not change anything
+    /// unrecorded.
     pub(in crate::server) fn of<T>(request: &tonic::Request<T>) -> Result<Self, Status> {
         request.extensions().get::<Self>().cloned().ok_or_else(|| Refusal::unrecorded().into())
     }
@@ -37,7 +38,7 @@ impl OpenRecord {
         &self.0.draft
     }
 
-    /// Runs a part of a call to its end. The record waits for it, so it tells what was changed.
+    /// Runs a part of a call to its end. The record waits for this work, so it names everything that was changed.
     pub(in crate::server) async fn run_part<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, Refusal>> + Send + 'static,
@@ -76,7 +77,8 @@ impl OpenRecord {
 impl OngoingWork {
     fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         let mut tasks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // The caller hears of the end of its task through a channel. This only gives back the memory of tasks that have ended.
+        // A task reports its end to its caller through a channel. This loop only frees the memory of tasks that have
+        // ended.
         while tasks.try_join_next().is_some() {}
         tasks.spawn(work);
     }

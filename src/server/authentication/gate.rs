@@ -56,7 +56,7 @@ where
     }
 
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
-        // The instance that was polled is the one that is ready.
+        // The instance that was polled is called, because only that one is known to be ready.
         let waiting = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, waiting);
         let GateLayer { authentication, authorizer } = self.layer.clone();
@@ -185,7 +185,7 @@ impl Admitted {
     }
 }
 
-/// Finds the bearer token of a request (RFC 6750, section 2.1): one header with one token. It is looked for nowhere else.
+/// Finds the bearer token of a request (RFC 6750, section 2.1): one header with one token. No other place is searched.
 fn bearer(headers: &HeaderMap) -> Result<&str, TokenFault> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let (value, None) = (values.next().ok_or(TokenFault::Absent)?, values.next()) else {

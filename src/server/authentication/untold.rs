@@ -30,7 +30,7 @@ pub(super) struct Settled {
 pub(super) enum Unsettled {
     /// The token lacks a claim by which the model excludes people.
     Refused,
-    /// The authorizer cannot tell its model.
+    /// The authorizer cannot say which model it has.
     Unknown(AuthzError),
 }
 
@@ -39,10 +39,10 @@ pub(super) enum Unsettled {
 pub(super) struct Remedy(Mutex<Option<Instant>>);
 
 impl Settled {
-    /// Finds out whether a token tells enough for its call. Only the model comes from outside.
+    /// Finds out whether a token has the claims that its call needs. Nothing but the model comes from outside.
     ///
     /// # Errors
-    /// When the token does not tell enough, or when the model is not known.
+    /// When the token lacks such a claim, or when the model is not known.
     pub(super) async fn of(
         token: &VerifiedToken,
         access: Access,
@@ -76,7 +76,7 @@ impl Settled {
         Ok(Self { may_assert: may_assert && named.is_none(), by_model: true })
     }
 
-    /// Returns whether the same is found after the call, during which another model may have come into force.
+    /// Returns whether the finding still holds after the call, during which another model may have come into force.
     pub(super) async fn still_holds(
         self,
         token: &VerifiedToken,

@@ -39,7 +39,8 @@ struct ConnectionState {
     last: Instant,
     has_greeted: bool,
     running: usize,
-    /// The moments at which answers were given that are not read yet, by the numbers of their requests, which rise.
+    /// When each unread answer was given, by the number of its request. The numbers rise, so the first entry is the
+    /// oldest.
     unread: BTreeMap<u64, Instant>,
     next_number: u64,
     draining_since: Option<Instant>,
@@ -189,7 +190,7 @@ mod tests {
         advance(ANSWER_UNREAD_MAX / 2).await;
         drop(read);
         assert_eq!(verdict(&activity), Verdict::GoOn);
-        // Other answers that are read are no excuse.
+        // It does not help that the client reads other answers.
         let later = activity.begin(AnswerEnd::Sure);
         later.answered();
         drop(later);

@@ -1,4 +1,5 @@
-//! Peers that are silent, too many or in a hurry. They come over pipes, and the clock is the test's.
+//! Tests of peers that are silent, too many or in a hurry. They connect over pipes, and each test moves the clock
+//! itself.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

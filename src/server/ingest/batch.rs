@@ -16,8 +16,8 @@ use crate::server::values;
 /// A batch is full with this many chunks, or with [`BYTES_MAX`] bytes of messages: enough to share the cost of a commit.
 const CHUNKS_MAX: usize = 2_048;
 const BYTES_MAX: usize = 8 * 1024 * 1024;
-/// How long documents are gathered at most. So a slow stream keeps neither its turn from others nor its documents from being
-/// written.
+/// The longest time for which documents are gathered. So a slow stream cannot keep its turn from others, and its
+/// documents are soon written.
 const GATHERED_MAX: Duration = Duration::from_secs(1);
 
 /// Documents of one collection, and the turn that they are written in.

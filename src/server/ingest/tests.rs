@@ -292,7 +292,7 @@ async fn quiet_streams_keep_nobody_out() {
     drop(send);
     assert_eq!(uploading.await.unwrap().unwrap().documents, 200);
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
-    // The uploads that are too many for one writer wait for a minute.
+    // Uploads past the limit for one writer wait for a minute.
     let mut refused = 0;
     for (_send, uploading) in quiet {
         let code = uploading.await.unwrap().unwrap_err().code();

@@ -1,7 +1,7 @@
-//! Decides who writes when.
+//! Decides which upload or deletion may run.
 //!
-//! A stream may be open for hours and send a document now and then, so it holds two kinds of places: one of many while it is
-//! open, and one of few while a batch of it is in memory. Turns go to whoever has waited longest, and every wait ends.
+//! A stream may be open for hours and send a document now and then. So it holds one of many places while it is open,
+//! and one of few turns while a batch of it is in memory. Turns go to whoever has waited longest, and every wait ends.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -62,7 +62,7 @@ impl Turns {
 
     /// Takes a place for a call, which ends when the value is dropped.
     pub(super) async fn open(&self, uploader: &Uploader) -> Result<Open, Refusal> {
-        // The caller's own place first, so that calls that wait for it keep no other caller waiting.
+        // The wait for the caller's own place comes first, so that it keeps no other caller waiting.
         let of_caller = acquire(self.of_caller(uploader)).await?;
         Ok(Open { _of_caller: of_caller, _of_all: acquire(Arc::clone(&self.open)).await? })
     }

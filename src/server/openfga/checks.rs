@@ -40,7 +40,7 @@ pub(super) fn check(
 pub(super) fn undecided(error: CheckError) -> OpenFgaError {
     match error {
         CheckError::Unknown(misfit) => misfit.into(),
-        // The number is that of a malformed request, so clients tell the two apart by the beginning of the text.
+        // A malformed request has the same number, so clients tell the two apart by the beginning of the text.
         CheckError::Condition(_) => {
             OpenFgaError::validation(format!("failed to evaluate relationship condition: {error}"))
         }
@@ -51,7 +51,7 @@ pub(super) fn undecided(error: CheckError) -> OpenFgaError {
     }
 }
 
-/// Decides the checks of a batch one after the other. An error is the answer of its own check alone.
+/// Decides the checks of a batch one after the other. An error answers only the check that failed.
 pub(super) fn batch_check(
     resolved: &Resolved,
     request: &api::BatchCheckRequest,

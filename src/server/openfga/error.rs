@@ -43,7 +43,7 @@ pub(super) struct OpenFgaError {
 }
 
 impl ErrorNumber {
-    /// Returns the code for a client that knows only gRPC's own.
+    /// Returns the code for a client that knows only gRPC's own codes.
     fn code(self) -> Code {
         match self {
             Self::Aborted => Code::Aborted,

@@ -25,8 +25,8 @@ pub(super) fn list_deadline(deadline: Instant) -> Instant {
     deadline.min(Instant::now() + LIST_TIMEOUT)
 }
 
-/// Hands each object on which the user holds the relation to `take`, until `take` gives `false` or the deadline passes. As with
-/// `OpenFGA`, a list that the deadline ends is what was found until then, and no error.
+/// Hands each object on which the user holds the relation to `take`, until `take` gives `false` or the deadline passes.
+/// As in `OpenFGA`, the deadline is no error: the list then has what was found in time.
 pub(super) fn list_objects(
     resolved: &Resolved,
     request: &api::ListObjectsRequest,

@@ -16,8 +16,9 @@ use crate::tuple_store::{
 /// The year 1 in seconds since 1970: 0001-01-01T00:00:00Z.
 const YEAR_ONE_SECONDS: i64 = -62_135_596_800;
 
-/// Writes and deletes tuples. Of several mistakes the first one is told, in `OpenFGA`'s order: tuples to write, tuples to
-/// delete, duplicates, the number of tuples, options, and at last conflicts with what is stored.
+/// Writes and deletes tuples. If there are several mistakes, the refusal names the first one in `OpenFGA`'s order:
+/// tuples to write, tuples to delete, duplicates, the number of tuples, options, and at last conflicts with what is
+/// stored.
 pub(super) fn write(resolved: &Resolved, request: &api::WriteRequest) -> Result<api::WriteResponse, OpenFgaError> {
     let writes = request.writes.as_ref().map(|writes| writes.tuple_keys.as_slice()).unwrap_or_default();
     let deletes = request.deletes.as_ref().map(|deletes| deletes.tuple_keys.as_slice()).unwrap_or_default();

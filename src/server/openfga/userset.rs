@@ -136,7 +136,7 @@ impl UsersetTree {
         deepest
     }
 
-    /// Flattens from the innermost part outwards, since parts stand behind what they are parts of.
+    /// Flattens the nodes from the last to the first. The parts of a node stand behind it, so they are flat already.
     fn flatten(&mut self) {
         for at in (0..self.nodes.len()).rev() {
             let node = self.take(at);

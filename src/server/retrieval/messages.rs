@@ -79,7 +79,7 @@ pub(super) fn retrieve_response(retrieval: Retrieval) -> message::RetrieveRespon
     }
 }
 
-/// How a retrieval was searched. It counts what the caller may not see.
+/// Returns the report of how a retrieval was searched. It counts chunks that the caller may not see.
 pub(super) fn plan_report(report: &PlanReport) -> message::PlanReport {
     let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
     let rounds = report.rounds.iter().map(|round| message::PlanRound {
