@@ -139,7 +139,7 @@ impl InProcessServer {
         let Self { client, stop, serving } = self;
         drop((client, stop));
         if let Err(lost) = serving.await {
-            tracing::error!(%lost, "the services of this process did not end well");
+            tracing::error!(%lost, "the services of this process ended early");
         }
     }
 }

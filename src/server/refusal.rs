@@ -22,6 +22,8 @@ use crate::vector_store::VectorStoreError;
 pub(super) const VIOLATIONS_MAX: usize = 10;
 /// The longest text of a refusal in bytes, for the same reason.
 const TEXT_BYTES_MAX: usize = 2_048;
+/// The most causes of a status that are searched for a refusal: a few more than the layers that wrap an error.
+const CAUSES_MAX: usize = 8;
 /// The metadata that carries `OpenFGA`'s number of a refusal through tonic. The port's door removes it, so no client
 /// sees it.
 pub(super) const OPENFGA_NUMBER_HEADER: &str = "ragward-openfga-code";
@@ -264,7 +266,9 @@ impl From<Refusal> for Status {
 
 impl From<&Status> for Refusal {
     fn from(status: &Status) -> Self {
-        let carried = std::error::Error::source(status).and_then(|source| source.downcast_ref::<Self>());
+        // tonic's router wraps an error of a request's body, so the refusal can be further down.
+        let causes = std::iter::successors(std::error::Error::source(status), |cause| cause.source());
+        let carried = causes.take(CAUSES_MAX).find_map(|cause| cause.downcast_ref::<Self>());
         if let Some(carried) = carried {
             return carried.clone();
         }
