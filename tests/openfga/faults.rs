@@ -339,7 +339,8 @@ async fn readiness_does_not_keep_a_store_that_lost_its_name() {
         std::future::ready(Ok(ListStoresResponse { stores, ..ListStoresResponse::default() }))
     };
     let read_models = |request: ReadAuthorizationModelsRequest| {
-        let model = AuthorizationModel { id: format!("model of {}", request.store_id), ..AuthorizationModel::default() };
+        let model =
+            AuthorizationModel { id: format!("model of {}", request.store_id), ..AuthorizationModel::default() };
         let authorization_models = vec![model];
         let models = ReadAuthorizationModelsResponse { authorization_models, continuation_token: String::new() };
         std::future::ready(Ok(models))
