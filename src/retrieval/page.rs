@@ -19,8 +19,8 @@
 //! relation. It holds nothing but what the caller has seen already, and counts only what was permitted.
 //!
 //! INVARIANT (one model): one authorization model decides all pages. A token marks the model that decided the pages before,
-//! as the decisions themselves name it. Which model that is for the next page is known only from the decisions about it, so
-//! they are compared before the page is given out. A model belongs to one store, so a page of another store is refused too.
+//! as the decisions themselves name it. The model of the next page is known only once that page is decided, so the two are
+//! compared just before the page is given out. A model belongs to one store, so a page of another store is refused too.
 //!
 //! INVARIANT (one refusal): a token that was changed, belongs to somebody else or to another search, has expired, or goes on
 //! after pages that have changed or that another model decided, is refused with the same words.
