@@ -21,7 +21,6 @@ mod names;
 mod people;
 mod remembered;
 #[cfg(test)]
-#[cfg(feature = "server")]
 pub(crate) mod sample;
 mod scope;
 mod step_up;

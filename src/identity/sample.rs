@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use serde_json::json;
 
+#[cfg(feature = "server")]
+use super::TokenVerifier;
+use super::VerifiedToken;
 use super::claims;
 use super::config::{CheckedConfig, IdentityConfig, IssuerConfig};
-use super::{TokenVerifier, VerifiedToken};
 
 /// The time at which the tokens are issued, in seconds since 1970.
 pub(crate) const NOW: u64 = 1_800_000_000;
@@ -20,6 +22,7 @@ fn config() -> IdentityConfig {
 }
 
 /// Returns a verifier that tolerates the same difference between clocks and has no issuer.
+#[cfg(feature = "server")]
 pub(crate) fn verifier() -> TokenVerifier {
     TokenVerifier::new(&config()).unwrap()
 }

@@ -451,29 +451,37 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_step_follows_from_the_answer() {
-        let search = search();
-        let near = Search { min_score: Some(0.95), ..search.clone() };
-        let searches = PartSearches {
-            search: &search,
+    fn part_searches(search: &Search) -> PartSearches<'_> {
+        PartSearches {
+            search,
             limits: CallLimits::NONE,
             method: Method::Index,
             per_document_max: None,
             unguarded: Unguarded::Returned,
             points: None,
             enough: 10,
-        };
-        let no_scans = CallLimits { allows_scans: false, ..CallLimits::NONE };
-        let narrow = CallLimits { answer_max: 10, ..CallLimits::NONE };
-        let first = |method| PartProgress {
+        }
+    }
+
+    /// The state after the first call of a search.
+    fn first(method: Method) -> PartProgress {
+        PartProgress {
             calls: 1,
             asked: 11,
             method,
             short: None,
             all_scanned: true,
             complete: CompleteDocuments::default(),
-        };
+        }
+    }
+
+    #[test]
+    fn a_step_follows_from_the_answer() {
+        let search = search();
+        let near = Search { min_score: Some(0.95), ..search.clone() };
+        let searches = part_searches(&search);
+        let no_scans = CallLimits { allows_scans: false, ..CallLimits::NONE };
+        let narrow = CallLimits { answer_max: 10, ..CallLimits::NONE };
         let again = |method| PartProgress { calls: 2, asked: 22, short: Some(6), ..first(method) };
         let all = Ended::WithAll;
         let exact = |rest| PartStep::End(Ending { hits: all, exact: true, rest });
@@ -559,9 +567,16 @@ mod tests {
         for (name, searches, progress, points, expected) in rows {
             assert_eq!(searches.next_step(&progress, &answer(points)), expected, "{name}");
         }
+    }
+
+    #[test]
+    fn points_in_the_way_end_a_search() {
+        let search = search();
+        let searches = part_searches(&search);
         let in_the_way = NearestAnswer { hits: answer(4).hits, worst: 0.5, points: 10 };
+        let narrow = CallLimits { answer_max: 10, ..CallLimits::NONE };
         let searches = PartSearches { limits: narrow, ..searches };
-        let progress = PartProgress { asked: 10, ..first(index) };
+        let progress = PartProgress { asked: 10, ..first(Method::Index) };
         assert_eq!(searches.next_step(&progress, &in_the_way), PartStep::GiveUp, "too many points in the way");
     }
 }
