@@ -72,7 +72,7 @@ struct Replacement<'f> {
 /// The treatment of tuples with old names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OldNamesAction {
-    /// Only report them.
+    /// Report the tuples, and change none.
     Report,
     /// Rewrite them with the names of today.
     Rewrite,
