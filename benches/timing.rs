@@ -257,6 +257,7 @@ fn client(store: &Arc<ExactStore>, authorizer: Arc<dyn Authorizer>) -> Client {
         consistency_tokens: Arc::new(ConsistencyTokens::new().unwrap()),
         request_timeout: Duration::from_secs(10),
         connections_max: config.server.connections_max,
+        guards: ragward::server::Guards::default(),
     };
     let (connections, incoming) = tokio::sync::mpsc::channel(1);
     let arrived = |pipe: io::Result<DuplexStream>| pipe.map(|io| Arrived { io, peer: None });

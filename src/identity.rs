@@ -14,7 +14,6 @@ mod caller;
 mod claims;
 #[cfg(feature = "server")]
 mod issuer;
-mod json;
 mod jws;
 mod key_set;
 mod names;

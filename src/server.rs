@@ -17,7 +17,7 @@ mod connections;
 mod consistency_token;
 mod deadline;
 mod dispatcher;
-mod door;
+mod doors;
 mod explain;
 mod grpc;
 mod health;
@@ -42,6 +42,7 @@ pub use audit::Audit;
 pub use authentication::{Authentication, TokenAuthentication};
 pub use connections::Arrived;
 pub(crate) use consistency_token::HEADER as CONSISTENCY_TOKEN_HEADER;
+pub use doors::{Addresses, Guards};
 pub(crate) use health::LIVENESS;
 pub use refusal::{HttpFault, Refusal};
 pub use services::Services;
@@ -62,6 +63,9 @@ pub enum ServerError {
     /// The descriptors of `OpenFGA`'s API cannot be read.
     #[error("the descriptors of OpenFGA's API cannot be read: {0}")]
     Descriptors(#[from] prost::DecodeError),
+    /// The descriptors do not fit together.
+    #[error("the descriptors of the services do not fit together: {0}")]
+    Pool(#[from] prost_reflect::DescriptorError),
 }
 
 /// Serves connections until `stop` is ready, then until the requests that run have ended.

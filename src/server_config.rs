@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::settings::{PositiveDuration, at_least_one, listen_address};
 
@@ -27,6 +28,13 @@ pub struct ServerConfig {
     /// The most connections at a time; more wait until one ends. Keep it below the system's limit of open files.
     #[serde(deserialize_with = "at_least_one")]
     pub connections_max: usize,
+    /// The names under which HTTP clients may call the server, without ports. `localhost` and addresses need no entry; on a
+    /// listen address of loopback, other addresses do not count. A browser's page is refused if it calls by another name.
+    #[serde(deserialize_with = "host_names")]
+    pub hosts: Vec<String>,
+    /// The origins of web pages that may call, such as `https://app.example.com` (CORS). It needs tokens.
+    #[serde(deserialize_with = "origins")]
+    pub cors_origins: Vec<String>,
     /// How long running requests may take to end after the server was told to stop.
     #[serde(with = "PositiveDuration")]
     pub shutdown_timeout: Duration,
@@ -41,7 +49,67 @@ impl Default for ServerConfig {
             request_timeout: Duration::from_secs(10),
             // Below the 1,024 open files that a process may have by default on most systems.
             connections_max: 900,
+            hosts: Vec::new(),
+            cors_origins: Vec::new(),
             shutdown_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+fn host_names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let names = Vec::<String>::deserialize(deserializer)?;
+    match names.iter().find(|name| !is_host_name(name)) {
+        Some(name) => {
+            Err(D::Error::custom(format!("`{name}` is no host name; write it in small letters without a port")))
+        }
+        None => Ok(names),
+    }
+}
+
+fn origins<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let origins = Vec::<String>::deserialize(deserializer)?;
+    match origins.iter().find(|origin| !is_origin(origin)) {
+        Some(origin) => Err(D::Error::custom(format!(
+            "`{origin}` is no origin; write it as browsers send it, such as `https://app.example.com`, without `*` or a path"
+        ))),
+        None => Ok(origins),
+    }
+}
+
+/// Returns whether a text is a host name as a browser sends it.
+fn is_host_name(text: &str) -> bool {
+    let is_part_of_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || ['-', '.', '_'].contains(&c);
+    !text.is_empty() && text.chars().all(is_part_of_name) && !text.ends_with('.')
+}
+
+/// Returns whether a text is an origin (RFC 6454, section 6.2) that can name one site.
+fn is_origin(text: &str) -> bool {
+    let Some(authority) = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")) else { return false };
+    let (host, port) = authority.rsplit_once(':').unwrap_or((authority, "1"));
+    is_host_name(host) && !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_origins_name_one_site() {
+        let rows = [
+            ("a name", "rag.example", true, false),
+            ("an origin", "https://app.example", false, true),
+            ("an origin with a port", "http://localhost:3000", false, true),
+            ("a star", "*", false, false),
+            ("a star in an origin", "https://*.example", false, false),
+            ("null", "null", true, false),
+            ("a path", "https://app.example/", false, false),
+            ("a name with a port", "rag.example:8980", false, false),
+            ("capitals", "https://App.example", false, false),
+            ("another scheme", "file://app", false, false),
+            ("nothing", "", false, false),
+        ];
+        for (row, text, is_name, is_site) in rows {
+            assert_eq!((is_host_name(text), is_origin(text)), (is_name, is_site), "{row}");
         }
     }
 }

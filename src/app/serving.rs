@@ -16,7 +16,7 @@ use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use super::{App, AppError, audit, identity, names};
 use crate::authz::verification::Recording;
 use crate::client::Client;
-use crate::server::{self, Arrived, Authentication, Services, Stack};
+use crate::server::{self, Addresses, Arrived, Authentication, Guards, Services, Stack};
 
 /// The number of connections of an in-process client that may wait to be accepted.
 const IN_PROCESS_CONNECTIONS: usize = 4;
@@ -39,6 +39,7 @@ impl App {
             connections_max: self.config.server.connections_max,
             authorizer: Arc::clone(&self.authorizer),
             authentication: Authentication::Believed,
+            guards: Guards::default(),
             audit: None,
             consistency_tokens: Arc::clone(&self.consistency_tokens),
         }
@@ -83,12 +84,20 @@ impl App {
             }
             std::future::pending().await
         });
-        let services = Services { authentication, audit: audit::open(&self.config).await?, ..self.local_services() };
+        let audit = audit::open(&self.config).await?;
+        let services = Services { authentication, audit, guards: self.guards(), ..self.local_services() };
         let verifier = self.replica.as_ref().and_then(|replica| replica.verifier());
         let recording = verifier.zip(services.audit.as_ref());
         let recording = recording.map(|(verifier, audit)| verifier.record_in(Arc::clone(&audit.sink)));
         let shutdown_timeout = self.config.server.shutdown_timeout;
         Ok(PreparedServer { services, shutdown_timeout, old_names, _recording: recording })
+    }
+
+    /// Returns the names and pages of the configuration.
+    fn guards(&self) -> Guards {
+        let server = &self.config.server;
+        let addresses = if server.listen.ip().is_loopback() { Addresses::Loopback } else { Addresses::Any };
+        Guards { hosts: server.hosts.clone(), addresses, origins: server.cors_origins.clone() }
     }
 
     /// Like [`PreparedServer::serve`], and prepares the server first.

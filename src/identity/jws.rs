@@ -5,8 +5,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
 use super::Refusal;
-use super::json;
 use super::key_set::{Algorithm, KEY_ID_BYTES_MAX, PublicKey};
+use crate::strict_json;
 
 /// The longest token, in bytes. gRPC's own limit for all headers of a request is about as large.
 pub const TOKEN_BYTES_MAX: usize = 16 * 1024;
@@ -55,7 +55,7 @@ impl<'t> Jws<'t> {
 }
 
 fn object(bytes: &[u8]) -> Result<Map<String, Value>, Refusal> {
-    json::object(bytes, DEPTH_MAX).map_err(|_malformed| Refusal::Form)
+    strict_json::object(bytes, DEPTH_MAX).map_err(|_malformed| Refusal::Form)
 }
 
 fn check_header(header: &Map<String, Value>) -> Result<(Algorithm, String), Refusal> {

@@ -14,7 +14,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
-use super::json;
+use crate::strict_json;
 
 /// The number of keys in a set; issuers have a handful.
 const KEYS_MAX: usize = 64;
@@ -129,7 +129,7 @@ impl KeySet {
     /// Reads a key set. Keys that cannot verify a token are skipped: those of other types, those for encryption, and
     /// those without an id.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, KeySetError> {
-        let set = json::object(bytes, DEPTH_MAX)?;
+        let set = strict_json::object(bytes, DEPTH_MAX)?;
         let listed = set.get("keys").and_then(Value::as_array).ok_or(KeySetError::NoKeys)?;
         if listed.len() > KEYS_MAX {
             return Err(KeySetError::TooMany(listed.len()));

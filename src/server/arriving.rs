@@ -34,6 +34,7 @@ type Reserving = Pin<Box<dyn Future<Output = Result<(), Refusal>> + Send>>;
 /// out of the slot, and keeps it until the answer has been read.
 pub(super) fn bounded<B>(
     request: Request<B>,
+    route: &Route,
     answers: &Answers,
     request_timeout: Duration,
 ) -> (Request<Body>, AnswerSlot)
@@ -41,7 +42,6 @@ where
     B: HttpBody<Data = Bytes> + Send + 'static,
     B::Error: Into<StdError>,
 {
-    let route = Route::of(&request);
     let slot = AnswerSlot::new(answers, deadline::of_headers(request.headers(), request_timeout));
     let is_upload = route.operation().is_some_and(|operation| operation.request == Messages::Many);
     let (parts, body) = request.into_parts();

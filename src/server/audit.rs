@@ -109,7 +109,7 @@ where
         let answering = span.in_scope(|| self.inner.call(request));
         let recorded = async move {
             let answered = telemetry::in_call(of_call, answering).await;
-            let (kept, _) = telemetry::stage("audit", running.end(code_of(route, &answered))).await;
+            let (kept, _) = telemetry::stage("audit", running.end(code_of(&route, &answered))).await;
             let given = match kept {
                 Ok(()) => answered,
                 Err(refusal) => {
@@ -121,7 +121,7 @@ where
                     Err(refusal)
                 }
             };
-            let code = code_name(code_of(route, &given));
+            let code = code_name(code_of(&route, &given));
             tracing::Span::current().record("code", code);
             telemetry::answered(rpc, code, running.started.elapsed());
             given
@@ -168,8 +168,8 @@ impl Drop for Running {
     }
 }
 
-/// Returns the code of a call: that of its refusal, or the one that its route gives to an answer.
-fn code_of(route: Route, answered: &Result<http::Response<Body>, Refusal>) -> Code {
+/// Returns the code of a call: that of its refusal, or what its route knows of an answer.
+fn code_of(route: &Route, answered: &Result<http::Response<Body>, Refusal>) -> Code {
     answered.as_ref().map_or_else(Refusal::code, |_| route.answered_code())
 }
 

@@ -33,8 +33,9 @@ use tower::util::BoxCloneSyncService;
 use self::activity::{Activity, AnswerEnd, Verdict};
 use super::answers::{Answers, HeldBody};
 use super::arriving;
+use super::doors::Doors;
 use super::health::Watches;
-use super::operations::{Access, Route};
+use super::operations::Access;
 
 /// The largest number of open streams of one connection. It is announced, so a gRPC client lets further calls wait. It is
 /// large because a proxy sends the calls of many clients over one connection.
@@ -84,8 +85,13 @@ pub(super) struct PortLimits {
 }
 
 /// Serves connections until `stop` is ready, then until the requests that run have ended.
-pub(super) async fn serve<I, IO>(service: Served, incoming: I, limits: PortLimits, stop: impl Future<Output = ()>)
-where
+pub(super) async fn serve<I, IO>(
+    doors: Doors,
+    service: Served,
+    incoming: I,
+    limits: PortLimits,
+    stop: impl Future<Output = ()>,
+) where
     I: Stream<Item = io::Result<Arrived<IO>>>,
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -104,6 +110,7 @@ where
             };
             let Some((arrived, place)) = next else { break };
             let connection = Connection {
+                doors: doors.clone(),
                 service: service.clone(),
                 peer: Peer(arrived.peer),
                 answers: limits.answers.for_connection(),
@@ -266,6 +273,7 @@ fn without_ballast(parts: &Parts) -> Parts {
 /// The port as one connection sees it.
 #[derive(Clone)]
 struct Connection {
+    doors: Doors,
     service: Served,
     peer: Peer,
     answers: Answers,
@@ -290,12 +298,14 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let route = Route::of(&request);
+        let arrival = self.doors.arrival(&request);
+        let route = arrival.route(&request);
         let running = self.activity.begin(AnswerEnd::of(route.answer_bytes_max()));
         let (parts, body) = request.into_parts();
         let parts = if route.access() == Access::Open { without_ballast(&parts) } else { parts };
         let request = Request::from_parts(parts, body);
-        let (mut request, slot) = arriving::bounded(request, &self.answers, self.request_timeout);
+        let (mut request, slot) = arriving::bounded(request, &route, &self.answers, self.request_timeout);
+        request.extensions_mut().insert(arrival);
         request.extensions_mut().insert(self.peer);
         request.extensions_mut().insert(self.watches.clone());
         let answering = self.service.call(request);

@@ -19,7 +19,7 @@ use super::authentication::Authentication;
 use super::health::{HealthApi, Readiness};
 use super::ingest::IngestApi;
 use super::openfga::OpenFgaApi;
-use super::operations::{Messages, Operation, Route};
+use super::operations::{Messages, Operation, REQUEST_BYTES_MAX, Route};
 use super::refusal::Refusal;
 use super::resource_metadata::{self, ResourceMetadata};
 use super::retrieval::RetrievalApi;
@@ -28,9 +28,6 @@ use super::{DOCUMENT_BYTES_MAX, ServerError, openfga, reflection};
 use crate::proto::ingest::ingest_service_server::IngestServiceServer;
 use crate::proto::openfga::open_f_g_a_service_server::OpenFGAServiceServer;
 use crate::proto::retrieval::retrieval_service_server::RetrievalServiceServer;
-
-/// The largest request for chunks in bytes: a vector and a filter, or the ids of a re-check.
-const REQUEST_BYTES_MAX: usize = 1024 * 1024;
 
 /// Hands a request to the service that its path names, and settles how the answer ended.
 ///

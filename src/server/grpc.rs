@@ -30,7 +30,8 @@ pub(super) fn refused(refusal: &Refusal) -> http::Response<Body> {
     response
 }
 
-fn status(refusal: &Refusal) -> Status {
+/// Returns a refusal as a gRPC status, with its details.
+pub(super) fn status(refusal: &Refusal) -> Status {
     let mut metadata = MetadataMap::new();
     if let Some(challenge) = refusal.challenge().and_then(|challenge| MetadataValue::try_from(challenge).ok()) {
         metadata.insert(CHALLENGE_HEADER, challenge);

@@ -8,10 +8,13 @@
 //! this table nor a request for a public document. So no service ever gives an empty success to a request that it does
 //! not understand.
 
+use std::borrow::Cow;
+
 use tonic::Code;
 use tonic::codegen::http::{self, HeaderMap, Method, Version, header};
 
 use super::refusal::{HttpFault, Refusal};
+use super::{DOCUMENT_BYTES_MAX, openfga};
 use crate::identity::Scope;
 
 /// The name that the record has for a path outside the table. The caller chose the text of that path, so it is not kept.
@@ -67,10 +70,14 @@ pub(super) struct Operation {
     pub(super) served_by: ServedBy,
     pub(super) request: Messages,
     pub(super) answer: Messages,
+    /// The largest size of one message of its requests in bytes.
+    pub(super) request_bytes_max: usize,
     /// The largest size of its answer in bytes; `None` for a stream that may go on for as long as the client likes.
     pub(super) answer_bytes_max: Option<usize>,
 }
 
+/// The largest request for chunks in bytes: a vector and a filter, or the ids of a re-check.
+pub(super) const REQUEST_BYTES_MAX: usize = 1024 * 1024;
 /// One word. Callers without a token may leave such an answer unread on every stream of every connection. All of these
 /// together must not fill the room that all answers share.
 const WORD: Option<usize> = Some(64);
@@ -91,12 +98,18 @@ const fn unary(path: &'static str, scope: Scope, answer_bytes_max: Option<usize>
         served_by: ServedBy::Every,
         request: Messages::One,
         answer: Messages::One,
+        request_bytes_max: REQUEST_BYTES_MAX,
         answer_bytes_max,
     }
 }
 
+const fn ingest(path: &'static str, answer_bytes_max: Option<usize>) -> Operation {
+    Operation { request_bytes_max: DOCUMENT_BYTES_MAX, ..unary(path, Scope::Ingest, answer_bytes_max) }
+}
+
 const fn openfga(path: &'static str, answer_bytes_max: Option<usize>) -> Operation {
-    Operation { served_by: ServedBy::Embedded, ..unary(path, Scope::Administer, answer_bytes_max) }
+    let (served_by, request_bytes_max) = (ServedBy::Embedded, openfga::MESSAGE_BYTES_MAX);
+    Operation { served_by, request_bytes_max, ..unary(path, Scope::Administer, answer_bytes_max) }
 }
 
 const fn reflection(path: &'static str) -> Operation {
@@ -113,12 +126,9 @@ pub(super) static OPERATIONS: [Operation; 29] = [
     unary("/ragward.retrieval.v1.RetrievalService/Retrieve", Scope::Retrieve, CHUNKS),
     unary("/ragward.retrieval.v1.RetrievalService/Recheck", Scope::Retrieve, NAMES),
     unary("/ragward.retrieval.v1.RetrievalService/Explain", Scope::Explain, PAGE),
-    Operation {
-        request: Messages::Many,
-        ..unary("/ragward.ingest.v1.IngestService/UpsertDocuments", Scope::Ingest, SMALL)
-    },
-    unary("/ragward.ingest.v1.IngestService/DeleteDocuments", Scope::Ingest, SMALL),
-    unary("/ragward.ingest.v1.IngestService/GetIngestStatus", Scope::Ingest, PAGE),
+    Operation { request: Messages::Many, ..ingest("/ragward.ingest.v1.IngestService/UpsertDocuments", SMALL) },
+    ingest("/ragward.ingest.v1.IngestService/DeleteDocuments", SMALL),
+    ingest("/ragward.ingest.v1.IngestService/GetIngestStatus", PAGE),
     openfga("/openfga.v1.OpenFGAService/Read", PAGE),
     openfga("/openfga.v1.OpenFGAService/Write", SMALL),
     openfga("/openfga.v1.OpenFGAService/Check", SMALL),
@@ -170,7 +180,7 @@ impl Operation {
 }
 
 /// The destination of a request, found from its method, path, version and content type.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Route {
     /// A gRPC call of an RPC in the table.
     Rpc(&'static Operation),
@@ -179,81 +189,103 @@ pub(super) enum Route {
     /// A request for a public document over plain HTTP (RFC 8615), whether or not there is one under this name.
     WellKnown,
     /// Plain HTTP that nothing here answers.
-    Refused(NotGrpc),
+    Refused(NotServed),
 }
 
-/// The reason why plain HTTP is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NotGrpc {
+/// The reason why no service sees a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum NotServed {
+    /// The request names another host than this server.
+    Host,
+    /// A page of another origin made a browser send the request.
+    Origin,
     /// Nothing has this path.
     Path,
-    /// An RPC has this path, and is called with POST.
-    Method(&'static Operation),
-    /// An RPC has this path, and takes gRPC only.
+    /// The path is called with other methods: these, as the header `allow` has them.
+    Method(Option<&'static Operation>, Cow<'static, str>),
+    /// An RPC has this path, and takes other content types.
     ContentType(&'static Operation),
+    /// An RPC has this path, and takes a stream of messages, which only gRPC and our own route have.
+    ClientStream(&'static Operation),
     /// An RPC has this path, and gRPC needs HTTP/2: over HTTP/1.1 the answer would arrive without its status.
     Version(&'static Operation),
 }
 
+/// The method of every RPC.
+const POST: Cow<'static, str> = Cow::Borrowed("POST");
+
 impl Route {
+    /// Returns whether a request comes as gRPC, whatever it calls. Its own version of HTTP has no other use for the type.
+    pub(super) fn is_grpc_call<B>(request: &http::Request<B>) -> bool {
+        is_grpc_type(request.headers())
+    }
+
+    /// Finds the destination of a request. A door may have settled it.
     pub(super) fn of<B>(request: &http::Request<B>) -> Self {
+        if let Some(settled) = request.extensions().get::<Self>() {
+            return settled.clone();
+        }
         let path = request.uri().path();
         let (is_post, is_http2) = (request.method() == Method::POST, request.version() == Version::HTTP_2);
         let has_grpc_type = is_grpc_type(request.headers());
         match Operation::at(path) {
-            Some(operation) if !is_post => Self::Refused(NotGrpc::Method(operation)),
-            Some(operation) if !has_grpc_type => Self::Refused(NotGrpc::ContentType(operation)),
-            Some(operation) if !is_http2 => Self::Refused(NotGrpc::Version(operation)),
+            Some(operation) if !is_post => Self::Refused(NotServed::Method(Some(operation), POST)),
+            Some(operation) if !has_grpc_type => Self::Refused(NotServed::ContentType(operation)),
+            Some(operation) if !is_http2 => Self::Refused(NotServed::Version(operation)),
             Some(operation) => Self::Rpc(operation),
             None if is_post && has_grpc_type && is_http2 => Self::UnknownRpc,
             None if path.starts_with(WELL_KNOWN) => Self::WellKnown,
-            None => Self::Refused(NotGrpc::Path),
+            None => Self::Refused(NotServed::Path),
         }
     }
 
     /// Returns the right that the caller needs, even to be told why a call is refused. An unknown RPC needs the highest
     /// right.
-    pub(super) const fn access(self) -> Access {
+    pub(super) const fn access(&self) -> Access {
         match self {
             Self::Rpc(operation) => operation.access,
             Self::UnknownRpc => Access::Needs(Scope::Administer),
-            Self::WellKnown => Access::Open,
+            // A browser's page is refused before its visitor's token is looked at.
+            Self::WellKnown | Self::Refused(NotServed::Host | NotServed::Origin) => Access::Open,
             Self::Refused(_) => Access::AnyToken,
         }
     }
 
     /// Returns the refusal of a request that no service may see; `None` for one that a service answers.
-    pub(super) fn refusal(self) -> Option<Refusal> {
+    pub(super) fn refusal(&self) -> Option<Refusal> {
         match self {
             Self::Rpc(_) | Self::WellKnown => None,
             Self::UnknownRpc => Some(Refusal::new(Code::Unimplemented, "there is no such RPC")),
-            Self::Refused(not_grpc) => Some(not_grpc.refusal()),
+            Self::Refused(not_served) => Some(not_served.refusal()),
         }
     }
 
     /// Returns the RPC that the path names.
-    pub(super) const fn operation(self) -> Option<&'static Operation> {
+    pub(super) const fn operation(&self) -> Option<&'static Operation> {
         match self {
             Self::Rpc(operation)
             | Self::Refused(
-                NotGrpc::Method(operation) | NotGrpc::ContentType(operation) | NotGrpc::Version(operation),
+                NotServed::ContentType(operation) | NotServed::ClientStream(operation) | NotServed::Version(operation),
             ) => Some(operation),
-            Self::UnknownRpc | Self::WellKnown | Self::Refused(NotGrpc::Path) => None,
+            Self::Refused(NotServed::Method(operation, _)) => *operation,
+            Self::UnknownRpc
+            | Self::WellKnown
+            | Self::Refused(NotServed::Host | NotServed::Origin | NotServed::Path) => None,
         }
     }
 
     /// Returns the largest size of the answer in bytes; `None` for a stream that may go on for as long as the client likes.
     /// The answer to a request for no RPC is small, and takes no room.
-    pub(super) fn answer_bytes_max(self) -> Option<usize> {
+    pub(super) fn answer_bytes_max(&self) -> Option<usize> {
         self.operation().map_or(Some(0), |operation| operation.answer_bytes_max)
     }
 
     /// Returns the name of the call in the record and in measures.
-    pub(super) fn call_name(self) -> &'static str {
+    pub(super) fn call_name(&self) -> &'static str {
         self.operation().map_or(UNKNOWN_CALL, Operation::name)
     }
 
-    pub(super) const fn is_recorded(self) -> bool {
+    pub(super) const fn is_recorded(&self) -> bool {
         match self {
             Self::Rpc(operation) => operation.is_recorded,
             Self::UnknownRpc | Self::Refused(_) => true,
@@ -261,7 +293,7 @@ impl Route {
         }
     }
 
-    pub(super) const fn is_grpc(self) -> bool {
+    pub(super) const fn is_grpc(&self) -> bool {
         matches!(self, Self::Rpc(_) | Self::UnknownRpc)
     }
 
@@ -269,7 +301,7 @@ impl Route {
     ///
     /// INVARIANT (no unseen success): an answer is known to be OK only if it has ended before it is recorded. Only an
     /// answer of one message does that. A stream may still fail, long after its record was kept.
-    pub(super) fn answered_code(self) -> Code {
+    pub(super) fn answered_code(&self) -> Code {
         match self {
             Self::Rpc(Operation { answer: Messages::One, .. }) => Code::Ok,
             Self::Rpc(_) | Self::UnknownRpc | Self::WellKnown | Self::Refused(_) => Code::Unknown,
@@ -277,17 +309,33 @@ impl Route {
     }
 }
 
-impl NotGrpc {
-    fn refusal(self) -> Refusal {
+impl NotServed {
+    fn refusal(&self) -> Refusal {
         match self {
-            Self::Path => {
-                Refusal::new(Code::NotFound, "nothing is served at this path; this port speaks gRPC over HTTP/2")
+            Self::Host => {
+                Refusal::denied("the request names another host than this server; `server.hosts` lists its names")
             }
-            Self::Method(_) => Refusal::new(Code::Unimplemented, "this path is called with POST, as gRPC over HTTP/2")
-                .with_http_fault(HttpFault::Method { allowed: "POST" }),
-            Self::ContentType(_) => {
-                let text = "this path takes gRPC over HTTP/2 (`content-type: application/grpc`)";
+            Self::Origin => {
+                Refusal::denied("pages of this origin may not call; `server.cors_origins` lists those that may")
+            }
+            Self::Path => Refusal::new(Code::NotFound, "nothing is served at this path"),
+            Self::Method(_, allowed) => {
+                Refusal::new(Code::Unimplemented, format!("this path is called with {allowed}"))
+                    .with_http_fault(HttpFault::Method { allowed: allowed.clone() })
+            }
+            Self::ContentType(Operation { request: Messages::Many, .. }) => {
+                let text = "this path takes `application/x-ndjson`, one message a line, without encoding";
                 Refusal::new(Code::InvalidArgument, text).with_http_fault(HttpFault::MediaType)
+            }
+            Self::ContentType(_) => {
+                let text =
+                    "this path takes JSON (`content-type: application/json`) without encoding, and gRPC over HTTP/2";
+                Refusal::new(Code::InvalidArgument, text).with_http_fault(HttpFault::MediaType)
+            }
+            Self::ClientStream(_) => {
+                let text = "Connect has no stream of requests here; send a line of JSON for each document to \
+                            `POST /v1/collections/{collection}/documents`, or use gRPC";
+                Refusal::new(Code::Unimplemented, text)
             }
             Self::Version(_) => {
                 Refusal::new(Code::InvalidArgument, "gRPC needs HTTP/2").with_http_fault(HttpFault::MediaType)

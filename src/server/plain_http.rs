@@ -1,13 +1,7 @@
-//! Renders refusals for requests that are not gRPC: an HTTP status and a JSON body.
-//!
-//! A gRPC status stands in headers under a `200 OK`, which a client of another protocol would take for success.
+//! The headers of answers over plain HTTP.
 
-use http_body_util::Full;
-use serde_json::json;
-use tonic::body::Body;
 use tonic::codegen::http::{self, HeaderMap, HeaderValue, header};
 
-use super::audit::code_name;
 use super::refusal::{HttpFault, Refusal};
 
 /// Whether a response to a request may have a body.
@@ -24,25 +18,21 @@ impl BodyAllowed {
     }
 }
 
-/// Returns the response that refuses a request. It has no consistency token: the request could not have read anything.
-pub(super) fn refused(refusal: &Refusal, body_allowed: BodyAllowed) -> http::Response<Body> {
-    let message = if refusal.text().is_empty() { "nothing is served at this path" } else { refusal.text() };
-    let body = json!({ "code": code_name(refusal.code()).to_ascii_lowercase(), "message": message });
-    let mut response = http::Response::new(match body_allowed {
-        BodyAllowed::Yes => Body::new(Full::from(body.to_string())),
-        BodyAllowed::No => Body::empty(),
-    });
-    *response.status_mut() = refusal.http_status();
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    harden(headers);
+/// Adds what a refusal tells in headers: the challenge, when to try again, and the methods of the path.
+pub(super) fn explain(refusal: &Refusal, headers: &mut HeaderMap) {
     if let Some(challenge) = refusal.challenge().and_then(|challenge| HeaderValue::from_str(challenge).ok()) {
         headers.insert(header::WWW_AUTHENTICATE, challenge);
     }
-    if let Some(HttpFault::Method { allowed }) = refusal.http_fault() {
-        headers.insert(header::ALLOW, HeaderValue::from_static(allowed));
+    if let Some(retry_after) = refusal.retry_after() {
+        // Whole seconds, rounded up, so that nobody comes too early.
+        let seconds = u64::try_from(retry_after.as_millis().div_ceil(1_000)).unwrap_or(u64::MAX).max(1);
+        headers.insert(header::RETRY_AFTER, seconds.into());
     }
-    response
+    if let Some(HttpFault::Method { allowed }) = refusal.http_fault()
+        && let Ok(allowed) = HeaderValue::from_str(allowed)
+    {
+        headers.insert(header::ALLOW, allowed);
+    }
 }
 
 /// Keeps browsers from storing a response, and from reading it as anything but what it is.
@@ -53,28 +43,28 @@ pub(super) fn harden(headers: &mut HeaderMap) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use tonic::Code;
 
     use super::*;
-    use crate::server::consistency_token;
 
     #[test]
-    fn a_refusal_says_how_to_ask_and_has_no_consistency_token() {
-        let token = Some(HeaderValue::from_static("token"));
-        let method = HttpFault::Method { allowed: "POST" };
+    fn a_refusal_says_in_headers_what_to_do() {
+        let plain = || Refusal::new(Code::Unauthenticated, "no");
+        let method = HttpFault::Method { allowed: "GET, PUT".into() };
         let rows = [
-            ("no token", Refusal::new(Code::Unauthenticated, "no").with_challenge("Bearer".to_owned()), 401),
-            ("no such path", Refusal::new(Code::NotFound, "no"), 404),
-            ("a wrong method", Refusal::new(Code::Unimplemented, "no").with_http_fault(method), 405),
-            ("a wrong type", Refusal::new(Code::InvalidArgument, "no").with_http_fault(HttpFault::MediaType), 415),
+            ("nothing to say", plain(), None),
+            ("a challenge", plain().with_challenge("Bearer".to_owned()), Some((header::WWW_AUTHENTICATE, "Bearer"))),
+            ("other methods", plain().with_http_fault(method), Some((header::ALLOW, "GET, PUT"))),
+            ("a wait", plain().with_retry_after(Duration::from_millis(1_001)), Some((header::RETRY_AFTER, "2"))),
+            ("a short wait", plain().with_retry_after(Duration::ZERO), Some((header::RETRY_AFTER, "1"))),
         ];
-        for (row, refusal, status) in rows {
-            let response = refused(&refusal.with_consistency_token(token.clone()), BodyAllowed::Yes);
-            let headers = response.headers();
-            assert_eq!(response.status().as_u16(), status, "{row}");
-            assert!(!headers.contains_key(consistency_token::HEADER), "{row}: {headers:?}");
-            assert_eq!(headers.contains_key(header::WWW_AUTHENTICATE), status == 401, "{row}");
-            assert_eq!(headers.contains_key(header::ALLOW), status == 405, "{row}");
+        for (row, refusal, expected) in rows {
+            let mut headers = HeaderMap::new();
+            explain(&refusal, &mut headers);
+            let found = headers.iter().next().map(|(name, value)| (name.clone(), value.to_str().unwrap()));
+            assert_eq!(found, expected, "{row}");
         }
     }
 }

@@ -1,10 +1,12 @@
 //! The reflection services, which show the descriptors of all services to clients such as grpcurl.
 
-use openfga_client::client::FILE_DESCRIPTOR_SET as OPENFGA;
+pub(super) use openfga_client::client::FILE_DESCRIPTOR_SET as OPENFGA;
 use openfga_client::prost_types::FileDescriptorSet;
 use prost::{DecodeError, Message};
+use prost_reflect::DescriptorPool;
 use tonic_reflection::server::Builder;
 
+use super::ServerError;
 #[cfg(test)]
 use super::operations::Messages;
 use super::operations::RelationshipEngine;
@@ -34,6 +36,19 @@ pub(super) fn builders(engine: RelationshipEngine) -> Result<Builders, DecodeErr
         }
     };
     Ok(Builders { v1: builder(), v1alpha: builder() })
+}
+
+/// Returns the descriptors of all messages that the HTTP doors translate.
+///
+/// # Errors
+/// When the descriptors cannot be read.
+pub(super) fn pool() -> Result<DescriptorPool, ServerError> {
+    let mut pool = DescriptorPool::new();
+    pool.decode_file_descriptor_set(WELL_KNOWN_DESCRIPTORS)?;
+    pool.add_file_descriptor_set(openfga()?)?;
+    pool.decode_file_descriptor_set(DESCRIPTORS)?;
+    pool.decode_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)?;
+    Ok(pool)
 }
 
 /// Returns `OpenFGA`'s descriptors without the imports of annotation files. The set lacks those files, so a client that

@@ -50,15 +50,17 @@ struct RefusalFields {
 }
 
 /// A fault in the HTTP form of a request, for which gRPC has no code of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HttpFault {
     /// The method is not one of these.
     Method {
         /// The value of the header `allow`.
-        allowed: &'static str,
+        allowed: Cow<'static, str>,
     },
     /// The content type, or the version of HTTP that it needs, is not served.
     MediaType,
+    /// The body is larger than its route takes.
+    Size,
 }
 
 impl Refusal {
@@ -156,6 +158,12 @@ impl Refusal {
         self
     }
 
+    /// Says in which place of a longer body the fault is.
+    pub(super) fn with_place(mut self, place: &str) -> Self {
+        self.0.text = cut(format!("{place}: {}", self.0.text).into());
+        self
+    }
+
     pub(super) fn with_http_fault(mut self, fault: HttpFault) -> Self {
         self.0.http_fault = Some(fault);
         self
@@ -210,8 +218,8 @@ impl Refusal {
 
     /// Returns the fault in the HTTP form of the request, or `None` if the refusal has another cause.
     #[must_use]
-    pub fn http_fault(&self) -> Option<HttpFault> {
-        self.0.http_fault
+    pub fn http_fault(&self) -> Option<&HttpFault> {
+        self.0.http_fault.as_ref()
     }
 
     /// Returns the consistency token. A refusal in gRPC carries it, as an answer does.
@@ -226,25 +234,23 @@ impl Refusal {
         match self.0.http_fault {
             Some(HttpFault::Method { .. }) => return StatusCode::METHOD_NOT_ALLOWED,
             Some(HttpFault::MediaType) => return StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Some(HttpFault::Size) => return StatusCode::PAYLOAD_TOO_LARGE,
             None => {}
         }
+        // The table of Connect (its specification, "Error codes"), which differs from that of gRPC's gateways in little.
         match self.0.code {
             Code::Unauthenticated => StatusCode::UNAUTHORIZED,
             Code::PermissionDenied => StatusCode::FORBIDDEN,
-            Code::NotFound | Code::Unimplemented => StatusCode::NOT_FOUND,
-            Code::InvalidArgument => StatusCode::BAD_REQUEST,
+            Code::NotFound => StatusCode::NOT_FOUND,
+            Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => StatusCode::BAD_REQUEST,
+            Code::AlreadyExists | Code::Aborted => StatusCode::CONFLICT,
             Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
+            Code::Unimplemented => StatusCode::NOT_IMPLEMENTED,
             Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             Code::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
-            Code::Ok
-            | Code::Cancelled
-            | Code::Unknown
-            | Code::AlreadyExists
-            | Code::FailedPrecondition
-            | Code::Aborted
-            | Code::OutOfRange
-            | Code::Internal
-            | Code::DataLoss => StatusCode::INTERNAL_SERVER_ERROR,
+            // 499 has no name in HTTP. Nobody is there to read it.
+            Code::Cancelled => StatusCode::from_u16(499).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+            Code::Ok | Code::Unknown | Code::Internal | Code::DataLoss => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 }

@@ -64,7 +64,7 @@ impl ResourceMetadata {
         }
         if ![Method::GET, Method::HEAD].contains(request.method()) {
             return Err(Refusal::new(Code::Unimplemented, "this document is only read")
-                .with_http_fault(HttpFault::Method { allowed: "GET,HEAD" }));
+                .with_http_fault(HttpFault::Method { allowed: "GET, HEAD".into() }));
         }
         let mut response = http::Response::new(match BodyAllowed::by(request.method()) {
             BodyAllowed::Yes => Body::new(Full::from(self.json.clone())),
@@ -80,7 +80,7 @@ impl ResourceMetadata {
 
 /// Returns the refusal of a request for a public document that does not exist.
 pub(super) fn no_document() -> Refusal {
-    Refusal::new(Code::Unimplemented, "nothing is served at this path")
+    Refusal::new(Code::NotFound, "nothing is served at this path")
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::audit::Audit;
 use super::authentication::Authentication;
+use super::doors::Guards;
 use super::operations::RelationshipEngine;
 use crate::authz::Authorizer;
 use crate::authz::consistency_token::ConsistencyTokens;
@@ -33,6 +34,8 @@ pub struct Services {
     pub authorizer: Arc<dyn Authorizer>,
     /// The way in which callers are authenticated.
     pub authentication: Authentication,
+    /// The names under which browsers may call the server, and the pages that may.
+    pub guards: Guards,
     /// The audit log. `None` is for local administration: whoever opens the data directory can also read its files
     /// without leaving a record, so a record would prove nothing.
     pub audit: Option<Audit>,

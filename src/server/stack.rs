@@ -30,8 +30,9 @@ use super::audit::{AuditLayer, OngoingWork};
 use super::authentication::GateLayer;
 use super::connections::{self, Arrived, PortLimits, STREAMS_MAX};
 use super::dispatcher::Dispatcher;
-use super::door::PortDoor;
+use super::doors::{Doors, Port};
 use super::health::Readiness;
+use super::operations::Route;
 use super::refusal::Refusal;
 use super::services::Services;
 use super::{ServerError, consistency_token, deadline};
@@ -60,6 +61,7 @@ pub struct InProcessAnswer<A> {
 #[derive(Clone)]
 pub struct Stack {
     service: BoxCloneSyncService<http::Request<Body>, http::Response<Body>, Refusal>,
+    doors: Doors,
     readiness: Arc<Readiness>,
     work: OngoingWork,
     /// The room for all answers. Each connection of the port has a part of it, and the callers within the process share
@@ -87,6 +89,7 @@ impl Stack {
             .layer(GateLayer { authentication: services.authentication, authorizer: services.authorizer })
             .service(dispatcher);
         Ok(Self {
+            doors: Doors::new(services.guards)?,
             service: BoxCloneSyncService::new(service),
             readiness,
             work,
@@ -137,7 +140,9 @@ impl Stack {
             }
         }
         *request.extensions_mut() = caller.extensions.clone();
-        let (request, slot) = arriving::bounded(request, connection.unwrap_or(&self.answers), self.request_timeout);
+        let route = Route::of(&request);
+        let (request, slot) =
+            arriving::bounded(request, &route, connection.unwrap_or(&self.answers), self.request_timeout);
         let answering = self.clone().oneshot(request);
         let answer = match until {
             Some(until) => timeout_at(until, answering).await.unwrap_or_else(|_elapsed| Err(Refusal::late()))?,
@@ -174,8 +179,9 @@ impl Stack {
             stop.await;
             readiness.stop();
         };
-        let door = BoxCloneSyncService::new(PortDoor::new(self));
-        connections::serve(door, incoming, limits, stop).await;
+        let doors = self.doors.clone();
+        let port = BoxCloneSyncService::new(Port::new(doors.clone(), self));
+        connections::serve(doors, port, incoming, limits, stop).await;
         work.ended().await;
     }
 }

@@ -9,8 +9,8 @@ use rustls::crypto::ring;
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
 
-use super::super::json;
 use super::super::key_set::{KeySet, KeySetError};
+use crate::strict_json;
 
 /// The time that one document may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -128,7 +128,7 @@ impl HttpClient {
 
     async fn metadata(&self, url: Url, issuer: &str) -> Result<Url, FetchError> {
         let bytes = self.get(url).await?;
-        let metadata = json::object(&bytes, DEPTH_MAX).map_err(|e| FetchError::Metadata(e.to_string()))?;
+        let metadata = strict_json::object(&bytes, DEPTH_MAX).map_err(|e| FetchError::Metadata(e.to_string()))?;
         // RFC 8414, section 3.3: otherwise one issuer could speak for another.
         if metadata.get("issuer").and_then(Value::as_str) != Some(issuer) {
             return Err(FetchError::Metadata("it names another issuer".to_owned()));

@@ -52,7 +52,7 @@ fn call(
     let route = Route::of(&request);
     let given = service.oneshot(request).now_or_never();
     let records = sink.records.lock().unwrap().iter().map(|record| record.code.clone()).collect();
-    (given.map(|given| code_of(route, &given)), records)
+    (given.map(|given| code_of(&route, &given)), records)
 }
 
 #[test]

@@ -64,7 +64,12 @@ where
             let route = Route::of(&request);
             let access = route.access();
             let tokens = match &authentication {
-                Authentication::Tokens(_) if access == Access::Open => return inner.call(request).await,
+                Authentication::Tokens(_) if access == Access::Open => {
+                    return match route.refusal() {
+                        Some(refusal) => Err(refusal),
+                        None => inner.call(request).await,
+                    };
+                }
                 Authentication::Tokens(tokens) => tokens,
                 Authentication::Believed => {
                     if let Some(refusal) = route.refusal() {

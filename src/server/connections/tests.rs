@@ -13,7 +13,8 @@ use tower::service_fn;
 
 use super::*;
 use crate::server::arriving::MESSAGE_MAX;
-use crate::server::door::PortDoor;
+use crate::server::doors::{Doors, Guards, Port};
+use crate::server::operations::Route;
 use crate::server::refusal::Refusal;
 
 const CONNECTIONS_MAX: usize = 3;
@@ -43,9 +44,10 @@ impl World {
             }
         });
         let (connections, incoming) = mpsc::channel(16);
-        let service = BoxCloneSyncService::new(PortDoor::new(service));
+        let doors = Doors::new(Guards::default()).unwrap();
+        let service = BoxCloneSyncService::new(Port::new(doors.clone(), service));
         let incoming = ReceiverStream::new(incoming);
-        let serving = tokio::spawn(serve(service, incoming, limits(), std::future::pending()));
+        let serving = tokio::spawn(serve(doors, service, incoming, limits(), std::future::pending()));
         Self { connections, calls, _serving: serving }
     }
 
@@ -195,7 +197,8 @@ async fn a_system_without_room_is_asked_now_and_then() {
     });
     let service = service_fn(|_: Request<Body>| async { Ok::<_, Infallible>(Response::new(Body::empty())) });
     let stop = sleep(Duration::from_mins(1));
-    serve(BoxCloneSyncService::new(service), failing, limits(), stop).await;
+    let doors = Doors::new(Guards::default()).unwrap();
+    serve(doors, BoxCloneSyncService::new(service), failing, limits(), stop).await;
     assert!((30..100).contains(&tries.load(Ordering::Relaxed)), "{tries:?}");
 }
 

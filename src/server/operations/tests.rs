@@ -35,7 +35,7 @@ fn only_an_answer_of_one_message_is_known_to_be_ok() {
         let is_bounded = operation.answer_bytes_max.is_some();
         assert!(is_bounded || operation.answer == Messages::Many, "{}: one message has a size", operation.path);
     }
-    for route in [Route::UnknownRpc, Route::WellKnown, Route::Refused(NotGrpc::Path)] {
+    for route in [Route::UnknownRpc, Route::WellKnown, Route::Refused(NotServed::Path)] {
         assert_eq!(route.answered_code(), Code::Unknown, "{route:?}");
     }
 }
@@ -70,34 +70,41 @@ fn only_grpc_reaches_a_service() {
     let grpc: &[&str] = &["application/grpc"];
     let operation = Operation::at(RETRIEVE).unwrap();
     let (method, content_type, version) = (
-        Route::Refused(NotGrpc::Method(operation)),
-        Route::Refused(NotGrpc::ContentType(operation)),
-        Route::Refused(NotGrpc::Version(operation)),
+        Route::Refused(NotServed::Method(Some(operation), POST)),
+        Route::Refused(NotServed::ContentType(operation)),
+        Route::Refused(NotServed::Version(operation)),
     );
-    let nothing = Route::Refused(NotGrpc::Path);
+    let nothing = Route::Refused(NotServed::Path);
     let rows: [Row; 24] = [
         ("gRPC", "POST", RETRIEVE, v2, grpc, Route::Rpc(operation)),
         ("gRPC, its encoding said", "POST", RETRIEVE, v2, &["application/grpc+proto"], Route::Rpc(operation)),
         ("gRPC, in capitals", "POST", RETRIEVE, v2, &["Application/gRPC"], Route::Rpc(operation)),
         ("gRPC, with a parameter", "POST", RETRIEVE, v2, &["application/grpc; a=b"], Route::Rpc(operation)),
-        ("gRPC over HTTP/1.1", "POST", RETRIEVE, v1, grpc, version),
-        ("gRPC over HTTP/1.0", "POST", RETRIEVE, Version::HTTP_10, grpc, version),
-        ("gRPC with JSON", "POST", RETRIEVE, v2, &["application/grpc+json"], content_type),
-        ("gRPC-Web", "POST", RETRIEVE, v2, &["application/grpc-web+proto"], content_type),
-        ("two types", "POST", RETRIEVE, v2, &["application/grpc", "application/json"], content_type),
-        ("JSON", "POST", RETRIEVE, v2, &["application/json"], content_type),
-        ("JSON over HTTP/1.1", "POST", RETRIEVE, v1, &["application/json"], content_type),
-        ("a form", "POST", RETRIEVE, v1, &["application/x-www-form-urlencoded"], content_type),
-        ("no type", "POST", RETRIEVE, v1, &[], content_type),
-        ("an empty type", "POST", RETRIEVE, v2, &[""], content_type),
-        ("GET", "GET", RETRIEVE, v2, grpc, method),
-        ("PUT over HTTP/1.1", "PUT", RETRIEVE, v1, grpc, method),
-        ("OPTIONS", "OPTIONS", RETRIEVE, v1, &[], method),
-        ("OpenFGA's HTTP", "POST", "/stores/01ARZ3NDEKTSV4RRFFQ69G5FAV/write", v1, &["application/json"], nothing),
-        ("its list of stores", "GET", "/stores", v2, &[], nothing),
-        ("the root", "GET", "/", v1, &[], nothing),
+        ("gRPC over HTTP/1.1", "POST", RETRIEVE, v1, grpc, version.clone()),
+        ("gRPC over HTTP/1.0", "POST", RETRIEVE, Version::HTTP_10, grpc, version.clone()),
+        ("gRPC with JSON", "POST", RETRIEVE, v2, &["application/grpc+json"], content_type.clone()),
+        ("gRPC-Web", "POST", RETRIEVE, v2, &["application/grpc-web+proto"], content_type.clone()),
+        ("two types", "POST", RETRIEVE, v2, &["application/grpc", "application/json"], content_type.clone()),
+        ("JSON", "POST", RETRIEVE, v2, &["application/json"], content_type.clone()),
+        ("JSON over HTTP/1.1", "POST", RETRIEVE, v1, &["application/json"], content_type.clone()),
+        ("a form", "POST", RETRIEVE, v1, &["application/x-www-form-urlencoded"], content_type.clone()),
+        ("no type", "POST", RETRIEVE, v1, &[], content_type.clone()),
+        ("an empty type", "POST", RETRIEVE, v2, &[""], content_type.clone()),
+        ("GET", "GET", RETRIEVE, v2, grpc, method.clone()),
+        ("PUT over HTTP/1.1", "PUT", RETRIEVE, v1, grpc, method.clone()),
+        ("OPTIONS", "OPTIONS", RETRIEVE, v1, &[], method.clone()),
+        (
+            "OpenFGA's HTTP",
+            "POST",
+            "/stores/01ARZ3NDEKTSV4RRFFQ69G5FAV/write",
+            v1,
+            &["application/json"],
+            nothing.clone(),
+        ),
+        ("its list of stores", "GET", "/stores", v2, &[], nothing.clone()),
+        ("the root", "GET", "/", v1, &[], nothing.clone()),
         ("an unknown RPC", "POST", "/a.B/C", v2, grpc, Route::UnknownRpc),
-        ("an unknown RPC over HTTP/1.1", "POST", "/a.B/C", v1, grpc, nothing),
+        ("an unknown RPC over HTTP/1.1", "POST", "/a.B/C", v1, grpc, nothing.clone()),
         ("a public document", "GET", "/.well-known/oauth-protected-resource", v1, &[], Route::WellKnown),
         ("gRPC to a public document", "POST", "/.well-known/a", v2, grpc, Route::UnknownRpc),
     ];

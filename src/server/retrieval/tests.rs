@@ -122,6 +122,7 @@ async fn world(may_read: bool) -> World {
         explain: false,
         request_timeout: Duration::from_mins(1),
         connections_max: 1,
+        guards: crate::server::Guards::default(),
         authorizer: Arc::clone(&authorizer) as _,
         authentication: Authentication::Believed,
         audit: None,

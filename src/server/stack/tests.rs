@@ -111,6 +111,7 @@ async fn world(authentication: Authentication, path: &'static str) -> World {
         explain: false,
         request_timeout: Duration::from_secs(10),
         connections_max: 1,
+        guards: crate::server::Guards::default(),
         authorizer,
         authentication,
         audit: Some(open_log(directory.path())),

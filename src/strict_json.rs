@@ -7,7 +7,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 use serde_json::{Map, Number, Value};
 
 /// Reads an object whose values are nested at most `depth_max` deep, counting the object itself.
-pub(super) fn object(bytes: &[u8], depth_max: usize) -> Result<Map<String, Value>, serde_json::Error> {
+pub(crate) fn object(bytes: &[u8], depth_max: usize) -> Result<Map<String, Value>, serde_json::Error> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let value = Strict { depth_left: depth_max }.deserialize(&mut reader)?;
     reader.end()?;

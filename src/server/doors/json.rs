@@ -1,0 +1,278 @@
+//! Reads JSON as the message of a request, and writes the message of an answer as JSON, by their descriptors.
+//!
+//! The mapping is that of protocol buffers (ProtoJSON). Both directions go through `prost-reflect`, so no message type needs
+//! code of its own, and the doors of all services share this file.
+
+use std::borrow::Cow;
+
+use prost_reflect::{
+    DeserializeOptions, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, ReflectMessage, SerializeOptions,
+    Value,
+};
+use serde_json::{Value as Json, json};
+use tonic::Code;
+use tonic::codegen::Bytes;
+
+use super::routes::Fields;
+use crate::retrieval::FieldViolation;
+use crate::server::refusal::Refusal;
+use crate::strict_json;
+
+/// The deepest nesting of our own requests: a filter of 8 levels, each of which is three objects or lists.
+const DEPTH_MAX: usize = 64;
+
+/// The treatment of requests that say more than they should.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Strictness {
+    /// A field that the message lacks or that occurs twice is refused, and so is a body that contradicts the path.
+    Strict,
+    /// Unknown fields are ignored, and the path wins, as in `OpenFGA`'s gateway.
+    Lenient,
+}
+
+/// The way in which an answer shows a message field that is not set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum UnsetMessages {
+    LeftOut,
+    /// As `null`, unless the field is one of several alternatives. `OpenFGA`'s gateway writes them so.
+    Null,
+}
+
+/// Reads a message from JSON.
+///
+/// # Errors
+/// When the text is not JSON, or not the JSON of this message. The refusal says where.
+pub(super) fn read(
+    descriptor: &MessageDescriptor,
+    json: &[u8],
+    strictness: Strictness,
+) -> Result<DynamicMessage, Refusal> {
+    let options = DeserializeOptions::new().deny_unknown_fields(strictness == Strictness::Strict);
+    let message = match strictness {
+        Strictness::Strict => strict_json::object(json, DEPTH_MAX).and_then(|object| {
+            DynamicMessage::deserialize_with_options(descriptor.clone(), Json::Object(object), &options)
+        }),
+        Strictness::Lenient => {
+            // serde_json bounds the depth: 128 levels.
+            let mut text = serde_json::Deserializer::from_slice(json);
+            DynamicMessage::deserialize_with_options(descriptor.clone(), &mut text, &options)
+                .and_then(|message| text.end().map(|()| message))
+        }
+    };
+    message.map_err(|error| {
+        let name = descriptor.name();
+        Refusal::new(Code::InvalidArgument, format!("the body is not the JSON of a `{name}`: {error}"))
+    })
+}
+
+/// Sets fields of a message from the path and the query of a request. A name with dots is that of a field within fields.
+///
+/// # Errors
+/// When the message has no such field, the text is no value of it, or the body says something else of it.
+pub(super) fn set(message: &mut DynamicMessage, fields: &Fields, strictness: Strictness) -> Result<(), Refusal> {
+    for (name, text) in fields {
+        let wrong = |text: &str| Refusal::from(FieldViolation::new(name, text));
+        let (mut within, mut rest) = (&mut *message, name.as_str());
+        while let Some((outer, inner)) = rest.split_once('.') {
+            let field =
+                field(within, outer).filter(|field| matches!(field.kind(), Kind::Message(_)) && !field.is_list());
+            let outer = field.and_then(|field| within.get_field_mut(&field).as_message_mut());
+            (within, rest) = (outer.ok_or_else(|| wrong("is not a field of this request"))?, inner);
+        }
+        match (field(within, rest), strictness) {
+            (Some(field), _) => set_one(within, &field, text, strictness).map_err(wrong)?,
+            (None, Strictness::Lenient) => {}
+            (None, Strictness::Strict) => return Err(wrong("is not a field of this request")),
+        }
+    }
+    Ok(())
+}
+
+fn field(message: &DynamicMessage, name: &str) -> Option<FieldDescriptor> {
+    let descriptor = message.descriptor();
+    descriptor.get_field_by_json_name(name).or_else(|| descriptor.get_field_by_name(name))
+}
+
+/// Sets one field from a text, or tells what is wrong with the text.
+fn set_one(
+    message: &mut DynamicMessage,
+    field: &FieldDescriptor,
+    text: &str,
+    strictness: Strictness,
+) -> Result<(), &'static str> {
+    // The JSON of numbers, enums, times and wrappers may be a text, so one form serves them all.
+    let json = json!({ field.json_name(): value_json(&field.kind(), field.is_list(), text) });
+    let one = DynamicMessage::deserialize_with_options(message.descriptor(), json, &DeserializeOptions::new());
+    let value = one.map_err(|_wrong| "has a value of another kind")?.get_field(field).into_owned();
+    let said = message.has_field(field).then(|| message.get_field(field).into_owned());
+    match (said, value) {
+        (Some(Value::List(mut all)), Value::List(more)) => {
+            all.extend(more);
+            message.set_field(field, Value::List(all));
+        }
+        (Some(said), value) if said != value && strictness == Strictness::Strict => {
+            return Err("contradicts the path of the request");
+        }
+        (_, value) => message.set_field(field, value),
+    }
+    Ok(())
+}
+
+/// Writes the value of a field in a URL as JSON.
+fn value_json(kind: &Kind, is_list: bool, text: &str) -> Json {
+    let is_bool = match kind {
+        Kind::Bool => true,
+        Kind::Message(message) => message.full_name() == "google.protobuf.BoolValue",
+        _ => false,
+    };
+    let value = match text {
+        "true" | "false" if is_bool => Json::from(text == "true"),
+        _ => Json::from(text),
+    };
+    if is_list { Json::from(vec![value]) } else { value }
+}
+
+/// Writes an encoded message as JSON. Its keys are sorted, so equal answers are equal bytes.
+///
+/// # Errors
+/// When the bytes are not this message: a defect, of which the log tells.
+pub(super) fn written(
+    descriptor: &MessageDescriptor,
+    message: Bytes,
+    unset: UnsetMessages,
+) -> Result<Vec<u8>, Refusal> {
+    let lost = |error: &dyn std::fmt::Display| {
+        tracing::error!(%error, message = descriptor.full_name(), "an answer cannot be written as JSON");
+        Refusal::lost()
+    };
+    let message = DynamicMessage::decode(descriptor.clone(), message).map_err(|error| lost(&error))?;
+    let mut json = to_json(&message).map_err(|error| lost(&error))?;
+    if unset == UnsetMessages::Null {
+        show_unset(&message, &mut json);
+    }
+    serde_json::to_vec(&json).map_err(|error| lost(&error))
+}
+
+fn to_json(message: &DynamicMessage) -> Result<Json, serde_json::Error> {
+    message.serialize_with_options(serde_json::value::Serializer, &SerializeOptions::new().skip_default_fields(false))
+}
+
+/// Adds a `null` for every message field that is not set and not an alternative of others.
+fn show_unset(message: &DynamicMessage, json: &mut Json) {
+    let descriptor = message.descriptor();
+    let Json::Object(object) = json else { return };
+    // Google's own types have a JSON of their own, in which nothing is missing.
+    if descriptor.package_name() == "google.protobuf" {
+        return;
+    }
+    for field in descriptor.fields() {
+        let Kind::Message(of_field) = field.kind() else { continue };
+        let name = field.json_name();
+        if field.is_map() {
+            let Kind::Message(of_value) = of_field.map_entry_value_field().kind() else { continue };
+            if of_value.package_name() == "google.protobuf" {
+                continue;
+            }
+            let (Some(values), Some(Json::Object(shown))) =
+                (message.get_field(&field).as_map().cloned(), object.get_mut(name))
+            else {
+                continue;
+            };
+            for (key, value) in &values {
+                let key: Cow<'_, str> = key.as_str().map_or_else(|| format!("{key:?}").into(), Cow::from);
+                if let (Some(value), Some(shown)) = (value.as_message(), shown.get_mut(&*key)) {
+                    show_unset(value, shown);
+                }
+            }
+        } else if field.is_list() {
+            let values = message.get_field(&field);
+            let (Some(values), Some(Json::Array(shown))) = (values.as_list(), object.get_mut(name)) else { continue };
+            for (value, shown) in values.iter().zip(shown) {
+                if let Some(value) = value.as_message() {
+                    show_unset(value, shown);
+                }
+            }
+        } else if message.has_field(&field) {
+            let value = message.get_field(&field);
+            if let (Some(value), Some(shown)) = (value.as_message(), object.get_mut(name)) {
+                show_unset(value, shown);
+            }
+        } else if field.containing_oneof().is_none() {
+            object.insert(name.to_owned(), Json::Null);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::reflection;
+
+    fn message(name: &str) -> MessageDescriptor {
+        reflection::pool().unwrap().get_message_by_name(name).unwrap()
+    }
+
+    fn read_and_set(name: &str, body: &str, fields: &[(&str, &str)], strictness: Strictness) -> Result<Json, String> {
+        let told = |refusal: Refusal| match refusal.violations() {
+            [] => refusal.text().to_owned(),
+            violations => format!("{} {}", violations[0].field, violations[0].description),
+        };
+        let fields = fields.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let mut message = read(&message(name), body.as_bytes(), strictness).map_err(told)?;
+        set(&mut message, &fields, strictness).map_err(told)?;
+        Ok(message.serialize_with_options(serde_json::value::Serializer, &SerializeOptions::new()).unwrap())
+    }
+
+    #[test]
+    fn our_requests_are_read_strictly() {
+        let recheck = "ragward.retrieval.v1.RecheckRequest";
+        let explain = "ragward.retrieval.v1.ExplainRequest";
+        let rows = [
+            ("names of both spellings", recheck, r#"{"chunkIds":["a"],"user":"user:anne"}"#, vec![], Ok(())),
+            ("names as in the proto", recheck, r#"{"chunk_ids":["a"]}"#, vec![], Ok(())),
+            ("a field from the path", recheck, "{}", vec![("collection", "notes")], Ok(())),
+            ("the same in path and body", recheck, r#"{"collection":"a"}"#, vec![("collection", "a")], Ok(())),
+            ("another in the body", recheck, r#"{"collection":"b"}"#, vec![("collection", "a")], Err("contradicts")),
+            ("a field within a field", explain, "{}", vec![("chunk.collection", "notes")], Ok(())),
+            ("an unknown field", recheck, r#"{"chunk_id":["a"]}"#, vec![], Err("chunk_id")),
+            ("an unknown field in the query", recheck, "{}", vec![("limit", "1")], Err("is not a field")),
+            ("a field twice", recheck, r#"{"user":"a","user":"b"}"#, vec![], Err("twice")),
+            ("a field in both spellings", recheck, r#"{"chunkIds":["a"],"chunk_ids":["b"]}"#, vec![], Err("chunk")),
+            ("another type", recheck, r#"{"user":1}"#, vec![], Err("invalid type")),
+            ("an unknown name of an enum", recheck, r#"{"consistency":"SOON"}"#, vec![], Err("SOON")),
+            ("no JSON", recheck, "user=anne", vec![], Err("expected value")),
+            ("an empty body", recheck, "", vec![], Err("EOF")),
+            ("two values", recheck, "{} {}", vec![], Err("trailing")),
+            ("a list", recheck, "[]", vec![], Err("invalid type")),
+        ];
+        for (row, name, body, fields, expected) in rows {
+            let read = read_and_set(name, body, &fields, Strictness::Strict);
+            match (expected, read) {
+                (Ok(()), read) => assert!(read.is_ok(), "{row}: {read:?}"),
+                (Err(part), Err(told)) => assert!(told.contains(part), "{row}: {told}"),
+                (Err(_), Ok(read)) => panic!("{row}: {read}"),
+            }
+        }
+    }
+
+    #[test]
+    fn openfgas_requests_are_read_as_its_gateway_reads_them() {
+        let rows = [
+            ("a number in the query", "ReadChangesRequest", "{}", vec![("page_size", "7")], json!({ "page_size": 7 })),
+            ("an unknown field", "CheckRequest", r#"{"nope":1}"#, vec![("store_id", "a")], json!({ "store_id": "a" })),
+            ("path wins", "CheckRequest", r#"{"store_id":"b"}"#, vec![("store_id", "a")], json!({ "store_id": "a" })),
+            ("an unknown query", "ListStoresRequest", "{}", vec![("nope", "7")], json!({})),
+        ];
+        for (row, name, body, fields, expected) in rows {
+            let read = read_and_set(&format!("openfga.v1.{name}"), body, &fields, Strictness::Lenient);
+            assert_eq!(read, Ok(expected), "{row}");
+        }
+    }
+
+    #[test]
+    fn depth_is_bounded() {
+        let filter = "ragward.retrieval.v1.RetrieveRequest";
+        let deep = format!("{{\"filter\":{}{}}}", "{\"not\":".repeat(10_000), "}".repeat(10_000));
+        assert!(read(&message(filter), deep.as_bytes(), Strictness::Strict).is_err());
+    }
+}
