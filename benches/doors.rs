@@ -64,6 +64,7 @@ fn main() {
         println!("skipped: there is no corpus at {}", keps.display());
         return;
     }
+    rustls::crypto::ring::default_provider().install_default().unwrap();
     let data = tempfile::tempdir().unwrap();
     let overrides = Overrides { data: Some(data.path().to_owned()), insecure_identity: true, ..Overrides::default() };
     let mut config = Config::load(None, &overrides).unwrap();

@@ -93,11 +93,15 @@ impl App {
         Ok(PreparedServer { services, shutdown_timeout, old_names, _recording: recording })
     }
 
-    /// Returns the names and pages of the configuration.
+    /// Returns the names under which the server may be called, and the pages that may call. A URL as the audience of tokens
+    /// names the server, too.
     fn guards(&self) -> Guards {
         let server = &self.config.server;
+        let audience = self.config.identity.audience.as_deref().and_then(|audience| url::Url::parse(audience).ok());
+        let audience = audience.and_then(|url| url.host_str().map(str::to_owned));
+        let hosts = server.hosts.iter().cloned().chain(audience).collect();
         let addresses = if server.listen.ip().is_loopback() { Addresses::Loopback } else { Addresses::Any };
-        Guards { hosts: server.hosts.clone(), addresses, origins: server.cors_origins.clone() }
+        Guards { hosts, addresses, origins: server.cors_origins.clone() }
     }
 
     /// Like [`PreparedServer::serve`], and prepares the server first.
