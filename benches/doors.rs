@@ -104,13 +104,7 @@ fn report(names: &[&str; 2], mut figures: [Figures; 2]) {
         rows.push((alone.as_secs_f64(), among_others.as_secs_f64(), per_second));
     }
     let (grpc, json) = (rows[0], rows[1]);
-    println!(
-        "{:<28}{:>11.2}x{:>11.2}x{:>13.2}x",
-        "JSON / gRPC",
-        json.0 / grpc.0,
-        json.1 / grpc.1,
-        json.2 / grpc.2
-    );
+    println!("{:<28}{:>11.2}x{:>11.2}x{:>13.2}x", "JSON / gRPC", json.0 / grpc.0, json.1 / grpc.1, json.2 / grpc.2);
     println!("p50 of one caller ({SEQUENTIAL} requests), and of {CONCURRENCY} beside each other");
 }
 

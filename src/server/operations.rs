@@ -332,9 +332,12 @@ impl NotServed {
                     "this path takes JSON (`content-type: application/json`) without encoding, and gRPC over HTTP/2";
                 Refusal::new(Code::InvalidArgument, text).with_http_fault(HttpFault::MediaType)
             }
-            Self::ClientStream(_) => {
-                let text = "Connect has no stream of requests here; send a line of JSON for each document to \
-                            `POST /v1/collections/{collection}/documents`, or use gRPC";
+            Self::ClientStream(operation) => {
+                let name = operation.name();
+                let text = format!(
+                    "`{name}` takes a stream of messages, which Connect has not here; use gRPC, or for documents a line of \
+                     JSON for each in `POST /v1/collections/{{collection}}/documents`"
+                );
                 Refusal::new(Code::Unimplemented, text)
             }
             Self::Version(_) => {
