@@ -25,6 +25,7 @@ mod ingest;
 mod openfga;
 mod operations;
 mod plain_http;
+mod public;
 mod reflection;
 mod refusal;
 mod resource_metadata;

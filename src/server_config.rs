@@ -28,11 +28,13 @@ pub struct ServerConfig {
     /// The most connections at a time; more wait until one ends. Keep it below the system's limit of open files.
     #[serde(deserialize_with = "at_least_one")]
     pub connections_max: usize,
-    /// The names under which HTTP clients may call the server, without ports. `localhost` and addresses need no entry; on a
-    /// listen address of loopback, other addresses do not count. A browser's page is refused if it calls by another name.
+    /// The names under which HTTP clients may call the server (the header `Host`), without ports. A request under another
+    /// name is refused. `localhost` and IP addresses need no entry, but a server that listens on loopback takes only
+    /// addresses of loopback.
     #[serde(deserialize_with = "host_names")]
     pub hosts: Vec<String>,
-    /// The origins of web pages that may call, such as `https://app.example.com` (CORS). It needs tokens.
+    /// The origins of web pages that may call from a browser (CORS), such as `https://app.example.com`. They cannot be
+    /// combined with `insecure_identity`.
     #[serde(deserialize_with = "origins")]
     pub cors_origins: Vec<String>,
     /// How long running requests may take to end after the server was told to stop.

@@ -10,6 +10,7 @@ mod identity {
     mod people;
     mod plain_http;
     mod provider;
+    mod public;
     mod rpcs;
     mod secrets;
     mod step_up;

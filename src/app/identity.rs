@@ -10,10 +10,16 @@ use crate::server::{Authentication, TokenAuthentication};
 /// Decides whether callers need tokens, and makes the verifier of tokens if they do.
 ///
 /// # Errors
-/// If nobody says who is asking (no issuer and no `insecure_identity`), or when both do.
+/// If nobody says who is asking (no issuer and no `insecure_identity`), when both do, or if pages of other origins may call
+/// and every caller is believed.
 pub(super) fn authentication(config: &Config) -> Result<Authentication, AppError> {
     let identity = &config.identity;
     match (identity.issuers.is_empty(), config.server.insecure_identity) {
+        // A page would act with whatever name it writes, in the browser of anybody who opens it.
+        (true, true) if !config.server.cors_origins.is_empty() => Err(wrong(
+            "`server.cors_origins` lets web pages call, and `--insecure-identity` believes the user that a page names: \
+             leave one of them out",
+        )),
         (true, true) => Ok(Authentication::Believed),
         (true, false) => Err(wrong(
             "nobody says who is asking: name an issuer of tokens under `[[identity.issuers]]` and `identity.audience`, or \

@@ -16,12 +16,14 @@ use tower::Service;
 
 use super::answers::AnswerSlot;
 use super::authentication::Authentication;
+use super::doors::Doors;
 use super::health::{HealthApi, Readiness};
 use super::ingest::IngestApi;
 use super::openfga::OpenFgaApi;
 use super::operations::{Messages, Operation, REQUEST_BYTES_MAX, Route};
+use super::public::Public;
 use super::refusal::Refusal;
-use super::resource_metadata::{self, ResourceMetadata};
+use super::resource_metadata::ResourceMetadata;
 use super::retrieval::RetrievalApi;
 use super::services::Services;
 use super::{DOCUMENT_BYTES_MAX, ServerError, openfga, reflection};
@@ -36,7 +38,7 @@ use crate::proto::retrieval::retrieval_service_server::RetrievalServiceServer;
 #[derive(Clone)]
 pub(super) struct Dispatcher {
     routes: Routes,
-    resource_metadata: Option<ResourceMetadata>,
+    public: Arc<Public>,
 }
 
 impl Dispatcher {
@@ -44,7 +46,7 @@ impl Dispatcher {
     ///
     /// # Errors
     /// When the services cannot be described.
-    pub(super) fn new(services: &Services, readiness: &Arc<Readiness>) -> Result<Self, ServerError> {
+    pub(super) fn new(services: &Services, readiness: &Arc<Readiness>, doors: &Doors) -> Result<Self, ServerError> {
         let health = HealthApi::new(Arc::clone(readiness), services.engine());
         let reflection = reflection::builders(services.engine())?;
         let retrieval = RetrievalServiceServer::new(RetrievalApi::new(services));
@@ -62,14 +64,8 @@ impl Dispatcher {
             Authentication::Tokens(tokens) => Some(ResourceMetadata::of(tokens.verifier())),
             Authentication::Believed => None,
         };
-        Ok(Self { routes: routes.prepare(), resource_metadata })
-    }
-
-    fn document(&self, request: &http::Request<Body>) -> Result<http::Response<Body>, Refusal> {
-        match &self.resource_metadata {
-            Some(document) => document.answer(request),
-            None => Err(resource_metadata::no_document()),
-        }
+        let public = Public { readiness: Arc::clone(readiness), openapi: doors.openapi(), resource_metadata };
+        Ok(Self { routes: routes.prepare(), public: Arc::new(public) })
     }
 }
 
@@ -86,7 +82,10 @@ impl Service<http::Request<Body>> for Dispatcher {
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let operation: &'static Operation = match Route::of(&request) {
             Route::Rpc(operation) if AnswerSlot::is_in(request.extensions()) => operation,
-            Route::WellKnown => return Box::pin(std::future::ready(self.document(&request))),
+            Route::Public => {
+                let (public, method, uri) = (Arc::clone(&self.public), request.method().clone(), request.uri().clone());
+                return Box::pin(async move { public.answer(&method, uri.path()).await });
+            }
             // INVARIANT (bounded answers): a call that came past the bounds on answers is not answered. The gate has
             // refused the other two.
             Route::Rpc(_) | Route::UnknownRpc | Route::Refused(_) => {

@@ -15,6 +15,7 @@ mod connect;
 mod frames;
 mod guards;
 mod json;
+mod openapi;
 mod openfga;
 mod routes;
 
@@ -111,6 +112,8 @@ struct Tables {
     /// The messages of each RPC, by its path.
     messages: HashMap<String, RpcMessages>,
     error_names: ErrorNames,
+    /// The description of our own routes.
+    openapi: Bytes,
 }
 
 #[derive(Clone, Debug)]
@@ -126,7 +129,7 @@ impl Arrival {
             Self::AsItIs => Route::of(request),
             Self::Call(call) => Route::Rpc(call.operation),
             Self::Refused(fault, _) => Route::Refused(fault.clone()),
-            Self::Preflight(..) => Route::WellKnown,
+            Self::Preflight(..) => Route::Public,
         }
     }
 }
@@ -137,6 +140,7 @@ impl Doors {
     pub(super) fn new(guards: Guards) -> Result<Self, ServerError> {
         let pool = reflection::pool()?;
         let mut routes = routes::read(DESCRIPTORS)?;
+        let openapi = openapi::document(&pool, &routes).to_string().into();
         routes.extend(routes::read(reflection::OPENFGA)?);
         routes.push(routes::health());
         let methods = pool.services().flat_map(|service| {
@@ -148,12 +152,18 @@ impl Doors {
             (path, RpcMessages { request: method.input(), answer: method.output() })
         });
         let messages = messages.collect();
-        Ok(Self(Arc::new(Tables { guards, routes, messages, error_names: ErrorNames::of(&pool) })))
+        Ok(Self(Arc::new(Tables { guards, routes, messages, error_names: ErrorNames::of(&pool), openapi })))
+    }
+
+    /// Returns the description of our own routes (`OpenAPI`), as JSON.
+    pub(super) fn openapi(&self) -> Bytes {
+        self.0.openapi.clone()
     }
 
     /// Recognizes a request from its head.
     pub(super) fn arrival<B>(&self, request: &http::Request<B>) -> Arrival {
-        if Route::is_grpc_call(request) {
+        // A browser cannot call gRPC. Whatever has its content type alone passes the guards like any other request.
+        if Route::of(request).is_grpc() {
             return Arrival::AsItIs;
         }
         let path = request.uri().path();

@@ -1,11 +1,10 @@
 //! The health service (`grpc.health.v1.Health`). It tells whether a retrieval would be answered now (readiness), and whether
 //! the process serves at all (liveness).
 //!
-//! A caller learns one word; the log says which part fails, and why. Everybody may ask, so all probes share one look at the
+//! A caller learns fixed words; the log says why a part fails. Everybody may ask, so all probes share one look at the
 //! backends for [`REUSED_FOR`]: however many ask, each backend gets one call a second.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -58,31 +57,63 @@ pub(super) struct Readiness {
     /// The audit log, if each answer needs its record.
     audit: Option<Audit>,
     latest: Mutex<Option<Look>>,
-    /// The outcome that was logged last.
-    is_ready: AtomicBool,
+    /// The parts that the log was told of last.
+    told: Mutex<Arc<[Part]>>,
     stopping: watch::Sender<bool>,
 }
 
 /// A look that is under way or done, shared by all who ask meanwhile.
 type Look = Shared<BoxFuture<'static, Looked>>;
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Looked {
-    is_ready: bool,
+    /// The parts that keep retrievals from being answered.
+    lacking: Arc<[Part]>,
     ended: Instant,
 }
 
 impl Looked {
     fn lost(lost: &JoinError) -> Self {
         tracing::error!(%lost, "the readiness check did not finish");
-        Self { is_ready: false, ended: Instant::now() }
+        Self { lacking: [Part::Internal].into(), ended: Instant::now() }
     }
 }
 
-/// The backend that keeps retrievals from being answered.
-#[derive(Debug)]
-struct NotReady {
-    part: &'static str,
+/// A part without which a retrieval is not answered. Its word is all that a caller learns of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// No decision can be made.
+    Authorizer,
+    /// The copy of an `OpenFGA` server's relationships is not trusted, and that server makes no decision.
+    Replica,
+    VectorStore,
+    /// No record can be kept, and each answer needs one.
+    Audit,
+    /// Stored names are not compared with those of tokens yet, so no token is taken.
+    Identity,
+    /// The server is about to end.
+    Stopping,
+    /// The look itself failed: a defect, of which the log tells.
+    Internal,
+}
+
+impl Part {
+    pub(super) const fn word(self) -> &'static str {
+        match self {
+            Self::Authorizer => "authorizer",
+            Self::Replica => "replica",
+            Self::VectorStore => "vector store",
+            Self::Audit => "audit",
+            Self::Identity => "identity",
+            Self::Stopping => "stopping",
+            Self::Internal => "internal",
+        }
+    }
+}
+
+/// A part that fails, and the reason for the log.
+struct Fault {
+    part: Part,
     detail: String,
 }
 
@@ -94,7 +125,7 @@ impl Readiness {
             vector_store: Arc::clone(&services.vector_store),
             audit: services.audit.clone().filter(|audit| audit.required),
             latest: Mutex::default(),
-            is_ready: AtomicBool::new(true),
+            told: Mutex::default(),
             stopping: watch::Sender::new(false),
         })
     }
@@ -104,12 +135,17 @@ impl Readiness {
         self.stopping.send_replace(true);
     }
 
-    pub(super) async fn is_ready(self: &Arc<Self>) -> bool {
+    /// Returns the parts that keep retrievals from being answered; none if the server is ready.
+    pub(super) async fn lacking(self: &Arc<Self>) -> Arc<[Part]> {
         if *self.stopping.borrow() {
-            return false;
+            return [Part::Stopping].into();
         }
         let look = self.shared_look();
-        look.await.is_ready
+        look.await.lacking
+    }
+
+    async fn is_ready(self: &Arc<Self>) -> bool {
+        self.lacking().await.is_empty()
     }
 
     fn shared_look(self: &Arc<Self>) -> Look {
@@ -128,37 +164,58 @@ impl Readiness {
     }
 
     async fn look(&self) -> Looked {
-        let found = match timeout(LOOK_MAX, self.parts()).await {
-            Ok(found) => found,
-            Err(_elapsed) => Err(NotReady { part: "backends", detail: "they did not answer in time".to_owned() }),
-        };
-        let is_ready = found.is_ok();
-        let was_ready = self.is_ready.swap(is_ready, Ordering::Relaxed);
-        match found {
-            Err(NotReady { part, detail }) if was_ready => {
-                tracing::warn!(part, detail, "not ready: a retrieval would not be answered");
+        let faults = self.faults().await;
+        let lacking: Arc<[Part]> = faults.iter().map(|fault| fault.part).collect();
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        // A part that fails again and again is told once.
+        if *told != lacking {
+            for Fault { part, detail } in &faults {
+                tracing::warn!(part = part.word(), detail, "not ready: a retrieval would not be answered");
             }
-            Ok(()) if !was_ready => tracing::info!("ready again"),
-            Ok(()) | Err(_) => {}
+            if faults.is_empty() {
+                tracing::info!("ready again");
+            }
+            *told = Arc::clone(&lacking);
         }
-        Looked { is_ready, ended: Instant::now() }
+        Looked { lacking, ended: Instant::now() }
     }
 
-    /// Asks one part after the other. When one fails, the rest are spared.
-    async fn parts(&self) -> Result<(), NotReady> {
-        let failed = |part| move |error: &dyn std::fmt::Display| NotReady { part, detail: error.to_string() };
-        if !self.authentication.takes_callers() {
-            let detail = "stored names are not compared with those of tokens yet".to_owned();
-            return Err(NotReady { part: "names", detail });
-        }
-        self.authorizer.readiness().await.map_err(|error| failed("authorizer")(&error))?;
-        self.vector_store.ready().await.map_err(|error| failed("vector store")(&error))?;
-        if let Some(audit) = self.audit.clone() {
-            let probed = tokio::task::spawn_blocking(move || audit.sink.check_writable()).await;
-            let probed = probed.unwrap_or_else(|e| Err(AuditError::Stopped(format!("the look at it was lost: {e}"))));
-            probed.map_err(|error| failed("audit log")(&error))?;
-        }
-        Ok(())
+    /// Asks all parts at the same time, so that one that hangs hides no other.
+    async fn faults(&self) -> Vec<Fault> {
+        let (authorizer, vector_store, audit) = tokio::join!(
+            within_look(self.authorizer.readiness()),
+            within_look(self.vector_store.ready()),
+            within_look(self.check_audit()),
+        );
+        // While the copy is not trusted, the server decides. So it is no fault unless the server fails, too.
+        let is_without_copy = authorizer.is_err() && copy_is_trusted(self) == Some(false);
+        let takes_callers = self.authentication.takes_callers();
+        let replica = is_without_copy.then(|| "it is not trusted, and the server does not decide".to_owned());
+        let identity = (!takes_callers).then(|| "stored names are not compared with those of tokens yet".to_owned());
+        let parts = [
+            (Part::Authorizer, authorizer.err()),
+            (Part::Replica, replica),
+            (Part::VectorStore, vector_store.err()),
+            (Part::Audit, audit.err()),
+            (Part::Identity, identity),
+        ];
+        parts.into_iter().filter_map(|(part, detail)| Some(Fault { part, detail: detail? })).collect()
+    }
+
+    /// Finds out whether a record can be kept, if each answer needs one.
+    async fn check_audit(&self) -> Result<(), AuditError> {
+        let Some(audit) = self.audit.clone() else { return Ok(()) };
+        let probed = tokio::task::spawn_blocking(move || audit.sink.check_writable()).await;
+        probed.unwrap_or_else(|e| Err(AuditError::Stopped(format!("the look at it was lost: {e}"))))
+    }
+}
+
+/// Waits for the answer of a part for as long as one look may take. The error is for the log.
+async fn within_look<T, E: std::fmt::Display>(asked: impl Future<Output = Result<T, E>>) -> Result<(), String> {
+    match timeout(LOOK_MAX, asked).await {
+        Ok(Ok(_is_ready)) => Ok(()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_elapsed) => Err("it did not answer in time".to_owned()),
     }
 }
 

@@ -5,8 +5,8 @@
 //! can add an RPC and forget one of them. A test compares the table with the descriptors of all services.
 //!
 //! INVARIANT (no success without a service): the gate refuses every request that is neither a gRPC call of an RPC in
-//! this table nor a request for a public document. So no service ever gives an empty success to a request that it does
-//! not understand.
+//! this table nor a request for a probe or a public document. So no service ever gives an empty success to a request
+//! that it does not understand.
 
 use std::borrow::Cow;
 
@@ -21,6 +21,12 @@ use crate::identity::Scope;
 const UNKNOWN_CALL: &str = "unknown";
 /// The folder of well-known addresses (RFC 8615).
 const WELL_KNOWN: &str = "/.well-known/";
+/// The path that tells whether the process runs.
+pub(super) const LIVEZ: &str = "/livez";
+/// The path that tells whether a retrieval would be answered.
+pub(super) const READYZ: &str = "/readyz";
+/// The path of the description of the HTTP routes.
+pub(super) const OPENAPI: &str = "/openapi.json";
 
 /// The right that a caller needs for a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -186,8 +192,9 @@ pub(super) enum Route {
     Rpc(&'static Operation),
     /// A gRPC call of an RPC that the table lacks.
     UnknownRpc,
-    /// A request for a public document over plain HTTP (RFC 8615), whether or not there is one under this name.
-    WellKnown,
+    /// A request over plain HTTP for what everybody may read: a probe or a public document, whether or not there is one under
+    /// this name.
+    Public,
     /// Plain HTTP that nothing here answers.
     Refused(NotServed),
 }
@@ -215,11 +222,6 @@ pub(super) enum NotServed {
 const POST: Cow<'static, str> = Cow::Borrowed("POST");
 
 impl Route {
-    /// Returns whether a request comes as gRPC, whatever it calls. Its own version of HTTP has no other use for the type.
-    pub(super) fn is_grpc_call<B>(request: &http::Request<B>) -> bool {
-        is_grpc_type(request.headers())
-    }
-
     /// Finds the destination of a request. A door may have settled it.
     pub(super) fn of<B>(request: &http::Request<B>) -> Self {
         if let Some(settled) = request.extensions().get::<Self>() {
@@ -234,7 +236,7 @@ impl Route {
             Some(operation) if !is_http2 => Self::Refused(NotServed::Version(operation)),
             Some(operation) => Self::Rpc(operation),
             None if is_post && has_grpc_type && is_http2 => Self::UnknownRpc,
-            None if path.starts_with(WELL_KNOWN) => Self::WellKnown,
+            None if is_public(path) => Self::Public,
             None => Self::Refused(NotServed::Path),
         }
     }
@@ -246,7 +248,7 @@ impl Route {
             Self::Rpc(operation) => operation.access,
             Self::UnknownRpc => Access::Needs(Scope::Administer),
             // A browser's page is refused before its visitor's token is looked at.
-            Self::WellKnown | Self::Refused(NotServed::Host | NotServed::Origin) => Access::Open,
+            Self::Public | Self::Refused(NotServed::Host | NotServed::Origin) => Access::Open,
             Self::Refused(_) => Access::AnyToken,
         }
     }
@@ -254,7 +256,7 @@ impl Route {
     /// Returns the refusal of a request that no service may see; `None` for one that a service answers.
     pub(super) fn refusal(&self) -> Option<Refusal> {
         match self {
-            Self::Rpc(_) | Self::WellKnown => None,
+            Self::Rpc(_) | Self::Public => None,
             Self::UnknownRpc => Some(Refusal::new(Code::Unimplemented, "there is no such RPC")),
             Self::Refused(not_served) => Some(not_served.refusal()),
         }
@@ -268,9 +270,9 @@ impl Route {
                 NotServed::ContentType(operation) | NotServed::ClientStream(operation) | NotServed::Version(operation),
             ) => Some(operation),
             Self::Refused(NotServed::Method(operation, _)) => *operation,
-            Self::UnknownRpc
-            | Self::WellKnown
-            | Self::Refused(NotServed::Host | NotServed::Origin | NotServed::Path) => None,
+            Self::UnknownRpc | Self::Public | Self::Refused(NotServed::Host | NotServed::Origin | NotServed::Path) => {
+                None
+            }
         }
     }
 
@@ -289,7 +291,7 @@ impl Route {
         match self {
             Self::Rpc(operation) => operation.is_recorded,
             Self::UnknownRpc | Self::Refused(_) => true,
-            Self::WellKnown => false,
+            Self::Public => false,
         }
     }
 
@@ -304,7 +306,7 @@ impl Route {
     pub(super) fn answered_code(&self) -> Code {
         match self {
             Self::Rpc(Operation { answer: Messages::One, .. }) => Code::Ok,
-            Self::Rpc(_) | Self::UnknownRpc | Self::WellKnown | Self::Refused(_) => Code::Unknown,
+            Self::Rpc(_) | Self::UnknownRpc | Self::Public | Self::Refused(_) => Code::Unknown,
         }
     }
 }
@@ -345,6 +347,11 @@ impl NotServed {
             }
         }
     }
+}
+
+/// Returns whether everybody may read what is at a path.
+fn is_public(path: &str) -> bool {
+    path.starts_with(WELL_KNOWN) || [LIVEZ, READYZ, OPENAPI].contains(&path)
 }
 
 /// Returns whether the body is gRPC in the one encoding that is served: protocol buffers.

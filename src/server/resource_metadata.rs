@@ -1,14 +1,10 @@
 //! The public document that says what this server is as a protected resource (RFC 9728): whose tokens it takes, and which
 //! scopes there are. Everybody may read it over plain HTTP, on the port of the gRPC services.
 
-use http_body_util::Full;
 use serde_json::json;
-use tonic::Code;
-use tonic::body::Body;
-use tonic::codegen::http::{self, HeaderValue, Method, Uri, header};
+use tonic::codegen::Bytes;
+use tonic::codegen::http::Uri;
 
-use super::plain_http::{self, BodyAllowed};
-use super::refusal::{HttpFault, Refusal};
 use crate::identity::{Scope, TokenVerifier};
 
 /// The path of the metadata. The path of the audience is appended to it (RFC 9728, section 3.1).
@@ -39,7 +35,7 @@ fn path(audience: &str) -> String {
 #[derive(Clone, Debug)]
 pub(super) struct ResourceMetadata {
     path: String,
-    json: String,
+    json: Bytes,
 }
 
 impl ResourceMetadata {
@@ -51,36 +47,16 @@ impl ResourceMetadata {
             "bearer_methods_supported": ["header"],
             "resource_name": "Ragward",
         });
-        Self { path: path(verifier.audience()), json: json.to_string() }
+        Self { path: path(verifier.audience()), json: json.to_string().into() }
     }
 
-    /// Answers a request for a public document.
-    ///
-    /// # Errors
-    /// When the request asks for another document, or its method does not read.
-    pub(super) fn answer<B>(&self, request: &http::Request<B>) -> Result<http::Response<Body>, Refusal> {
-        if request.uri().path() != self.path {
-            return Err(no_document());
-        }
-        if ![Method::GET, Method::HEAD].contains(request.method()) {
-            return Err(Refusal::new(Code::Unimplemented, "this document is only read")
-                .with_http_fault(HttpFault::Method { allowed: "GET, HEAD".into() }));
-        }
-        let mut response = http::Response::new(match BodyAllowed::by(request.method()) {
-            BodyAllowed::Yes => Body::new(Full::from(self.json.clone())),
-            BodyAllowed::No => Body::empty(),
-        });
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(header::CONTENT_LENGTH, self.json.len().into());
-        plain_http::harden(headers);
-        Ok(response)
+    pub(super) fn path(&self) -> &str {
+        &self.path
     }
-}
 
-/// Returns the refusal of a request for a public document that does not exist.
-pub(super) fn no_document() -> Refusal {
-    Refusal::new(Code::NotFound, "nothing is served at this path")
+    pub(super) fn json(&self) -> &Bytes {
+        &self.json
+    }
 }
 
 #[cfg(test)]

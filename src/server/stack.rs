@@ -80,7 +80,8 @@ impl Stack {
     /// When the services cannot be described.
     pub fn new(services: Services) -> Result<Self, ServerError> {
         let readiness = Readiness::new(&services);
-        let dispatcher = Dispatcher::new(&services, &readiness)?;
+        let doors = Doors::new(services.guards.clone())?;
+        let dispatcher = Dispatcher::new(&services, &readiness, &doors)?;
         let work = OngoingWork::default();
         let service = ServiceBuilder::new()
             .layer(MapResultLayer::new(consistency_token::stamp(services.consistency_tokens)))
@@ -89,7 +90,7 @@ impl Stack {
             .layer(GateLayer { authentication: services.authentication, authorizer: services.authorizer })
             .service(dispatcher);
         Ok(Self {
-            doors: Doors::new(services.guards)?,
+            doors,
             service: BoxCloneSyncService::new(service),
             readiness,
             work,

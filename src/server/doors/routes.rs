@@ -152,6 +152,11 @@ impl HttpRule {
 }
 
 impl HttpRoute {
+    /// Returns the names of the fields in its path.
+    pub(super) fn path_fields(&self) -> impl Iterator<Item = &str> {
+        self.template.split('/').filter_map(field_name)
+    }
+
     /// Returns the fields in a path, or `None` if the path is not of this route.
     ///
     /// A field is one segment of the path. It is decoded after the path was cut into segments, so an encoded slash belongs to

@@ -1,6 +1,6 @@
 //! How often the backends are asked, and what callers are told.
 
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -142,7 +142,7 @@ fn health(records: Records) -> (Arc<Backends>, HealthApi) {
         vector_store: Arc::clone(&parts) as _,
         audit: Some(audit).filter(|audit| audit.required),
         latest: Mutex::default(),
-        is_ready: AtomicBool::new(true),
+        told: Mutex::default(),
         stopping: watch::Sender::new(false),
     };
     (parts, HealthApi::new(Arc::new(readiness), RelationshipEngine::OpenFga))
@@ -195,6 +195,37 @@ async fn ready_means_that_a_retrieval_would_be_answered() {
     assert!(over_embedded.check(about("openfga.v1.OpenFGAService")).await.is_ok());
     for unknown in ["a.Service", "openfga.v1.OpenFGAService", health_itself, "Liveness", " "] {
         assert_eq!(api.check(about(unknown)).await.unwrap_err().code(), tonic::Code::NotFound, "{unknown}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_part_that_fails_is_named_by_its_word() {
+    let rows: [(&str, Option<&'static str>, bool, Option<bool>, &[&str]); 8] = [
+        ("all is well", None, false, None, &[]),
+        ("the authorizer fails", Some("authorizer"), false, None, &["authorizer"]),
+        ("it fails, and there is a copy", Some("authorizer"), false, Some(true), &["authorizer"]),
+        ("it fails, and the copy is not trusted", Some("authorizer"), false, Some(false), &["authorizer", "replica"]),
+        ("the copy is not trusted, and the server decides", None, false, Some(false), &[]),
+        ("the vector store fails", Some("vector store"), false, None, &["vector store"]),
+        (
+            "the authorizer hangs, and the store fails",
+            Some("vector store"),
+            true,
+            None,
+            &["authorizer", "vector store"],
+        ),
+        ("no record can be kept", Some("audit log"), false, None, &["audit"]),
+    ];
+    for (row, failing, hangs, copy_is_trusted, expected) in rows {
+        let (parts, api) = health(Records::Required);
+        parts.fail(failing);
+        parts.hangs.store(hangs, Ordering::Relaxed);
+        *parts.copy_is_trusted.lock().unwrap() = copy_is_trusted;
+        let lacking = api.readiness.lacking().await;
+        let words: Vec<&str> = lacking.iter().map(|part| part.word()).collect();
+        assert_eq!(words, expected, "{row}");
+        api.readiness.stop();
+        assert_eq!(&*api.readiness.lacking().await, [Part::Stopping], "{row}: stopping");
     }
 }
 

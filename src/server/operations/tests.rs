@@ -35,7 +35,7 @@ fn only_an_answer_of_one_message_is_known_to_be_ok() {
         let is_bounded = operation.answer_bytes_max.is_some();
         assert!(is_bounded || operation.answer == Messages::Many, "{}: one message has a size", operation.path);
     }
-    for route in [Route::UnknownRpc, Route::WellKnown, Route::Refused(NotServed::Path)] {
+    for route in [Route::UnknownRpc, Route::Public, Route::Refused(NotServed::Path)] {
         assert_eq!(route.answered_code(), Code::Unknown, "{route:?}");
     }
 }
@@ -75,7 +75,7 @@ fn only_grpc_reaches_a_service() {
         Route::Refused(NotServed::Version(operation)),
     );
     let nothing = Route::Refused(NotServed::Path);
-    let rows: [Row; 24] = [
+    let rows: [Row; 29] = [
         ("gRPC", "POST", RETRIEVE, v2, grpc, Route::Rpc(operation)),
         ("gRPC, its encoding said", "POST", RETRIEVE, v2, &["application/grpc+proto"], Route::Rpc(operation)),
         ("gRPC, in capitals", "POST", RETRIEVE, v2, &["Application/gRPC"], Route::Rpc(operation)),
@@ -105,7 +105,12 @@ fn only_grpc_reaches_a_service() {
         ("the root", "GET", "/", v1, &[], nothing.clone()),
         ("an unknown RPC", "POST", "/a.B/C", v2, grpc, Route::UnknownRpc),
         ("an unknown RPC over HTTP/1.1", "POST", "/a.B/C", v1, grpc, nothing.clone()),
-        ("a public document", "GET", "/.well-known/oauth-protected-resource", v1, &[], Route::WellKnown),
+        ("a public document", "GET", "/.well-known/oauth-protected-resource", v1, &[], Route::Public),
+        ("whether the process runs", "GET", LIVEZ, v1, &[], Route::Public),
+        ("whether it is ready", "HEAD", READYZ, v1, &[], Route::Public),
+        ("the description of the routes", "GET", OPENAPI, v2, &[], Route::Public),
+        ("below a probe", "GET", "/readyz/authorizer", v1, &[], nothing.clone()),
+        ("gRPC to a probe", "POST", READYZ, v2, grpc, Route::UnknownRpc),
         ("gRPC to a public document", "POST", "/.well-known/a", v2, grpc, Route::UnknownRpc),
     ];
     for (what, verb, path, version, content_types, expected) in rows {
