@@ -199,6 +199,7 @@ async fn serve_without_authorization(config: &Config, data: &Path) -> Client {
         request_timeout: Duration::from_secs(10),
         connections_max: config.server.connections_max,
         guards: ragward::server::Guards::default(),
+        request_context: ragward::identity::RequestContextRules::default(),
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -258,6 +258,7 @@ fn client(store: &Arc<ExactStore>, authorizer: Arc<dyn Authorizer>) -> Client {
         request_timeout: Duration::from_secs(10),
         connections_max: config.server.connections_max,
         guards: ragward::server::Guards::default(),
+        request_context: ragward::identity::RequestContextRules::default(),
     };
     let (connections, incoming) = tokio::sync::mpsc::channel(1);
     let arrived = |pipe: io::Result<DuplexStream>| pipe.map(|io| Arrived { io, peer: None });

@@ -43,6 +43,8 @@ use crate::authz::{Authorizer, AuthzError};
 use crate::backend::BackendError;
 use crate::config::{AuthorizerKind, Config, ConfigError, VectorStoreKind};
 use crate::error_code::ErrorCode;
+#[cfg(feature = "server")]
+use crate::identity::RequestContextRules;
 use crate::identity::config::IdentityConfigError;
 use crate::retrieval::page::{PageKeyError, Pages};
 use crate::retrieval::{RetrievalConfig, Retriever};
@@ -64,6 +66,8 @@ pub struct App {
     vector_store: Arc<dyn VectorStore>,
     #[cfg(feature = "server")]
     config: Config,
+    #[cfg(feature = "server")]
+    request_context: RequestContextRules,
     #[cfg(feature = "server")]
     replica: Option<Arc<ReplicaAuthorizer>>,
     /// All servers of these backends share this, so each takes the tokens that another one gave.
@@ -172,6 +176,8 @@ impl App {
     pub async fn open(config: &Config) -> Result<Self, AppError> {
         #[cfg(not(feature = "server"))]
         unserved::check(config)?;
+        #[cfg(feature = "server")]
+        let request_context = RequestContextRules::new(&config.identity)?;
         let (retrieval, pages) = (config.retrieval.clone(), pages(&config.retrieval)?);
         #[cfg(feature = "openfga")]
         let replica = openfga::open_configured_replica(config).await?;
@@ -193,6 +199,8 @@ impl App {
             vector_store,
             #[cfg(feature = "server")]
             config: config.clone(),
+            #[cfg(feature = "server")]
+            request_context,
             #[cfg(feature = "server")]
             replica,
             #[cfg(feature = "server")]

@@ -19,6 +19,7 @@ mod names;
 mod output;
 mod recheck;
 mod replica;
+mod request_context;
 mod retrieve;
 mod serve;
 mod test;

@@ -9,6 +9,7 @@ pub mod details;
 pub mod mapping;
 pub mod old_names;
 pub mod principal;
+pub mod request_context;
 
 mod caller;
 mod claims;
@@ -33,6 +34,7 @@ pub use jws::TOKEN_BYTES_MAX;
 pub use key_set::Algorithm;
 pub use principal::{ChunkLedger, Principal};
 pub use remembered::Use;
+pub use request_context::RequestContextRules;
 pub use scope::{Scope, Scopes};
 pub use step_up::{LoginError, StepUp, StepUpRules};
 pub use token::{Actor, Delegation, TokenFacts, VerifiedToken};

@@ -11,6 +11,7 @@ mod identity {
     mod plain_http;
     mod provider;
     mod public;
+    mod request_context;
     mod rpcs;
     mod secrets;
     mod step_up;

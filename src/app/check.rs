@@ -9,6 +9,7 @@ use super::{AppError, identity, pages};
 use crate::audit::AuditKey;
 use crate::authz::openfga::OpenFgaAuthorizer;
 use crate::config::{AuthorizerKind, Config, ConfigError, VectorStoreKind};
+use crate::identity::RequestContextRules;
 use crate::telemetry::SpanExport;
 
 /// Checks that a server can start with a configuration, as far as that can be known without a network. Call it inside tokio.
@@ -18,6 +19,7 @@ use crate::telemetry::SpanExport;
 pub fn check(config: &Config) -> Result<(), AppError> {
     pages(&config.retrieval)?;
     identity::authentication(config)?;
+    RequestContextRules::new(&config.identity)?;
     if let Some(otlp_endpoint) = &config.telemetry.otlp_endpoint {
         SpanExport::check(otlp_endpoint).map_err(|e| ConfigError::Invalid(e.to_string()))?;
     }

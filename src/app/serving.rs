@@ -39,6 +39,7 @@ impl App {
             connections_max: self.config.server.connections_max,
             authorizer: Arc::clone(&self.authorizer),
             authentication: Authentication::Believed,
+            request_context: self.request_context.clone(),
             guards: Guards::default(),
             audit: None,
             consistency_tokens: Arc::clone(&self.consistency_tokens),

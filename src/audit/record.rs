@@ -86,6 +86,9 @@ pub struct AuditedRequest {
     /// `minimize_latency`, `at_least_as_fresh` or `higher_consistency`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub consistency: Option<String>,
+    /// The parameters of conditions that the caller set (`context`), without their values.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub context_keys: Vec<String>,
 }
 
 /// The basis of a decision, and the search that it was made for.

@@ -1,6 +1,7 @@
 //! The flags for contextual tuples and values of conditions, which hold for one question only.
 
 use clap::Args;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::Failure;
@@ -25,6 +26,12 @@ impl ContextualArgs {
         let context = self.context.as_deref().map(read_context).transpose()?;
         Ok(Contextual { tuples: tuples?, context: context.unwrap_or_default() })
     }
+}
+
+/// Turns values for conditions into their message.
+pub(super) fn context_message<T: DeserializeOwned>(context: Map<String, Value>) -> Result<T, Failure> {
+    let context = Value::Object(context);
+    serde_json::from_value(context).map_err(|e| Failure::usage(format!("the context cannot be sent: {e}")))
 }
 
 fn read_tuple(text: &str) -> Result<RelationshipTuple, Failure> {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::contextual::ContextualArgs;
+use super::contextual::{ContextualArgs, context_message};
 use super::{Connection, Failure, Output};
 use crate::engine::Contextual;
 use crate::language::RelationshipTuple;
@@ -53,7 +53,7 @@ pub(super) async fn run(args: ExplainArgs, config: Option<PathBuf>, output: &Out
         target: Some(target),
         relation: args.relation.unwrap_or_default(),
         contextual_tuples: tuples.iter().map(tuple_message).collect::<Result<_, _>>()?,
-        context: Some(values(context)?),
+        context: Some(context_message(context)?),
     };
     let services = args.connection.open_existing(config).await?;
     let explained = services.client().retrieval().explain(request).await?.into_inner();
@@ -64,7 +64,7 @@ pub(super) async fn run(args: ExplainArgs, config: Option<PathBuf>, output: &Out
 
 fn tuple_message(tuple: &RelationshipTuple) -> Result<message::RelationshipTuple, Failure> {
     let condition = tuple.condition.as_ref().map(|condition| {
-        let context = Some(values(condition.context())?);
+        let context = Some(context_message(condition.context())?);
         Ok::<_, Failure>(message::TupleCondition { name: condition.name().to_owned(), context })
     });
     Ok(message::RelationshipTuple {
@@ -73,10 +73,4 @@ fn tuple_message(tuple: &RelationshipTuple) -> Result<message::RelationshipTuple
         object: tuple.object.to_string(),
         condition: condition.transpose()?,
     })
-}
-
-/// Turns the context of a condition into its message.
-fn values<T: serde::de::DeserializeOwned>(context: serde_json::Map<String, serde_json::Value>) -> Result<T, Failure> {
-    let context = serde_json::Value::Object(context);
-    serde_json::from_value(context).map_err(|e| Failure::usage(format!("the context cannot be sent: {e}")))
 }

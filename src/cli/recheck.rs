@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::consistency::ConsistencyArgs;
 use super::output::table;
+use super::request_context::RequestContextArgs;
 use super::{Connection, Failure, Output};
 use crate::proto::retrieval::RecheckRequest;
 
@@ -19,6 +20,8 @@ pub(super) struct RecheckArgs {
     /// The collection of the chunks.
     #[arg(long)]
     collection: String,
+    #[command(flatten)]
+    context: RequestContextArgs,
     #[command(flatten)]
     consistency: ConsistencyArgs,
     #[command(flatten)]
@@ -43,6 +46,7 @@ pub(super) async fn run(args: RecheckArgs, config: Option<PathBuf>, output: &Out
         chunk_ids: args.chunk_ids.clone(),
         consistency: consistency.into(),
         consistency_token,
+        context: args.context.read()?,
     };
     let services = args.connection.open_existing(config).await?;
     let permitted = services.client().retrieval().recheck(request).await?.into_inner().chunk_ids;

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::consistency::ConsistencyArgs;
 use super::filter::FilterArgs;
 use super::output::{excerpt, table};
+use super::request_context::RequestContextArgs;
 use super::{Connection, Failure, Output};
 use crate::client;
 use crate::proto::metadata;
@@ -43,6 +44,8 @@ pub(super) struct RetrieveArgs {
     /// Return only chunks of this classification or a lower one.
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     classification_max: String,
+    #[command(flatten)]
+    context: RequestContextArgs,
     #[command(flatten)]
     consistency: ConsistencyArgs,
     /// Return one page: `first` for the first page, or the token that the page before ended with.
@@ -117,6 +120,7 @@ pub(super) async fn run(args: RetrieveArgs, config: Option<PathBuf>, output: &Ou
         explain_plan: args.explain_plan,
         consistency_token,
         classification_max: args.classification_max,
+        context: args.context.read()?,
     };
     let services = args.connection.open_existing(config).await?;
     let answer = services.client().retrieval().retrieve(request).await?;

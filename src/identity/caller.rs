@@ -53,6 +53,15 @@ impl Caller {
         }
     }
 
+    /// Returns the token of the caller, or `None` if the caller's word is taken.
+    #[must_use]
+    pub fn token(&self) -> Option<&VerifiedToken> {
+        match self {
+            Self::Believed => None,
+            Self::Verified { token, .. } => Some(token),
+        }
+    }
+
     /// Returns the principal of a request that names `user`. An empty name means the token's own subject.
     ///
     /// # Errors

@@ -51,6 +51,8 @@ pub struct IdentityConfig {
     pub claim_tuples: Vec<ClaimTuple>,
     /// Claims that become values for conditions.
     pub claim_context: Vec<ClaimContext>,
+    /// Parameters of conditions that a request may set itself.
+    pub request_context: Vec<RequestContextKey>,
     /// How `authorization_details` are read.
     pub details: DetailsConfig,
     /// Collections and classifications that need a stronger or fresher login (RFC 9470).
@@ -159,6 +161,29 @@ pub enum Absent {
     None,
 }
 
+/// A parameter of conditions that a request may set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RequestContextKey {
+    /// The name of the parameter. No claim may set it (`identity.claim_context`), and `now` and `client_ip` are the
+    /// server's own.
+    pub parameter: String,
+    /// The callers that may set it.
+    #[serde(default)]
+    pub settable_by: SettableBy,
+}
+
+/// The callers that may set a parameter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SettableBy {
+    /// Callers whose token is neither delegated nor narrowed, and callers that are believed.
+    #[default]
+    Unbounded,
+    /// Every caller, also with a delegated or narrowed token.
+    Everyone,
+}
+
 /// A collection, or a classification and those above it, that needs a stronger or fresher login.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -197,6 +222,7 @@ impl Default for IdentityConfig {
             delegation: DelegationConfig::default(),
             claim_tuples: Vec::new(),
             claim_context: Vec::new(),
+            request_context: Vec::new(),
             details: DetailsConfig::default(),
             step_up: Vec::new(),
         }

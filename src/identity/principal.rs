@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::details::{AuthorizationDetails, Budget, OneOf, RequestFacts};
 use super::names;
+use super::request_context::StatedContext;
 use super::token::{Actor, Delegation, TokenFacts, VerifiedToken};
 use crate::chunk::Metadata;
 use crate::engine::Contextual;
@@ -16,6 +17,8 @@ use crate::language::{Object, ParseError};
 pub struct Principal {
     subject: Object,
     contextual: Arc<Contextual>,
+    /// The keys of the values in `contextual` that the request itself stated.
+    stated_keys: Arc<[String]>,
     token: Option<Arc<TokenFacts>>,
     asserted: bool,
     delegation: Option<Arc<Delegation>>,
@@ -47,6 +50,7 @@ impl Principal {
         Ok(Self {
             subject: names::asserted(user)?,
             contextual: Arc::default(),
+            stated_keys: Arc::default(),
             token: None,
             asserted: false,
             delegation: None,
@@ -59,6 +63,7 @@ impl Principal {
         Self {
             subject,
             contextual,
+            stated_keys: Arc::default(),
             token: Some(Arc::clone(&token.facts)),
             asserted: false,
             delegation: token.delegation.clone(),
@@ -90,6 +95,23 @@ impl Principal {
         Self { details, ..self }
     }
 
+    /// Adds the values that the request states for conditions.
+    ///
+    /// Whatever the token says stands: the rules of the request's context list no parameter that a claim sets.
+    #[must_use]
+    pub fn in_context(self, stated: StatedContext) -> Self {
+        if stated.is_empty() {
+            return self;
+        }
+        let stated_keys = stated.keys().into();
+        let mut contextual = Contextual::clone(&self.contextual);
+        for (key, value) in stated.into_values() {
+            debug_assert!(!contextual.context.contains_key(&key), "the token and the request both state `{key}`");
+            contextual.context.entry(key).or_insert(value);
+        }
+        Self { contextual: Arc::new(contextual), stated_keys, ..self }
+    }
+
     /// Returns the user whose relations are checked.
     #[must_use]
     pub fn subject(&self) -> &Object {
@@ -100,6 +122,12 @@ impl Principal {
     #[must_use]
     pub fn contextual(&self) -> &Arc<Contextual> {
         &self.contextual
+    }
+
+    /// Returns the keys of the values that the request itself stated, in alphabetical order.
+    #[must_use]
+    pub fn stated_keys(&self) -> &[String] {
+        &self.stated_keys
     }
 
     /// Returns the facts from the token, or `None` if the name was believed without one.

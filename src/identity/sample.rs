@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 #[cfg(feature = "server")]
 use super::TokenVerifier;
-use super::VerifiedToken;
 use super::claims;
-use super::config::{CheckedConfig, IdentityConfig, IssuerConfig};
+use super::config::{CheckedConfig, IdentityConfig, IssuerConfig, RequestContextKey, SettableBy};
+use super::{Principal, RequestContextRules, VerifiedToken};
 
 /// The time at which the tokens are issued, in seconds since 1970.
 pub(crate) const NOW: u64 = 1_800_000_000;
@@ -35,4 +35,13 @@ pub(crate) fn token(subject: &str, scope: &str, expires_at: u64) -> Arc<Verified
         "iat": NOW, "exp": expires_at, "auth_time": NOW, "scope": scope,
     });
     Arc::new(claims::check(claims.as_object().unwrap(), &IssuerConfig::new("issuer"), &config, NOW).unwrap())
+}
+
+/// Returns the principal with the values that its request states, all of which it may state.
+pub(crate) fn in_context(principal: Principal, stated: &Value) -> Principal {
+    let stated = stated.as_object().unwrap();
+    let key = |name: &String| RequestContextKey { parameter: name.clone(), settable_by: SettableBy::Everyone };
+    let config = IdentityConfig { request_context: stated.keys().map(key).collect(), ..IdentityConfig::default() };
+    let rules = RequestContextRules::new(&config).unwrap();
+    principal.in_context(rules.admit(stated.clone(), None).unwrap())
 }

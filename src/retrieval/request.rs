@@ -220,6 +220,12 @@ impl RetrievalRequest {
         }
     }
 
+    /// Returns the keys of the values that the request states for conditions, in alphabetical order.
+    #[must_use]
+    pub fn context_keys(&self) -> &[String] {
+        self.principal.stated_keys()
+    }
+
     /// Returns whether the request has a filter.
     #[must_use]
     pub fn is_filtered(&self) -> bool {
@@ -278,6 +284,12 @@ impl RecheckRequest {
     #[must_use]
     pub fn collection(&self) -> &str {
         &self.collection
+    }
+
+    /// Returns the keys of the values that the request states for conditions, in alphabetical order.
+    #[must_use]
+    pub fn context_keys(&self) -> &[String] {
+        self.principal.stated_keys()
     }
 
     /// Returns the ids of the chunks, as they were sent.

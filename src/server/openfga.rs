@@ -33,7 +33,6 @@ use std::time::Duration;
 
 use futures::{Stream, StreamExt, future, stream};
 use openfga_client::client as api;
-use openfga_client::prost_wkt_types::Struct;
 use tokio::time::{Instant, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataValue;
@@ -51,6 +50,8 @@ use crate::proto::openfga_model as wire;
 use crate::tuple_store::{ModelId, RelationshipStore, RelationshipStores, StoreId};
 
 pub(super) use self::tuples::context_map;
+// A struct in the messages of Ragward is this type, too.
+pub(super) use openfga_client::prost_wkt_types::Struct;
 
 /// The largest message in bytes.
 pub(super) const MESSAGE_BYTES_MAX: usize = 512 * 1_204; // `OpenFGA`'s own default, its typo included.

@@ -16,13 +16,14 @@ use super::audit::{Draft, decided_by, searched};
 use super::authentication::{self, Authentication, ReadTarget};
 use super::deadline::deadline;
 use super::explain::Question;
+use super::openfga::{Struct, context_map};
 use super::refusal::Refusal;
 use super::services::Services;
 use crate::audit::{AuditedDecision, AuditedRequest, Released};
 use crate::authz::consistency_token::{ConsistencyTokens, NotAToken};
 use crate::authz::{AuthzError, Consistency};
 use crate::chunk::ID_BYTES_MAX;
-use crate::identity::Caller;
+use crate::identity::{Caller, RequestContextRules};
 use crate::lanes::{Lane, Lost};
 use crate::proto::retrieval as message;
 use crate::proto::retrieval::retrieval_service_server::RetrievalService;
@@ -44,6 +45,7 @@ pub(super) struct RetrievalApi {
     explain: bool,
     request_timeout: Duration,
     authentication: Authentication,
+    request_context: RequestContextRules,
     consistency_tokens: Arc<ConsistencyTokens>,
     explaining: Lane,
 }
@@ -64,6 +66,7 @@ impl RetrievalApi {
             explain: services.explain,
             request_timeout: services.request_timeout,
             authentication: services.authentication.clone(),
+            request_context: services.request_context.clone(),
             consistency_tokens: Arc::clone(&services.consistency_tokens),
             // Explanations are for administrators, now and then. They must not take the cores from retrievals.
             explaining: Lane::of(1),
@@ -114,7 +117,7 @@ impl RetrievalApi {
     ) -> Result<message::RetrieveResponse, Refusal> {
         let wants_plan = message.explain_plan;
         let reading = ReadTarget { collection: &message.collection, classification_max: &message.classification_max };
-        let principal = self.principal(call, &message.user, reading)?;
+        let principal = self.principal(call, &message.user, message.context.as_ref(), reading)?;
         let consistency = self.consistency(message.consistency, &message.consistency_token)?;
         let parts = messages::retrieval_parts(message, principal, consistency)?;
         let top_k_max = self.retriever.config().top_k_max;
@@ -137,7 +140,7 @@ impl RetrievalApi {
         message: message::RecheckRequest,
     ) -> Result<message::RecheckResponse, Refusal> {
         let reading = ReadTarget { collection: &message.collection, classification_max: "" };
-        let principal = self.principal(call, &message.user, reading)?;
+        let principal = self.principal(call, &message.user, message.context.as_ref(), reading)?;
         let consistency = self.consistency(message.consistency, &message.consistency_token)?;
         let request = RecheckRequest::new(principal, message.collection, message.chunk_ids, consistency)
             .map_err(Refusal::invalid)?;
@@ -182,14 +185,31 @@ impl RetrievalApi {
         Ok(explained)
     }
 
-    /// Returns the principal that a request is for, with the rights that its login leaves it. The record names the principal
-    /// even if the login is refused.
-    fn principal(&self, call: &Call, user: &str, reading: ReadTarget) -> Result<NamedPrincipal, Refusal> {
+    /// Returns the principal that a request is for, with the values that the request states for conditions, and with the
+    /// rights that its login leaves it. The record names the principal even if the login is refused.
+    fn principal(
+        &self,
+        call: &Call,
+        user: &str,
+        context: Option<&Struct>,
+        reading: ReadTarget,
+    ) -> Result<NamedPrincipal, Refusal> {
         let named = authentication::principal(&call.caller, user)?;
         if let NamedPrincipal::Known(principal) = &named {
             call.draft.principal(principal);
         }
-        self.authentication.bounded_by_login(named, &call.caller, reading)
+        self.authentication.bounded_by_login(self.in_context(named, &call.caller, context), &call.caller, reading)
+    }
+
+    /// Adds the values that a request states for conditions. If the caller may not state one of them, the field `context`
+    /// is wrong.
+    fn in_context(&self, named: NamedPrincipal, caller: &Caller, context: Option<&Struct>) -> NamedPrincipal {
+        let NamedPrincipal::Known(principal) = named else { return named };
+        let stated = context.map(context_map).unwrap_or_default();
+        match self.request_context.admit(stated, caller.token()) {
+            Ok(stated) => NamedPrincipal::Known(principal.in_context(stated)),
+            Err(error) => NamedPrincipal::Invalid(FieldViolation::new("context", error.to_string())),
+        }
     }
 
     /// Returns the consistency that a request asks for. A token that nobody would heed is refused: its sender counts on

@@ -9,6 +9,7 @@ use super::doors::Guards;
 use super::operations::RelationshipEngine;
 use crate::authz::Authorizer;
 use crate::authz::consistency_token::ConsistencyTokens;
+use crate::identity::RequestContextRules;
 use crate::retrieval::Retriever;
 use crate::tuple_store::RelationshipStores;
 use crate::vector_store::{DocumentStore, VectorStore};
@@ -34,6 +35,8 @@ pub struct Services {
     pub authorizer: Arc<dyn Authorizer>,
     /// The way in which callers are authenticated.
     pub authentication: Authentication,
+    /// The parameters of conditions that requests may set.
+    pub request_context: RequestContextRules,
     /// The names under which browsers may call the server, and the pages that may.
     pub guards: Guards,
     /// The audit log. `None` is for local administration: whoever opens the data directory can also read its files

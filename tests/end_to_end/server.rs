@@ -112,8 +112,7 @@ async fn a_revoked_tuple_ends_the_sight_of_held_chunks() {
         user: "user:bob".to_owned(),
         collection: "handbook".to_owned(),
         chunk_ids: held.to_vec(),
-        consistency: 0,
-        consistency_token: String::new(),
+        ..RecheckRequest::default()
     };
     let permitted = running.client.retrieval().recheck(recheck()).await.unwrap().into_inner().chunk_ids;
     assert_eq!(permitted, ["document:salaries#0", "document:welcome#1"]);
@@ -309,8 +308,7 @@ async fn an_oversized_document_is_refused_before_it_is_expanded() {
         user: "user:anne".to_owned(),
         collection: "handbook".to_owned(),
         chunk_ids: vec![String::new(); 1_000],
-        consistency: 0,
-        consistency_token: String::new(),
+        ..RecheckRequest::default()
     };
     let status = running.client.retrieval().recheck(recheck).await.unwrap_err();
     refused("empty ids", &status, Code::InvalidArgument, "INVALID_ARGUMENT", &["chunk_ids[0]"]);
@@ -342,8 +340,7 @@ async fn forbidden_and_absent_look_the_same() {
         user: "user:anne".to_owned(),
         collection: "handbook".to_owned(),
         chunk_ids: vec![id.to_owned()],
-        consistency: 0,
-        consistency_token: String::new(),
+        ..RecheckRequest::default()
     };
     let forbidden = running.client.retrieval().recheck(recheck("document:salaries#0")).await.unwrap().into_inner();
     let absent = running.client.retrieval().recheck(recheck("document:absent00#0")).await.unwrap().into_inner();

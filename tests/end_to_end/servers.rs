@@ -78,8 +78,7 @@ async fn answers(running: &Running, collection: &str, queries: &[Query]) -> Vec<
             user: user.to_owned(),
             collection: "points".to_owned(),
             chunk_ids,
-            consistency: 0,
-            consistency_token: String::new(),
+            ..RecheckRequest::default()
         };
         told.push(format!("{:?}", running.client.retrieval().recheck(recheck).await.unwrap().into_inner().chunk_ids));
     }

@@ -275,8 +275,7 @@ fn question(names: &Names, dice: &mut Dice, world: &World) -> Question {
             user,
             collection: names.collection(),
             chunk_ids,
-            consistency: 0,
-            consistency_token: String::new(),
+            ..RecheckRequest::default()
         });
     }
     let vector = |dice: &mut Dice| {

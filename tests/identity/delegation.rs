@@ -203,8 +203,7 @@ async fn an_agent_sees_what_both_may() {
         user: String::new(),
         collection: "handbook".to_owned(),
         chunk_ids: ANNES.map(str::to_owned).to_vec(),
-        consistency: 0,
-        consistency_token: String::new(),
+        ..RecheckRequest::default()
     };
     let token = on_guard.token("anne", RETRIEVE, &[acted("helper")]);
     let kept = on_guard.running.client.retrieval().recheck(with_token(recheck, &token)).await.unwrap().into_inner();

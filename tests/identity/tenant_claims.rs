@@ -71,7 +71,7 @@ impl Tenants {
             config.authorizer.kind = AuthorizerKind::Openfga;
             config.authorizer.openfga.address = openfga.config("ragward").address;
         }
-        load_store(&config);
+        load_store(&config, STORE);
         config.server.insecure_identity = false;
         config.identity = identity(&issuer);
         let tenant = || "tenant".to_owned();
@@ -124,9 +124,9 @@ impl Tenants {
 }
 
 /// Loads the store with the command, as an operator would.
-fn load_store(config: &Config) {
+pub(crate) fn load_store(config: &Config, store: &str) {
     let file = config.data.directory.join("store.fga.yaml");
-    std::fs::write(&file, STORE).unwrap();
+    std::fs::write(&file, store).unwrap();
     let settings = config.data.directory.join("ragward.toml");
     std::fs::write(&settings, toml::to_string(config).unwrap()).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_ragward"));

@@ -11,6 +11,7 @@ use crate::authz::decider::doubles::{Script, Scripted, basis, decided, of, quest
 use crate::authz::decider::{Basis, Question, Recall};
 use crate::authz::{Consistency, Source};
 use crate::engine::Contextual;
+use crate::identity::{Principal, sample};
 use crate::language::{Object, Relation, RelationshipTuple};
 
 const TIME_TO_LIVE: Duration = Duration::from_secs(10);
@@ -59,6 +60,35 @@ async fn a_decision_ends_with_its_age_or_generation() {
     let unconfirmed = Questions { basis: Arc::new(Basis { recall: Recall::Nothing, ..basis() }), ..questions(1) };
     ask(&cached, &unconfirmed).await;
     assert_eq!(asked(&server), 4, "nothing may be recalled");
+}
+
+/// The contexts differ in one thing each, and the same user asks for the same object.
+#[tokio::test(start_paused = true)]
+async fn requests_with_different_contexts_share_no_decision() {
+    let server = Arc::new(Scripted::new(Vec::new()));
+    let cached = cached(&server);
+    let rows = [
+        ("no context", json!({})),
+        ("a context", json!({ "purpose": "audit" })),
+        ("another value", json!({ "purpose": "care" })),
+        ("a value of another type", json!({ "purpose": ["audit"] })),
+        ("another parameter", json!({ "reason": "audit" })),
+        ("two parameters", json!({ "purpose": "audit", "reason": "audit" })),
+        ("one value within the other", json!({ "purpose": { "reason": "audit" } })),
+    ];
+    for (seen, (row, context)) in rows.iter().enumerate() {
+        let principal = sample::in_context(Principal::stated("user:anne").expect("a user"), context);
+        let Questions { list, .. } = questions(1);
+        let list: Vec<Question> = list
+            .into_iter()
+            .map(|question| Question { contextual: Arc::clone(principal.contextual()), ..question })
+            .collect();
+        let questions = Questions { list, ..questions(1) };
+        ask(&cached, &questions).await;
+        assert_eq!(asked(&server), seen + 1, "{row}: nobody asked this before");
+        ask(&cached, &questions).await;
+        assert_eq!(asked(&server), seen + 1, "{row}: it is remembered");
+    }
 }
 
 #[tokio::test(start_paused = true)]

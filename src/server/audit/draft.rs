@@ -125,6 +125,7 @@ impl Draft {
             count: Some(request.top_k() as u64),
             filtered: Some(request.is_filtered()),
             consistency: Some(consistency_name(request.consistency())),
+            context_keys: request.context_keys().to_vec(),
             about: None,
         });
     }
@@ -135,6 +136,7 @@ impl Draft {
             collection: request.collection().to_owned(),
             count: Some(request.chunk_ids().len() as u64),
             consistency: Some(consistency_name(request.consistency())),
+            context_keys: request.context_keys().to_vec(),
             ..AuditedRequest::default()
         });
     }

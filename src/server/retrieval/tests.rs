@@ -123,6 +123,7 @@ async fn world(may_read: bool) -> World {
         request_timeout: Duration::from_mins(1),
         connections_max: 1,
         guards: crate::server::Guards::default(),
+        request_context: crate::identity::RequestContextRules::default(),
         authorizer: Arc::clone(&authorizer) as _,
         authentication: Authentication::Believed,
         audit: None,

@@ -112,6 +112,7 @@ async fn world(authentication: Authentication, path: &'static str) -> World {
         request_timeout: Duration::from_secs(10),
         connections_max: 1,
         guards: crate::server::Guards::default(),
+        request_context: crate::identity::RequestContextRules::default(),
         authorizer,
         authentication,
         audit: Some(open_log(directory.path())),

@@ -187,6 +187,15 @@ fn searches_that_differ_are_bound_apart() {
     let plain = request(Principal::stated("user:anne").unwrap());
     bind("another relation", &plain, &Relation::parse("can_edit").unwrap());
     bind("another user", &request(Principal::stated("user:bob").unwrap()), &relation);
+    for (row, context) in [
+        ("a context", json!({"purpose": "audit"})),
+        ("another value", json!({"purpose": "care"})),
+        ("a value of another type", json!({"purpose": ["audit"]})),
+        ("another parameter", json!({"reason": "audit"})),
+        ("two parameters", json!({"purpose": "audit", "reason": "audit"})),
+    ] {
+        bind(row, &request(sample::in_context(Principal::stated("user:anne").unwrap(), &context)), &relation);
+    }
     for (place, (row, one)) in bound.iter().enumerate() {
         for (other_place, (other_row, other)) in bound.iter().enumerate() {
             assert_eq!(one == other, place == other_place, "{row} and {other_row}");
