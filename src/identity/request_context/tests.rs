@@ -231,7 +231,8 @@ proptest! {
         let after = before.clone().in_context(admitted);
         let mut of_token = after.contextual().context.clone();
         for (name, value) in &stated {
-            prop_assert_eq!(of_token.remove(name).as_ref(), Some(value));
+            let found = of_token.remove(name);
+            prop_assert_eq!(found.as_ref(), Some(value));
         }
         prop_assert_eq!(&of_token, &before.contextual().context);
         prop_assert_eq!(&after.contextual().tuples, &before.contextual().tuples);
