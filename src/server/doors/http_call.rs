@@ -1,0 +1,302 @@
+//! One call of an RPC over HTTP: its body becomes the message of a gRPC request, and the answer's message becomes its answer.
+
+use std::sync::Arc;
+
+use futures::{Stream, StreamExt, stream};
+use http_body::{Body as _, Frame};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited, StreamBody};
+use prost::Message;
+use prost::bytes::BytesMut;
+use prost_reflect::{DynamicMessage, MessageDescriptor, Value};
+use tonic::body::Body;
+use tonic::codegen::http::{self, HeaderName, HeaderValue, Method, StatusCode, Version, header};
+use tonic::codegen::{Bytes, StdError};
+use tonic::{Code, Status};
+
+use super::connect::{self, Codec, Kind};
+use super::json::{self, Strictness, UnsetMessages};
+use super::routes::{BodyPart, Fields};
+use super::{Dialect, Shape, frames, openfga};
+use crate::server::answers::AnswerSlot;
+use crate::server::operations::{Messages, Operation};
+use crate::server::refusal::{HttpFault, Refusal};
+use crate::server::{DOCUMENT_BYTES_MAX, consistency_token};
+
+/// The headers that a call takes over from the request at its door: who calls, how long it waits, and its trace.
+const CALLER_HEADERS: [HeaderName; 3] =
+    [header::AUTHORIZATION, HeaderName::from_static("grpc-timeout"), HeaderName::from_static("traceparent")];
+/// The headers of an answer that clients read.
+const ANSWER_HEADERS: [&str; 2] = [consistency_token::HEADER, "openfga-authorization-model-id"];
+/// JSON is larger than the message that it stands for: numbers are texts, and texts have escapes.
+const JSON_GROWTH: usize = 4;
+
+/// One call of an RPC over HTTP.
+#[derive(Clone, Debug)]
+pub(super) struct HttpCall {
+    pub(super) operation: &'static Operation,
+    pub(super) shape: Shape,
+    pub(super) request: MessageDescriptor,
+    pub(super) answer: MessageDescriptor,
+    pub(super) body: BodyPart,
+    pub(super) fields: Fields,
+}
+
+impl HttpCall {
+    /// Turns a request at the door into the gRPC call that it stands for.
+    pub(super) fn call(self: &Arc<Self>, request: http::Request<Body>) -> http::Request<Body> {
+        let (parts, body) = request.into_parts();
+        let mut call = http::Request::new(self.message_body(body));
+        (*call.method_mut(), *call.version_mut()) = (Method::POST, Version::HTTP_2);
+        *call.uri_mut() = http::Uri::from_static(self.operation.path);
+        let headers = call.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        for name in CALLER_HEADERS {
+            // All values: a caller with two tokens is refused, not one of them chosen.
+            for value in parts.headers.get_all(&name) {
+                headers.append(&name, value.clone());
+            }
+        }
+        if let Some(waits) = connect::timeout(&parts.headers) {
+            // A number of milliseconds is always a header's value.
+            if let Ok(value) = HeaderValue::from_str(&format!("{}m", waits.as_millis())) {
+                headers.insert("grpc-timeout", value);
+            }
+        }
+        *call.extensions_mut() = parts.extensions;
+        call
+    }
+
+    /// Returns the body of the gRPC call, which reads that of the request.
+    fn message_body(self: &Arc<Self>, body: Body) -> Body {
+        let call = Arc::clone(self);
+        match self.operation.request {
+            Messages::One => Body::new(StreamBody::new(stream::once(async move { call.only_message(body).await }))),
+            Messages::Many => Body::new(StreamBody::new(lines(call, body))),
+        }
+    }
+
+    async fn only_message(&self, body: Body) -> Result<Frame<Bytes>, Status> {
+        let body = Limited::new(body, self.json_bytes_max()).collect().await.map_err(unread)?.to_bytes();
+        let message = match self.shape.dialect {
+            Dialect::Connect(Kind::Unary(Codec::Proto)) => body,
+            Dialect::Connect(Kind::Stream(Codec::Proto)) => connect::opened(&body)?,
+            Dialect::Connect(Kind::Stream(Codec::Json)) => self.message(&connect::opened(&body)?)?,
+            Dialect::Connect(Kind::Unary(Codec::Json)) | Dialect::Rest | Dialect::OpenFga => self.message(&body)?,
+        };
+        Ok(Frame::data(frames::framed(&message)?))
+    }
+
+    /// Reads the message of a request from its body, its path and its query.
+    fn message(&self, body: &Bytes) -> Result<Bytes, Refusal> {
+        let strictness = match self.shape.dialect {
+            Dialect::OpenFga => Strictness::Lenient,
+            Dialect::Connect(_) | Dialect::Rest => Strictness::Strict,
+        };
+        let mut message = match &self.body {
+            BodyPart::Nothing => DynamicMessage::new(self.request.clone()),
+            // `OpenFGA`'s gateway takes no body for an empty message.
+            BodyPart::Whole if body.is_empty() && self.shape.dialect == Dialect::OpenFga => {
+                DynamicMessage::new(self.request.clone())
+            }
+            BodyPart::Whole => json::read(&self.request, body, strictness)?,
+            BodyPart::Field(name) => self.message_around(name, body, strictness)?,
+        };
+        json::set(&mut message, &self.fields, strictness)?;
+        Ok(message.encode_to_vec().into())
+    }
+
+    /// Reads a message of which the body holds one field.
+    fn message_around(&self, name: &str, body: &Bytes, strictness: Strictness) -> Result<DynamicMessage, Refusal> {
+        let mut message = DynamicMessage::new(self.request.clone());
+        let field = self.request.get_field_by_name(name);
+        let of_field = field.as_ref().map(prost_reflect::FieldDescriptor::kind);
+        let (Some(field), Some(prost_reflect::Kind::Message(of_field))) = (field, of_field) else {
+            tracing::error!(name, "a route names a field that is no message");
+            return Err(Refusal::lost());
+        };
+        message.set_field(&field, Value::Message(json::read(&of_field, body, strictness)?));
+        Ok(message)
+    }
+
+    fn json_bytes_max(&self) -> usize {
+        let message_bytes_max = self.operation.request_bytes_max;
+        match self.shape.dialect {
+            Dialect::Connect(Kind::Unary(Codec::Proto)) => message_bytes_max,
+            _ => message_bytes_max.saturating_mul(JSON_GROWTH).min(DOCUMENT_BYTES_MAX),
+        }
+    }
+
+    /// Turns the answer of the gRPC call into one of this dialect.
+    pub(super) async fn answer(
+        &self,
+        answer: http::Response<Body>,
+        slot: Option<AnswerSlot>,
+    ) -> Result<http::Response<Body>, Refusal> {
+        let (parts, body) = answer.into_parts();
+        let mut response = match self.operation.answer {
+            Messages::One => {
+                let answer = self.only_answer(frames::only(body).await?)?;
+                if let Some(slot) = slot {
+                    // JSON is larger than the message for which there is room.
+                    slot.reserve(usize::try_from(answer.body().size_hint().lower()).unwrap_or(usize::MAX)).await?;
+                }
+                answer
+            }
+            Messages::Many => self.streamed_answer(body).await,
+        };
+        for name in ANSWER_HEADERS {
+            if let Some(value) = parts.headers.get(name) {
+                response.headers_mut().insert(name, value.clone());
+            }
+        }
+        *response.extensions_mut() = parts.extensions;
+        Ok(response)
+    }
+
+    fn only_answer(&self, message: Bytes) -> Result<http::Response<Body>, Refusal> {
+        let (status, kind) = match self.shape.dialect {
+            Dialect::Connect(kind) => (StatusCode::OK, kind),
+            Dialect::Rest => (StatusCode::OK, Kind::Unary(Codec::Json)),
+            Dialect::OpenFga => (openfga::answered(self.operation.path), Kind::Unary(Codec::Json)),
+        };
+        if status == StatusCode::NO_CONTENT {
+            let mut response = self.shape.response(status, kind.content_type(), Body::empty());
+            response.headers_mut().remove(header::CONTENT_TYPE);
+            return Ok(response);
+        }
+        let body = match kind {
+            Kind::Unary(Codec::Proto) => message,
+            _ => self.written(message)?,
+        };
+        Ok(self.shape.response(status, kind.content_type(), Body::new(Full::from(body))))
+    }
+
+    fn written(&self, message: Bytes) -> Result<Bytes, Refusal> {
+        let unset = match self.shape.dialect {
+            Dialect::OpenFga => UnsetMessages::Null,
+            Dialect::Connect(_) | Dialect::Rest => UnsetMessages::LeftOut,
+        };
+        json::written(&self.answer, message, unset).map(Bytes::from)
+    }
+
+    /// Returns a stream of answers: envelopes in Connect, lines of JSON elsewhere.
+    async fn streamed_answer(&self, body: Body) -> http::Response<Body> {
+        let call = self.clone();
+        let mut messages = Box::pin(frames::messages(body));
+        if let Dialect::Connect(kind) = self.shape.dialect {
+            let pieces = messages.map(move |message| call.envelope(kind, message));
+            let pieces = pieces.chain(stream::once(async { Ok(None) }));
+            // The end is sent once: a refusal is the last item, and ends the stream itself.
+            let pieces = pieces.scan(false, |has_ended, piece| {
+                let piece = match piece {
+                    _ if *has_ended => None,
+                    Ok(Some(envelope)) => Some(envelope),
+                    Ok(None) => {
+                        *has_ended = true;
+                        Some(connect::end_of_stream(None))
+                    }
+                    Err(refusal) => {
+                        *has_ended = true;
+                        Some(connect::end_of_stream(Some(&refusal)))
+                    }
+                };
+                std::future::ready(piece)
+            });
+            return self.shape.response(StatusCode::OK, kind.content_type(), streamed(pieces));
+        }
+        let first = messages.next().await;
+        if let Some(Err(refusal)) = &first {
+            let body = format!("{}\n", openfga::stream_error(refusal));
+            let json = Kind::Unary(Codec::Json).content_type();
+            return self.shape.response(StatusCode::BAD_REQUEST, json, Body::new(Full::from(body)));
+        }
+        let lines = stream::iter(first).chain(messages).map(move |message| call.line(message));
+        self.shape.response(StatusCode::OK, Kind::Unary(Codec::Json).content_type(), streamed(lines))
+    }
+
+    fn envelope(&self, kind: Kind, message: Result<Bytes, Refusal>) -> Result<Option<Bytes>, Refusal> {
+        let message = match kind {
+            Kind::Unary(Codec::Json) | Kind::Stream(Codec::Json) => self.written(message?)?,
+            Kind::Unary(Codec::Proto) | Kind::Stream(Codec::Proto) => message?,
+        };
+        frames::framed(&message).map(Some)
+    }
+
+    fn line(&self, message: Result<Bytes, Refusal>) -> Bytes {
+        let line = match message.and_then(|message| self.written(message)) {
+            Ok(json) => format!("{{\"result\":{}}}\n", String::from_utf8_lossy(&json)),
+            Err(refusal) => format!("{}\n", openfga::stream_error(&refusal)),
+        };
+        Bytes::from(line)
+    }
+}
+
+fn streamed(pieces: impl Stream<Item = Bytes> + Send + 'static) -> Body {
+    Body::new(StreamBody::new(pieces.map(|piece| Ok::<_, Status>(Frame::data(piece)))))
+}
+
+/// Returns the messages of a body that has one in each line (NDJSON). Empty lines are passed over.
+fn lines(call: Arc<HttpCall>, body: Body) -> impl Stream<Item = Result<Frame<Bytes>, Status>> + Send {
+    let reading = Lines { call, body: Some(body), arrived: BytesMut::new(), number: 0 };
+    stream::try_unfold(reading, async |mut reading| Ok(reading.next().await?.map(|frame| (frame, reading))))
+}
+
+struct Lines {
+    call: Arc<HttpCall>,
+    /// The rest of the body; `None` after its end.
+    body: Option<Body>,
+    arrived: BytesMut,
+    number: usize,
+}
+
+impl Lines {
+    async fn next(&mut self) -> Result<Option<Frame<Bytes>>, Status> {
+        loop {
+            while let Some(line) = self.take() {
+                self.number += 1;
+                if line.iter().all(u8::is_ascii_whitespace) {
+                    continue;
+                }
+                let number = self.number;
+                let message =
+                    self.call.message(&line).map_err(|refusal| refusal.with_place(&format!("line {number}")))?;
+                return Ok(Some(Frame::data(frames::framed(&message)?)));
+            }
+            let Some(body) = &mut self.body else { return Ok(None) };
+            match body.frame().await {
+                Some(frame) => {
+                    if let Ok(data) = frame?.into_data() {
+                        self.arrived.extend_from_slice(&data);
+                    }
+                    if self.arrived.len() > self.call.json_bytes_max() {
+                        return Err(too_large().into());
+                    }
+                }
+                None => self.body = None,
+            }
+        }
+    }
+
+    /// Takes the next line out of the bytes that have arrived, once it is whole.
+    fn take(&mut self) -> Option<Bytes> {
+        match self.arrived.iter().position(|byte| *byte == b'\n') {
+            Some(end) => {
+                let mut line = self.arrived.split_to(end + 1);
+                line.truncate(end);
+                Some(line.freeze())
+            }
+            None if self.body.is_none() && !self.arrived.is_empty() => Some(self.arrived.split().freeze()),
+            None => None,
+        }
+    }
+}
+
+fn too_large() -> Refusal {
+    Refusal::new(Code::ResourceExhausted, "the body is too large").with_http_fault(HttpFault::Size)
+}
+
+/// Returns the refusal of a body that could not be read.
+fn unread(error: StdError) -> Status {
+    if error.is::<LengthLimitError>() { too_large().into() } else { Status::from_error(error) }
+}
