@@ -32,7 +32,7 @@ const JSON_GROWTH: usize = 4;
 
 /// One call of an RPC over HTTP.
 #[derive(Clone, Debug)]
-pub(super) struct HttpCall {
+pub(in crate::server) struct HttpCall {
     pub(super) operation: &'static Operation,
     pub(super) shape: Shape,
     pub(super) request: MessageDescriptor,
