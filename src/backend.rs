@@ -2,15 +2,18 @@
 
 use std::error::Error;
 use std::fmt;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
+use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
+pub use crate::client_tls::CaFileError;
+use crate::client_tls::{EndpointError, TrustedAuthorities};
 use crate::settings::{Secret, SecretError};
 
 /// A server that accepts no connection within this time counts as out of reach.
@@ -28,18 +31,21 @@ pub type BackendChannel = InterceptedService<Channel, Credential>;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BackendError {
     /// The address is malformed.
-    #[error("{setting} is `{address}`; it must have the form `http://host:port` or `https://host:port`{detail}")]
+    #[error("{setting} is `{address}`; {detail}")]
     Address {
         /// The setting that gives the address, as the user writes it.
         setting: &'static str,
         /// The address, as the configuration has it.
         address: String,
-        /// The fault in the address, if more is known; otherwise empty.
+        /// The fault in the address.
         detail: String,
     },
     /// The file of a secret cannot be read.
     #[error(transparent)]
     SecretFile(#[from] SecretError),
+    /// The file of the authorities to trust cannot be used.
+    #[error(transparent)]
+    CaFile(#[from] CaFileError),
     /// The secret cannot be sent as a header.
     #[error("the {0} holds characters that a header cannot carry")]
     Secret(&'static str),
@@ -54,6 +60,16 @@ pub enum BackendError {
     /// A setting is out of its bounds.
     #[error("{0}")]
     Setting(String),
+}
+
+/// The address of a server, with whom to trust there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ServerAddress<'a> {
+    /// The setting or flag that gives the address, as the user writes it.
+    pub(crate) setting: &'static str,
+    pub(crate) address: &'a str,
+    /// The file with the only authorities to trust; those of the system if there is none.
+    pub(crate) ca_file: Option<&'a Path>,
 }
 
 /// Adds a secret to every call, or nothing if there is none.
@@ -82,12 +98,9 @@ impl Credential {
 }
 
 /// Makes a channel that connects at the first call, so that a server may be down when Ragward starts.
-pub(crate) fn channel(
-    setting: &'static str,
-    address: &str,
-    credential: Credential,
-) -> Result<BackendChannel, BackendError> {
-    let channel = endpoint(setting, address)?
+pub(crate) fn channel(server: ServerAddress<'_>, credential: Credential) -> Result<BackendChannel, BackendError> {
+    let channel = server
+        .endpoint()?
         .tcp_nodelay(true)
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_keepalive(Some(TCP_KEEPALIVE))
@@ -97,14 +110,17 @@ pub(crate) fn channel(
     Ok(InterceptedService::new(channel, credential))
 }
 
-/// Reads the address that a setting gives. `https` means TLS.
-pub(crate) fn endpoint(setting: &'static str, address: &str) -> Result<Endpoint, BackendError> {
-    let malformed = |detail: String| BackendError::Address { setting, address: address.to_owned(), detail };
-    let endpoint = Endpoint::from_shared(address.to_owned()).map_err(|e| malformed(format!(" ({e})")))?;
-    match endpoint.uri().scheme_str() {
-        Some("http") => Ok(endpoint),
-        Some("https") => with_tls(endpoint, address),
-        Some(_) | None => Err(malformed(String::new())),
+impl ServerAddress<'_> {
+    /// Returns the endpoint to connect to. `https` means TLS.
+    pub(crate) fn endpoint(self) -> Result<Endpoint, BackendError> {
+        let Self { setting, address, ca_file } = self;
+        let trusted = TrustedAuthorities::read(ca_file)?;
+        trusted.endpoint(address).map_err(|error| match error {
+            EndpointError::Malformed(_) | EndpointError::Plain => {
+                BackendError::Address { setting, address: address.to_owned(), detail: error.to_string() }
+            }
+            EndpointError::Tls(detail) => BackendError::Tls { address: address.to_owned(), detail },
+        })
     }
 }
 
@@ -148,12 +164,6 @@ pub(crate) fn is_of_the_connection(status: &Status) -> bool {
         || says("protocol error: missing grpc-status trailer")
 }
 
-/// Adds TLS, with the certificates that the system trusts.
-fn with_tls(endpoint: Endpoint, address: &str) -> Result<Endpoint, BackendError> {
-    let secured = endpoint.tls_config(ClientTlsConfig::new().with_native_roots());
-    secured.map_err(|e| BackendError::Tls { address: address.to_owned(), detail: e.to_string() })
-}
-
 impl Interceptor for Credential {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         if let Some((name, value)) = &self.0 {
@@ -170,11 +180,12 @@ mod tests {
     #[tokio::test]
     async fn an_address_is_a_url() {
         let none = || Credential::bearer(None).expect("no secret");
+        let at = |address| ServerAddress { setting: "`setting`", address, ca_file: None };
         for good in ["http://127.0.0.1:8081", "http://openfga:8081", "https://example.org"] {
-            assert!(channel("`setting`", good, none()).is_ok(), "`{good}` was refused");
+            assert!(channel(at(good), none()).is_ok(), "`{good}` was refused");
         }
         for bad in ["", "127.0.0.1:8081", "ftp://example.org", "http://", "not a url"] {
-            let refused = channel("`setting`", bad, none()).map(|_| ()).expect_err(bad).to_string();
+            let refused = channel(at(bad), none()).map(|_| ()).expect_err(bad).to_string();
             assert!(refused.starts_with(&format!("`setting` is `{bad}`; it must have")), "{refused}");
         }
     }

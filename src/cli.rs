@@ -38,8 +38,8 @@ use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::app::{App, InProcessServer};
 use crate::authz::replica::ReplicaMode;
-use crate::client::Client;
-use crate::config::{AuthorizerKind, Config, Overrides, VectorStoreKind, access_token};
+use crate::client::{Client, RemoteServer};
+use crate::config::{AuthorizerKind, CalledServer, Config, Overrides, VectorStoreKind, access_token};
 use crate::lanes;
 use crate::telemetry::{LogLimit, SpanExport};
 use failure::Failure;
@@ -111,11 +111,16 @@ enum Command {
 /// The flags that say where a command finds the services.
 #[derive(Debug, Args)]
 struct Connection {
-    /// The address of a running server, such as `http://127.0.0.1:8980`.
+    /// The address of a running server, such as `http://127.0.0.1:8980`. Without it and `--data`, the variable
+    /// `RAGWARD_SERVER` may hold the address.
     #[arg(long, value_name = "ADDRESS", conflicts_with = "data")]
     server: Option<String>,
+    /// A PEM file with the only authorities whose certificates are accepted from a server with an `https://` address. Without
+    /// it, the variable `RAGWARD_CA_FILE` may name the file.
+    #[arg(long, value_name = "FILE", conflicts_with = "data")]
+    ca_file: Option<PathBuf>,
     /// A file with the access token for the server. Without it, the variable `RAGWARD_TOKEN` may hold the token.
-    #[arg(long, value_name = "FILE", requires = "server")]
+    #[arg(long, value_name = "FILE", conflicts_with = "data")]
     token_file: Option<PathBuf>,
     /// The data directory, which this command opens itself. No server may be using it.
     #[arg(long, value_name = "DIR")]
@@ -133,18 +138,30 @@ impl Connection {
         self.connect(config_file, |config| data_is_there(config, Uses::RelationshipsAndChunks)).await
     }
 
+    /// Returns the server to call; `None` if the backends are opened in this process. `--data` wins over variables.
+    fn remote_server(&self) -> Result<Option<RemoteServer>, Failure> {
+        let flags = CalledServer { address: self.server.clone(), ca_file: self.ca_file.clone() };
+        let called = if self.data.is_some() { flags } else { flags.or_of_environment()? };
+        match called {
+            CalledServer { address: Some(address), ca_file } => {
+                let token = access_token(self.token_file.as_deref())?;
+                Ok(Some(RemoteServer { address, ca_file, token }))
+            }
+            CalledServer { address: None, .. } if self.token_file.is_some() => Err(Failure::usage(
+                "`--token-file` is of use only with a server; name it with `--server` or `RAGWARD_SERVER`",
+            )),
+            CalledServer { address: None, .. } => Ok(None),
+        }
+    }
+
     async fn connect(
         self,
         config_file: Option<PathBuf>,
         admit: impl FnOnce(&Config) -> Result<(), Failure>,
     ) -> Result<CalledServices, Failure> {
-        if let Some(address) = self.server {
-            let client = match access_token(self.token_file.as_deref())? {
-                Some(token) => Client::with_token(&address, &token),
-                None => Client::at(&address),
-            };
-            let refused = |e| Failure::usage(format!("`--server`: {e}"));
-            return client.map(CalledServices::OfServer).map_err(refused);
+        if let Some(server) = self.remote_server()? {
+            let refused = |e| Failure::usage(format!("`--server` or `RAGWARD_SERVER`: {e}"));
+            return Client::of_server(&server).map(CalledServices::OfServer).map_err(refused);
         }
         let overrides = Overrides { data: self.data, ..Overrides::default() };
         let mut config = Config::load(config_file.as_deref(), &overrides)?;
@@ -164,6 +181,11 @@ enum CalledServices {
 }
 
 impl CalledServices {
+    /// Returns whether the services are those of a server, which goes on after this command.
+    fn are_of_server(&self) -> bool {
+        matches!(self, Self::OfServer(_))
+    }
+
     fn client(&self) -> &Client {
         match self {
             Self::OfServer(client) => client,
@@ -250,13 +272,12 @@ pub fn run(cli: Cli) -> ExitCode {
     }
 }
 
-/// Returns the address to which a server sends its spans. It is read before everything else, so that all work is
+/// Opens the exporter of a server's spans. Its settings are read before everything else, so that all work is
 /// traced; a mistake in the configuration is reported when it is read again.
 fn span_export(cli: &Cli) -> Result<Option<SpanExport>, Failure> {
     let Command::Serve(_) = cli.command else { return Ok(None) };
     let config = Config::load(cli.config.as_deref(), &Overrides::default()).unwrap_or_default();
-    let Some(endpoint) = config.telemetry.otlp_endpoint else { return Ok(None) };
-    SpanExport::open(&endpoint).map(Some).map_err(|e| Failure::usage(e.to_string()))
+    SpanExport::open(&config.telemetry).map_err(|e| Failure::usage(e.to_string()))
 }
 
 async fn dispatch(cli: Cli, output: &Output) -> Result<(), Failure> {

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
@@ -18,7 +19,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::backend::{BackendChannel, BackendError, Credential, endpoint};
+use crate::backend::{BackendChannel, BackendError, Credential, ServerAddress};
 use crate::chunk::{Chunk, Document};
 use crate::proto::ingest;
 use crate::proto::ingest::ingest_service_client::IngestServiceClient;
@@ -30,6 +31,18 @@ use crate::settings::Secret;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The number of bytes by which one side of an in-process connection may be ahead of the other.
 const PIPE_BYTES: usize = 256 * 1024;
+
+/// A server to call.
+#[derive(Clone, Debug, Default)]
+pub struct RemoteServer {
+    /// Its address, such as `https://rag.example:8980`.
+    pub address: String,
+    /// A PEM file with the only authorities whose certificates are accepted from an `https://` address; those that the
+    /// system trusts if there is none.
+    pub ca_file: Option<PathBuf>,
+    /// The access token that goes with every call.
+    pub token: Option<Secret>,
+}
 
 /// A client, which connects when it is first used. Clones share the connection.
 #[derive(Clone, Debug)]
@@ -43,27 +56,34 @@ impl Client {
     /// # Errors
     /// When `address` is not an address.
     pub fn at(address: &str) -> Result<Self, BackendError> {
-        Self::calling(endpoint("the address", address)?, None)
+        Self::of_server(&RemoteServer { address: address.to_owned(), ..RemoteServer::default() })
     }
 
     /// Makes a client whose calls carry an access token.
     ///
     /// # Errors
-    /// When `address` is not an address, or names another machine without TLS. A token that is sent there can be read on the
-    /// way, and whoever holds it is its subject (RFC 6750, section 5.3).
+    /// Like [`Client::of_server`].
     pub fn with_token(address: &str, token: &Secret) -> Result<Self, BackendError> {
-        let endpoint = endpoint("the address", address)?;
-        if endpoint.uri().scheme_str() != Some("https") && !is_loopback(endpoint.uri()) {
-            return Err(BackendError::Setting(format!(
-                "an access token is not sent to `{address}` without TLS; use the `https://` address of the server's proxy, or a \
-                 proxy on this machine that adds TLS"
-            )));
-        }
-        Self::calling(endpoint, Some(token))
+        let token = Some(token.clone());
+        Self::of_server(&RemoteServer { address: address.to_owned(), token, ..RemoteServer::default() })
     }
 
-    fn calling(endpoint: Endpoint, token: Option<&Secret>) -> Result<Self, BackendError> {
-        let credential = Credential::bearer(token)?;
+    /// Makes a client of a server.
+    ///
+    /// # Errors
+    /// When the address is not an address, or the file of authorities cannot be used. Also when there is a token, and the
+    /// address names another machine without TLS. A token that is sent there can be read on the way, and whoever holds it is
+    /// its subject (RFC 6750, section 5.3).
+    pub fn of_server(server: &RemoteServer) -> Result<Self, BackendError> {
+        let RemoteServer { address, ca_file, token } = server;
+        let endpoint = ServerAddress { setting: "the address", address, ca_file: ca_file.as_deref() }.endpoint()?;
+        if token.is_some() && endpoint.uri().scheme_str() != Some("https") && !is_loopback(endpoint.uri()) {
+            return Err(BackendError::Setting(format!(
+                "an access token is not sent to `{address}` without TLS; use an `https://` address of the server, or a proxy on \
+                 this machine that adds TLS"
+            )));
+        }
+        let credential = Credential::bearer(token.as_ref())?;
         let endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true);
         Ok(Self { channel: InterceptedService::new(endpoint.connect_lazy(), credential) })
     }

@@ -4,6 +4,7 @@
 //!
 //! Each module describes its own section. This module has the root, which puts the sections together, and the layers.
 
+mod called_server;
 mod layers;
 mod token;
 
@@ -15,6 +16,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use self::called_server::CalledServer;
 pub use self::token::access_token;
 use crate::audit::AuditConfig;
 pub use crate::authz::{AuthorizerConfig, AuthorizerKind};

@@ -63,6 +63,8 @@ pub mod chunk;
 pub mod cli;
 #[cfg(feature = "server")]
 pub mod client;
+#[cfg(any(feature = "openfga", feature = "qdrant"))]
+mod client_tls;
 pub mod config;
 pub mod engine;
 pub mod error_code;

@@ -31,7 +31,7 @@ const LAYERS: [&[&str]; 16] = [
     &["chunk"],
     &["backend", "proto", "audit"],
     &["telemetry", "lanes", "server_config", "strict_json", "visible"],
-    &["error_code", "settings"],
+    &["error_code", "settings", "client_tls"],
     &["tuple_store", "store_file"],
     &["engine"],
     &["language"],
@@ -50,7 +50,7 @@ const WORLD: [(&str, &[&str]); 5] = [
 ];
 
 /// Crates that only some modules may name, by the beginnings of those modules' paths.
-const DOORS: [(&[&str], &[&str]); 7] = [
+const DOORS: [(&[&str], &[&str]); 8] = [
     // Names and labels are in one place, so that nobody else can put an id there.
     (
         &[
@@ -64,14 +64,16 @@ const DOORS: [(&[&str], &[&str]); 7] = [
         &["telemetry"],
     ),
     // Keys of issuers are the one thing that is read over HTTP.
-    (&["reqwest", "rustls"], &["identity/issuer"]),
+    (&["reqwest"], &["identity/issuer"]),
+    // What a connection trusts is decided in one place.
+    (&["rustls", "rustls_native_certs"], &["client_tls"]),
     (&["qdrant_client"], &["vector_store/qdrant"]),
     // The server's API uses the client's messages, so that one contract has one set of types. The messages of a model
     // are our own on the wire, and hold messages of the client.
     (&["openfga_client"], &["authz/openfga", "server/openfga", "server/reflection", "proto/openfga_model"]),
     (
         &["tonic", "tonic_health", "tonic_prost", "tonic_reflection", "tonic_types"],
-        &["server", "client", "proto", "cli", "backend", "authz/openfga", "vector_store/qdrant"],
+        &["server", "client", "client_tls", "proto", "cli", "backend", "authz/openfga", "vector_store/qdrant"],
     ),
     (&["moka"], &["authz/cached"]),
     (&["redb"], &["storage", "tuple_store", "vector_store/exact"]),
@@ -80,7 +82,7 @@ const DOORS: [(&[&str], &[&str]); 7] = [
 /// The modules that may read the wall clock, which can be set and jumps: those where a date comes in or goes out. The
 /// age of whatever is in memory (decisions, generations, copies, consistency tokens, deadlines) is measured on the
 /// monotonic clock.
-const WALL_CLOCK: [&str; 10] = [
+const WALL_CLOCK: [&str; 11] = [
     // The delay with which a server's log tells of a dated change.
     "app/replica",
     // The time at which a record was written.
@@ -94,6 +96,8 @@ const WALL_CLOCK: [&str; 10] = [
     "retrieval/retriever",
     // The time at which a document was written, for other processes.
     "vector_store/remote/own_writes",
+    // The date as of which an explanation holds.
+    "server/explain",
     // The time at which access tokens expire.
     "server/authentication",
     "server/openfga/rules",

@@ -20,9 +20,7 @@ pub fn check(config: &Config) -> Result<(), AppError> {
     pages(&config.retrieval)?;
     identity::authentication(config)?;
     RequestContextRules::new(&config.identity)?;
-    if let Some(otlp_endpoint) = &config.telemetry.otlp_endpoint {
-        SpanExport::check(otlp_endpoint).map_err(|e| ConfigError::Invalid(e.to_string()))?;
-    }
+    SpanExport::check(&config.telemetry).map_err(|e| ConfigError::Invalid(e.to_string()))?;
     if config.authorizer.kind == AuthorizerKind::Openfga {
         OpenFgaAuthorizer::new(&config.authorizer.openfga)?;
     }

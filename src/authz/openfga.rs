@@ -26,7 +26,7 @@ use super::{
     Abilities, Authorizer, AuthzError, Check, CheckBatch, Consistency, DecidingModel, Decisions, Source, SubtractedBy,
     SubtractedByLast, VisiblePositions, VisibleSetQuery,
 };
-use crate::backend::{BackendChannel, BackendError, Credential, Reach, channel};
+use crate::backend::{BackendChannel, BackendError, Credential, Reach, ServerAddress, channel};
 use crate::language::Relation;
 use crate::language::json;
 use crate::language::model::AuthorizationModel;
@@ -363,8 +363,13 @@ impl Server {
     fn new(config: &OpenFgaConfig) -> Result<Self, BackendError> {
         let api_token = config.api_token_file.as_ref().map(SecretFile::read).transpose()?;
         let credential = Credential::bearer(api_token.as_ref())?;
+        let address = ServerAddress {
+            setting: "`authorizer.openfga.address`",
+            address: &config.address,
+            ca_file: config.ca_file.as_deref(),
+        };
         Ok(Self {
-            channel: channel("`authorizer.openfga.address`", &config.address, credential)?,
+            channel: channel(address, credential)?,
             store: config.store(),
             model_id: config.authorization_model_id.clone(),
             timeout: config.timeout,

@@ -1,5 +1,6 @@
 //! The section `[authorizer.openfga]`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -16,6 +17,9 @@ pub(super) const CHECKS_PER_CALL_DEFAULT: usize = 50;
 pub struct OpenFgaConfig {
     /// The address of its gRPC port, `http://host:port` or `https://host:port`.
     pub address: String,
+    /// A PEM file with the only authorities whose certificates are accepted from an `https://` address. When unset, those
+    /// that the system trusts.
+    pub ca_file: Option<PathBuf>,
     /// The name of the store, when `store_id` is unset. Only one store may have this name.
     pub store_name: String,
     /// The id of the store.
@@ -76,6 +80,7 @@ impl Default for OpenFgaConfig {
     fn default() -> Self {
         Self {
             address: "http://127.0.0.1:8081".to_owned(),
+            ca_file: None,
             // The embedded default store has this name as well, so a change of `authorizer.kind` asks the store of the same name.
             store_name: "ragward".to_owned(),
             store_id: None,

@@ -70,9 +70,9 @@ pub(super) async fn run(args: IngestArgs, config: Option<PathBuf>, output: &Outp
         return Err(first.into());
     }
     let entries = source.documents()?;
-    // Without a server, the token is of no use after this process.
-    let has_server = args.connection.server.is_some();
     let services = args.connection.open(config).await?;
+    // Without a server, the token is of no use after this process.
+    let has_server = services.are_of_server();
     let on_error = if args.strict { OnError::Stop } else { OnError::PassOver };
     let SendOutcome { answer, empty, passed_over, passed_over_total } =
         send(services.client(), &args.collection, entries, on_error, progress(totals)).await?;

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::Value as Schema;
 use toml::{Table, Value};
 
-use super::{Config, ConfigError, token};
+use super::{Config, ConfigError, called_server, token};
 use crate::settings::{BYTE_SIZE_DEFINITION, DURATION_DEFINITION};
 
 /// The beginning of a variable that is a setting. `__` stands for the dots of its key.
@@ -97,6 +97,8 @@ pub(super) fn unknown_variables(names: impl Iterator<Item = String>) -> Vec<(Str
             && !upper.starts_with(PREFIX)
             && name != FILE_VARIABLE
             && name != token::VARIABLE
+            && name != called_server::ADDRESS_VARIABLE
+            && name != called_server::CA_FILE_VARIABLE
             && variables.refuse(name).is_ok()
     };
     let mut unknown: Vec<String> = names.filter(is_unknown).collect();
@@ -126,6 +128,8 @@ impl Variables {
         };
         add(FILE_VARIABLE);
         add(token::VARIABLE);
+        // `RAGWARD_SERVER` is left out, because `RAGWARD__SERVER` is a section with the same letters.
+        add(called_server::CA_FILE_VARIABLE);
         for (key, form) in schema.settings("") {
             let name = variable_of(&key);
             add(&name);

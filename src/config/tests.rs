@@ -428,6 +428,8 @@ fn variables_that_mean_nothing_are_found() {
         ("without an underscore", "RAGWARDX", None),
         ("the file", "RAGWARD_CONFIG", None),
         ("the token", "RAGWARD_TOKEN", None),
+        ("the server to call", "RAGWARD_SERVER", None),
+        ("the authorities to trust", "RAGWARD_CA_FILE", None),
         ("a setting", "RAGWARD__SERVER__LISTEN", None),
         ("a setting in lower case", "ragward__server__listen", None),
         ("what is refused", "RAGWARD_SERVER_LISTEN", None),
@@ -473,7 +475,11 @@ fn a_misspelt_variable_is_refused_with_its_right_name() {
         let error = load("", &[(name, "7")], &Overrides::default()).expect_err(name).to_string();
         assert!(error.contains(&format!("`{name}`")) && error.contains(&format!("`{right}`")), "{name}: {error}");
     }
-    for (name, right) in [("RAGWARD__CONFIG", "`RAGWARD_CONFIG`"), ("RAGWARD__TOKEN", "`RAGWARD_TOKEN`")] {
+    for (name, right) in [
+        ("RAGWARD__CONFIG", "`RAGWARD_CONFIG`"),
+        ("RAGWARD__TOKEN", "`RAGWARD_TOKEN`"),
+        ("RAGWARD__CA_FILE", "`RAGWARD_CA_FILE`"),
+    ] {
         let error = load("", &[(name, "x")], &Overrides::default()).expect_err(name).to_string();
         assert!(error.contains(right), "{name}: {error}");
     }

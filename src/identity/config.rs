@@ -2,6 +2,7 @@
 
 mod checked;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -84,6 +85,10 @@ pub struct IssuerConfig {
     /// The URL of its key set. When unset, discovery finds it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jwks_url: Option<String>,
+    /// A PEM file with the only authorities whose certificates are accepted where its key set and metadata are read. When
+    /// unset, those that the system trusts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
 }
 
 /// The treatment of stored names in the percent-encoding of an older version.
@@ -240,6 +245,7 @@ impl IssuerConfig {
             people: PeopleConfig::default(),
             algorithms: default_algorithms(),
             jwks_url: None,
+            ca_file: None,
         }
     }
 

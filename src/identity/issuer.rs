@@ -18,8 +18,7 @@ use tokio::time::Instant;
 
 use super::config::IssuerConfig;
 use super::key_set::{Algorithm, KeySet, PublicKey};
-use fetch::FetchSetupError;
-pub(super) use fetch::HttpClient;
+use fetch::{FetchSetupError, HttpClient};
 
 /// The least time between the beginnings of two fetches.
 const FETCH_INTERVAL_MIN: Duration = Duration::from_secs(10);
@@ -68,12 +67,18 @@ impl Issuer {
     /// Creates an issuer whose keys are not known yet.
     ///
     /// # Errors
-    /// If keys may not be read from one of its addresses.
-    pub(super) fn new(config: IssuerConfig, http: HttpClient) -> Result<Self, FetchSetupError> {
+    /// If keys may not be read from one of its addresses, or the file of authorities to trust there cannot be used or is of no
+    /// use.
+    pub(super) fn new(config: IssuerConfig) -> Result<Self, FetchSetupError> {
         fetch::check_url(&config.issuer)?;
         if let Some(url) = &config.jwks_url {
             fetch::check_url(url)?;
         }
+        let read_first = config.jwks_url.as_ref().unwrap_or(&config.issuer);
+        if config.ca_file.is_some() && fetch::check_url(read_first)?.scheme() != "https" {
+            return Err(FetchSetupError::Plain(read_first.clone()));
+        }
+        let http = HttpClient::new(config.ca_file.as_deref())?;
         Ok(Self { config, http, fetched: RwLock::default(), fetching: Arc::default() })
     }
 
@@ -147,17 +152,36 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::client_tls::sample::Authority;
 
     /// Returns an issuer that accepts connections and never answers.
     async fn silent() -> (Arc<Issuer>, TcpListener) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let config = IssuerConfig::new(format!("http://{}", listener.local_addr().unwrap()));
-        (Arc::new(Issuer::new(config, HttpClient::new().unwrap()).unwrap()), listener)
+        (Arc::new(Issuer::new(config).unwrap()), listener)
     }
 
     fn attempts(listener: &TcpListener) -> usize {
         use futures::FutureExt;
         std::iter::from_fn(|| listener.accept().now_or_never()).count()
+    }
+
+    #[test]
+    fn certificates_need_an_address_with_tls() {
+        let (plain, over_tls) = ("http://localhost:1", "https://issuer.example");
+        let authority = Authority::new("ours");
+        let rows = [
+            ("without TLS", plain, None, true),
+            ("keys without TLS", over_tls, Some(plain), true),
+            ("TLS", over_tls, None, false),
+            ("keys over TLS", plain, Some("https://issuer.example/keys"), false),
+        ];
+        for (name, issuer, jwks_url, is_refused) in rows {
+            let (ca_file, jwks_url) = (Some(authority.file()), jwks_url.map(str::to_owned));
+            let made = Issuer::new(IssuerConfig { ca_file, jwks_url, ..IssuerConfig::new(issuer) });
+            assert_eq!(matches!(made, Err(FetchSetupError::Plain(_))), is_refused, "{name}: {made:?}");
+            assert_eq!(made.is_err(), is_refused, "{name}: {made:?}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::claims;
 use super::config::{CheckedConfig, IdentityConfig, IdentityConfigError};
-use super::issuer::{HttpClient, Issuer, NoKey};
+use super::issuer::{Issuer, NoKey};
 use super::jws::{Jws, TOKEN_BYTES_MAX};
 use super::remembered::{RememberedTokens, Use, UsedTokens};
 use super::{Refusal, VerifiedToken};
@@ -36,10 +36,9 @@ impl TokenVerifier {
     /// If settings cannot be used.
     pub fn new(config: &IdentityConfig) -> Result<Self, IdentityConfigError> {
         let config = CheckedConfig::new(config)?;
-        let http = HttpClient::new().map_err(|e| IdentityConfigError::new(e.to_string()))?;
         let mut issuers = Vec::new();
         for settings in &config.settings.issuers {
-            let issuer = Issuer::new(settings.clone(), http.clone())
+            let issuer = Issuer::new(settings.clone())
                 .map_err(|e| IdentityConfigError::new(format!("`identity.issuers`: {e}")))?;
             issuers.push(Arc::new(issuer));
         }

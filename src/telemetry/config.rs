@@ -1,6 +1,7 @@
 //! The section `[telemetry]`.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -17,4 +18,7 @@ pub struct TelemetryConfig {
     pub metrics_listen: Option<SocketAddr>,
     /// The collector that spans are sent to (OTLP over gRPC), such as `http://127.0.0.1:4317`. When unset, none are sent.
     pub otlp_endpoint: Option<String>,
+    /// A PEM file with the only authorities whose certificates are accepted from a collector with an `https://` address. When
+    /// unset, those that the system trusts.
+    pub otlp_ca_file: Option<PathBuf>,
 }

@@ -1,6 +1,7 @@
 //! Serves the metrics in Prometheus' format.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder};
@@ -25,12 +26,15 @@ pub enum TelemetryError {
         /// The message of the operating system.
         detail: String,
     },
-    /// The address of the collector is malformed.
+    /// Certificates of a collector are named, but no collector.
+    #[error("`telemetry.otlp_ca_file` is `{0}`, and `telemetry.otlp_endpoint` names no collector")]
+    NoCollector(PathBuf),
+    /// The collector cannot be called as configured.
     #[error("cannot send spans to `{endpoint}` (`telemetry.otlp_endpoint`): {detail}")]
     Endpoint {
         /// The address as configured.
         endpoint: String,
-        /// The problem with the address.
+        /// The problem with the address or with the certificates.
         detail: String,
     },
 }

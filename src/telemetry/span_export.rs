@@ -4,7 +4,7 @@ use std::fmt;
 
 use opentelemetry::Context;
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState, TracerProvider};
-use opentelemetry_otlp::{SpanExporter, WithExportConfig};
+use opentelemetry_otlp::{SpanExporter, WithTonicConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use tracing::{Level, Span, Subscriber};
@@ -14,7 +14,8 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::registry::LookupSpan;
 use ulid::Ulid;
 
-use super::{TelemetryError, TraceParent};
+use super::{TelemetryConfig, TelemetryError, TraceParent};
+use crate::client_tls::TrustedAuthorities;
 
 /// The name of this service and of its spans' library.
 const SERVICE: &str = "ragward";
@@ -31,23 +32,24 @@ impl fmt::Debug for SpanExport {
 }
 
 impl SpanExport {
-    /// Opens an exporter. It contacts the collector later, and nothing waits for that. Call this inside tokio.
+    /// Opens the exporter that the settings ask for; `None` if they name no collector. It contacts the collector later, and
+    /// nothing waits for that. Call this inside tokio.
     ///
     /// # Errors
-    /// If the address is malformed.
-    pub fn open(endpoint: &str) -> Result<Self, TelemetryError> {
-        let exporter = exporter(endpoint)?;
+    /// If the address is malformed, or the file of authorities cannot be used.
+    pub fn open(config: &TelemetryConfig) -> Result<Option<Self>, TelemetryError> {
+        let Some(exporter) = exporter(config)? else { return Ok(None) };
         let resource = Resource::builder().with_service_name(SERVICE).build();
         let provider = SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build();
-        Ok(Self { provider })
+        Ok(Some(Self { provider }))
     }
 
-    /// Checks that an address is well-formed, without sending any spans. Call this inside tokio.
+    /// Checks the settings, without sending any spans. Call this inside tokio.
     ///
     /// # Errors
-    /// If the address is malformed.
-    pub fn check(endpoint: &str) -> Result<(), TelemetryError> {
-        exporter(endpoint).map(drop)
+    /// If the address is malformed, or the file of authorities cannot be used.
+    pub fn check(config: &TelemetryConfig) -> Result<(), TelemetryError> {
+        exporter(config).map(drop)
     }
 
     /// Returns a layer that collects the spans of this crate. It leaves out everything at the level debug, which may
@@ -60,9 +62,17 @@ impl SpanExport {
     }
 }
 
-fn exporter(endpoint: &str) -> Result<SpanExporter, TelemetryError> {
-    let exporter = SpanExporter::builder().with_tonic().with_endpoint(endpoint).build();
-    exporter.map_err(|e| TelemetryError::Endpoint { endpoint: endpoint.to_owned(), detail: e.to_string() })
+fn exporter(config: &TelemetryConfig) -> Result<Option<SpanExporter>, TelemetryError> {
+    let ca_file = config.otlp_ca_file.as_deref();
+    let Some(address) = &config.otlp_endpoint else {
+        return ca_file.map_or(Ok(None), |path| Err(TelemetryError::NoCollector(path.to_owned())));
+    };
+    let wrong = |detail: String| TelemetryError::Endpoint { endpoint: address.clone(), detail };
+    let trusted = TrustedAuthorities::read(ca_file).map_err(|e| wrong(e.to_string()))?;
+    let endpoint = trusted.endpoint(address).map_err(|e| wrong(e.to_string()))?;
+    // The channel is made here, because the exporter's own has no TLS.
+    let exporter = SpanExporter::builder().with_tonic().with_channel(endpoint.connect_lazy()).build();
+    exporter.map(Some).map_err(|e| wrong(e.to_string()))
 }
 
 impl Drop for SpanExport {

@@ -22,7 +22,7 @@ use tonic::{Code, Response, Status};
 use super::remote::overview::Overviews;
 use super::remote::own_writes::OwnWrites;
 use super::{CollectionInfo, DocumentStore, GuardTable, Search, Searched, VectorStore, VectorStoreError};
-use crate::backend::{BackendChannel, BackendError, Credential, Reach, channel, is_of_the_connection};
+use crate::backend::{BackendChannel, BackendError, Credential, Reach, ServerAddress, channel, is_of_the_connection};
 use crate::chunk::{Candidate, Chunk, ChunkMetadata, Document};
 use crate::language::Object;
 use crate::settings::SecretFile;
@@ -84,8 +84,13 @@ impl QdrantStore {
             let wrong = |e| BackendError::Setting(format!("`vector_store.qdrant.collections.{collection}`: {e}"));
             foreign.insert(collection.clone(), Layout::foreign(payload).map_err(wrong)?);
         }
+        let address = ServerAddress {
+            setting: "`vector_store.qdrant.url`",
+            address: &config.url,
+            ca_file: config.ca_file.as_deref(),
+        };
         Ok(Self {
-            channel: channel("`vector_store.qdrant.url`", &config.url, Credential::api_key(api_key.as_ref())?)?,
+            channel: channel(address, Credential::api_key(api_key.as_ref())?)?,
             config: config.clone(),
             own: Layout::default(),
             foreign,

@@ -1,6 +1,7 @@
 //! The section `[vector_store.qdrant]`.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -14,6 +15,9 @@ use crate::settings::{HumanDuration, PositiveDuration, SecretFile, at_least_one}
 pub struct QdrantConfig {
     /// The address of its gRPC port, `http://host:port` or `https://host:port`.
     pub url: String,
+    /// A PEM file with the only authorities whose certificates are accepted from an `https://` address. When unset, those
+    /// that the system trusts.
+    pub ca_file: Option<PathBuf>,
     /// A file with the API key, if the server has one.
     pub api_key_file: Option<SecretFile>,
     /// The longest that one call may take.
@@ -151,6 +155,7 @@ impl Default for QdrantConfig {
     fn default() -> Self {
         Self {
             url: "http://127.0.0.1:6334".to_owned(),
+            ca_file: None,
             api_key_file: None,
             timeout: Duration::from_secs(5),
             vector_name: None,

@@ -11,9 +11,16 @@ use crate::support::issuer::{SigningKey, TestIssuer};
 
 /// Runs a command as a user would, with or without a token in the environment.
 async fn ragward(arguments: &[&str], token: Option<&str>) -> Output {
+    ragward_with(arguments, token.map(|token| ("RAGWARD_TOKEN", token)).as_slice()).await
+}
+
+/// Runs a command with these variables.
+async fn ragward_with(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ragward"));
-    command.args(arguments).env_remove("RAGWARD_TOKEN").stdin(Stdio::null());
-    command.envs(token.map(|token| ("RAGWARD_TOKEN", token)));
+    for name in ["RAGWARD_TOKEN", "RAGWARD_SERVER", "RAGWARD_CA_FILE"] {
+        command.env_remove(name);
+    }
+    command.args(arguments).envs(variables.iter().copied()).stdin(Stdio::null());
     command.output().await.unwrap()
 }
 
@@ -83,5 +90,66 @@ async fn a_command_asks_as_the_subject_of_its_token() {
         let text = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {text}");
         assert!(text.contains(expected) && !text.contains(&anne), "{arguments:?}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn a_command_calls_the_server_that_its_environment_names() {
+    let key = SigningKey::es256("key");
+    let issuer = TestIssuer::start(&[&key]).await;
+    let data = tempfile::tempdir().unwrap();
+    let running = start(data.path(), identity(&issuer)).await;
+    let server = format!("http://{}", running.address);
+    let anne = key.sign(&issuer.claims("anne", RETRIEVE));
+    let (here, nowhere) = (("RAGWARD_SERVER", server.as_str()), ("RAGWARD_SERVER", "http://127.0.0.1:1"));
+    let (token, no_file) = (("RAGWARD_TOKEN", anne.as_str()), ("RAGWARD_CA_FILE", "/nowhere/ca.pem"));
+    let retrieve = ["retrieve", "--collection", "handbook", "leave"];
+    let rows: [(&str, &[&str], &[(&str, &str)], i32, &str); 9] = [
+        ("the variable", &retrieve, &[here, token], 0, "document:roadmap#0"),
+        (
+            "a flag before it",
+            &[&retrieve[..], &["--server", &server]].concat(),
+            &[nowhere, token],
+            0,
+            "document:roadmap#0",
+        ),
+        ("certificates without TLS", &retrieve, &[here, token, no_file], 0, "document:roadmap#0"),
+        (
+            "a directory before it",
+            &[&retrieve[..], &["--user", "user:anne", "--data", "/nowhere/data"]].concat(),
+            &[here],
+            2,
+            "there is no data directory at `/nowhere/data`",
+        ),
+        ("health", &["healthcheck", "--live"], &[here], 0, "serving"),
+        ("health elsewhere", &["healthcheck", "--live"], &[nowhere], 3, "http://127.0.0.1:1"),
+        (
+            "certificates that are not there",
+            &retrieve,
+            &[("RAGWARD_SERVER", "https://localhost:1"), token, no_file],
+            2,
+            "cannot read the certificates in `/nowhere/ca.pem`",
+        ),
+        (
+            "certificates without a server",
+            &[&retrieve[..], &["--ca-file", "/nowhere/ca.pem"]].concat(),
+            &[token],
+            2,
+            "`--ca-file` is of use only with a server",
+        ),
+        (
+            "a token without a server",
+            &[&retrieve[..], &["--token-file", "/nowhere/token"]].concat(),
+            &[],
+            2,
+            "`--token-file` is of use only with a server",
+        ),
+    ];
+    for (name, arguments, variables, exit, expected) in rows {
+        let output = ragward_with(arguments, variables).await;
+        let text = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8_lossy(&text);
+        assert_eq!(output.status.code(), Some(exit), "{name}: {text}");
+        assert!(text.contains(expected), "{name}: {text}");
     }
 }

@@ -1,15 +1,15 @@
 //! Reads an issuer's metadata (RFC 8414, `OpenID` Connect Discovery) and key set over HTTPS, or over HTTP on this
 //! machine. It follows no redirects and limits time and bytes.
 
+use std::path::Path;
 use std::time::Duration;
 
 use reqwest::redirect::Policy;
 use reqwest::{Client, StatusCode, Url};
-use rustls::crypto::ring;
-use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
 
 use super::super::key_set::{KeySet, KeySetError};
+use crate::client_tls::{CaFileError, TrustedAuthorities};
 use crate::strict_json;
 
 /// The time that one document may take.
@@ -21,7 +21,7 @@ const DEPTH_MAX: usize = 8;
 
 /// An HTTP client that reads the documents of issuers.
 #[derive(Clone, Debug)]
-pub(in crate::identity) struct HttpClient {
+pub(super) struct HttpClient {
     client: Client,
 }
 
@@ -34,6 +34,12 @@ pub(in crate::identity) enum FetchSetupError {
     /// The TLS client cannot be set up.
     #[error("cannot prepare TLS for the issuers: {0}")]
     Tls(String),
+    /// Certificates are named for an address without TLS.
+    #[error("`ca_file` is set, and `{0}` is not an `https` URL")]
+    Plain(String),
+    /// The file of the authorities to trust cannot be used.
+    #[error(transparent)]
+    CaFile(#[from] CaFileError),
 }
 
 /// The reason why a document could not be read.
@@ -75,20 +81,13 @@ pub(super) fn check_url(text: &str) -> Result<Url, FetchSetupError> {
 }
 
 impl HttpClient {
-    /// Creates a client that trusts the system's certificates.
+    /// Creates a client that trusts the authorities of a file, or those of the system if there is none.
     ///
     /// # Errors
-    /// If TLS cannot be set up.
-    pub(in crate::identity) fn new() -> Result<Self, FetchSetupError> {
+    /// If the file cannot be used, or TLS cannot be set up.
+    pub(super) fn new(ca_file: Option<&Path>) -> Result<Self, FetchSetupError> {
         let tls = |error: String| FetchSetupError::Tls(error);
-        let mut roots = RootCertStore::empty();
-        // A certificate that cannot be read is not trusted.
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        let config = ClientConfig::builder_with_provider(ring::default_provider().into())
-            .with_safe_default_protocol_versions()
-            .map_err(|e| tls(e.to_string()))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let config = TrustedAuthorities::read(ca_file)?.of_http().map_err(|e| tls(e.to_string()))?;
         let client = Client::builder()
             .tls_backend_preconfigured(config)
             .redirect(Policy::none())
@@ -153,5 +152,48 @@ impl HttpClient {
             bytes.extend_from_slice(&piece);
         }
         Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::client_tls::sample::Authority;
+
+    const KEYS: &str = r#"{"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "k", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+
+    #[tokio::test]
+    async fn keys_come_from_servers_of_the_trusted_authorities_alone() {
+        let (ours, other) = (Authority::new("ours"), Authority::new("other"));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let issuer = format!("https://localhost:{port}");
+        let (keys, elsewhere) = (format!("{issuer}/keys"), format!("https://127.0.0.1:{port}/keys"));
+        let metadata = json!({"issuer": issuer, "jwks_uri": keys}).to_string();
+        ours.serve_documents(listener, move |path| if path == "/keys" { KEYS.to_owned() } else { metadata.clone() });
+        let rows = [
+            ("the authority of the issuer, by discovery", Some(ours.file()), None, true),
+            ("the authority of the issuer, by address", Some(ours.file()), Some(&keys), true),
+            ("another authority, by discovery", Some(other.file()), None, false),
+            ("another authority, by address", Some(other.file()), Some(&keys), false),
+            ("the authorities of the system", None, Some(&keys), false),
+            ("a name that the certificate lacks", Some(ours.file()), Some(&elsewhere), false),
+        ];
+        for (name, ca_file, url, expected) in rows {
+            let client = HttpClient::new(ca_file.as_deref()).unwrap();
+            let read = client.key_set(&issuer, url.map(String::as_str)).await;
+            assert_eq!(read.is_ok(), expected, "{name}: {read:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_without_certificates_is_refused_at_the_start() {
+        let authority = Authority::new("ours");
+        let refused = HttpClient::new(Some(&authority.file_with("text.pem", "no certificate"))).map(drop);
+        assert!(matches!(refused, Err(FetchSetupError::CaFile(_))), "{refused:?}");
     }
 }

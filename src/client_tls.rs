@@ -1,0 +1,137 @@
+//! TLS of the connections that Ragward opens: to `OpenFGA`, Qdrant, issuers, collectors, and from the command line to a
+//! server.
+//!
+//! A connection trusts either the authorities of the system or those of one file, never both. Whoever names a file
+//! means the authority of their own network, and a certificate from any public authority must not pass for its servers.
+
+#[cfg(test)]
+#[cfg(feature = "server")]
+pub(crate) mod sample;
+#[cfg(test)]
+#[cfg(feature = "server")]
+mod tests;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::RootCertStore;
+#[cfg(feature = "server")]
+use rustls::crypto::ring;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use tonic::transport::{ClientTlsConfig, Endpoint};
+
+/// The authorities whose certificates a connection accepts.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum TrustedAuthorities {
+    /// Those that the system trusts.
+    #[default]
+    System,
+    /// Only those of a file.
+    OfFile(Arc<RootCertStore>),
+}
+
+/// The reason why a file of certificates cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CaFileError {
+    /// The file cannot be read.
+    #[error("cannot read the certificates in `{path}`: {detail}")]
+    Read {
+        /// The file that holds the certificates.
+        path: PathBuf,
+        /// The operating system's reason, or the fault in the form of the file.
+        detail: String,
+    },
+    /// The file has another content.
+    #[error("`{0}` holds no certificate in PEM form (`-----BEGIN CERTIFICATE-----`)")]
+    Empty(PathBuf),
+    /// A certificate of the file is damaged, or is of a form that is not understood.
+    #[error("certificate {number} of `{path}` cannot be used: {detail}")]
+    Certificate {
+        /// The file that holds the certificates.
+        path: PathBuf,
+        /// The position of the certificate in the file, from 1.
+        number: usize,
+        /// The TLS library's reason.
+        detail: String,
+    },
+}
+
+/// The reason why an address cannot be called.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum EndpointError {
+    /// The address is malformed. The text may say more about the fault, after a space.
+    #[error("it must have the form `http://host:port` or `https://host:port`{0}")]
+    Malformed(String),
+    /// Certificates are given for an address without TLS.
+    #[error("a file of certificates is named, which only an `https://` address uses")]
+    Plain,
+    /// The system's certificates cannot be used.
+    #[error("cannot prepare TLS: {0}")]
+    Tls(String),
+}
+
+impl TrustedAuthorities {
+    /// Reads the file of authorities that a setting names. Without a file, those of the system are trusted.
+    ///
+    /// # Errors
+    /// When the file cannot be read, holds no certificate, or holds one that cannot be used. An authority that is
+    /// silently left out would be found missing only when its server does not answer.
+    pub(crate) fn read(ca_file: Option<&Path>) -> Result<Self, CaFileError> {
+        let Some(path) = ca_file else { return Ok(Self::System) };
+        let unreadable = |detail: String| CaFileError::Read { path: path.to_owned(), detail };
+        let pem = std::fs::read(path).map_err(|e| unreadable(e.to_string()))?;
+        let mut roots = RootCertStore::empty();
+        for (number, certificate) in (1..).zip(CertificateDer::pem_slice_iter(&pem)) {
+            let certificate = certificate.map_err(|e| unreadable(e.to_string()))?;
+            roots.add(certificate).map_err(|e| CaFileError::Certificate {
+                path: path.to_owned(),
+                number,
+                detail: e.to_string(),
+            })?;
+        }
+        if roots.is_empty() { Err(CaFileError::Empty(path.to_owned())) } else { Ok(Self::OfFile(Arc::new(roots))) }
+    }
+
+    /// Returns the endpoint of a gRPC server. `https` means TLS.
+    pub(crate) fn endpoint(&self, address: &str) -> Result<Endpoint, EndpointError> {
+        let malformed = |e: tonic::transport::Error| EndpointError::Malformed(format!(" ({e})"));
+        let endpoint = Endpoint::from_shared(address.to_owned()).map_err(malformed)?;
+        match (endpoint.uri().scheme_str(), self) {
+            (Some("http"), Self::System) => Ok(endpoint),
+            (Some("http"), Self::OfFile(_)) => Err(EndpointError::Plain),
+            (Some("https"), _) => endpoint.tls_config(self.of_grpc()).map_err(|e| EndpointError::Tls(e.to_string())),
+            (Some(_) | None, _) => Err(EndpointError::Malformed(String::new())),
+        }
+    }
+
+    /// Returns the configuration of TLS for gRPC.
+    fn of_grpc(&self) -> ClientTlsConfig {
+        match self {
+            Self::System => ClientTlsConfig::new().with_native_roots(),
+            Self::OfFile(roots) => ClientTlsConfig::new().trust_anchors(roots.roots.iter().cloned()),
+        }
+    }
+
+    /// Returns the configuration of TLS for plain HTTP.
+    ///
+    /// # Errors
+    /// When the TLS library cannot be set up.
+    #[cfg(feature = "server")]
+    pub(crate) fn of_http(&self) -> Result<rustls::ClientConfig, rustls::Error> {
+        let roots = match self {
+            Self::System => {
+                let mut roots = RootCertStore::empty();
+                // A certificate that cannot be read is not trusted.
+                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+                Arc::new(roots)
+            }
+            Self::OfFile(roots) => Arc::clone(roots),
+        };
+        let config = rustls::ClientConfig::builder_with_provider(ring::default_provider().into())
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Ok(config)
+    }
+}
