@@ -52,7 +52,7 @@ pub use self::authorizer_config::{AuthorizerConfig, AuthorizerKind};
 pub use self::checks_config::ChecksConfig;
 use self::deciding_model::SubtractedByLast;
 pub use self::deciding_model::{DecidingModel, SubtractedBy};
-pub use self::decision::{Decision, Decisions, Reached, VisiblePositions};
+pub use self::decision::{Decision, Decisions, KnownRelationships, Reached, VisiblePositions};
 pub use self::error::AuthzError;
 pub use self::openfga_config::{OpenFgaConfig, StoreSelector};
 pub(crate) use self::provenance::ModelsUsed;
@@ -145,6 +145,16 @@ pub trait Authorizer: Send + Sync {
     async fn visible_set(&self, query: &VisibleSetQuery) -> Result<Option<VisiblePositions>, AuthzError> {
         let _ = query;
         Ok(None)
+    }
+
+    /// Returns the relationships from which questions about this relation are decided, as far as they are in this process. An
+    /// explanation walks over them.
+    ///
+    /// # Errors
+    /// When they are in this process, and cannot be read.
+    async fn relationships(&self, relation: &Relation) -> Result<KnownRelationships, AuthzError> {
+        let _ = relation;
+        Ok(KnownRelationships::OnServer)
     }
 
     /// Finds out whether a check would be decided now, and returns the id of the model that would decide it. A backend whose

@@ -10,6 +10,7 @@ mod openfga {
     mod live_api;
     mod live_authorizer;
     mod live_checks;
+    mod live_explain;
     mod live_load;
     mod live_replica;
     mod random_expressions;
@@ -23,4 +24,6 @@ mod support {
     pub(crate) mod dice;
     pub(crate) mod faulty_server;
     pub(crate) mod openfga;
+    #[expect(dead_code, reason = "the relationships are a server's here, and there are no documents")]
+    pub(crate) mod running;
 }

@@ -6,6 +6,7 @@ use roaring::RoaringBitmap;
 use tokio::time::Instant;
 
 use super::provenance::{Provenance, Source};
+use crate::engine::snapshot::Snapshot;
 
 /// The decisions about one batch of checks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +48,22 @@ pub struct VisiblePositions {
     pub positions: Arc<RoaringBitmap>,
     /// The model and the relationships behind the set.
     pub by: Provenance,
+}
+
+/// The relationships that an authorizer decides from, as far as they are in this process.
+#[derive(Clone, Debug)]
+pub enum KnownRelationships {
+    /// One state of them.
+    State {
+        /// The model and the tuples.
+        snapshot: Arc<Snapshot>,
+        /// The model's id at the authority, and the moment up to which the state holds every change.
+        by: Provenance,
+    },
+    /// A copy of them, which may not be used now. It is not complete, not fresh, or not trusted.
+    Withheld,
+    /// They are on a server alone.
+    OnServer,
 }
 
 impl Decisions {

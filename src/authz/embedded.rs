@@ -24,8 +24,8 @@ use self::visible_sets::VisibleSets;
 #[cfg(feature = "openfga")]
 use super::copy::EvaluatedCopy;
 use super::{
-    Abilities, Authorizer, AuthzError, Check, CheckBatch, Consistency, DecidingModel, Decision, Decisions, Provenance,
-    Reached, SubtractedBy, SubtractedByLast, VisiblePositions, VisibleSetQuery,
+    Abilities, Authorizer, AuthzError, Check, CheckBatch, Consistency, DecidingModel, Decision, Decisions,
+    KnownRelationships, Provenance, Reached, SubtractedBy, SubtractedByLast, VisiblePositions, VisibleSetQuery,
 };
 use crate::engine::Contextual;
 use crate::engine::evaluator::{CheckError, Evaluation};
@@ -138,6 +138,13 @@ impl Authorizer for EmbeddedAuthorizer {
         };
         let found = self.lane.run(finding).await.unwrap_or_else(|e| Err(AuthzError::Unavailable(e.to_string())));
         Ok(Some(VisiblePositions { positions: found?, by }))
+    }
+
+    async fn relationships(&self, _relation: &Relation) -> Result<KnownRelationships, AuthzError> {
+        let as_of = Instant::now();
+        let snapshot = self.snapshot().await?;
+        let by = Provenance::authority(snapshot.model_id().into(), as_of);
+        Ok(KnownRelationships::State { snapshot, by })
     }
 
     async fn readiness(&self) -> Result<Arc<str>, AuthzError> {

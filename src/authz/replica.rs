@@ -39,8 +39,8 @@ pub use super::replica_config::{ReplicaConfig, ReplicaMode, ReplicaUse};
 use super::validity::Validity;
 use super::verification::Verifier;
 use super::{
-    Abilities, Authorizer, AuthzError, CheckBatch, Consistency, DecidingModel, Decisions, Provenance, SubtractedBy,
-    VisiblePositions, VisibleSetQuery,
+    Abilities, Authorizer, AuthzError, CheckBatch, Consistency, DecidingModel, Decisions, KnownRelationships,
+    Provenance, SubtractedBy, VisiblePositions, VisibleSetQuery,
 };
 use crate::language::Relation;
 use crate::storage::StorageError;
@@ -241,6 +241,19 @@ impl Authorizer for ReplicaAuthorizer {
             return Ok(visible);
         }
         self.authority.visible_set(query).await
+    }
+
+    /// Returns the copy in either mode. In mode *plan*, too, it holds what the server decides from.
+    async fn relationships(&self, relation: &Relation) -> Result<KnownRelationships, AuthzError> {
+        if self.verifier.as_ref().is_some_and(|verifier| verifier.routes_relation(relation)) {
+            return Ok(KnownRelationships::Withheld);
+        }
+        let asked = self.asked_of_copy(Consistency::MinimizeLatency, self.view.copy.relationships(relation)).await;
+        let Some((KnownRelationships::State { snapshot, .. }, progress)) = asked else {
+            return Ok(KnownRelationships::Withheld);
+        };
+        let by = progress.provenance();
+        Ok(by.map_or(KnownRelationships::Withheld, |by| KnownRelationships::State { snapshot, by }))
     }
 
     async fn readiness(&self) -> Result<Arc<str>, AuthzError> {

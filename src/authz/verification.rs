@@ -39,6 +39,7 @@ use super::{
     Check, CheckBatch, Decisions, Provenance, Reached, ReplicaConfig, Source, VisiblePositions, VisibleSetQuery,
 };
 use crate::audit::AuditSink;
+use crate::language::Relation;
 use crate::telemetry;
 
 /// The most questions of one request that may be chosen. Looking at more would cost the request time.
@@ -140,6 +141,13 @@ impl Verifier {
             };
             self.shared.standing().routed.iter().any(is_like)
         }
+    }
+
+    /// Returns whether the server has to decide some questions about this relation, so that the copy does not explain them.
+    #[must_use]
+    pub fn routes_relation(&self, relation: &Relation) -> bool {
+        self.shared.routes.load(Ordering::Acquire)
+            && self.shared.standing().routed.iter().any(|routed| routed.relation == relation.as_str())
     }
 
     /// Offers the questions of a batch for verification. `decisions` holds the copy's decisions; it is `None` if the

@@ -5,6 +5,7 @@ mod picture;
 
 use std::path::PathBuf;
 
+use chrono::{DateTime, SecondsFormat};
 use clap::Args;
 
 use super::contextual::{ContextualArgs, context_message};
@@ -60,6 +61,13 @@ pub(super) async fn run(args: ExplainArgs, config: Option<PathBuf>, output: &Out
     services.close().await;
     output.result(&json::response(&explained), || picture::draw(&explained))?;
     if explained.allowed { Ok(()) } else { Err(Failure::failed("")) }
+}
+
+/// Returns the date as of which an explanation holds (RFC 3339). An older server does not tell it.
+fn as_of(explained: &message::ExplainResponse) -> Option<String> {
+    let as_of = explained.as_of.as_ref()?;
+    let date = DateTime::from_timestamp(as_of.seconds, u32::try_from(as_of.nanos).ok()?)?;
+    Some(date.to_rfc3339_opts(SecondsFormat::Millis, true))
 }
 
 fn tuple_message(tuple: &RelationshipTuple) -> Result<message::RelationshipTuple, Failure> {

@@ -1,9 +1,12 @@
 //! `Explain`: reads a question from its message, answers it with the evaluator, and writes the explanation as a message.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use prost_types::Timestamp;
 use tokio::time::Instant;
 
 use super::openfga::context_map;
-use crate::authz::AuthzError;
+use crate::authz::Provenance;
 use crate::engine::Contextual;
 use crate::engine::evaluator::CheckError;
 use crate::engine::explain::{
@@ -19,7 +22,6 @@ use crate::proto::retrieval::explain_request::Target;
 use crate::proto::retrieval::explanation_step::Kind;
 use crate::retrieval::request::check_collection;
 use crate::retrieval::{FieldViolation, RetrievalError};
-use crate::tuple_store::RelationshipStores;
 use crate::vector_store::VectorStore;
 
 /// The thing that a question is about.
@@ -82,14 +84,19 @@ impl Question {
         }
     }
 
-    /// Answers the question. Blocks its thread while the evaluation runs, at most until the deadline.
+    /// Returns the relation that the question is about.
+    pub(super) fn relation(&self) -> &Relation {
+        &self.relation
+    }
+
+    /// Answers the question from one state of the relationships. Blocks its thread while the evaluation runs, at most until the
+    /// deadline.
     pub(super) fn answer(
         self,
-        stores: &RelationshipStores,
+        snapshot: &Snapshot,
+        by: &Provenance,
         deadline: Instant,
     ) -> Result<message::ExplainResponse, RetrievalError> {
-        let store = stores.default_store().ok_or(AuthzError::NoModel)?;
-        let snapshot = store.snapshot().map_err(|e| AuthzError::Stored(e.to_string()))?.ok_or(AuthzError::NoModel)?;
         let Self { user, relation, subject, contextual } = self;
         let state = snapshot.for_request(&contextual.tuples, contextual.context).map_err(|error| misplaced(&error))?;
         let (Subject::Object(object) | Subject::Guard(object)) = &subject;
@@ -108,10 +115,17 @@ impl Question {
             user: user.to_string(),
             relation: relation.to_string(),
             object: object.to_string(),
-            authorization_model_id: Snapshot::model_id(&state).to_owned(),
+            authorization_model_id: by.model_id.to_string(),
             root,
+            as_of: by.as_of.map(date),
         })
     }
+}
+
+/// Returns the date of a moment that has passed. The clock is read before the time that has passed since, so that the date is
+/// never too late.
+fn date(moment: Instant) -> Timestamp {
+    SystemTime::now().checked_sub(moment.elapsed()).unwrap_or(UNIX_EPOCH).into()
 }
 
 fn violation(field: &str, error: &ParseError) -> FieldViolation {

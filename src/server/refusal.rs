@@ -107,6 +107,11 @@ impl Refusal {
         Self::of_kind(ErrorCode::PermissionDenied, text)
     }
 
+    /// Returns the refusal of a call that a later try may answer.
+    pub(super) fn unavailable(text: &'static str) -> Self {
+        Self::of_kind(ErrorCode::Unavailable, text)
+    }
+
     /// Returns the refusal of a call that waited in vain for its turn or for room.
     pub(super) fn busy(text: &'static str, retry_after: Duration) -> Self {
         Self::of_kind(ErrorCode::ResourceExhausted, text).with_retry_after(retry_after)

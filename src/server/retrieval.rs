@@ -21,7 +21,7 @@ use super::refusal::Refusal;
 use super::services::Services;
 use crate::audit::{AuditedDecision, AuditedRequest, Released};
 use crate::authz::consistency_token::{ConsistencyTokens, NotAToken};
-use crate::authz::{AuthzError, Consistency};
+use crate::authz::{Authorizer, AuthzError, Consistency, DecidedBy, KnownRelationships};
 use crate::chunk::ID_BYTES_MAX;
 use crate::identity::{Caller, RequestContextRules};
 use crate::lanes::{Lane, Lost};
@@ -30,18 +30,24 @@ use crate::proto::retrieval::retrieval_service_server::RetrievalService;
 use crate::retrieval::{
     FieldViolation, NamedPrincipal, RecheckRequest, Rechecked, Retrieval, RetrievalError, RetrievalRequest, Retriever,
 };
-use crate::tuple_store::RelationshipStores;
 use crate::vector_store::VectorStore;
 use crate::vector_store::validation::{CHUNK_TEXT_BYTES_MAX, METADATA_BYTES_MAX, TITLE_BYTES_MAX};
 
 /// The largest chunk in bytes: its text and metadata, the title, and the ids of it, its document and its guard.
 const CHUNK_BYTES_MAX: usize = CHUNK_TEXT_BYTES_MAX + METADATA_BYTES_MAX + TITLE_BYTES_MAX + 3 * ID_BYTES_MAX;
 
+/// Answers a question for an explanation where only a server has the relationships.
+const NO_COPY: &str = "an OpenFGA server decides here, and this process has no copy of its tuples to explain from. `ragward serve` \
+                       keeps one unless `authorizer.replica.mode` is `off`; without it, ask OpenFGA's Expand";
+/// Answers a question for an explanation while the copy of a server's relationships may not be used.
+const COPY_WITHHELD: &str = "the copy of the OpenFGA server's tuples is not complete, not fresh or not trusted now, so it explains \
+                             nothing; try again later, or see `ragward replica status`";
+
 /// Serves retrievals, re-checks and explanations.
 pub(super) struct RetrievalApi {
     retriever: Retriever,
     vector_store: Arc<dyn VectorStore>,
-    relationships: Option<RelationshipStores>,
+    authorizer: Arc<dyn Authorizer>,
     explain: bool,
     request_timeout: Duration,
     authentication: Authentication,
@@ -62,7 +68,7 @@ impl RetrievalApi {
         Self {
             retriever: services.retriever.clone(),
             vector_store: Arc::clone(&services.vector_store),
-            relationships: services.relationships.clone(),
+            authorizer: Arc::clone(&services.authorizer),
             explain: services.explain,
             request_timeout: services.request_timeout,
             authentication: services.authentication.clone(),
@@ -166,22 +172,25 @@ impl RetrievalApi {
             // collection.
             self.authentication.admit_login(&call.caller, &chunk.collection)?;
         }
-        let Some(stores) = self.relationships.clone() else {
-            let text = "an OpenFGA server decides here, and only the embedded evaluator explains; ask OpenFGA's Expand";
-            return Err(RetrievalError::Unsupported(text.to_owned()).into());
-        };
         let relation = &self.retriever.config().relation;
         // The record says what was asked, even if the question is refused.
         call.draft.request(about(messages::asked_about(&message, relation)));
         let read = Question::read(message, relation, self.vector_store.as_ref());
         let question = timeout_at(call.deadline, read).await.map_err(|_elapsed| RetrievalError::DeadlineExceeded)??;
-        let deadline = call.deadline;
-        let answered = self.explaining.run(move || question.answer(&stores, deadline)).await;
+        let (deadline, asked) = (call.deadline, Instant::now());
+        let known = timeout_at(deadline, self.authorizer.relationships(question.relation())).await;
+        let known = known.map_err(|_elapsed| RetrievalError::DeadlineExceeded)?.map_err(RetrievalError::from)?;
+        let (snapshot, by) = match known {
+            KnownRelationships::State { snapshot, by } => (snapshot, by),
+            KnownRelationships::Withheld => return Err(Refusal::unavailable(COPY_WITHHELD)),
+            KnownRelationships::OnServer => return Err(RetrievalError::Unsupported(NO_COPY.to_owned()).into()),
+        };
+        let basis = DecidedBy { model_id: Arc::clone(&by.model_id), staleness: by.staleness(asked) };
+        let answered = self.explaining.run(move || question.answer(&snapshot, &by, deadline)).await;
         let lost = |e: Lost| RetrievalError::from(AuthzError::Unavailable(e.to_string()));
         let explained = answered.map_err(lost)??;
         call.draft.request(about(Some(format!("{} {} {}", explained.user, explained.relation, explained.object))));
-        let model_id = Some(explained.authorization_model_id.clone());
-        call.draft.decision(AuditedDecision { model_id, staleness_ms: Some(0), ..AuditedDecision::default() });
+        call.draft.decision(decided_by(Some(&basis)));
         Ok(explained)
     }
 
@@ -242,8 +251,8 @@ impl RetrievalApi {
             Caller::Believed if self.explain => return Ok(()),
             Caller::Believed => {}
         }
-        let text = "this server does not explain, since an explanation tells what is hidden. Where the embedded evaluator \
-                    decides, set `server.explain`, or stop the server and run `ragward explain --data`";
+        let text = "this server does not explain, since an explanation tells what is hidden. Set `server.explain`; where the \
+                    embedded evaluator decides, you can also stop the server and run `ragward explain --data`";
         Err(RetrievalError::Unsupported(text.to_owned()))
     }
 }

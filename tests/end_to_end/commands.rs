@@ -427,7 +427,9 @@ fn the_handbook_is_explained() {
     let shown = explain(&["--user", "user:bob", "--object", "document:pay-bands"]);
     assert_eq!(shown.status.code(), Some(0), "{shown:?}");
     let picture = String::from_utf8(shown.stdout).unwrap();
-    let (tree, model) = picture.split_once("\nmodel ").unwrap();
+    let (tree, basis) = picture.split_once("\nmodel ").unwrap();
+    let (model, as_of) = basis.split_once("\nas of ").unwrap();
+    assert!(chrono::DateTime::parse_from_rfc3339(as_of.trim()).is_ok(), "{picture}");
     let expected = "allowed: user:bob can_read document:pay-bands
 
 ✓ can_read of document:pay-bands = author or (reader but not withheld_from)
@@ -455,6 +457,7 @@ fn the_handbook_is_explained() {
     let json = json(&["explain", "--data", data, "--user", "user:bob", "--object", "document:pay-bands"]);
     assert_eq!((&json["allowed"], &json["root"]["outcome"]), (&Value::Bool(true), &Value::from("HOLDS")));
     assert_eq!(json["root"]["relation"]["definition"], "author or (reader but not withheld_from)");
+    assert!(json["as_of"].as_str().is_some_and(|as_of| as_of.ends_with('Z')), "{json}");
 
     let tuple = ["--contextual-tuple", "user:zoe author document:pay-bands"];
     let question = ["--user", "user:zoe", "--object", "document:pay-bands"];

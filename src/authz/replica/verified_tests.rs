@@ -283,6 +283,48 @@ async fn a_wrong_denial_of_two_kinds_is_found_for_both() {
     }
 }
 
+/// A copy explains only what it may decide, and says as of when.
+#[tokio::test(start_paused = true)]
+async fn a_copy_that_may_not_decide_explains_nothing() {
+    let known = async |setup: &Setup, relation: &str| {
+        let relation = Relation::parse(relation).expect("a relation");
+        setup.authorizer.relationships(&relation).await.expect("the copy can be read")
+    };
+    let is_withheld = async |setup: &Setup| matches!(known(setup, "can_read").await, KnownRelationships::Withheld);
+
+    let setup = Setup::new();
+    let KnownRelationships::State { by, .. } = known(&setup, "can_read").await else { panic!("fresh and trusted") };
+    let as_of = setup.authorizer.progress().borrow().fresh_as_of;
+    assert_eq!((by.model_id.as_ref(), by.source, by.as_of), ("m1", Source::Copy(1), as_of), "fresh and trusted");
+
+    setup.sender.send_modify(|progress| progress.fresh_as_of = None);
+    assert!(is_withheld(&setup).await, "not complete");
+    setup.poll();
+    tokio::time::advance(setup.authorizer.config.staleness_max + Duration::from_millis(1)).await;
+    assert!(is_withheld(&setup).await, "behind");
+    setup.poll();
+    assert!(!is_withheld(&setup).await, "caught up");
+    setup.world.with(|state| state.added.insert(named("user:u1", "doc:2")));
+    setup.until(Trust::Rebuilding).await;
+    setup.poll();
+    assert!(is_withheld(&setup).await, "found wrong");
+
+    let setup = Setup::new();
+    setup.world.with(|state| {
+        state.dropped.insert(named("user:u0", "doc:2"));
+        state.fault_stays = true;
+    });
+    let begun = Instant::now();
+    while setup.verifier().standing().routed.is_empty() {
+        setup.step().await;
+        assert!(begun.elapsed() < Duration::from_mins(30), "not found");
+    }
+    setup.poll();
+    assert!(is_withheld(&setup).await, "a relation that the server has to decide");
+    let other = known(&setup, "can_edit").await;
+    assert!(matches!(other, KnownRelationships::State { .. }), "another relation");
+}
+
 /// The copy hides a guard, so that no request finds it.
 #[tokio::test(start_paused = true)]
 async fn a_guard_that_is_hidden_in_vain_is_found() {

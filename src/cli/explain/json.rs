@@ -13,6 +13,7 @@ pub(super) fn response(explained: &ExplainResponse) -> Value {
         "relation": explained.relation,
         "object": explained.object,
         "authorization_model_id": explained.authorization_model_id,
+        "as_of": super::as_of(explained),
         "root": explained.root.as_ref().map(step_json),
     })
 }

@@ -28,6 +28,9 @@ pub(super) fn draw(explained: &ExplainResponse) -> String {
             .step(root, Branch { around: "", here: "", below: "", object: "", taken_out: false });
     }
     let _infallible = write!(picture, "\nmodel {}", explained.authorization_model_id);
+    if let Some(as_of) = super::as_of(explained) {
+        let _infallible = write!(picture, "\nas of {as_of}");
+    }
     picture
 }
 

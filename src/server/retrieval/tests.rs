@@ -18,7 +18,7 @@ use crate::language::{Object, RelationshipTuple, dsl};
 use crate::retrieval::{Pages, RetrievalConfig};
 use crate::server::answers::Answers;
 use crate::server::audit::sample::{call, first_records, open_log};
-use crate::tuple_store::OnConflict;
+use crate::tuple_store::{OnConflict, RelationshipStores};
 use crate::vector_store::DocumentStore;
 use crate::vector_store::exact::ExactStore;
 
