@@ -104,3 +104,32 @@ pub fn trace_id(span: &Span, parent: Option<TraceParent>) -> String {
     // The last 80 of the 128 bits of a ULID are random.
     format!("{:032x}", parent.map_or_else(|| u128::from(Ulid::new()), |parent| parent.trace_id))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client_tls::sample::Authority;
+
+    #[tokio::test]
+    async fn certificates_need_a_collector_with_tls() {
+        let authority = Authority::new("ours");
+        let absent = authority.directory().join("absent.pem");
+        let (plain, over_tls) = (Some("http://127.0.0.1:4317"), Some("https://localhost:4317"));
+        let rows = [
+            ("no collector", None, None, None),
+            ("a collector", plain, None, None),
+            ("a collector with TLS", over_tls, Some(authority.file()), None),
+            ("certificates without a collector", None, Some(authority.file()), Some("names no collector")),
+            ("certificates without TLS", plain, Some(authority.file()), Some("only an `https://` address uses")),
+            ("certificates that are not there", over_tls, Some(absent), Some("cannot read the certificates")),
+            ("no address", Some("not an address"), None, Some("must have the form")),
+        ];
+        for (name, endpoint, otlp_ca_file, expected) in rows {
+            let otlp_endpoint = endpoint.map(str::to_owned);
+            let config = TelemetryConfig { otlp_endpoint, otlp_ca_file, ..TelemetryConfig::default() };
+            let refused = SpanExport::check(&config).err().map(|e| e.to_string());
+            assert_eq!(refused.is_some(), expected.is_some(), "{name}: {refused:?}");
+            assert!(refused.unwrap_or_default().contains(expected.unwrap_or_default()), "{name}");
+        }
+    }
+}
