@@ -11,6 +11,9 @@ use crate::language::Object;
 /// The longest id of a chunk or a document, in bytes.
 pub const ID_BYTES_MAX: usize = 512;
 
+/// The metadata key under which `ragward ingest --source` records where a document came from.
+pub const SOURCE_KEY: &str = "ingest_source";
+
 /// A value of a chunk's metadata, and of a filter.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(untagged)]

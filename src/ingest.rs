@@ -5,13 +5,18 @@
 //! error that names the file and line, and the reading goes on. Every document that is returned is whole.
 
 mod catalog;
+mod cut;
 mod folder;
 mod json_lines;
 mod lines;
+pub mod prune;
+mod source_label;
 mod text_file;
 
 use std::path::{Path, PathBuf};
 
+pub use self::cut::{CutText, TextForm, cut};
+pub use self::source_label::{NotASourceLabel, SourceLabel};
 use crate::chunk::Document;
 use crate::error_code::ErrorCode;
 use crate::language::{Object, TypeName};

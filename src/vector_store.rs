@@ -293,6 +293,32 @@ pub trait VectorStore: Send + Sync {
     }
 }
 
+/// A document as a list shows it. Everything in it is of one version of the document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedDocument {
+    /// The id of the document.
+    pub id: String,
+    /// The title, for people; may be empty.
+    pub title: String,
+    /// The number of its chunks.
+    pub chunks: u32,
+    /// The text under [`SOURCE_KEY`](crate::chunk::SOURCE_KEY) in the metadata of the first chunk.
+    pub source: Option<String>,
+    /// The guards of all its chunks; `None` if a chunk has no well-formed guard, because then nobody can be checked.
+    pub guards: Option<BTreeSet<Object>>,
+    /// The place of the document in the order of the list.
+    pub place: String,
+}
+
+/// A part of the list of a collection's documents.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DocumentPage {
+    /// The documents of this part. A document that is written meanwhile may be missing.
+    pub documents: Vec<ListedDocument>,
+    /// The place at which the list goes on; `None` at its end.
+    pub next: Option<String>,
+}
+
 /// A store that takes documents in. A document is replaced whole or not at all, and a change is durable once it is answered
 /// with `Ok`.
 #[async_trait]
@@ -326,6 +352,22 @@ pub trait DocumentStore: Send + Sync {
         collection: &str,
         document_ids: &[String],
     ) -> Result<Vec<(String, u32)>, VectorStoreError>;
+
+    /// Lists the names of all collections, in the order of their bytes.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    async fn collection_names(&self) -> Result<Vec<String>, VectorStoreError>;
+
+    /// Lists documents in an order of the store's own, which a change of other documents does not move. The list begins at the
+    /// place `from`, whether or not a document is there, and at its beginning without one. It looks at no more than `limit`
+    /// documents, and fewer if the store's server sets a limit. The part of a list may be empty before the list ends.
+    ///
+    /// # Errors
+    /// - As for [`VectorStore::collection`].
+    /// - [`VectorStoreError::Invalid`] when `from` is no place of a list.
+    /// - [`VectorStoreError::Unsupported`] for a collection that another program fills.
+    async fn list(&self, collection: &str, from: Option<&str>, limit: usize) -> Result<DocumentPage, VectorStoreError>;
 
     /// Returns the guards of all chunks of these documents. A caller checks with them who may replace the documents.
     /// Returns `None` when a chunk has no well-formed guard, because then nobody can be checked.

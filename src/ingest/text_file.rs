@@ -8,16 +8,13 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rayon::prelude::*;
-use text_splitter::{MarkdownSplitter, TextSplitter};
 use tokio::time::Instant;
 
-use super::{IngestError, SourceDocument};
+use super::{IngestError, SourceDocument, TextForm, cut};
 use crate::chunk::{Chunk, Document, Metadata};
 use crate::language::Object;
 use crate::vector_store::validation::check_document;
 
-/// The longest chunk, in characters: a few paragraphs, so ten chunks fit into any prompt.
-const CHUNK_CHARACTERS: usize = 1_000;
 /// The largest file, in bytes. A book has about one million bytes.
 const FILE_BYTES_MAX: u64 = 16 << 20;
 /// How many files are read and cut at the same time. They are returned in order.
@@ -48,9 +45,10 @@ impl TextFile {
 
     /// Cuts the content of the file into chunks.
     fn entry(self, content: &str) -> Result<SourceDocument, IngestError> {
-        let text = content.strip_prefix('\u{feff}').unwrap_or(content);
         let bytes = content.len() as u64;
-        let title = self.title.unwrap_or_else(|| title(&self.path, text));
+        let cut = cut(content, form(&self.path));
+        let stem = || self.path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+        let title = self.title.unwrap_or_else(|| cut.heading.map_or_else(stem, str::to_owned));
         let chunk = |(place, text): (usize, &str)| Chunk {
             id: format!("{}#{place}", self.document_id),
             document_id: self.document_id.clone(),
@@ -60,7 +58,7 @@ impl TextFile {
             metadata: self.metadata.clone(),
             vector: Vec::new(),
         };
-        let chunks: Vec<Chunk> = split(&self.path, text).into_iter().enumerate().map(chunk).collect();
+        let chunks: Vec<Chunk> = cut.pieces.into_iter().enumerate().map(chunk).collect();
         if chunks.is_empty() {
             return Ok(SourceDocument { path: self.path, bytes, document: None });
         }
@@ -172,23 +170,9 @@ fn contents(
     finished
 }
 
-fn split<'a>(path: &Path, text: &'a str) -> Vec<&'a str> {
-    if is_markdown(path) {
-        return MarkdownSplitter::new(CHUNK_CHARACTERS).chunks(text).collect();
-    }
-    TextSplitter::new(CHUNK_CHARACTERS).chunks(text).collect()
-}
-
-/// Returns the heading that a Markdown file begins with, or the name of the file.
-fn title(path: &Path, text: &str) -> String {
-    let first_line = text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
-    let heading = first_line.strip_prefix("# ").filter(|_| is_markdown(path)).map(str::trim);
-    let stem = || path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-    heading.filter(|heading| !heading.is_empty()).map_or_else(stem, str::to_owned)
-}
-
-fn is_markdown(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension == "md" || extension == "markdown")
+fn form(path: &Path) -> TextForm {
+    let is_markdown = path.extension().is_some_and(|extension| extension == "md" || extension == "markdown");
+    if is_markdown { TextForm::Markdown } else { TextForm::Plain }
 }
 
 #[cfg(test)]

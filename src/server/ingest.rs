@@ -1,6 +1,8 @@
-//! Serves `ragward.ingest.v1.IngestService`: takes documents in, deletes them, and tells what a collection holds.
+//! Serves `ragward.ingest.v1.IngestService`: takes documents in, lists and deletes them, and tells what a collection holds.
 
 mod batch;
+mod listing;
+mod put;
 mod turns;
 
 use std::collections::BTreeSet;
@@ -20,9 +22,11 @@ use super::connections::Peer;
 use super::refusal::Refusal;
 use super::services::Services;
 use crate::audit::{AuditedRequest, Released};
+use crate::authz::consistency_token::ConsistencyTokens;
 use crate::authz::enforce::{Enforcer, Permitted};
 use crate::authz::{Authorizer, Consistency};
 use crate::identity::{Caller, Principal};
+use crate::lanes::Lane;
 use crate::language::tuple::shown;
 use crate::language::{Object, Relation};
 use crate::proto::ingest as message;
@@ -38,6 +42,9 @@ const DOCUMENT_IDS_MAX: usize = 10_000;
 const GUARD_TYPES_MAX: usize = 16;
 /// The number of documents whose guards are read at the same time, when each document is looked up on its own.
 const LOOKS_MAX: usize = 16;
+/// The largest number of texts that are cut at a time. A text of 1 MB takes some tens of milliseconds, and more threads than
+/// cores cut nothing faster.
+const CUTTING_MAX: usize = 2;
 /// The longest silence of an upload.
 const SILENCE_MAX: Duration = Duration::from_mins(1);
 
@@ -71,6 +78,8 @@ pub(super) struct IngestApi {
     documents: Arc<dyn DocumentStore>,
     request_timeout: Duration,
     turns: Turns,
+    cutting: Lane,
+    consistency_tokens: Arc<ConsistencyTokens>,
     clock: Clock,
     authentication: Authentication,
     authorizer: Arc<dyn Authorizer>,
@@ -85,6 +94,8 @@ impl IngestApi {
             documents: Arc::clone(&services.documents),
             request_timeout: services.request_timeout,
             turns: Turns::new(),
+            cutting: Lane::of(CUTTING_MAX),
+            consistency_tokens: Arc::clone(&services.consistency_tokens),
             clock: Arc::new(authentication::now),
             authentication: services.authentication.clone(),
             authorizer: Arc::clone(&services.authorizer),
@@ -109,6 +120,31 @@ impl IngestService for IngestApi {
     ) -> Result<Response<message::UpsertDocumentsResponse>, Status> {
         let call = self.call(&request)?;
         Ok(Response::new(self.take_in(&call, request.into_inner()).await?))
+    }
+
+    async fn put_document(
+        &self,
+        request: Request<message::PutDocumentRequest>,
+    ) -> Result<Response<message::PutDocumentResponse>, Status> {
+        let call = self.call(&request)?;
+        Ok(Response::new(self.put(&call, request.into_inner()).await?))
+    }
+
+    async fn list_documents(
+        &self,
+        request: Request<message::ListDocumentsRequest>,
+    ) -> Result<Response<message::ListDocumentsResponse>, Status> {
+        let draft = Draft::of(&request)?;
+        let caller = authentication::caller(&request)?;
+        Ok(Response::new(self.list(&draft, &caller, request.into_inner()).await?))
+    }
+
+    async fn list_collections(
+        &self,
+        request: Request<message::ListCollectionsRequest>,
+    ) -> Result<Response<message::ListCollectionsResponse>, Status> {
+        let caller = authentication::caller(&request)?;
+        Ok(Response::new(self.collections(&caller).await?))
     }
 
     async fn delete_documents(
@@ -167,17 +203,34 @@ impl IngestApi {
         let _open = self.turns.open(&call.uploader).await?;
         let turn = self.turns.turn().await?;
         self.authentication.admit_still(&call.caller, &message.collection, (self.clock)())?;
-        self.check_writes(call.writer.as_ref(), &message.collection, &message.document_ids, &[]).await?;
+        let ids: BTreeSet<String> = message.document_ids.into_iter().collect();
+        let ids = self.deletable(call.writer.as_ref(), &message.collection, ids).await?;
         let (store, draft) = (Arc::clone(&self.documents), call.record.draft().clone());
         // The deletion runs to its end, even past the deadline. Otherwise nobody could tell what is gone.
         let deleting = async move {
-            let ids: BTreeSet<String> = message.document_ids.into_iter().collect();
             let documents = store.delete(&message.collection, &ids).await?;
             draft.released(documents_of(documents));
             drop(turn);
             Ok(message::DeleteDocumentsResponse { documents })
         };
         call.record.run_whole(deleting).await
+    }
+
+    /// Keeps the documents that the writer may delete. The others look absent.
+    async fn deletable(
+        &self,
+        writer: Option<&WritingPrincipal>,
+        collection: &str,
+        ids: BTreeSet<String>,
+    ) -> Result<BTreeSet<String>, Refusal> {
+        let Some(writer) = writer else { return Ok(ids) };
+        let deadline = Instant::now() + self.request_timeout;
+        let looking = async {
+            let ids: Vec<String> = ids.into_iter().collect();
+            let found = self.documents.documents(collection, &ids).await?;
+            self.writable(Some(writer), collection, found, deadline).await
+        };
+        Ok(self.within(looking).await?.into_iter().map(|(id, _chunks)| id).collect())
     }
 
     async fn status(
@@ -351,9 +404,8 @@ impl IngestApi {
         let asked: BTreeSet<Object> =
             looks.iter().filter_map(|(_, guards)| guards.as_ref()).flatten().cloned().collect();
         let may_write = writable_guards(&mut enforcer, &asked).await?;
-        let is_writable =
-            |guards: &Option<BTreeSet<Object>>| guards.as_ref().is_some_and(|own| own.is_subset(&may_write));
-        Ok(looks.into_iter().filter(|(_, guards)| is_writable(guards)).map(|(document, _)| document).collect())
+        let looks = looks.into_iter().filter(|(_, guards)| is_writable(guards.as_ref(), &may_write));
+        Ok(looks.map(|(document, _)| document).collect())
     }
 
     /// Makes a batch durable and counts it. The write runs to its end, even if the deadline passes or the caller goes
@@ -387,6 +439,12 @@ impl IngestApi {
         *written = call.record.run_part(writing).await?;
         Ok(())
     }
+}
+
+/// Returns whether a document with these guards may be written by who may write under `may_write`. A document without guards
+/// is gone by now, or has a chunk about which nobody can be asked.
+fn is_writable(guards: Option<&BTreeSet<Object>>, may_write: &BTreeSet<Object>) -> bool {
+    guards.is_some_and(|own| !own.is_empty() && own.is_subset(may_write))
 }
 
 /// Keeps the guards under which the writer may write.

@@ -128,11 +128,14 @@ const fn health(path: &'static str, answer: Messages, answer_bytes_max: Option<u
     Operation { access, is_recorded: false, answer, ..unary(path, Scope::Administer, answer_bytes_max) }
 }
 
-pub(super) static OPERATIONS: [Operation; 29] = [
+pub(super) static OPERATIONS: [Operation; 32] = [
     unary("/ragward.retrieval.v1.RetrievalService/Retrieve", Scope::Retrieve, CHUNKS),
     unary("/ragward.retrieval.v1.RetrievalService/Recheck", Scope::Retrieve, NAMES),
     unary("/ragward.retrieval.v1.RetrievalService/Explain", Scope::Explain, PAGE),
     Operation { request: Messages::Many, ..ingest("/ragward.ingest.v1.IngestService/UpsertDocuments", SMALL) },
+    ingest("/ragward.ingest.v1.IngestService/PutDocument", SMALL),
+    unary("/ragward.ingest.v1.IngestService/ListDocuments", Scope::Ingest, PAGE),
+    unary("/ragward.ingest.v1.IngestService/ListCollections", Scope::Ingest, NAMES),
     ingest("/ragward.ingest.v1.IngestService/DeleteDocuments", SMALL),
     ingest("/ragward.ingest.v1.IngestService/GetIngestStatus", PAGE),
     openfga("/openfga.v1.OpenFGAService/Read", PAGE),

@@ -63,7 +63,7 @@ pub(crate) fn metadata_message(values: Metadata) -> BTreeMap<String, metadata::V
     values.into_iter().map(|(key, value)| (key, message(value))).collect()
 }
 
-fn metadata_value(messages: BTreeMap<String, metadata::Value>) -> Result<Metadata, String> {
+pub(super) fn metadata_value(messages: BTreeMap<String, metadata::Value>) -> Result<Metadata, String> {
     let mut values = Metadata::new();
     for (key, message) in messages {
         let value = value(message).map_err(|rule| format!("`{}` {rule}", shown(&key)))?;

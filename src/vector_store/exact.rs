@@ -42,10 +42,10 @@ use self::terms::{Analyzer, TermCount};
 use self::top_k::Selection;
 use super::validation::{self, QUERY_TERMS_MAX};
 use super::{
-    CollectionInfo, DocumentStore, GuardTable, Query, Rest, Search, SearchCosts, Searched, VectorStore,
-    VectorStoreError,
+    CollectionInfo, DocumentPage, DocumentStore, GuardTable, ListedDocument, Query, Rest, Search, SearchCosts,
+    Searched, VectorStore, VectorStoreError,
 };
-use crate::chunk::{Candidate, Chunk, ChunkMetadata, Document, Version, Written};
+use crate::chunk::{Candidate, Chunk, ChunkMetadata, Document, SOURCE_KEY, Value, Version, Written};
 use crate::lanes::Lane;
 use crate::language::Object;
 use crate::storage::StorageError;
@@ -226,6 +226,23 @@ impl DocumentStore for ExactStore {
         .await
     }
 
+    async fn collection_names(&self) -> Result<Vec<String>, VectorStoreError> {
+        self.blocking(&self.reads, |engine, _| Ok(engine.read()?.collections.keys().cloned().collect())).await
+    }
+
+    /// The order is that of the ids' bytes.
+    async fn list(&self, collection: &str, from: Option<&str>, limit: usize) -> Result<DocumentPage, VectorStoreError> {
+        let (name, from) = (collection.to_owned(), from.unwrap_or_default().to_owned());
+        self.blocking(&self.reads, move |engine, _| match engine.list(&name, &from, limit) {
+            Err(VectorStoreError::Storage(StorageError::Io { .. })) => {
+                engine.mend()?;
+                engine.list(&name, &from, limit)
+            }
+            listed => listed,
+        })
+        .await
+    }
+
     async fn guards_of(
         &self,
         collection: &str,
@@ -291,6 +308,20 @@ impl Engine {
             chunk.text = snapshot.text(number, &chunk.document_id, *position)?;
         }
         Ok(found.into_iter().map(|(chunk, _)| chunk).collect())
+    }
+
+    fn list(&self, collection: &str, from: &str, limit: usize) -> Result<DocumentPage, VectorStoreError> {
+        let (snapshot, number) = {
+            let state = self.read()?;
+            (Arc::clone(&state.snapshot), state.index(collection)?.number)
+        };
+        // The index knows no order of ids, and the file does. It is read without the lock, because that may take long.
+        let mut ids = snapshot.document_ids(number, from, limit.saturating_add(1))?;
+        let next = if ids.len() > limit { ids.pop() } else { None };
+        let state = self.read()?;
+        let index = state.index(collection)?;
+        // A document that is gone by now is left out, and one that was replaced is listed as it is now.
+        Ok(DocumentPage { documents: ids.into_iter().filter_map(|id| index.listed(id)).collect(), next })
     }
 
     fn upsert(&self, collection: &str, documents: Vec<Document>) -> Result<(), VectorStoreError> {
@@ -387,6 +418,19 @@ impl Index {
             chunks: self.numbers.len() as u64,
             documents: self.documents.len() as u64,
         }
+    }
+
+    fn listed(&self, id: String) -> Option<ListedDocument> {
+        let entry = self.documents.get(id.as_str())?;
+        let chunks = (entry.first..).zip(0..entry.chunks).map(|(chunk, _)| chunk);
+        let guards: Option<BTreeSet<Object>> =
+            chunks.map(|chunk| self.guards.get(self.columns.guard(chunk)).cloned()).collect();
+        let source = self.columns.metadata(entry.first).and_then(|metadata| match metadata.get(SOURCE_KEY)? {
+            Value::Text(source) => Some(source.clone()),
+            Value::Bool(_) | Value::Int(_) | Value::Float(_) => None,
+        });
+        let (title, place) = (entry.title.to_string(), id.clone());
+        Some(ListedDocument { id, title, chunks: entry.chunks, source, guards, place })
     }
 
     fn candidate(&self, chunk: ChunkNumber, score: f32) -> Option<Candidate> {

@@ -21,7 +21,7 @@ use tonic::{Code, Response, Status};
 
 use super::remote::overview::Overviews;
 use super::remote::own_writes::OwnWrites;
-use super::{CollectionInfo, DocumentStore, GuardTable, Search, Searched, VectorStore, VectorStoreError};
+use super::{CollectionInfo, DocumentPage, DocumentStore, GuardTable, Search, Searched, VectorStore, VectorStoreError};
 use crate::backend::{BackendChannel, BackendError, Credential, Reach, ServerAddress, channel, is_of_the_connection};
 use crate::chunk::{Candidate, Chunk, ChunkMetadata, Document};
 use crate::language::Object;
@@ -34,6 +34,7 @@ mod filter;
 mod guard_template;
 mod ingest;
 mod layout;
+mod list;
 mod names;
 mod overview;
 mod path;
@@ -258,6 +259,15 @@ impl DocumentStore for QdrantStore {
         document_ids: &[String],
     ) -> Result<Vec<(String, u32)>, VectorStoreError> {
         self.count_chunks(collection, document_ids).await
+    }
+
+    async fn collection_names(&self) -> Result<Vec<String>, VectorStoreError> {
+        self.list_collections().await
+    }
+
+    /// The order is that of the ids of the points of first chunks.
+    async fn list(&self, collection: &str, from: Option<&str>, limit: usize) -> Result<DocumentPage, VectorStoreError> {
+        self.list_documents(collection, from, limit).await
     }
 
     async fn guards_of(

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use ragward::chunk::{Candidate, Chunk, ChunkMetadata, Document, ID_BYTES_MAX, Metadata, Value, Written};
+use ragward::chunk::{Candidate, Chunk, ChunkMetadata, Document, ID_BYTES_MAX, Metadata, SOURCE_KEY, Value, Written};
 use ragward::language::Object;
 use ragward::vector_store::validation::{
     CHUNK_TEXT_BYTES_MAX, CHUNKS_PER_DOCUMENT_MAX, METADATA_BYTES_MAX, METADATA_KEYS_MAX, QUERY_BYTES_MAX,
@@ -59,6 +59,7 @@ pub(crate) async fn run(store: Store<'_>) {
     unknown_collections_are_refused(store).await;
     what_goes_in_is_there(store).await;
     a_document_is_replaced_whole(store).await;
+    documents_are_listed_once_each(store).await;
     nearest_vectors_come_first(store).await;
     a_scope_bounds_a_search(store).await;
     filters_select(store).await;
@@ -191,6 +192,7 @@ async fn unknown_collections_are_refused(store: Store<'_>) {
         ("read_metadata", store.chunks.read_metadata(&name, None, &[candidate("a", "doc:a")]).await.err()),
         ("delete", store.documents.delete(&name, &BTreeSet::from(["a".to_owned()])).await.err()),
         ("documents", store.documents.documents(&name, &strings(&["a"])).await.err()),
+        ("list", store.documents.list(&name, None, 10).await.err()),
     ];
     for (method, error) in errors {
         let is_unknown = matches!(&error, Some(VectorStoreError::UnknownCollection(unknown)) if *unknown == name);
@@ -277,6 +279,54 @@ async fn a_document_is_replaced_whole(store: Store<'_>) {
     let info = store.info(&collection).await;
     assert_eq!((info.documents, info.chunks), (0, 0), "{collection}");
     assert!(store.found(near(&collection, &[1.0, 0.0])).await.is_empty(), "{collection}");
+}
+
+async fn documents_are_listed_once_each(store: Store<'_>) {
+    let two_guards = document("b", &[("doc:b", "one", &[1.0, 0.0]), ("folder:f", "two", &[0.0, 1.0])]);
+    let mut from_wiki = document("c", &[("doc:c", "three", &[1.0, 0.0]), ("doc:c", "four", &[1.0, 0.1])]);
+    for chunk in &mut from_wiki.chunks {
+        chunk.metadata.insert(SOURCE_KEY.to_owned(), Value::Text("wiki".to_owned()));
+    }
+    let mut documents = vec![two_guards, from_wiki];
+    documents.extend((0..7).map(|number| document(&format!("d{number}"), &[("doc:d", "more", &[0.5, 0.5])])));
+    let collection = store.filled("list", documents).await;
+    let names = store.documents.collection_names().await.expect("names");
+    assert!(names.contains(&collection) && names.is_sorted(), "{collection}: {names:?}");
+
+    let whole = store.documents.list(&collection, None, 100).await.expect("a list");
+    assert_eq!((whole.documents.len(), &whole.next), (9, &None), "{collection}");
+    let of = |id: &str| {
+        let found = whole.documents.iter().find(|document| document.id == id).expect("listed");
+        let guards: Vec<&str> = found.guards.iter().flatten().map(Object::as_str).collect();
+        (found.title.as_str(), found.chunks, found.source.as_deref(), guards)
+    };
+    let rows = [
+        ("b", ("About b", 2, None, vec!["doc:b", "folder:f"])),
+        ("c", ("About c", 2, Some("wiki"), vec!["doc:c"])),
+        ("d0", ("About d0", 1, None, vec!["doc:d"])),
+    ];
+    for (id, expected) in rows {
+        assert_eq!(of(id), expected, "{collection}: {id}");
+    }
+    // However short the parts are, they make the whole list, in the same order.
+    for limit in [1, 2, 4, 8, 9] {
+        let (mut parts, mut from) = (Vec::new(), None);
+        for _ in 0..20 {
+            let part = store.documents.list(&collection, from.as_deref(), limit).await.expect("a part");
+            assert!(part.documents.len() <= limit, "{collection}: limit {limit}");
+            parts.extend(part.documents);
+            from = part.next;
+            if from.is_none() {
+                break;
+            }
+        }
+        assert_eq!(parts, whole.documents, "{collection}: limit {limit}");
+    }
+    // A document's place stays a place when the document is gone.
+    let [first, second, ..] = whole.documents.as_slice() else { panic!("{collection}: {whole:?}") };
+    store.documents.delete(&collection, &[first.id.clone()].into()).await.expect("deleted");
+    let rest = store.documents.list(&collection, Some(&first.place), 1).await.expect("the rest");
+    assert_eq!(rest.documents, [second.clone()], "{collection}");
 }
 
 async fn nearest_vectors_come_first(store: Store<'_>) {

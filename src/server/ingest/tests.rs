@@ -20,7 +20,10 @@ use crate::server::TokenAuthentication;
 use crate::server::audit::sample::{call, first_records, open_log, records};
 use crate::server::values;
 use crate::tuple_store::{OnConflict, RelationshipStores};
+use crate::vector_store::DocumentPage;
 use crate::vector_store::exact::ExactStore;
+
+mod listing;
 
 const COLLECTION: &str = "notes";
 const UPSERT: &str = "/ragward.ingest.v1.IngestService/UpsertDocuments";
@@ -80,6 +83,14 @@ impl DocumentStore for Told {
         self.inner.documents(collection, ids).await
     }
 
+    async fn collection_names(&self) -> Result<Vec<String>, VectorStoreError> {
+        self.inner.collection_names().await
+    }
+
+    async fn list(&self, collection: &str, from: Option<&str>, limit: usize) -> Result<DocumentPage, VectorStoreError> {
+        self.inner.list(collection, from, limit).await
+    }
+
     async fn guards_of(&self, collection: &str, ids: &[String]) -> Result<Option<BTreeSet<Object>>, VectorStoreError> {
         self.inner.guards_of(collection, ids).await
     }
@@ -113,6 +124,14 @@ impl DocumentStore for Held {
 
     async fn documents(&self, collection: &str, ids: &[String]) -> Result<Vec<(String, u32)>, VectorStoreError> {
         self.inner.documents(collection, ids).await
+    }
+
+    async fn collection_names(&self) -> Result<Vec<String>, VectorStoreError> {
+        self.inner.collection_names().await
+    }
+
+    async fn list(&self, collection: &str, from: Option<&str>, limit: usize) -> Result<DocumentPage, VectorStoreError> {
+        self.inner.list(collection, from, limit).await
     }
 
     async fn guards_of(&self, collection: &str, ids: &[String]) -> Result<Option<BTreeSet<Object>>, VectorStoreError> {
@@ -163,6 +182,8 @@ fn world(authorizer_answers: AuthorizerAnswers) -> World {
         documents: Arc::new(Told { inner: store.clone(), written: tell }),
         request_timeout: Duration::from_secs(10),
         turns: Turns::new(),
+        cutting: Lane::of(CUTTING_MAX),
+        consistency_tokens: Arc::new(ConsistencyTokens::new().unwrap()),
         clock: Arc::new(move || clock.load(Ordering::Relaxed)),
         authentication: Authentication::Tokens(Arc::new(tokens)),
         authorizer: asked,

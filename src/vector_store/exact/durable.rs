@@ -216,6 +216,20 @@ impl Snapshot {
         })
     }
 
+    /// Reads the ids of the documents of a collection from this one on, in the order of their bytes.
+    pub(super) fn document_ids(&self, collection: u32, from: &str, limit: usize) -> Result<Vec<String>, StorageError> {
+        self.read(|transaction| {
+            let mut ids = Vec::new();
+            let (first, end) = ((collection, from), (collection.saturating_add(1), ""));
+            for entry in transaction.open_table(DOCUMENTS)?.range(first..end)?.take(limit) {
+                let (key, _) = entry?;
+                let (_, id) = key.value();
+                ids.push(id.to_owned());
+            }
+            Ok(ids)
+        })
+    }
+
     /// Reads the text of the chunk at a position of a document; empty if it has none.
     pub(super) fn text(&self, collection: u32, document_id: &str, position: u32) -> Result<String, StorageError> {
         self.read(|transaction| {

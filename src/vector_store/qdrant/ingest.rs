@@ -95,8 +95,8 @@ impl QdrantStore {
         Ok(u64::try_from(there.len()).unwrap_or(u64::MAX))
     }
 
-    /// Refuses to write into the collection of another program.
-    fn check_own(&self, collection: &str) -> Result<(), VectorStoreError> {
+    /// Refuses a call that only Ragward's own collections take.
+    pub(super) fn check_own(&self, collection: &str) -> Result<(), VectorStoreError> {
         if self.layout(collection).is_own() {
             return Ok(());
         }

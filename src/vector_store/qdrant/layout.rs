@@ -231,7 +231,7 @@ pub(super) fn id_text(id: Option<&PointId>) -> Option<String> {
 
 /// Parses the id of a point. An id has only one spelling, so that a chunk has one name: numbers have no leading zeros,
 /// and UUIDs are in lower case with hyphens.
-fn parse_point_id(text: &str) -> Option<PointId> {
+pub(super) fn parse_point_id(text: &str) -> Option<PointId> {
     if let Ok(number) = text.parse::<u64>() {
         return (number.to_string() == text).then(|| PointId::from(number));
     }
