@@ -9,6 +9,7 @@ mod config;
 mod consistency;
 mod contextual;
 mod demo;
+mod documents;
 mod explain;
 mod failure;
 mod filter;
@@ -70,6 +71,11 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Add documents to a collection.
     Ingest(ingest::IngestArgs),
+    /// List or delete documents.
+    #[command(subcommand)]
+    Documents(documents::DocumentsCommand),
+    /// List collections.
+    Collections(documents::CollectionsArgs),
     /// Prepare a Qdrant collection that another program fills.
     Attach(attach::AttachArgs),
     /// Load, show, convert, compare or validate authorization models.
@@ -286,6 +292,8 @@ async fn dispatch(cli: Cli, output: &Output) -> Result<(), Failure> {
         Command::Demo(args) => demo::run(&args, output).await,
         Command::Serve(args) => serve::run(args, config).await,
         Command::Ingest(args) => ingest::run(args, config, output).await,
+        Command::Documents(command) => documents::run(command, config, output).await,
+        Command::Collections(args) => documents::collections(args, config, output).await,
         Command::Attach(args) => attach::run(args, config, output).await,
         Command::Model(command) => model::run(command, config, output).await,
         Command::Names(command) => names::run(command, config.as_deref(), output).await,

@@ -1,5 +1,8 @@
 //! `ragward ingest`: reads documents from files and sends them to a collection.
 
+mod pruning;
+
+use std::collections::BTreeSet;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
@@ -10,9 +13,11 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Response;
 
+use self::pruning::Pruning;
 use super::{Connection, Failure, Output};
+use crate::chunk::Document;
 use crate::client::{self, Client, document_message};
-use crate::ingest::{GuardRule, IngestError, Source, SourceDocuments, Totals};
+use crate::ingest::{GuardRule, IngestError, Source, SourceDocuments, SourceLabel, Totals, prune};
 use crate::language::{Object, TypeName};
 use crate::proto::ingest::{UpsertDocumentsRequest, UpsertDocumentsResponse};
 
@@ -45,6 +50,19 @@ pub(super) struct IngestArgs {
     /// code is 1.
     #[arg(long)]
     strict: bool,
+    /// The name of this source, such as `handbook`. It is recorded in the documents, in the metadata `ingest_source`.
+    #[arg(long, value_name = "LABEL", value_parser = SourceLabel::parse)]
+    source: Option<SourceLabel>,
+    /// Remove documents of this source whose files are gone. Nothing is removed if a file was skipped or nothing was read.
+    #[arg(long, requires = "source")]
+    prune: bool,
+    /// The largest share of the source's documents that may be removed, in percent.
+    #[arg(long, value_name = "PERCENT", requires = "prune", default_value_t = prune::SHARE_MAX,
+          value_parser = clap::value_parser!(u8).range(0..=100))]
+    prune_max: u8,
+    /// Send and remove nothing; only list what would be removed.
+    #[arg(long, requires = "prune")]
+    dry_run: bool,
     #[command(flatten)]
     connection: Connection,
 }
@@ -60,6 +78,8 @@ struct IngestReport {
     /// The first of the files and lines that were skipped, each with the reason.
     passed_over: Vec<String>,
     passed_over_total: usize,
+    /// The documents that were removed, or would be in a dry run; none without `--prune`.
+    removed: BTreeSet<String>,
     consistency_token: String,
 }
 
@@ -69,17 +89,34 @@ pub(super) async fn run(args: IngestArgs, config: Option<PathBuf>, output: &Outp
     if let (true, Some(first)) = (args.strict, errors.into_iter().next()) {
         return Err(first.into());
     }
-    let entries = source.documents()?;
-    let services = args.connection.open(config).await?;
+    let mut entries = source.documents()?;
+    if let Some(label) = args.source.clone() {
+        entries = label.record_in(entries);
+    }
+    let services =
+        if args.dry_run { args.connection.open_existing(config).await? } else { args.connection.open(config).await? };
     // Without a server, the token is of no use after this process.
     let has_server = services.are_of_server();
     let on_error = if args.strict { OnError::Stop } else { OnError::PassOver };
-    let SendOutcome { answer, empty, passed_over, passed_over_total } =
-        send(services.client(), &args.collection, entries, on_error, progress(totals)).await?;
+    let collection = &args.collection;
+    let pruning = match args.source.filter(|_| args.prune) {
+        Some(label) => Some(Pruning::begin(services.client(), collection, label, args.prune_max).await?),
+        None => None,
+    };
+    let sent = if args.dry_run {
+        only_read(entries, on_error, progress(totals)).await?
+    } else {
+        send(services.client(), collection, entries, on_error, progress(totals)).await?
+    };
+    let pruned = match pruning {
+        Some(pruning) if args.dry_run => pruning.only_list(&sent),
+        Some(pruning) => pruning.finish(services.client(), &sent).await?,
+        None => Ok(BTreeSet::new()),
+    };
     services.close().await;
+    let SendOutcome { answer, ids: _, empty, passed_over, passed_over_total } = sent;
     let consistency_token = client::consistency_token(&answer).to_owned();
     let UpsertDocumentsResponse { documents, chunks, warnings } = answer.into_inner();
-    let collection = &args.collection;
     // These counts are of this run; the collection may hold other documents.
     let mut lines = vec![format!("put {documents} documents ({chunks} chunks) into collection `{collection}`")];
     lines.extend(warnings.iter().map(|warning| format!("warning: {warning}")));
@@ -88,16 +125,28 @@ pub(super) async fn run(args: IngestArgs, config: Option<PathBuf>, output: &Outp
     if passed_over_total > passed_over.len() {
         lines.push(format!("and {} more; `--strict` stops at the first", passed_over_total - passed_over.len()));
     }
+    if args.prune {
+        let verb = if args.dry_run { "would remove" } else { "removed" };
+        let count = pruned.as_ref().map_or(0, BTreeSet::len);
+        lines.push(format!("{verb} {count} documents from collection `{collection}`"));
+    }
     if has_server {
         lines.push(format!("consistency token: {consistency_token}"));
     }
-    let report = IngestReport { documents, chunks, empty, warnings, passed_over, passed_over_total, consistency_token };
+    let (removed, refused) = match pruned {
+        Ok(removed) => (removed, None),
+        Err(refused) => (BTreeSet::new(), Some(refused)),
+    };
+    let report =
+        IngestReport { documents, chunks, empty, warnings, passed_over, passed_over_total, removed, consistency_token };
     output.result(&report, || lines.join("\n"))?;
-    match passed_over_total {
-        0 => Ok(()),
-        1 => Err(Failure::failed("1 file or line was passed over")),
-        more => Err(Failure::failed(format!("{more} files or lines were passed over"))),
-    }
+    let passed_over = match passed_over_total {
+        0 => None,
+        1 => Some("1 file or line was passed over".to_owned()),
+        more => Some(format!("{more} files or lines were passed over")),
+    };
+    let faults: Vec<String> = passed_over.into_iter().chain(refused.map(|refused| refused.to_string())).collect();
+    if faults.is_empty() { Ok(()) } else { Err(Failure::failed(faults.join("; "))) }
 }
 
 fn source(args: &IngestArgs) -> Result<Source, Failure> {
@@ -169,6 +218,8 @@ enum OnError {
 /// The outcome of a run.
 struct SendOutcome {
     answer: Response<UpsertDocumentsResponse>,
+    /// The ids of the documents that were read.
+    ids: BTreeSet<String>,
     empty: Vec<PathBuf>,
     /// The first of the files and lines that were skipped.
     passed_over: Vec<String>,
@@ -178,25 +229,28 @@ struct SendOutcome {
 /// The counts of what was read.
 #[derive(Default)]
 struct ReadOutcome {
-    documents: u64,
+    ids: BTreeSet<String>,
     empty: Vec<PathBuf>,
     errors: Vec<IngestError>,
     errors_total: usize,
 }
 
-/// Sends documents as they are read. Fails if a file or line that cannot be read stops the run, or if no document can
-/// be read. The error says how many documents were sent.
-async fn send(
-    client: &Client,
-    collection: &str,
-    entries: SourceDocuments,
-    on_error: OnError,
-    progress: ProgressBar,
-) -> Result<SendOutcome, Failure> {
-    let (messages, stream) = mpsc::channel(READ_AHEAD);
-    let collection = collection.to_owned();
-    let reading = tokio::task::spawn_blocking(move || {
-        let mut read = ReadOutcome::default();
+/// Says whether the reading goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reading {
+    GoesOn,
+    Ends,
+}
+
+impl ReadOutcome {
+    /// Reads documents and gives each of them to `take`.
+    fn read(
+        entries: SourceDocuments,
+        on_error: OnError,
+        progress: &ProgressBar,
+        mut take: impl FnMut(Document) -> Reading,
+    ) -> Self {
+        let mut read = Self::default();
         for entry in entries {
             let entry = match entry {
                 Ok(entry) => entry,
@@ -216,30 +270,65 @@ async fn send(
                 read.empty.push(entry.path);
                 continue;
             };
-            let document = Some(document_message(document));
-            if messages.blocking_send(UpsertDocumentsRequest { collection: collection.clone(), document }).is_err() {
-                // The server has refused the stream, and its answer says why.
+            let id = document.id.clone();
+            if take(document) == Reading::Ends {
                 break;
             }
-            read.documents += 1;
+            read.ids.insert(id);
         }
         progress.finish_and_clear();
         read
-    });
-    let written = client.ingest().upsert_documents(ReceiverStream::new(stream)).await;
-    let ReadOutcome { documents, empty, errors, errors_total } =
-        reading.await.map_err(|e| Failure::failed(e.to_string()))?;
-    let answer = written?;
-    match errors.first() {
-        Some(first) if on_error == OnError::Stop || documents == 0 => {
-            let before = format_args!("; documents written before it: {}", answer.get_ref().documents);
-            Err(Failure::from(first.clone()).followed_by(before))
-        }
-        _ => {
-            let passed_over = errors.iter().map(ToString::to_string).collect();
-            Ok(SendOutcome { answer, empty, passed_over, passed_over_total: errors_total })
+    }
+
+    /// Joins what was read with the answer to it. Fails if a file or line that cannot be read stops the run, or if no
+    /// document can be read. The error says how many documents were sent.
+    fn answered(self, answer: Response<UpsertDocumentsResponse>, on_error: OnError) -> Result<SendOutcome, Failure> {
+        let Self { ids, empty, errors, errors_total } = self;
+        match errors.first() {
+            Some(first) if on_error == OnError::Stop || ids.is_empty() => {
+                let before = format_args!("; documents written before it: {}", answer.get_ref().documents);
+                Err(Failure::from(first.clone()).followed_by(before))
+            }
+            _ => {
+                let passed_over = errors.iter().map(ToString::to_string).collect();
+                Ok(SendOutcome { answer, ids, empty, passed_over, passed_over_total: errors_total })
+            }
         }
     }
+}
+
+/// Sends documents as they are read.
+async fn send(
+    client: &Client,
+    collection: &str,
+    entries: SourceDocuments,
+    on_error: OnError,
+    progress: ProgressBar,
+) -> Result<SendOutcome, Failure> {
+    let (messages, stream) = mpsc::channel(READ_AHEAD);
+    let collection = collection.to_owned();
+    let reading = tokio::task::spawn_blocking(move || {
+        ReadOutcome::read(entries, on_error, &progress, |document| {
+            let document = Some(document_message(document));
+            match messages.blocking_send(UpsertDocumentsRequest { collection: collection.clone(), document }) {
+                Ok(()) => Reading::GoesOn,
+                // The server has refused the stream, and its answer says why.
+                Err(_gone) => Reading::Ends,
+            }
+        })
+    });
+    let written = client.ingest().upsert_documents(ReceiverStream::new(stream)).await;
+    let read = reading.await.map_err(|e| Failure::failed(e.to_string()))?;
+    read.answered(written?, on_error)
+}
+
+/// Reads documents and sends none.
+async fn only_read(entries: SourceDocuments, on_error: OnError, progress: ProgressBar) -> Result<SendOutcome, Failure> {
+    let reading = tokio::task::spawn_blocking(move || {
+        ReadOutcome::read(entries, on_error, &progress, |_document| Reading::GoesOn)
+    });
+    let read = reading.await.map_err(|e| Failure::failed(e.to_string()))?;
+    read.answered(Response::new(UpsertDocumentsResponse::default()), on_error)
 }
 
 /// Sends all documents of a folder with a catalog.
