@@ -58,6 +58,8 @@ mod generate {
         tonic_prost_build::configure()
             // A struct in our API is the type that `openfga-client` has for it, so that one conversion serves both.
             .extern_path(".google.protobuf.Struct", "::openfga_client::prost_wkt_types::Struct")
+            // Only options of RPCs use these, and no program reads them as messages. So no type is made for them.
+            .extern_path(".google.api", "crate::proto")
             // Maps are ordered, so that equal answers are equal bytes.
             .btree_map(".")
             .include_file("services.rs")

@@ -37,6 +37,7 @@ impl SourceLabel {
     }
 
     /// Records the source in documents. A document whose metadata has no room for it becomes an error.
+    #[must_use]
     pub fn record_in(self, documents: SourceDocuments) -> SourceDocuments {
         Box::new(documents.map(move |entry| {
             let SourceDocument { path, bytes, document } = entry?;

@@ -145,7 +145,7 @@ impl Doors {
         }
         let path = request.uri().path();
         let body_allowed = BodyAllowed::by(request.method());
-        let dialect = self.dialect(request);
+        let dialect = Self::dialect(request);
         let page = match self.0.guards.check(request) {
             Ok(page) => page,
             Err(fault) => return Arrival::Refused(fault, Shape { dialect, page: Page::Own, body_allowed }),
@@ -158,7 +158,7 @@ impl Doors {
     }
 
     /// Returns the dialect in which a request is answered, also where it is refused.
-    fn dialect<B>(&self, request: &http::Request<B>) -> Dialect {
+    fn dialect<B>(request: &http::Request<B>) -> Dialect {
         let path = request.uri().path();
         match Kind::of(content_type(request.headers())) {
             Some(kind) if Operation::at(path).is_some() => Dialect::Connect(kind),

@@ -136,7 +136,7 @@ impl IngestService for IngestApi {
     ) -> Result<Response<message::ListDocumentsResponse>, Status> {
         let draft = Draft::of(&request)?;
         let caller = authentication::caller(&request)?;
-        Ok(Response::new(self.list(&draft, &caller, request.into_inner()).await?))
+        Ok(Response::new(self.list(&draft, &caller, request.get_ref()).await?))
     }
 
     async fn list_collections(

@@ -3,10 +3,12 @@
 use std::path::Path;
 use std::process::{Output, Stdio};
 
+use ragward::proto::ingest::{GetIngestStatusRequest, UpsertDocumentsRequest};
 use serde_json::Value;
 use tokio::process::Command;
 
-use crate::identity::world::{RETRIEVE, identity, start};
+use crate::identity::world::{RETRIEVE, World, identity, start, text_value};
+use crate::support::documents::document;
 use crate::support::issuer::{SigningKey, TestIssuer};
 
 /// Runs a command as a user would, with or without a token in the environment.
@@ -152,4 +154,54 @@ async fn a_command_calls_the_server_that_its_environment_names() {
         assert_eq!(output.status.code(), Some(exit), "{name}: {text}");
         assert!(text.contains(expected), "{name}: {text}");
     }
+}
+
+/// World B holds documents of the same source that Anne may not write. What her run removes and prints is the same.
+#[tokio::test]
+async fn pruning_neither_sees_nor_removes_what_one_may_not_write() {
+    let hidden: Vec<String> = (0..20).map(|number| format!("h{number}.md")).collect();
+    let mut outcomes = Vec::new();
+    for holds_hidden in [false, true] {
+        let world = World::start(|_| {}).await;
+        let local = world.running.app.in_process().unwrap();
+        if holds_hidden {
+            let messages: Vec<UpsertDocumentsRequest> = hidden
+                .iter()
+                .map(|id| {
+                    let mut document = document(id, &["hidden"]);
+                    document.chunks[0].guard = "document:salaries".to_owned();
+                    document.chunks[0].metadata.insert("ingest_source".to_owned(), text_value("wiki"));
+                    UpsertDocumentsRequest { collection: "handbook".to_owned(), document: Some(document) }
+                })
+                .collect();
+            local.client().ingest().upsert_documents(tokio_stream::iter(messages)).await.unwrap();
+        }
+        let files = tempfile::tempdir().unwrap();
+        let names: Vec<String> = (0..6).map(|number| format!("w{number}.md")).collect();
+        for name in &names {
+            write(files.path(), name, "A page.");
+        }
+        let (server, folder) = (format!("http://{}", world.running.address), files.path().to_str().unwrap().to_owned());
+        let ingest = ["ingest", &folder, "--collection", "handbook", "--guard", "document:roadmap", "--source", "wiki"];
+        let prune = [&ingest[..], &["--prune", "--server", &server, "--output", "json"]].concat();
+        let anne = world.token("anne", "ragward:ingest", &[]);
+        let mut outcome = Vec::new();
+        // Nothing is gone, then one of six, and then all that are left but one.
+        for gone in [0..0, 0..1, 1..5] {
+            for name in names.get(gone).unwrap() {
+                std::fs::remove_file(files.path().join(name)).unwrap();
+            }
+            let run = ragward(&prune, Some(&anne)).await;
+            let mut report: Value = serde_json::from_slice(&run.stdout).unwrap();
+            report["consistency_token"] = Value::Null;
+            outcome.push((run.status.code(), report, String::from_utf8(run.stderr).unwrap()));
+        }
+        let codes: Vec<Option<i32>> = outcome.iter().map(|(code, ..)| *code).collect();
+        assert_eq!(codes, [Some(0), Some(0), Some(1)], "{outcome:?}");
+        let asked = GetIngestStatusRequest { collection: "handbook".to_owned(), document_ids: hidden.clone() };
+        let kept = local.client().ingest().get_ingest_status(asked).await.unwrap().into_inner().found;
+        assert_eq!(kept.len(), if holds_hidden { 20 } else { 0 });
+        outcomes.push(outcome);
+    }
+    assert_eq!(outcomes[0], outcomes[1]);
 }

@@ -123,7 +123,9 @@ impl HttpCall {
         let message_bytes_max = self.operation.request_bytes_max;
         match self.shape.dialect {
             Dialect::Connect(Kind::Unary(Codec::Proto)) => message_bytes_max,
-            _ => message_bytes_max.saturating_mul(JSON_GROWTH).min(DOCUMENT_BYTES_MAX),
+            Dialect::Connect(_) | Dialect::Rest | Dialect::OpenFga => {
+                message_bytes_max.saturating_mul(JSON_GROWTH).min(DOCUMENT_BYTES_MAX)
+            }
         }
     }
 
@@ -167,7 +169,7 @@ impl HttpCall {
         }
         let body = match kind {
             Kind::Unary(Codec::Proto) => message,
-            _ => self.written(message)?,
+            Kind::Unary(Codec::Json) | Kind::Stream(_) => self.written(message)?,
         };
         Ok(self.shape.response(status, kind.content_type(), Body::new(Full::from(body))))
     }

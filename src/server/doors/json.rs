@@ -1,6 +1,6 @@
 //! Reads JSON as the message of a request, and writes the message of an answer as JSON, by their descriptors.
 //!
-//! The mapping is that of protocol buffers (ProtoJSON). Both directions go through `prost-reflect`, so no message type needs
+//! The mapping is that of protocol buffers (`ProtoJSON`). Both directions go through `prost-reflect`, so no message type needs
 //! code of its own, and the doors of all services share this file.
 
 use std::borrow::Cow;
@@ -120,11 +120,8 @@ fn set_one(
 
 /// Writes the value of a field in a URL as JSON.
 fn value_json(kind: &Kind, is_list: bool, text: &str) -> Json {
-    let is_bool = match kind {
-        Kind::Bool => true,
-        Kind::Message(message) => message.full_name() == "google.protobuf.BoolValue",
-        _ => false,
-    };
+    let is_wrapped = kind.as_message().is_some_and(|message| message.full_name() == "google.protobuf.BoolValue");
+    let is_bool = *kind == Kind::Bool || is_wrapped;
     let value = match text {
         "true" | "false" if is_bool => Json::from(text == "true"),
         _ => Json::from(text),

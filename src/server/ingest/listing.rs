@@ -74,13 +74,13 @@ impl IngestApi {
         &self,
         draft: &Draft,
         caller: &Caller,
-        message: message::ListDocumentsRequest,
+        message: &message::ListDocumentsRequest,
     ) -> Result<message::ListDocumentsResponse, Refusal> {
         let writer = self.writer(caller)?;
         check_request(&message.collection, &[])?;
         self.authentication.admit_login(caller, &message.collection)?;
         draft.request(asked(&message.collection, None));
-        let AskedPage { size, from } = AskedPage::read(&message)?;
+        let AskedPage { size, from } = AskedPage::read(message)?;
         // The first document of the next page is looked for, too: without one there is no next page.
         let wanted = size.saturating_add(1);
         let mut documents = self.within(self.writable_from(writer.as_ref(), &message.collection, from, wanted)).await?;
@@ -101,6 +101,10 @@ impl IngestApi {
             for name in self.documents.collection_names().await? {
                 if collections.len() == COLLECTIONS_MAX {
                     break;
+                }
+                // A collection that wants a stronger login is not there for this one.
+                if self.authentication.admit_login(caller, &name).is_err() {
+                    continue;
                 }
                 let listed =
                     if may_count { self.counted(&name).await } else { self.named(writer.as_ref(), &name).await };

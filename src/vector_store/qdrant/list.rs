@@ -154,7 +154,7 @@ impl Gathered {
             None => self.is_unguarded = true,
         }
         if integer(&point.payload, POSITION) == Some(0) {
-            self.title = string(&point.payload, TITLE).unwrap_or_default().to_owned();
+            string(&point.payload, TITLE).unwrap_or_default().clone_into(&mut self.title);
             self.source = source_of(&point.payload);
         }
     }
