@@ -5,6 +5,7 @@
 mod attach;
 mod audit;
 mod check;
+mod chunks;
 mod config;
 mod consistency;
 mod contextual;
@@ -12,6 +13,7 @@ mod demo;
 mod documents;
 mod explain;
 mod failure;
+mod fetch;
 mod filter;
 mod healthcheck;
 mod ingest;
@@ -90,6 +92,8 @@ enum Command {
     Retrieve(retrieve::RetrieveArgs),
     /// Check which chunks a user may still see.
     Recheck(recheck::RecheckArgs),
+    /// Read chunks, or all chunks of documents, as a user.
+    Fetch(fetch::FetchArgs),
     /// Check whether a user holds a relation on an object.
     Check(check::CheckArgs),
     /// Verify, show or export the audit log.
@@ -300,6 +304,7 @@ async fn dispatch(cli: Cli, output: &Output) -> Result<(), Failure> {
         Command::Test(args) => test::run(&args, output),
         Command::Retrieve(args) => retrieve::run(args, config, output).await,
         Command::Recheck(args) => recheck::run(args, config, output).await,
+        Command::Fetch(args) => fetch::run(args, config, output).await,
         Command::Check(args) => check::run(args, config, output).await,
         Command::Audit(command) => audit::run(command, config.as_deref(), output),
         Command::Explain(args) => explain::run(args, config, output).await,

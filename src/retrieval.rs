@@ -14,6 +14,7 @@ mod answer;
 mod config;
 mod decoys;
 mod error;
+mod fetch;
 mod generations;
 mod guard_index;
 mod hydrate;
@@ -30,11 +31,13 @@ mod stages;
 mod visibility;
 mod walk;
 
-pub use answer::{PlanReport, Rechecked, Retrieval, Retrieved, RoundReport};
+pub use answer::{Fetched, PlanReport, Rechecked, Retrieval, Retrieved, RoundReport};
 pub use config::RetrievalConfig;
 pub use error::RetrievalError;
 pub use page::Pages;
 pub use plan::{Completion, Plan};
-pub use request::{FieldViolation, NamedPrincipal, RecheckRequest, RetrievalParts, RetrievalRequest};
+pub use request::{
+    FetchParts, FetchRequest, FieldViolation, NamedPrincipal, RecheckRequest, RetrievalParts, RetrievalRequest,
+};
 pub use retriever::Retriever;
 pub use stages::StageTimes;

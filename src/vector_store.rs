@@ -16,7 +16,7 @@ mod qdrant_config;
 mod remote;
 pub mod validation;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fmt::Debug;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -249,6 +249,36 @@ pub trait VectorStore: Send + Sync {
     /// As for [`VectorStore::collection`].
     async fn find(&self, collection: &str, chunk_ids: &[String]) -> Result<Vec<Candidate>, VectorStoreError>;
 
+    /// Lists the distinct guards of the chunks of each document, in the order of the ids. A document that does not exist has
+    /// none. A caller names few documents at a time.
+    ///
+    /// # Errors
+    /// As for [`VectorStore::collection`], and [`VectorStoreError::Unsupported`] if the store has no documents.
+    async fn document_guards(
+        &self,
+        collection: &str,
+        document_ids: &[String],
+    ) -> Result<Vec<Vec<Object>>, VectorStoreError> {
+        let _ = (collection, document_ids);
+        Err(no_documents())
+    }
+
+    /// Looks up the chunks of a document that are under one of these guards, without text, for a fetch. They are in the
+    /// order of the document where the store knows it, and otherwise in the order of their ids. They have a score of 0. If
+    /// the document does not exist, there are none.
+    ///
+    /// # Errors
+    /// As for [`VectorStore::document_guards`].
+    async fn find_in_document(
+        &self,
+        collection: &str,
+        document_id: &str,
+        guards: &HashSet<Object>,
+    ) -> Result<Vec<Candidate>, VectorStoreError> {
+        let _ = (collection, document_id, guards);
+        Err(no_documents())
+    }
+
     /// Reads the metadata of those candidates that are still what `search` found, or what [`VectorStore::find`] found
     /// if `search` is `None`. The answers are in the order of the candidates; one that is named twice is answered
     /// twice.
@@ -291,6 +321,10 @@ pub trait VectorStore: Send + Sync {
     async fn ready(&self) -> Result<(), VectorStoreError> {
         Ok(())
     }
+}
+
+fn no_documents() -> VectorStoreError {
+    VectorStoreError::Unsupported("this vector store does not look up documents; name chunks".to_owned())
 }
 
 /// A document as a list shows it. Everything in it is of one version of the document.

@@ -38,4 +38,5 @@ mod support {
     pub(crate) mod running;
     pub(crate) mod served;
     pub(crate) mod shared_data;
+    pub(crate) mod untimed;
 }

@@ -31,4 +31,5 @@ mod support {
     #[expect(dead_code, reason = "shared with the end-to-end tests, which use all of it")]
     pub(crate) mod running;
     pub(crate) mod served;
+    pub(crate) mod untimed;
 }

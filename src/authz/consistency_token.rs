@@ -6,7 +6,7 @@
 //! before a restart. Nobody here knows its moment, but it was issued before it arrived. So it counts from when it was
 //! first seen.
 //!
-//! Tokens travel as metadata, because `OpenFGA`'s messages have no place for them. So equal answers stay equal bytes.
+//! Tokens travel as metadata, because `OpenFGA`'s messages have no place for them, and in Ragward's own messages.
 //!
 //! INVARIANT (never too old): a token is never read as an earlier moment than the one at which it was issued. No clocks
 //! are compared, replicas share no key, and no clock that can be set is read. So a wrong clock, a restart or a forged

@@ -116,7 +116,7 @@ pub(super) async fn run(args: IngestArgs, config: Option<PathBuf>, output: &Outp
     services.close().await;
     let SendOutcome { answer, ids: _, empty, passed_over, passed_over_total } = sent;
     let consistency_token = client::consistency_token(&answer).to_owned();
-    let UpsertDocumentsResponse { documents, chunks, warnings } = answer.into_inner();
+    let UpsertDocumentsResponse { documents, chunks, warnings, .. } = answer.into_inner();
     // These counts are of this run; the collection may hold other documents.
     let mut lines = vec![format!("put {documents} documents ({chunks} chunks) into collection `{collection}`")];
     lines.extend(warnings.iter().map(|warning| format!("warning: {warning}")));

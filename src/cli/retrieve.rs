@@ -1,23 +1,19 @@
 //! `ragward retrieve`: asks for chunks as a user.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::Args;
 use serde::Serialize;
 
+use super::chunks::{ChunkJson, shown};
 use super::consistency::ConsistencyArgs;
 use super::filter::FilterArgs;
-use super::output::{excerpt, table};
+use super::output::table;
 use super::request_context::RequestContextArgs;
 use super::{Connection, Failure, Output};
 use crate::client;
-use crate::proto::metadata;
 use crate::proto::retrieval::retrieve_request::Query;
 use crate::proto::retrieval::{self as message, RetrieveRequest, RetrieveResponse};
-
-/// The number of characters of a chunk's text that a table shows.
-const EXCERPT_CHARACTERS: usize = 160;
 
 #[derive(Debug, Args)]
 pub(super) struct RetrieveArgs {
@@ -88,17 +84,6 @@ struct RoundJson {
     milliseconds: f64,
 }
 
-#[derive(Serialize)]
-struct ChunkJson<'a> {
-    id: &'a str,
-    document_id: &'a str,
-    guard: &'a str,
-    title: &'a str,
-    score: f64,
-    metadata: BTreeMap<&'a str, serde_json::Value>,
-    text: &'a str,
-}
-
 pub(super) async fn run(args: RetrieveArgs, config: Option<PathBuf>, output: &Output) -> Result<(), Failure> {
     let query = match (args.query, args.vector) {
         (Some(text), None) => Query::Text(text),
@@ -139,19 +124,10 @@ fn read_vector(file: &std::path::Path) -> Result<message::Vector, Failure> {
 }
 
 fn retrieval_json<'a>(response: &'a RetrieveResponse, consistency_token: &'a str) -> RetrievalJson<'a> {
-    let chunks = response.chunks.iter().map(|chunk| ChunkJson {
-        id: &chunk.id,
-        document_id: &chunk.document_id,
-        guard: &chunk.guard,
-        title: &chunk.title,
-        score: chunk.score,
-        metadata: chunk.metadata.iter().map(|(key, value)| (key.as_str(), json_value(value))).collect(),
-        text: &chunk.text,
-    });
     RetrievalJson {
         completion: response.completion().as_str_name().trim_start_matches("COMPLETION_"),
         recall: response.recall().as_str_name().trim_start_matches("RECALL_"),
-        chunks: chunks.collect(),
+        chunks: response.chunks.iter().map(ChunkJson::ranked).collect(),
         next_page_token: &response.next_page_token,
         consistency_token,
         plan: response.plan.as_ref().map(|report| PlanJson {
@@ -196,22 +172,12 @@ fn plan(response: &RetrieveResponse) -> String {
     format!("{estimate}{}", rounds.collect::<String>())
 }
 
-fn json_value(value: &metadata::Value) -> serde_json::Value {
-    match &value.kind {
-        Some(metadata::value::Kind::BoolValue(value)) => (*value).into(),
-        Some(metadata::value::Kind::IntValue(value)) => (*value).into(),
-        Some(metadata::value::Kind::DoubleValue(value)) => (*value).into(),
-        Some(metadata::value::Kind::StringValue(value)) => value.as_str().into(),
-        None => serde_json::Value::Null,
-    }
-}
-
 fn people(response: &RetrieveResponse, explain_plan: bool) -> String {
-    let rows = response.chunks.iter().zip(1..).map(|(chunk, rank)| {
-        let title = excerpt(&chunk.title, EXCERPT_CHARACTERS);
-        let what = format!("{title}\n{}", excerpt(&chunk.text, EXCERPT_CHARACTERS));
-        vec![rank.to_string(), format!("{:.3}", chunk.score), chunk.id.clone(), what]
-    });
+    let rows = response
+        .chunks
+        .iter()
+        .zip(1..)
+        .map(|(chunk, rank)| vec![rank.to_string(), format!("{:.3}", chunk.score), chunk.id.clone(), shown(chunk)]);
     let ended = match response.completion() {
         message::Completion::Complete => "COMPLETE",
         message::Completion::Exhausted => "EXHAUSTED: this user may see no more chunks that match",

@@ -39,6 +39,8 @@ pub enum Action {
     Retrieve,
     /// Check whether chunks that the caller holds may still be seen.
     Recheck,
+    /// Read the texts of chunks that the caller names.
+    Fetch,
 }
 
 /// The facts about a request that are known before anything is searched.
@@ -116,6 +118,7 @@ impl Action {
         match self {
             Self::Retrieve => "retrieve",
             Self::Recheck => "recheck",
+            Self::Fetch => "fetch",
         }
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 /// A scope of Ragward. Other scopes in a token have no effect here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// Permits `Retrieve` and `Recheck`.
+    /// Permits `Retrieve`, `Recheck` and `Fetch`.
     Retrieve,
     /// Permits writing and deleting documents.
     Ingest,

@@ -141,7 +141,7 @@ fn any_detail() -> impl Strategy<Value = Value> {
     let names = |names: &'static [&'static str]| prop::option::of(prop::sample::subsequence(names, 0..=names.len()));
     let limits = (prop::option::of(prop::sample::select(vec!["low", "middle", "high"])), prop::option::of(0u64..4));
     let sets = (
-        names(&["retrieve", "recheck"]),
+        names(&["retrieve", "recheck", "fetch"]),
         names(&["handbook", "other"]),
         names(&["can_read", "can_edit"]),
         names(&["document:a", "document:b"]),

@@ -1,4 +1,4 @@
-//! The answers to a retrieval and to a re-check.
+//! The answers to a retrieval, to a re-check and to a fetch.
 
 use std::time::Duration;
 
@@ -36,6 +36,23 @@ pub struct Rechecked {
     /// The chunks that exist and that the principal may still see, in the order of the request.
     pub candidates: Vec<Permitted<Candidate>>,
     /// How many chunks exist that the principal may not see. Show it only to those who may know.
+    pub withheld: usize,
+    /// The model and the relationships that the decisions rest on; `None` if nothing was decided.
+    pub decided_by: Option<DecidedBy>,
+    /// How long the stages took.
+    pub stages: StageTimes,
+}
+
+/// The answer to a fetch. It holds nothing that was not permitted.
+#[derive(Debug)]
+pub struct Fetched {
+    /// The chunks in the order of the request: those of named chunks, then those of named documents.
+    pub chunks: Vec<Permitted<Chunk>>,
+    /// Whether these are all chunks that the request names and the principal may see: [`Completion::Exhausted`] or
+    /// [`Completion::Limited`].
+    pub completion: Completion,
+    /// A lower bound on the number of chunks that exist and that the principal may not see. Show it only to those who
+    /// may know.
     pub withheld: usize,
     /// The model and the relationships that the decisions rest on; `None` if nothing was decided.
     pub decided_by: Option<DecidedBy>,

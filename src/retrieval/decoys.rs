@@ -1,15 +1,14 @@
-//! Decoys are objects that guard no chunk. A re-check checks them in place of guards that do not exist.
+//! Decoys are objects that guard no chunk. A re-check and a fetch check them in place of guards that do not exist.
 //!
 //! A check takes time, up to some milliseconds where a server decides. If only chunks that exist were checked, the time
-//! of a re-check would tell its caller which hidden chunks exist.
+//! of an answer would tell its caller which hidden chunks and documents exist.
 //!
 //! The guards of other chunks would make even better decoys, since their checks take more similar times. But then logs
 //! of checks would show objects that nobody asked about.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 
-use super::request::RecheckRequest;
 use crate::authz::enforce::Enforcer;
 use crate::chunk::Candidate;
 use crate::language::Object;
@@ -19,6 +18,49 @@ use crate::vector_store::GuardTable;
 const PREFIX: &str = "ragward-decoy-";
 /// The type of decoys if no guard of the collection is known. The reference models use this type.
 const TYPE_OF_LAST_RESORT: &str = "document";
+/// The fewest checks that each document of a fetch costs. The chunks of a document have one guard, or a few if its sections
+/// have rights of their own. A document with more guards costs more checks, which tells that it exists. One call to an
+/// `OpenFGA` server holds the checks of six documents.
+const CHECKS_PER_DOCUMENT: usize = 8;
+
+/// The kind of thing that an id names. A chunk and a document of the same id have decoys of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum IdKind {
+    Chunk,
+    Document,
+}
+
+impl IdKind {
+    /// Returns how many checks an id costs at least, whatever is found under it.
+    const fn checks_min(self) -> usize {
+        match self {
+            Self::Chunk => 1,
+            Self::Document => CHECKS_PER_DOCUMENT,
+        }
+    }
+}
+
+/// An id of a request, with the distinct guards of the chunks that were found under it.
+#[derive(Debug)]
+pub(super) struct NamedId<'a> {
+    id: &'a str,
+    guards: Vec<&'a Object>,
+}
+
+/// Returns the distinct ids of chunks, with the guards of those that were found.
+pub(super) fn named_chunks<'a>(chunk_ids: &'a [String], found: &'a [Candidate]) -> Vec<NamedId<'a>> {
+    let guards: HashMap<&str, &Object> =
+        found.iter().map(|candidate| (candidate.chunk_id.as_str(), &candidate.guard)).collect();
+    let mut seen = HashSet::new();
+    let distinct = chunk_ids.iter().map(String::as_str).filter(|id| seen.insert(*id));
+    distinct.map(|id| NamedId { id, guards: guards.get(id).copied().into_iter().collect() }).collect()
+}
+
+/// Pairs the distinct ids of documents with the guards of each, which are in the same order.
+pub(super) fn named_documents<'a>(document_ids: &'a [String], guards: &'a [Vec<Object>]) -> Vec<NamedId<'a>> {
+    let named = document_ids.iter().zip(guards);
+    named.map(|(id, guards)| NamedId { id, guards: guards.iter().collect() }).collect()
+}
 
 /// Makes decoys.
 ///
@@ -28,46 +70,44 @@ const TYPE_OF_LAST_RESORT: &str = "document";
 pub(super) struct Decoys(RandomState);
 
 impl Decoys {
-    /// Makes one decoy for each distinct id of a re-check that causes no check of its own. The chunk of such an id does
-    /// not exist, has the same guard as another one, or has a guard that the token's details deny without a check.
+    /// Makes the decoys that each of these ids needs, so that it costs at least as many checks as its kind does.
+    ///
+    /// A guard causes no check if the token's details deny it, or if it was decided before or belongs to an earlier id.
     pub(super) fn beside(
         &self,
-        request: &RecheckRequest,
-        found: &[Candidate],
+        collection: &str,
+        kind: IdKind,
+        ids: &[NamedId<'_>],
         table: Option<&GuardTable>,
         enforcer: &Enforcer<'_>,
     ) -> Vec<Object> {
-        let mut guards = HashSet::new();
-        let checked: HashSet<&str> = found
-            .iter()
-            .filter(|candidate| enforcer.known(&candidate.guard).is_none() && guards.insert(&candidate.guard))
-            .map(|candidate| candidate.chunk_id.as_str())
-            .collect();
-        let mut ids = HashSet::new();
-        let chunk_ids = request.chunk_ids.iter().map(String::as_str);
-        let unchecked = chunk_ids.filter(|id| !checked.contains(id) && ids.insert(*id));
-        unchecked.filter_map(|id| self.decoy(&request.collection, id, found, table)).collect()
+        let alike = ids.iter().flat_map(|named| &named.guards).next().copied();
+        let mut checked: HashSet<&Object> = HashSet::new();
+        let mut decoys = Vec::new();
+        for NamedId { id, guards } in ids {
+            let mut checks = 0;
+            for &guard in guards {
+                if enforcer.known(guard).is_none() && checked.insert(guard) {
+                    checks += 1;
+                }
+            }
+            let digests = (checks..kind.checks_min()).map(|number| self.0.hash_one((collection, kind, id, number)));
+            decoys.extend(digests.filter_map(|digest| decoy(digest, alike, table)));
+        }
+        decoys
     }
+}
 
-    /// Makes the decoy of one id. It has the type of some guard of the collection, so its check takes the same way
-    /// through the model.
-    fn decoy(
-        &self,
-        collection: &str,
-        chunk_id: &str,
-        found: &[Candidate],
-        table: Option<&GuardTable>,
-    ) -> Option<Object> {
-        let digest = self.0.hash_one((collection, chunk_id));
-        let listed = table.and_then(|table| {
-            let place = digest.checked_rem(u64::try_from(table.guards.len()).ok()?)?;
-            table.guards.get(usize::try_from(place).ok()?)
-        });
-        let alike = listed.or_else(|| found.first().map(|candidate| &candidate.guard));
-        let named = |type_name: &str| Object::parse(&format!("{type_name}:{PREFIX}{digest:016x}")).ok();
-        // A very long type leaves no room for the id.
-        alike.and_then(|guard| named(guard.type_name())).or_else(|| named(TYPE_OF_LAST_RESORT))
-    }
+/// Makes the decoy of a digest. It has the type of some guard of the collection, so its check takes the same way through
+/// the model. `alike` is a guard for a collection whose guards are not listed.
+fn decoy(digest: u64, alike: Option<&Object>, table: Option<&GuardTable>) -> Option<Object> {
+    let listed = table.and_then(|table| {
+        let place = digest.checked_rem(u64::try_from(table.guards.len()).ok()?)?;
+        table.guards.get(usize::try_from(place).ok()?)
+    });
+    let named = |type_name: &str| Object::parse(&format!("{type_name}:{PREFIX}{digest:016x}")).ok();
+    // A very long type leaves no room for the id.
+    listed.or(alike).and_then(|guard| named(guard.type_name())).or_else(|| named(TYPE_OF_LAST_RESORT))
 }
 
 #[cfg(test)]
@@ -83,7 +123,6 @@ mod tests {
     use crate::identity::Principal;
     use crate::identity::details::OneOf;
     use crate::language::Relation;
-    use crate::retrieval::NamedPrincipal;
     use crate::tuple_store::RelationshipStores;
 
     fn guard(text: &str) -> Object {
@@ -95,10 +134,8 @@ mod tests {
         Candidate { chunk_id, guard, score: 0.0, version: None, written: Written::Unknown }
     }
 
-    fn asked(ids: &[&str]) -> RecheckRequest {
-        let ids = ids.iter().map(|id| (*id).to_owned()).collect();
-        RecheckRequest::new(NamedPrincipal::stated("user:anne"), "handbook".to_owned(), ids, Consistency::default())
-            .unwrap()
+    fn strings(ids: &[&str]) -> Vec<String> {
+        ids.iter().map(|id| (*id).to_owned()).collect()
     }
 
     /// The name of the row, the requested ids, the chunks that exist, and two numbers of decoys. The first is for a
@@ -137,7 +174,9 @@ mod tests {
         for (row, ids, found, decoys, decoys_if_shut) in rows {
             for (principal, expected) in [(&anne, decoys), (&narrowed, decoys_if_shut)] {
                 let enforcer = Enforcer::new(&authorizer, principal, &relation, Consistency::default(), deadline);
-                let made = Decoys::default().beside(&asked(ids), &found, None, &enforcer);
+                let ids = strings(ids);
+                let named = named_chunks(&ids, &found);
+                let made = Decoys::default().beside("handbook", IdKind::Chunk, &named, None, &enforcer);
                 let distinct: HashSet<&Object> = made.iter().collect();
                 assert_eq!((made.len(), distinct.len()), (expected, expected), "{row}: {made:?}");
                 assert!(made.iter().all(|decoy| decoy.id().starts_with(PREFIX)), "{row}: {made:?}");
@@ -145,25 +184,70 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_decoy_is_like_a_guard_and_stays_the_same() {
+    #[tokio::test]
+    async fn each_document_costs_as_many_checks_as_one_of_few_guards() {
+        let data = tempfile::tempdir().unwrap();
+        let authorizer = EmbeddedAuthorizer::new(RelationshipStores::open(data.path()).unwrap());
+        let (relation, deadline) = (Relation::parse("can_read").unwrap(), Instant::now() + Duration::from_secs(5));
+        let anne = Principal::stated("user:anne").unwrap();
+        let of = |numbers: std::ops::Range<usize>| numbers.map(|number| guard(&format!("document:{number}"))).collect();
+        // The name of the row, the guards of each document, and the number of decoys.
+        let rows: [(&str, Vec<Vec<Object>>, usize); 6] = [
+            ("absent", vec![of(0..0)], CHECKS_PER_DOCUMENT),
+            ("one guard", vec![of(0..1)], CHECKS_PER_DOCUMENT - 1),
+            ("just as many guards", vec![of(0..CHECKS_PER_DOCUMENT)], 0),
+            ("more guards", vec![of(0..CHECKS_PER_DOCUMENT + 1)], 0),
+            ("two of one guard", vec![of(0..1), of(0..1)], 2 * CHECKS_PER_DOCUMENT - 1),
+            ("one of many guards and an absent one", vec![of(0..20), of(0..0)], CHECKS_PER_DOCUMENT),
+        ];
+        for (row, guards, expected) in rows {
+            let enforcer = Enforcer::new(&authorizer, &anne, &relation, Consistency::default(), deadline);
+            let ids: Vec<String> = (0..guards.len()).map(|number| number.to_string()).collect();
+            let named = named_documents(&ids, &guards);
+            let made = Decoys::default().beside("handbook", IdKind::Document, &named, None, &enforcer);
+            let distinct: HashSet<&Object> = made.iter().collect();
+            assert_eq!((made.len(), distinct.len()), (expected, expected), "{row}: {made:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_id_keeps_its_decoy() {
+        let data = tempfile::tempdir().unwrap();
+        let authorizer = EmbeddedAuthorizer::new(RelationshipStores::open(data.path()).unwrap());
+        let (relation, deadline) = (Relation::parse("can_read").unwrap(), Instant::now() + Duration::from_secs(5));
+        let anne = Principal::stated("user:anne").unwrap();
+        let enforcer = Enforcer::new(&authorizer, &anne, &relation, Consistency::default(), deadline);
         let decoys = Decoys::default();
+        let ids = strings(&["1"]);
+        let first = |decoys: &Decoys, collection: &str, kind: IdKind| {
+            decoys.beside(collection, kind, &named_chunks(&ids, &[]), None, &enforcer).swap_remove(0)
+        };
+        let own = first(&decoys, "handbook", IdKind::Chunk);
+        assert_eq!(own, first(&decoys, "handbook", IdKind::Chunk));
+        let others = [
+            ("of another collection", first(&decoys, "other", IdKind::Chunk)),
+            ("of a document", first(&decoys, "handbook", IdKind::Document)),
+            ("of another process", first(&Decoys::default(), "handbook", IdKind::Chunk)),
+        ];
+        for (row, other) in others {
+            assert_ne!(own, other, "{row}");
+        }
+    }
+
+    #[test]
+    fn a_decoy_is_like_a_guard() {
         let table = GuardTable::new(vec![guard("page:1")]);
         let none = GuardTable::new(Vec::new());
-        let of = |found: &[Candidate], table| decoys.decoy("handbook", "1", found, table).unwrap();
-        let long = format!("{}:1", "t".repeat(254));
-        let rows: [(&str, Object, &str); 5] = [
-            ("of a listed guard", of(&[], Some(&table)), "page"),
-            ("of a found guard", of(&[found("2", "folder:1")], None), "folder"),
-            ("of a found guard beside an empty list", of(&[found("2", "folder:1")], Some(&none)), "folder"),
-            ("where no guard is known", of(&[], None), TYPE_OF_LAST_RESORT),
-            ("where the type is too long", of(&[found("2", &long)], None), TYPE_OF_LAST_RESORT),
+        let (folder, long) = (guard("folder:1"), guard(&format!("{}:1", "t".repeat(254))));
+        let rows: [(&str, Option<&Object>, Option<&GuardTable>, &str); 5] = [
+            ("of a listed guard", None, Some(&table), "page"),
+            ("of a found guard", Some(&folder), None, "folder"),
+            ("of a found guard beside an empty list", Some(&folder), Some(&none), "folder"),
+            ("where no guard is known", None, None, TYPE_OF_LAST_RESORT),
+            ("where the type is too long", Some(&long), None, TYPE_OF_LAST_RESORT),
         ];
-        for (row, decoy, type_name) in rows {
-            assert_eq!(decoy.type_name(), type_name, "{row}");
+        for (row, alike, table, type_name) in rows {
+            assert_eq!(decoy(7, alike, table).unwrap().type_name(), type_name, "{row}");
         }
-        assert_eq!(of(&[], Some(&table)), of(&[], Some(&table)));
-        assert_ne!(of(&[], None), decoys.decoy("other", "1", &[], None).unwrap(), "of another collection");
-        assert_ne!(of(&[], None), Decoys::default().decoy("handbook", "1", &[], None).unwrap(), "of another process");
     }
 }

@@ -55,14 +55,7 @@ impl Hydration<'_> {
         Wanted { top_k, per_document_max }: Wanted,
         stages: &mut StageTimes,
     ) -> Result<Hydrated, RetrievalError> {
-        let mut answer = AnswerDraft {
-            top_k,
-            per_document_max,
-            ledger: self.principal.ledger(),
-            of_document: HashMap::new(),
-            chunks: Vec::with_capacity(top_k),
-            changed: 0,
-        };
+        let mut answer = AnswerDraft::new(self.principal, Wanted { top_k, per_document_max });
         while answer.missing() > 0 {
             let missing = answer.missing();
             // With a limit for each document, many candidates may fall out. Reading only as many as are missing would
@@ -72,22 +65,52 @@ impl Hydration<'_> {
             if next.is_empty() {
                 break;
             }
-            if self.principal.details_ask_for_chunks() {
-                let metadata = stages.measure(Stage::Hydrate, self.read_metadata(&next)).await?;
-                let admitted = answer.admit(next, metadata);
-                if admitted.is_empty() {
-                    continue;
-                }
-                let candidates = admitted.iter().map(|admitted| admitted.candidate().clone()).collect();
-                let chunks = stages.measure(Stage::Hydrate, self.read(candidates)).await?;
-                answer.add_admitted(admitted, chunks);
-            } else {
-                let candidates = next.iter().map(|candidate| candidate.item().clone()).collect();
-                let chunks = stages.measure(Stage::Hydrate, self.read(candidates)).await?;
-                answer.add(next, chunks);
-            }
+            self.add(next, &mut answer, stages).await?;
         }
-        Ok(Hydrated { chunks: answer.chunks, changed: answer.changed })
+        Ok(answer.finished())
+    }
+
+    /// Reads permitted candidates in their order, until the answer is full.
+    pub(super) async fn fill(
+        self,
+        candidates: Vec<Permitted<Candidate>>,
+        answer: &mut AnswerDraft<'_>,
+        stages: &mut StageTimes,
+    ) -> Result<(), RetrievalError> {
+        let mut ahead = candidates.into_iter();
+        while answer.missing() > 0 {
+            let next: Vec<Permitted<Candidate>> = ahead.by_ref().take(answer.missing()).collect();
+            if next.is_empty() {
+                break;
+            }
+            self.add(next, answer, stages).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads permitted candidates and adds their chunks to an answer. It reads no text of a chunk that the details of the
+    /// principal's token do not permit.
+    async fn add(
+        self,
+        candidates: Vec<Permitted<Candidate>>,
+        answer: &mut AnswerDraft<'_>,
+        stages: &mut StageTimes,
+    ) -> Result<(), RetrievalError> {
+        if self.principal.details_ask_for_chunks() {
+            let metadata = stages.measure(Stage::Hydrate, self.read_metadata(&candidates)).await?;
+            let admitted = answer.admit(candidates, metadata);
+            if admitted.is_empty() {
+                return Ok(());
+            }
+            let candidates = admitted.iter().map(|admitted| admitted.candidate().clone()).collect();
+            let chunks = stages.measure(Stage::Hydrate, self.read(candidates)).await?;
+            answer.add_admitted(admitted, chunks);
+        } else {
+            let found = candidates.iter().map(|candidate| candidate.item().clone()).collect();
+            let chunks = stages.measure(Stage::Hydrate, self.read(found)).await?;
+            answer.add(candidates, chunks);
+        }
+        Ok(())
     }
 
     /// Keeps the permitted candidates that the details of the principal's token permit, too. It reads no text.
@@ -131,7 +154,7 @@ impl Hydration<'_> {
 }
 
 /// An answer that is being filled.
-struct AnswerDraft<'p> {
+pub(super) struct AnswerDraft<'p> {
     top_k: usize,
     per_document_max: Option<NonZeroUsize>,
     ledger: ChunkLedger<'p>,
@@ -142,8 +165,22 @@ struct AnswerDraft<'p> {
     changed: usize,
 }
 
+impl<'p> AnswerDraft<'p> {
+    /// Returns an answer for the principal that has nothing in it yet.
+    pub(super) fn new(principal: &'p Principal, Wanted { top_k, per_document_max }: Wanted) -> Self {
+        let (ledger, chunks) = (principal.ledger(), Vec::with_capacity(top_k));
+        Self { top_k, per_document_max, ledger, of_document: HashMap::new(), chunks, changed: 0 }
+    }
+
+    /// Returns what was read.
+    pub(super) fn finished(self) -> Hydrated {
+        Hydrated { chunks: self.chunks, changed: self.changed }
+    }
+}
+
 impl AnswerDraft<'_> {
-    fn missing(&self) -> usize {
+    /// Returns how many chunks are missing until the answer is full.
+    pub(super) fn missing(&self) -> usize {
         self.top_k.saturating_sub(self.chunks.len())
     }
 

@@ -1,8 +1,9 @@
 //! Requests that are valid by construction: sizes, numbers and names are checked here, and nowhere else.
 //!
-//! A refusal names the wrong fields that one pass over the request finds. These may not be all: of the ids of a
-//! re-check only the first wrong one is named, and a filter that is too deep or too large is not looked at further.
+//! A refusal names the wrong fields that one pass over the request finds. These may not be all: of a list of ids only
+//! the first wrong one is named, and a filter that is too deep or too large is not looked at further.
 
+use std::collections::HashSet;
 use std::num::NonZeroUsize;
 
 use crate::authz::Consistency;
@@ -20,6 +21,8 @@ pub const FILTER_NODES_MAX: usize = 256;
 pub const FILTER_TEXT_BYTES_MAX: usize = 1_024;
 /// The most chunk ids that one re-check may ask about.
 pub const RECHECK_IDS_MAX: usize = 1_000;
+/// The most ids of chunks and documents that one fetch may name together. Each document costs several checks.
+pub const FETCH_IDS_MAX: usize = 1_000;
 
 /// How many chunks [`RetrievalParts::new`] asks for.
 pub const TOP_K: u32 = 10;
@@ -266,14 +269,7 @@ impl RecheckRequest {
             let description = format!("has {} ids, at most {RECHECK_IDS_MAX} are allowed", chunk_ids.len());
             violations.push(FieldViolation::new("chunk_ids", description));
         }
-        for (position, id) in chunk_ids.iter().take(RECHECK_IDS_MAX).enumerate() {
-            if id.is_empty() || id.len() > ID_BYTES_MAX {
-                let description = format!("must have 1 to {ID_BYTES_MAX} bytes");
-                violations.push(FieldViolation::new(format!("chunk_ids[{position}]"), description));
-                // One wrong id shows the rule.
-                break;
-            }
-        }
+        check_ids("chunk_ids", chunk_ids.iter().take(RECHECK_IDS_MAX), &mut violations);
         match principal {
             Some(principal) if violations.is_empty() => Ok(Self { principal, collection, chunk_ids, consistency }),
             _ => Err(violations),
@@ -302,6 +298,102 @@ impl RecheckRequest {
     #[must_use]
     pub fn consistency(&self) -> Consistency {
         self.consistency
+    }
+}
+
+/// The parts of a fetch as they arrive, before they are checked.
+#[derive(Clone, Debug)]
+pub struct FetchParts {
+    /// The principal that the fetch is for.
+    pub principal: NamedPrincipal,
+    /// The collection of the chunks.
+    pub collection: String,
+    /// The ids of chunks.
+    pub chunk_ids: Vec<String>,
+    /// The ids of documents, whose chunks are all wanted.
+    pub document_ids: Vec<String>,
+    /// How fresh the tuples must be that decide.
+    pub consistency: Consistency,
+}
+
+/// A fetch that can be carried out.
+#[derive(Clone, Debug)]
+pub struct FetchRequest {
+    pub(super) principal: Principal,
+    pub(super) collection: String,
+    /// The distinct ids of chunks, in their order.
+    pub(super) chunk_ids: Vec<String>,
+    /// The distinct ids of documents, in their order.
+    pub(super) document_ids: Vec<String>,
+    pub(super) consistency: Consistency,
+}
+
+impl FetchRequest {
+    /// Checks the parts of a fetch.
+    ///
+    /// # Errors
+    /// Returns the wrong fields that were found, at least one.
+    pub fn new(parts: FetchParts) -> Result<Self, Vec<FieldViolation>> {
+        let FetchParts { principal, collection, chunk_ids, document_ids, consistency } = parts;
+        let mut violations = Vec::new();
+        let principal = principal.known(&mut violations);
+        check_collection(&collection, &mut violations);
+        let ids_total = chunk_ids.len().saturating_add(document_ids.len());
+        if ids_total > FETCH_IDS_MAX {
+            let field = if chunk_ids.len() > FETCH_IDS_MAX { "chunk_ids" } else { "document_ids" };
+            let description =
+                format!("makes {ids_total} ids; at most {FETCH_IDS_MAX} of chunks and documents are allowed");
+            violations.push(FieldViolation::new(field, description));
+        }
+        check_ids("chunk_ids", chunk_ids.iter().take(FETCH_IDS_MAX), &mut violations);
+        check_ids("document_ids", document_ids.iter().take(FETCH_IDS_MAX), &mut violations);
+        match principal {
+            Some(principal) if violations.is_empty() => {
+                let (chunk_ids, document_ids) = (distinct(chunk_ids), distinct(document_ids));
+                Ok(Self { principal, collection, chunk_ids, document_ids, consistency })
+            }
+            _ => Err(violations),
+        }
+    }
+
+    /// Returns the collection that has the chunks.
+    #[must_use]
+    pub fn collection(&self) -> &str {
+        &self.collection
+    }
+
+    /// Returns how many distinct chunks and documents the request names.
+    #[must_use]
+    pub fn ids_total(&self) -> usize {
+        self.chunk_ids.len().saturating_add(self.document_ids.len())
+    }
+
+    /// Returns the largest number of chunks that its answer may have, if an answer has at most `chunks_max`.
+    #[must_use]
+    pub fn chunks_max(&self, chunks_max: usize) -> usize {
+        if self.document_ids.is_empty() { chunks_max.min(self.chunk_ids.len()) } else { chunks_max }
+    }
+
+    /// Returns how fresh the tuples must be that decide.
+    #[must_use]
+    pub fn consistency(&self) -> Consistency {
+        self.consistency
+    }
+}
+
+/// Keeps the first of equal ids.
+fn distinct(mut ids: Vec<String>) -> Vec<String> {
+    let mut seen = HashSet::new();
+    ids.retain(|id| seen.insert(id.clone()));
+    ids
+}
+
+/// Checks the ids of chunks or documents, and names the first wrong one, which shows the rule.
+fn check_ids<'i>(field: &str, ids: impl Iterator<Item = &'i String>, violations: &mut Vec<FieldViolation>) {
+    let is_wrong = |id: &String| id.is_empty() || id.len() > ID_BYTES_MAX;
+    if let Some((position, _)) = ids.enumerate().find(|(_, id)| is_wrong(id)) {
+        let description = format!("must have 1 to {ID_BYTES_MAX} bytes");
+        violations.push(FieldViolation::new(format!("{field}[{position}]"), description));
     }
 }
 

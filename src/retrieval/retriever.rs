@@ -1,4 +1,4 @@
-//! Answers retrievals and re-checks.
+//! Answers retrievals, re-checks and fetches.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -6,11 +6,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use futures::future;
 use tokio::time::Instant;
 
-use super::answer::{Rechecked, Retrieval};
+use super::answer::{Fetched, Rechecked, Retrieval};
+use super::decoys::{IdKind, named_chunks};
 use super::error::{RetrievalError, within};
+use super::fetch::Fetch;
 use super::hydrate::Hydration;
 use super::plan::{self, RetrievalStep};
-use super::request::{RecheckRequest, RetrievalParts, RetrievalRequest};
+use super::request::{FetchRequest, RecheckRequest, RetrievalParts, RetrievalRequest};
 use super::rounds::Rounds;
 use super::shared::Shared;
 use super::stages::{Stage, StageTimes};
@@ -21,7 +23,7 @@ use crate::chunk::Candidate;
 use crate::identity::details::{Action, RequestFacts};
 use crate::vector_store::VectorStore;
 
-/// Answers retrievals and re-checks over one authorizer and one vector store. A clone shares both, and all that was
+/// Answers retrievals, re-checks and fetches over one authorizer and one vector store. A clone shares both, and all that was
 /// learned from earlier requests.
 #[derive(Clone)]
 pub struct Retriever {
@@ -105,13 +107,31 @@ impl Retriever {
             Rechecked { candidates, withheld, decided_by, stages }
         };
         let mut enforcer = self.shared.enforcer(principal, request.consistency, deadline, since_1970());
-        let decoys = self.shared.decoys.beside(request, &found, table.as_ref(), &enforcer);
+        let named = named_chunks(&request.chunk_ids, &found);
+        let decoys = self.shared.decoys.beside(collection, IdKind::Chunk, &named, table.as_ref(), &enforcer);
         let mut permitted = stages.measure(Stage::Authorize, enforcer.enforce_beside(found, &decoys)).await?;
         if principal.details_ask_for_chunks() {
             let hydration = Hydration { vector_store, collection, search: None, principal, deadline };
             permitted = hydration.admit(permitted, &mut stages).await?;
         }
         Ok(rechecked(permitted, enforcer.decided_by(), stages))
+    }
+
+    /// Reads the chunks that the request names, as far as the principal may see them, and at most as many as a retrieval
+    /// may ask for.
+    ///
+    /// # Errors
+    /// When a backend fails, the deadline passes, or the store does not look up documents.
+    pub async fn fetch(&self, request: &FetchRequest, deadline: Instant) -> Result<Fetched, RetrievalError> {
+        let facts = RequestFacts {
+            action: Action::Fetch,
+            collection: &request.collection,
+            relation: &self.shared.config.relation,
+            query_text: None,
+        };
+        let principal = request.principal.for_request(&facts)?;
+        let fetch = Fetch::begin(&self.shared, request, &principal, deadline, since_1970()).await;
+        fetch.run().await
     }
 }
 

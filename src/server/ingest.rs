@@ -19,6 +19,7 @@ use self::turns::{Turns, Uploader};
 use super::audit::{Draft, OpenRecord};
 use super::authentication::{self, Authentication};
 use super::connections::Peer;
+use super::consistency_token;
 use super::refusal::Refusal;
 use super::services::Services;
 use crate::audit::{AuditedRequest, Released};
@@ -85,6 +86,7 @@ pub(super) struct IngestApi {
     authorizer: Arc<dyn Authorizer>,
     /// The relation that a reader must hold on a guard.
     read_relation: Relation,
+    consistency_tokens: Arc<ConsistencyTokens>,
 }
 
 impl IngestApi {
@@ -100,6 +102,7 @@ impl IngestApi {
             authentication: services.authentication.clone(),
             authorizer: Arc::clone(&services.authorizer),
             read_relation: services.retriever.config().relation.clone(),
+            consistency_tokens: Arc::clone(&services.consistency_tokens),
         }
     }
 
@@ -119,7 +122,10 @@ impl IngestService for IngestApi {
         request: Request<Streaming<message::UpsertDocumentsRequest>>,
     ) -> Result<Response<message::UpsertDocumentsResponse>, Status> {
         let call = self.call(&request)?;
-        Ok(Response::new(self.take_in(&call, request.into_inner()).await?))
+        let written = self.take_in(&call, request.into_inner()).await?;
+        // The token comes after the last write, so it covers all of them.
+        let consistency_token = self.consistency_tokens.issue();
+        Ok(consistency_token::answer(message::UpsertDocumentsResponse { consistency_token, ..written }))
     }
 
     async fn put_document(
@@ -152,7 +158,9 @@ impl IngestService for IngestApi {
         request: Request<message::DeleteDocumentsRequest>,
     ) -> Result<Response<message::DeleteDocumentsResponse>, Status> {
         let call = self.call(&request)?;
-        Ok(Response::new(self.delete(&call, request.into_inner()).await?))
+        let deleted = self.delete(&call, request.into_inner()).await?;
+        let consistency_token = self.consistency_tokens.issue();
+        Ok(consistency_token::answer(message::DeleteDocumentsResponse { consistency_token, ..deleted }))
     }
 
     async fn get_ingest_status(
@@ -211,7 +219,7 @@ impl IngestApi {
             let documents = store.delete(&message.collection, &ids).await?;
             draft.released(documents_of(documents));
             drop(turn);
-            Ok(message::DeleteDocumentsResponse { documents })
+            Ok(message::DeleteDocumentsResponse { documents, ..message::DeleteDocumentsResponse::default() })
         };
         call.record.run_whole(deleting).await
     }
@@ -424,7 +432,7 @@ impl IngestApi {
         let after = message::UpsertDocumentsResponse {
             documents: written.documents + batch.documents(),
             chunks: written.chunks + batch.chunks(),
-            warnings: Vec::new(),
+            ..message::UpsertDocumentsResponse::default()
         };
         let (store, draft, is_believed) =
             (Arc::clone(&self.documents), call.record.draft().clone(), call.writer.is_none());

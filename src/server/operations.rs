@@ -82,7 +82,7 @@ pub(super) struct Operation {
     pub(super) answer_bytes_max: Option<usize>,
 }
 
-/// The largest request for chunks in bytes: a vector and a filter, or the ids of a re-check.
+/// The largest request for chunks in bytes: a vector and a filter, or the ids of a re-check or a fetch.
 pub(super) const REQUEST_BYTES_MAX: usize = 1024 * 1024;
 /// One word. Callers without a token may leave such an answer unread on every stream of every connection. All of these
 /// together must not fill the room that all answers share.
@@ -128,9 +128,10 @@ const fn health(path: &'static str, answer: Messages, answer_bytes_max: Option<u
     Operation { access, is_recorded: false, answer, ..unary(path, Scope::Administer, answer_bytes_max) }
 }
 
-pub(super) static OPERATIONS: [Operation; 32] = [
+pub(super) static OPERATIONS: [Operation; 33] = [
     unary("/ragward.retrieval.v1.RetrievalService/Retrieve", Scope::Retrieve, CHUNKS),
     unary("/ragward.retrieval.v1.RetrievalService/Recheck", Scope::Retrieve, NAMES),
+    unary("/ragward.retrieval.v1.RetrievalService/Fetch", Scope::Retrieve, CHUNKS),
     unary("/ragward.retrieval.v1.RetrievalService/Explain", Scope::Explain, PAGE),
     Operation { request: Messages::Many, ..ingest("/ragward.ingest.v1.IngestService/UpsertDocuments", SMALL) },
     ingest("/ragward.ingest.v1.IngestService/PutDocument", SMALL),

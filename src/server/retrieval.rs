@@ -14,6 +14,7 @@ use tonic::{Request, Response, Status};
 use super::answers::AnswerSlot;
 use super::audit::{Draft, decided_by, searched};
 use super::authentication::{self, Authentication, ReadTarget};
+use super::consistency_token;
 use super::deadline::deadline;
 use super::explain::Question;
 use super::openfga::{Struct, context_map};
@@ -28,7 +29,8 @@ use crate::lanes::{Lane, Lost};
 use crate::proto::retrieval as message;
 use crate::proto::retrieval::retrieval_service_server::RetrievalService;
 use crate::retrieval::{
-    FieldViolation, NamedPrincipal, RecheckRequest, Rechecked, Retrieval, RetrievalError, RetrievalRequest, Retriever,
+    FetchParts, FetchRequest, Fetched, FieldViolation, NamedPrincipal, RecheckRequest, Rechecked, Retrieval,
+    RetrievalError, RetrievalRequest, Retriever,
 };
 use crate::vector_store::VectorStore;
 use crate::vector_store::validation::{CHUNK_TEXT_BYTES_MAX, METADATA_BYTES_MAX, TITLE_BYTES_MAX};
@@ -43,7 +45,7 @@ const NO_COPY: &str = "an OpenFGA server decides here, and this process has no c
 const COPY_WITHHELD: &str = "the copy of the OpenFGA server's tuples is not complete, not fresh or not trusted now, so it explains \
                              nothing; try again later, or see `ragward replica status`";
 
-/// Serves retrievals, re-checks and explanations.
+/// Serves retrievals, re-checks, fetches and explanations.
 pub(super) struct RetrievalApi {
     retriever: Retriever,
     vector_store: Arc<dyn VectorStore>,
@@ -94,7 +96,7 @@ impl RetrievalService for RetrievalApi {
     ) -> Result<Response<message::RetrieveResponse>, Status> {
         let call = self.call(&request)?;
         let room = AnswerSlot::of(&request)?;
-        Ok(Response::new(self.answer_retrieve(&call, &room, request.into_inner()).await?))
+        Ok(consistency_token::answer(self.answer_retrieve(&call, &room, request.into_inner()).await?))
     }
 
     async fn recheck(
@@ -102,7 +104,13 @@ impl RetrievalService for RetrievalApi {
         request: Request<message::RecheckRequest>,
     ) -> Result<Response<message::RecheckResponse>, Status> {
         let call = self.call(&request)?;
-        Ok(Response::new(self.answer_recheck(&call, request.into_inner()).await?))
+        Ok(consistency_token::answer(self.answer_recheck(&call, request.into_inner()).await?))
+    }
+
+    async fn fetch(&self, request: Request<message::FetchRequest>) -> Result<Response<message::FetchResponse>, Status> {
+        let call = self.call(&request)?;
+        let room = AnswerSlot::of(&request)?;
+        Ok(consistency_token::answer(self.answer_fetch(&call, &room, request.into_inner()).await?))
     }
 
     async fn explain(
@@ -135,7 +143,8 @@ impl RetrievalApi {
         // INVARIANT (no counts): the plan counts what is withheld, so it is told only where the operator allows that.
         let may_tell_plan = self.retriever.config().explain_plan;
         let plan = (wants_plan && may_tell_plan).then(|| messages::plan_report(&retrieval.plan));
-        let response = message::RetrieveResponse { plan, ..messages::retrieve_response(retrieval) };
+        let consistency_token = self.consistency_tokens.issue();
+        let response = message::RetrieveResponse { plan, consistency_token, ..messages::retrieve_response(retrieval) };
         room.reserve(response.encoded_len()).await?;
         Ok(response)
     }
@@ -158,7 +167,32 @@ impl RetrievalApi {
         let permitted = rechecked.candidates.into_iter();
         let chunk_ids: Vec<String> = permitted.map(|candidate| candidate.into_item().chunk_id).collect();
         call.draft.released(Released { chunk_ids: chunk_ids.clone(), documents: None });
-        Ok(message::RecheckResponse { chunk_ids })
+        Ok(message::RecheckResponse { chunk_ids, consistency_token: self.consistency_tokens.issue() })
+    }
+
+    async fn answer_fetch(
+        &self,
+        call: &Call,
+        room: &AnswerSlot,
+        message: message::FetchRequest,
+    ) -> Result<message::FetchResponse, Refusal> {
+        let reading = ReadTarget { collection: &message.collection, classification_max: &message.classification_max };
+        let principal = self.principal(call, &message.user, reading)?;
+        let consistency = self.consistency(message.consistency, &message.consistency_token)?;
+        let message::FetchRequest { collection, chunk_ids, document_ids, .. } = message;
+        let parts = FetchParts { principal, collection, chunk_ids, document_ids, consistency };
+        let request = FetchRequest::new(parts).map_err(Refusal::invalid)?;
+        call.draft.fetch(&request);
+        let chunks_max = usize::try_from(self.retriever.config().top_k_max).unwrap_or(usize::MAX);
+        // A fetch reads one chunk more than it answers with.
+        let read_max = request.chunks_max(chunks_max).saturating_add(1);
+        room.reserve(read_max.saturating_mul(CHUNK_BYTES_MAX)).await?;
+        let fetched = self.retriever.fetch(&request, call.deadline).await?;
+        record_fetch(&call.draft, &fetched);
+        let consistency_token = self.consistency_tokens.issue();
+        let response = message::FetchResponse { consistency_token, ..messages::fetch_response(fetched) };
+        room.reserve(response.encoded_len()).await?;
+        Ok(response)
     }
 
     async fn answer_explain(
@@ -263,6 +297,15 @@ fn record_retrieval(draft: &Draft, retrieval: &Retrieval) {
     let completion = Some(messages::completion_name(retrieval.completion).to_owned());
     draft.decision(AuditedDecision { model_id, staleness_ms, completion, ..searched(&retrieval.plan) });
     let chunk_ids = retrieval.chunks.iter().map(|retrieved| retrieved.chunk.item().id.clone()).collect();
+    draft.released(Released { chunk_ids, documents: None });
+}
+
+fn record_fetch(draft: &Draft, fetched: &Fetched) {
+    draft.stages(&fetched.stages);
+    let completion = Some(messages::completion_name(fetched.completion).to_owned());
+    let withheld = Some(fetched.withheld as u64);
+    draft.decision(AuditedDecision { completion, withheld, ..decided_by(fetched.decided_by.as_ref()) });
+    let chunk_ids = fetched.chunks.iter().map(|chunk| chunk.item().id.clone()).collect();
     draft.released(Released { chunk_ids, documents: None });
 }
 

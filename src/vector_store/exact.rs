@@ -25,8 +25,9 @@ mod top_k;
 mod vector_search;
 mod vectors;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt::Display;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard};
 
@@ -160,6 +161,39 @@ impl VectorStore for ExactStore {
         .await
     }
 
+    async fn document_guards(
+        &self,
+        collection: &str,
+        document_ids: &[String],
+    ) -> Result<Vec<Vec<Object>>, VectorStoreError> {
+        let (name, ids) = (collection.to_owned(), document_ids.to_vec());
+        self.blocking(&self.reads, move |engine, _| {
+            let state = engine.read()?;
+            let index = state.index(&name)?;
+            Ok(ids.iter().map(|id| index.guards_of(id)).collect())
+        })
+        .await
+    }
+
+    async fn find_in_document(
+        &self,
+        collection: &str,
+        document_id: &str,
+        guards: &HashSet<Object>,
+    ) -> Result<Vec<Candidate>, VectorStoreError> {
+        let (name, id, guards) = (collection.to_owned(), document_id.to_owned(), guards.clone());
+        self.blocking(&self.reads, move |engine, _| {
+            let state = engine.read()?;
+            let index = state.index(&name)?;
+            let is_under = |chunk: &ChunkNumber| {
+                index.guards.get(index.columns.guard(*chunk)).is_some_and(|guard| guards.contains(guard))
+            };
+            let chunks = index.chunks_of(&id).filter(is_under);
+            Ok(chunks.filter_map(|chunk| index.candidate(chunk, 0.0)).collect())
+        })
+        .await
+    }
+
     async fn read_metadata(
         &self,
         collection: &str,
@@ -252,10 +286,7 @@ impl DocumentStore for ExactStore {
         self.blocking(&self.reads, move |engine, _| {
             let state = engine.read()?;
             let index = state.index(&name)?;
-            let entries = ids.iter().filter_map(|id| index.documents.get(id.as_str()));
-            let chunks = entries.flat_map(|entry| (entry.first..).zip(0..entry.chunks).map(|(chunk, _)| chunk));
-            let candidates = chunks.filter_map(|chunk| index.candidate(chunk, 0.0));
-            Ok(Some(candidates.map(|candidate| candidate.guard).collect()))
+            Ok(Some(ids.iter().flat_map(|id| index.guards_of(id)).collect()))
         })
         .await
     }
@@ -439,6 +470,17 @@ impl Index {
         let Write { number, at } = self.documents.get(self.columns.document(chunk))?.write;
         let version = Some(Version(number.into()));
         Some(Candidate { chunk_id, guard, score, version, written: Written::By(at) })
+    }
+
+    /// Returns the chunks of a document, in the order of the document; none if there is no such document.
+    fn chunks_of(&self, document_id: &str) -> Range<ChunkNumber> {
+        self.documents.get(document_id).map_or(0..0, |entry| entry.first..entry.first + entry.chunks)
+    }
+
+    /// Returns the distinct guards of a document's chunks.
+    fn guards_of(&self, document_id: &str) -> Vec<Object> {
+        let positions: BTreeSet<u32> = self.chunks_of(document_id).map(|chunk| self.columns.guard(chunk)).collect();
+        positions.into_iter().filter_map(|position| self.guards.get(position)).cloned().collect()
     }
 
     /// Returns the number of a candidate's chunk, if its document was not written since it was found.

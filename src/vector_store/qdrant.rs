@@ -9,7 +9,7 @@
 //! silently, because nobody looks for what a filter hides. Lists of guards that are inverted or sent in parts serve the
 //! same need.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use async_trait::async_trait;
 use qdrant_client::qdrant::collections_client::CollectionsClient;
@@ -29,6 +29,7 @@ use crate::settings::SecretFile;
 
 mod attach;
 mod collection;
+mod documents;
 mod fields;
 mod filter;
 mod guard_template;
@@ -207,6 +208,24 @@ impl VectorStore for QdrantStore {
 
     async fn find(&self, collection: &str, chunk_ids: &[String]) -> Result<Vec<Candidate>, VectorStoreError> {
         self.read_candidates(collection, chunk_ids).await
+    }
+
+    /// Needs a keyword index on the guard, as `ragward attach` makes it.
+    async fn document_guards(
+        &self,
+        collection: &str,
+        document_ids: &[String],
+    ) -> Result<Vec<Vec<Object>>, VectorStoreError> {
+        self.guards_by_document(collection, document_ids).await
+    }
+
+    async fn find_in_document(
+        &self,
+        collection: &str,
+        document_id: &str,
+        guards: &HashSet<Object>,
+    ) -> Result<Vec<Candidate>, VectorStoreError> {
+        self.candidates_of_document(collection, document_id, guards).await
     }
 
     async fn read_metadata(

@@ -97,6 +97,16 @@ fn the_readme_works_on_a_data_directory() {
     assert!(succeeds(&[&recheck[..], &["document:on-call#0"]].concat()).contains("permitted"));
     let withheld = ragward(&[&recheck[..], &["document:on-call#0", "document:pay-bands#0"]].concat());
     assert_eq!(withheld.status.code(), Some(1));
+    let fetch = ["fetch", "--user", "user:anne", "--data", data, "handbook"];
+    let documents = ["--document", "document:pay-bands", "--document", "document:on-call"];
+    let fetched = json(&[&fetch[..], &["document:parental-leave#0", "document:no-such#0"], &documents].concat());
+    let ids = each(&fetched["chunks"], "id");
+    assert_eq!(ids[..2], ["document:parental-leave#0", "document:on-call#0"]);
+    assert!(ids[2..].iter().all(|id| id.starts_with("document:on-call#")), "{ids:?}");
+    assert_eq!(fetched["completion"], "EXHAUSTED");
+    assert!(fetched["chunks"][0].get("score").is_none(), "{fetched}");
+    assert!(succeeds(&[&fetch[..], &documents].concat()).contains("On call"));
+    assert_eq!(ragward(&fetch).status.code(), Some(2), "nothing is named");
     let check = |user| ragward(&["check", user, "can_read", "document:pay-bands", "--data", data]).status.code();
     assert_eq!((check("user:bob"), check("user:anne")), (Some(0), Some(1)));
     let model = json(&["model", "show", "--data", data]);

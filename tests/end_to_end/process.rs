@@ -337,11 +337,12 @@ async fn a_consistency_token_goes_round() {
     let ingest = ["ingest", "schema/handbook", "--collection", "handbook"];
     let retrieve = ["retrieve", "--user", "user:anne", "--collection", "handbook", "parental leave"];
     let recheck = ["recheck", "--user", "user:anne", "--collection", "handbook", "document:on-call#0"];
+    let fetch = ["fetch", "--user", "user:anne", "handbook", "document:on-call#0"];
     for given_by in [&ingest[..], &["healthcheck"], &retrieve] {
         let token = token(given_by);
         let shown = String::from_utf8(run(given_by).stdout).unwrap();
         assert_eq!(shown.contains("consistency token: "), given_by != &retrieve[..], "{given_by:?}: {shown}");
-        for asked in [&retrieve[..], &recheck] {
+        for asked in [&retrieve[..], &recheck, &fetch] {
             // The server refuses a token with any other consistency, so a success shows that the command sent the right
             // one.
             let row = format!("{given_by:?}, {asked:?}");

@@ -2,14 +2,15 @@
 
 use crate::support::documents::document;
 use crate::support::running::{Running, config};
+use crate::support::untimed::Untimed;
 use ragward::client::Probe;
 use ragward::language::{RelationshipTuple, dsl};
 use ragward::proto::ingest::{Chunk, DeleteDocumentsRequest, Document, GetIngestStatusRequest, UpsertDocumentsRequest};
 use ragward::proto::metadata::{Value, value};
 use ragward::proto::retrieval::retrieve_request::Query;
 use ragward::proto::retrieval::{
-    ChunkReference, Completion, ExplainRequest, ExplanationOutcome, Filter, FilterList, OneOf, Range, Recall,
-    RecheckRequest, RetrieveRequest, RetrieveResponse, Vector, filter,
+    ChunkReference, Completion, ExplainRequest, ExplanationOutcome, FetchRequest, Filter, FilterList, OneOf, Range,
+    Recall, RecheckRequest, RetrieveRequest, RetrieveResponse, Vector, filter,
 };
 use ragward::proto::retrieval::{RelationshipTuple as RelationshipTupleMessage, explain_request};
 use tonic::{Code, Status};
@@ -76,7 +77,7 @@ fn ids(response: &RetrieveResponse) -> Vec<&str> {
 }
 
 async fn answer(running: &Running, request: RetrieveRequest) -> RetrieveResponse {
-    running.client.retrieval().retrieve(request).await.unwrap().into_inner()
+    running.client.retrieval().retrieve(request).await.unwrap().into_inner().untimed()
 }
 
 #[tokio::test]
@@ -209,8 +210,9 @@ async fn a_bad_retrieval_is_refused_by_field() {
         kind: Some(filter::Kind::Not(Box::new(inner))),
     });
     let base = || ask("user:anne", "leave");
-    let given = running.client.retrieval().retrieve(base()).await.unwrap();
-    let given = given.metadata().get("ragward-consistency-token").unwrap().to_str().unwrap().to_owned();
+    let answered = running.client.retrieval().retrieve(base()).await.unwrap();
+    let given = answered.metadata().get("ragward-consistency-token").unwrap().to_str().unwrap().to_owned();
+    assert_eq!(answered.get_ref().consistency_token, given, "metadata and message have one token");
     let fresh_as =
         |token: &str, consistency| RetrieveRequest { consistency, consistency_token: token.to_owned(), ..base() };
     assert!(!answer(&running, fresh_as(&given, 3)).await.chunks.is_empty());
@@ -344,7 +346,20 @@ async fn forbidden_and_absent_look_the_same() {
     };
     let forbidden = running.client.retrieval().recheck(recheck("document:salaries#0")).await.unwrap().into_inner();
     let absent = running.client.retrieval().recheck(recheck("document:absent00#0")).await.unwrap().into_inner();
-    assert_eq!(forbidden, absent);
+    assert_eq!(forbidden.untimed(), absent.untimed());
+    let fetch = |chunk: &str, document: &str| FetchRequest {
+        user: "user:anne".to_owned(),
+        collection: "handbook".to_owned(),
+        chunk_ids: vec![chunk.to_owned()],
+        document_ids: vec![document.to_owned()],
+        ..FetchRequest::default()
+    };
+    let fetched = async |chunk: &str, document: &str| {
+        running.client.retrieval().fetch(fetch(chunk, document)).await.unwrap().into_inner().untimed()
+    };
+    let absent = fetched("document:absent00#0", "document:absent00").await;
+    assert_eq!(fetched("document:salaries#0", "document:salaries").await, absent);
+    assert_eq!((absent.chunks.len(), absent.completion()), (0, Completion::Exhausted));
     // The answer is the same, byte for byte and score for score, once the hidden pages are gone.
     let before = answer(&running, ask("user:anne", "leave salaries")).await;
     let delete = DeleteDocumentsRequest {

@@ -7,7 +7,7 @@
 //! that the asker sees fails the test, rather than looking like a leak.
 //!
 //! A search may span pages. In world B the change comes after the first page, so that its token is used in the changed
-//! world. Tokens hold the time, so they are compared by their length.
+//! world. Page tokens and consistency tokens hold the time, so only their lengths are compared.
 #![expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "counts of a test are small")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,12 +19,14 @@ use ragward::proto::ingest::{Chunk, DeleteDocumentsRequest, Document};
 use ragward::proto::metadata::{Value, value};
 use ragward::proto::retrieval::retrieve_request::Query;
 use ragward::proto::retrieval::{
-    Filter, FilterList, Hybrid, OneOf, Range, RecheckRequest, RetrieveRequest, RetrieveResponse, Vector, filter,
+    FetchRequest, Filter, FilterList, Hybrid, OneOf, Range, RecheckRequest, RetrieveRequest, RetrieveResponse, Vector,
+    filter,
 };
 use tonic::{Code, Status};
 
 use crate::support::dice::Dice;
 use crate::support::running::{Running, config};
+use crate::support::untimed::Untimed;
 
 const WORLDS: u64 = 100;
 const CHANGES: usize = 5;
@@ -259,6 +261,7 @@ enum Question {
     /// A search in pages. Each further page is asked for with the token of the page before it.
     Pages(RetrieveRequest),
     Recheck(RecheckRequest),
+    Fetch(FetchRequest),
 }
 
 /// The number of pages of one search that are read after the first.
@@ -277,6 +280,15 @@ fn question(names: &Names, dice: &mut Dice, world: &World) -> Question {
             chunk_ids,
             ..RecheckRequest::default()
         });
+    }
+    if dice.one_in(8) {
+        let documents: Vec<&String> = world.documents.keys().collect();
+        let chunks = (0..dice.below(6)).map(|_| chunk_ids[dice.below(chunk_ids.len())].clone());
+        let chunk_ids = chunks.chain(["A0#0", "absent"].map(str::to_owned)).collect();
+        let documents = (0..dice.below(4)).map(|_| documents[dice.below(documents.len())].clone());
+        let document_ids = documents.chain(["A0", "absent"].map(str::to_owned)).collect();
+        let collection = if dice.one_in(20) { "absent".to_owned() } else { names.collection() };
+        return Question::Fetch(FetchRequest { user, collection, chunk_ids, document_ids, ..FetchRequest::default() });
     }
     let vector = |dice: &mut Dice| {
         let mut values = dice.vector();
@@ -339,9 +351,9 @@ enum Answer {
 }
 
 impl Answer {
-    fn of<T: Message>(answer: Result<tonic::Response<T>, Status>) -> Self {
+    fn of<T: Message + Untimed>(answer: Result<tonic::Response<T>, Status>) -> Self {
         match answer {
-            Ok(response) => Self::Message(response.into_inner().encode_to_vec()),
+            Ok(response) => Self::Message(response.into_inner().untimed().encode_to_vec()),
             Err(status) => Self::Refusal(status.code(), status.message().to_owned(), status.details().to_vec()),
         }
     }
@@ -354,6 +366,7 @@ async fn answer(running: &Running, question: &Question) -> (Answer, Option<Strin
         Question::Retrieve(request) => (Answer::of(client.retrieve(request).await), None),
         Question::Pages(request) => page(running, request).await,
         Question::Recheck(request) => (Answer::of(client.recheck(request).await), None),
+        Question::Fetch(request) => (Answer::of(client.fetch(request).await), None),
     }
 }
 
@@ -451,7 +464,7 @@ async fn what_is_hidden_changes_no_byte_of_an_answer() {
             let twins = join_all(questions.iter().zip(first_pages).map(async |(question, first_page)| {
                 let first = match question {
                     Question::Pages(_) => first_page,
-                    Question::Retrieve(_) | Question::Recheck(_) => answer(&b, question).await,
+                    Question::Retrieve(_) | Question::Recheck(_) | Question::Fetch(_) => answer(&b, question).await,
                 };
                 finished(&b, question, first).await
             }));

@@ -7,7 +7,7 @@ use ragward::proto::ingest::{
     DeleteDocumentsRequest, GetIngestStatusRequest, UpsertDocumentsRequest, UpsertDocumentsResponse,
 };
 use ragward::proto::retrieval::retrieve_request::Query;
-use ragward::proto::retrieval::{Completion, Hybrid, RecheckRequest, RetrieveRequest, Vector};
+use ragward::proto::retrieval::{Completion, FetchRequest, Hybrid, RecheckRequest, RetrieveRequest, Vector};
 use serde_json::{Value, json};
 use tonic::{Code, Status};
 
@@ -208,6 +208,13 @@ async fn an_agent_sees_what_both_may() {
     let token = on_guard.token("anne", RETRIEVE, &[acted("helper")]);
     let kept = on_guard.running.client.retrieval().recheck(with_token(recheck, &token)).await.unwrap().into_inner();
     assert_eq!(kept.chunk_ids, both);
+    let fetch = FetchRequest {
+        collection: "handbook".to_owned(),
+        chunk_ids: ANNES.map(str::to_owned).to_vec(),
+        ..FetchRequest::default()
+    };
+    let fetched = on_guard.running.client.retrieval().fetch(with_token(fetch, &token)).await.unwrap().into_inner();
+    assert_eq!(fetched.chunks.into_iter().map(|chunk| chunk.id).collect::<Vec<String>>(), both);
 }
 
 #[tokio::test]
@@ -271,6 +278,29 @@ async fn details_only_narrow() {
         match expected {
             Some(expected) => assert_eq!(found.unwrap(), expected, "{details}"),
             None => assert_eq!(found.unwrap_err().code(), Code::PermissionDenied, "{details}"),
+        }
+    }
+    // A fetch is an action of its own, and has no query that a token could be bound to.
+    let rows: [(Value, Option<&[&str]>); 5] = [
+        (json!({}), Some(&ANNES)),
+        (json!({"actions": ["fetch"], "datatypes": ["page"]}), Some(&["page:draft#0", "page:draft#1"])),
+        (json!({"actions": ["fetch"], "classification_max": "public"}), Some(&[])),
+        (json!({"actions": ["retrieve", "recheck"]}), None),
+        (json!({"query_sha256": digest}), None),
+    ];
+    for (mut detail, expected) in rows {
+        detail["type"] = json!("ragward_retrieval");
+        let token = world.token("anne", RETRIEVE, &[("authorization_details", json!([detail]))]);
+        let fetch = FetchRequest {
+            collection: "handbook".to_owned(),
+            chunk_ids: ANNES.map(str::to_owned).to_vec(),
+            ..FetchRequest::default()
+        };
+        let fetched = world.running.client.retrieval().fetch(with_token(fetch, &token)).await;
+        let fetched = fetched.map(|answer| answer.into_inner().chunks.into_iter().map(|chunk| chunk.id));
+        match expected {
+            Some(expected) => assert_eq!(fetched.unwrap().collect::<Vec<String>>(), expected, "{detail}"),
+            None => assert_eq!(fetched.map(drop).unwrap_err().code(), Code::PermissionDenied, "{detail}"),
         }
     }
     // Chunks are counted by object.

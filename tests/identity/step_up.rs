@@ -4,13 +4,14 @@
 use std::time::Duration;
 
 use ragward::identity::config::{DetailsConfig, IdentityConfig, StepUpConfig};
-use ragward::proto::retrieval::{Completion, RecheckRequest, RetrieveRequest, RetrieveResponse};
+use ragward::proto::retrieval::{Completion, FetchRequest, RecheckRequest, RetrieveRequest, RetrieveResponse};
 use serde_json::{Value, json};
 use tonic::{Code, Status};
 
 use crate::identity::delegation::{acted, delegated};
 use crate::identity::world::{ANNES, RETRIEVE, World, about_leave, with_token};
 use crate::support::issuer::now;
+use crate::support::untimed::Untimed;
 
 /// The chunks that Anne may see and that are not secret.
 const INTERNAL: [&str; 3] = ["document:roadmap#0", "document:welcome#0", "page:draft#0"];
@@ -65,7 +66,8 @@ fn secret_asks_for_a_second_factor(identity: &mut IdentityConfig) {
 
 async fn ask(world: &World, token: &str, ceiling: &str) -> Result<RetrieveResponse, Status> {
     let request = RetrieveRequest { classification_max: ceiling.to_owned(), ..about_leave("") };
-    world.running.client.retrieval().retrieve(with_token(request, token)).await.map(tonic::Response::into_inner)
+    let answer = world.running.client.retrieval().retrieve(with_token(request, token)).await?;
+    Ok(answer.into_inner().untimed())
 }
 
 fn ids(answer: &RetrieveResponse) -> Vec<&str> {
@@ -107,6 +109,18 @@ async fn a_classification_may_ask_for_a_better_login() {
         };
         let kept = world.running.client.retrieval().recheck(with_token(recheck, weak)).await.unwrap();
         assert_eq!(kept.into_inner().chunk_ids, INTERNAL, "{what}");
+        // A fetch keeps to the same ceiling, and asks for the same login.
+        let fetch = |ceiling: &str| FetchRequest {
+            collection: "handbook".to_owned(),
+            chunk_ids: ANNES.map(str::to_owned).to_vec(),
+            classification_max: ceiling.to_owned(),
+            ..FetchRequest::default()
+        };
+        let fetched = world.running.client.retrieval().fetch(with_token(fetch(""), weak)).await.unwrap().into_inner();
+        let ids: Vec<&str> = fetched.chunks.iter().map(|chunk| chunk.id.as_str()).collect();
+        assert_eq!(ids, INTERNAL, "{what}");
+        let refused = world.running.client.retrieval().fetch(with_token(fetch("secret"), weak)).await.unwrap_err();
+        assert_eq!(refused.code(), Code::Unauthenticated, "{what}: {refused:?}");
     }
     let refused = |ceiling: &'static str| ask(&world, &strong, ceiling);
     assert_eq!(refused("top secret").await.unwrap_err().code(), Code::InvalidArgument);

@@ -3,7 +3,7 @@
 use ragward::identity::config::ClaimTuple;
 use ragward::language::{Relation, RelationshipTuple, TypeName, dsl};
 use ragward::proto::retrieval::retrieve_request::Query;
-use ragward::proto::retrieval::{Filter, OneOf, RecheckRequest, RetrieveRequest, Vector, filter};
+use ragward::proto::retrieval::{FetchRequest, Filter, OneOf, RecheckRequest, RetrieveRequest, Vector, filter};
 use serde_json::json;
 use tonic::Code;
 
@@ -114,6 +114,15 @@ async fn tenants_of_one_collection_never_meet() {
             };
             let left = running.client.retrieval().recheck(with_token(held, &bearer)).await.unwrap().into_inner();
             assert_eq!(left.chunk_ids, [format!("document:{tenant}-0#0")], "{tenant} beside {other}");
+            let fetch = FetchRequest {
+                collection: "shared".to_owned(),
+                chunk_ids: vec![format!("document:{other}-0#0"), format!("document:{tenant}-0#0")],
+                document_ids: vec![format!("document:{other}-0")],
+                ..FetchRequest::default()
+            };
+            let fetched = running.client.retrieval().fetch(with_token(fetch, &bearer)).await.unwrap().into_inner();
+            let fetched: Vec<String> = fetched.chunks.into_iter().map(|chunk| chunk.id).collect();
+            assert_eq!(fetched, [format!("document:{tenant}-0#0")], "{tenant} beside {other}");
         }
     }
     for nobody in [json!("west"), json!("North"), json!([]), json!("*")] {

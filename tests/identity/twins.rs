@@ -15,7 +15,7 @@ use ragward::proto::ingest::{Chunk, DeleteDocumentsRequest, Document};
 use ragward::proto::metadata::{Value as Metadata, value};
 use ragward::proto::retrieval::retrieve_request::Query;
 use ragward::proto::retrieval::{
-    Filter, Hybrid, OneOf, RecheckRequest, RetrieveRequest, RetrieveResponse, Vector, filter,
+    FetchRequest, Filter, Hybrid, OneOf, RecheckRequest, RetrieveRequest, RetrieveResponse, Vector, filter,
 };
 use serde_json::{Value, json};
 use tonic::{Code, Status};
@@ -25,6 +25,7 @@ use crate::identity::world::{MODEL, RETRIEVE, identity, with_token};
 use crate::support::dice::Dice;
 use crate::support::issuer::{SigningKey, TestIssuer};
 use crate::support::running::{Running, config};
+use crate::support::untimed::Untimed;
 
 const WORLDS: usize = 60;
 const CHANGES: usize = 3;
@@ -260,6 +261,7 @@ enum Question {
     /// A search, with all of its pages if it asks for pages.
     Retrieve(RetrieveRequest),
     Recheck(RecheckRequest),
+    Fetch(FetchRequest),
 }
 
 fn question(pair: &Pair, dice: &mut Dice, world: &World) -> Question {
@@ -272,6 +274,13 @@ fn question(pair: &Pair, dice: &mut Dice, world: &World) -> Question {
             chunk_ids,
             ..RecheckRequest::default()
         });
+    }
+    if dice.below(6) == 0 {
+        let chunk_ids = (0..dice.below(4)).map(|_| chunk_ids[dice.below(chunk_ids.len())].clone()).collect();
+        let document_ids: Vec<&String> = world.documents.keys().collect();
+        let document_ids = (0..dice.below(4)).map(|_| document_ids[dice.below(document_ids.len())].clone()).collect();
+        let collection = pair.collection();
+        return Question::Fetch(FetchRequest { collection, chunk_ids, document_ids, ..FetchRequest::default() });
     }
     // One in twelve is refused, for its dimension.
     let values = vector(dice).into_iter().take(if dice.below(12) == 0 { 2 } else { 3 }).collect();
@@ -312,19 +321,25 @@ impl Answer {
     }
 }
 
-/// Returns all answers to a question. Page tokens hold the time, so they are compared by their length.
+/// Returns all answers to a question. Page tokens and consistency tokens hold the time, so only their lengths are
+/// compared.
 async fn answers(running: &Running, token: &str, question: &Question) -> Vec<Answer> {
     let mut client = running.client.retrieval();
     let mut request = match question.clone() {
         Question::Retrieve(request) => request,
         Question::Recheck(request) => {
             let answer = client.recheck(with_token(request, token)).await;
-            return vec![Answer::of(answer.map(tonic::Response::into_inner))];
+            return vec![Answer::of(answer.map(|answer| answer.into_inner().untimed()))];
+        }
+        Question::Fetch(request) => {
+            let answer = client.fetch(with_token(request, token)).await;
+            return vec![Answer::of(answer.map(|answer| answer.into_inner().untimed()))];
         }
     };
     let mut answers = Vec::new();
     loop {
-        let answer = client.retrieve(with_token(request.clone(), token)).await.map(tonic::Response::into_inner);
+        let answer =
+            client.retrieve(with_token(request.clone(), token)).await.map(|answer| answer.into_inner().untimed());
         let page_token = answer.as_ref().map(|page| page.next_page_token.clone()).unwrap_or_default();
         let masked = |page| RetrieveResponse { next_page_token: "x".repeat(page_token.len()), ..page };
         answers.push(Answer::of(answer.map(masked)));

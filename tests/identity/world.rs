@@ -16,6 +16,7 @@ use tonic::{Request, Status};
 use crate::support::documents::document;
 use crate::support::issuer::{AUDIENCE, SigningKey, TestIssuer};
 use crate::support::running::{Running, config};
+use crate::support::untimed::Untimed;
 
 pub(crate) const RETRIEVE: &str = "ragward:retrieve";
 
@@ -131,7 +132,7 @@ pub(crate) fn about_leave(user: &str) -> RetrieveRequest {
 
 pub(crate) async fn retrieve(running: &Running, user: &str, token: &str) -> Result<RetrieveResponse, Status> {
     let request = with_token(about_leave(user), token);
-    running.client.retrieval().retrieve(request).await.map(tonic::Response::into_inner)
+    Ok(running.client.retrieval().retrieve(request).await?.into_inner().untimed())
 }
 
 /// Returns the ids of the chunks that a user sees.

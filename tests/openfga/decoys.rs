@@ -1,4 +1,5 @@
-//! An `OpenFGA` server gets as many checks for the absent chunks of a re-check as for the hidden ones.
+//! An `OpenFGA` server gets as many checks for the absent chunks of a re-check, and for the absent chunks and documents of
+//! a fetch, as for the hidden ones.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -9,7 +10,7 @@ use ragward::app::{App, InProcessServer};
 use ragward::authz::replica::ReplicaMode;
 use ragward::config::{AuthorizerKind, Config, Overrides};
 use ragward::proto::ingest::{Chunk, Document, UpsertDocumentsRequest};
-use ragward::proto::retrieval::RecheckRequest;
+use ragward::proto::retrieval::{FetchRequest, RecheckRequest};
 use tonic::Status;
 
 use crate::support::batch_check_reply::{Decision, Entry, Reply};
@@ -132,6 +133,67 @@ async fn absent_ids_cost_as_many_checks_as_hidden_ones() {
             }
             let (_, [absent, _]) = costs[1];
             assert!(absent.1 >= checks - released.min(&1), "{row}, remembered for {cache_ttl:?}: {absent:?}");
+        }
+    }
+}
+
+/// A row of fetches: its name, hidden chunks and documents, absent ones, the number of checks that each costs, and the
+/// number of chunks that each releases.
+type FetchRow = (&'static str, Named, Named, usize, usize);
+
+/// Chunks and documents that a fetch names.
+#[derive(Clone, Debug)]
+struct Named {
+    chunk_ids: Vec<String>,
+    document_ids: Vec<String>,
+}
+
+fn named(chunk_ids: Vec<String>, documents: &[&str]) -> Named {
+    Named { chunk_ids, document_ids: documents.iter().map(|name| format!("document:{name}")).collect() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fetch_of_absent_ids_costs_as_many_checks_as_one_of_hidden_ones() {
+    // A document costs eight checks, unless it has more guards.
+    let rows: [FetchRow; 6] = [
+        ("a chunk", named(ids("shut", 1), &[]), named(ids("absent", 1), &[]), 1, 0),
+        ("chunks of one guard", named(ids("shut", CHUNKS), &[]), named(ids("absent", CHUNKS), &[]), CHUNKS, 0),
+        ("a document", named(vec![], &["shut"]), named(vec![], &["absent"]), 8, 0),
+        ("a document and its chunks", named(ids("shut", 2), &["shut"]), named(ids("absent", 2), &["absent"]), 10, 0),
+        ("beside an open document", named(vec![], &["shut", "open"]), named(vec![], &["absent", "open"]), 16, CHUNKS),
+        (
+            "after as many chunks as an answer has",
+            named(vec![], &["open", "open", "shut"]),
+            named(vec![], &["open", "open", "absent"]),
+            16,
+            CHUNKS,
+        ),
+    ];
+    let (server, asked) = serve().await;
+    for cache_ttl in [Duration::ZERO, Duration::from_mins(1)] {
+        let (services, _app, _data) = start(&server, cache_ttl).await;
+        for (number, (row, hidden, absent, checks, released)) in rows.iter().enumerate() {
+            let again = if cache_ttl.is_zero() { *checks } else { 0 };
+            for (kind, Named { chunk_ids, document_ids }) in [("hidden", hidden), ("absent", absent)] {
+                let request = FetchRequest {
+                    user: format!("user:{kind}{number}"),
+                    collection: COLLECTION.to_owned(),
+                    chunk_ids: chunk_ids.clone(),
+                    document_ids: document_ids.clone(),
+                    ..FetchRequest::default()
+                };
+                for (time, expected) in [("first", *checks), ("again", again)] {
+                    let row = format!("{row}, {kind}, {time}, remembered for {cache_ttl:?}");
+                    let answer =
+                        services.client().retrieval().fetch(request.clone()).await.expect("an answer").into_inner();
+                    assert_eq!(answer.chunks.len(), *released, "{row}");
+                    let is_open = |chunk: &str| chunk.starts_with("document:open");
+                    assert!(answer.chunks.iter().all(|chunk| is_open(&chunk.guard)), "{row}: {answer:?}");
+                    let objects: BTreeSet<String> =
+                        asked.lock().expect("a lock").drain(..).map(|(_, object)| object).collect();
+                    assert_eq!(objects.len(), expected, "{row}: {objects:?}");
+                }
+            }
         }
     }
 }

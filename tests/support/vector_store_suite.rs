@@ -4,7 +4,7 @@
 //! its [`CollectionInfo`]: without text queries, texts are only read back. If a search was not exact, any of several
 //! equal scores may be cut off at the limit.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use ragward::chunk::{Candidate, Chunk, ChunkMetadata, Document, ID_BYTES_MAX, Metadata, SOURCE_KEY, Value, Written};
 use ragward::language::Object;
@@ -60,6 +60,7 @@ pub(crate) async fn run(store: Store<'_>) {
     what_goes_in_is_there(store).await;
     a_document_is_replaced_whole(store).await;
     documents_are_listed_once_each(store).await;
+    documents_are_looked_up_by_guard(store).await;
     nearest_vectors_come_first(store).await;
     a_scope_bounds_a_search(store).await;
     filters_select(store).await;
@@ -190,6 +191,8 @@ async fn unknown_collections_are_refused(store: Store<'_>) {
         ("find", store.chunks.find(&name, &strings(&["a"])).await.err()),
         ("read", store.chunks.read(&name, None, &[candidate("a", "doc:a")]).await.err()),
         ("read_metadata", store.chunks.read_metadata(&name, None, &[candidate("a", "doc:a")]).await.err()),
+        ("document_guards", store.chunks.document_guards(&name, &strings(&["a"])).await.err()),
+        ("find_in_document", store.chunks.find_in_document(&name, "a", &HashSet::from([object("doc:a")])).await.err()),
         ("delete", store.documents.delete(&name, &BTreeSet::from(["a".to_owned()])).await.err()),
         ("documents", store.documents.documents(&name, &strings(&["a"])).await.err()),
         ("list", store.documents.list(&name, None, 10).await.err()),
@@ -327,6 +330,45 @@ async fn documents_are_listed_once_each(store: Store<'_>) {
     store.documents.delete(&collection, &[first.id.clone()].into()).await.expect("deleted");
     let rest = store.documents.list(&collection, Some(&first.place), 1).await.expect("the rest");
     assert_eq!(rest.documents, [second.clone()], "{collection}");
+}
+
+async fn documents_are_looked_up_by_guard(store: Store<'_>) {
+    let chunk = |guard| (guard, "text", [1.0_f32, 0.0]);
+    let parts = ["doc:a", "doc:b", "doc:a", "doc:c", "doc:b"].map(chunk);
+    let parts: Vec<(&str, &str, &[f32])> =
+        parts.iter().map(|(guard, text, vector)| (*guard, *text, &vector[..])).collect();
+    let (mixed, other) = (document("mixed", &parts), document("other", &[("doc:a", "other", &[0.0, 1.0])]));
+    // The ids of the chunks are in another order than the chunks.
+    let reversed = document("reversed", &parts);
+    let named = |(number, chunk): (usize, Chunk)| Chunk { id: format!("r{}", 9 - number), ..chunk };
+    let reversed = Document { chunks: reversed.chunks.into_iter().enumerate().map(named).collect(), ..reversed };
+    let collection = store.filled("documents", vec![mixed, other, reversed]).await;
+
+    let asked = strings(&["other", "absent", "mixed"]);
+    let guards = store.chunks.document_guards(&collection, &asked).await.expect("guards");
+    let guards: Vec<BTreeSet<String>> =
+        guards.iter().map(|guards| guards.iter().map(ToString::to_string).collect()).collect();
+    let expected: [BTreeSet<String>; 3] =
+        [["doc:a"].map(str::to_owned).into(), BTreeSet::new(), ["doc:a", "doc:b", "doc:c"].map(str::to_owned).into()];
+    assert_eq!(guards, expected, "{collection}");
+
+    let rows: [(&str, &[&str], &[&str]); 7] = [
+        ("mixed", &["doc:a"], &["mixed#0", "mixed#2"]),
+        ("mixed", &["doc:b", "doc:c"], &["mixed#1", "mixed#3", "mixed#4"]),
+        ("mixed", &["doc:absent"], &[]),
+        ("mixed", &[], &[]),
+        ("other", &["doc:a", "doc:b"], &["other#0"]),
+        ("reversed", &["doc:a", "doc:c"], &["r9", "r7", "r6"]),
+        ("absent", &["doc:a"], &[]),
+    ];
+    for (document_id, guards, expected) in rows {
+        let guards: HashSet<Object> = guards.iter().map(|guard| object(guard)).collect();
+        let found = store.chunks.find_in_document(&collection, document_id, &guards).await.expect("candidates");
+        assert_eq!(ids(&found), expected, "{collection}: {document_id} under {guards:?}");
+        let read = store.chunks.read(&collection, None, &found).await.expect("read");
+        assert!(read.iter().all(|chunk| chunk.document_id == document_id), "{collection}: {read:?}");
+        assert_eq!(read.len(), found.len(), "{collection}: {document_id}");
+    }
 }
 
 async fn nearest_vectors_come_first(store: Store<'_>) {

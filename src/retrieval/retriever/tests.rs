@@ -2,6 +2,7 @@
 //! doubles here make faults. The tests in `tests/` cover the good case with the embedded engines.
 #![expect(clippy::wildcard_enum_match_arm, reason = "a fault concerns one call, and the others ignore it")]
 
+mod fetch;
 mod hints;
 mod narrowed;
 mod pages;

@@ -10,7 +10,7 @@ use crate::audit::{
 };
 use crate::authz::{Consistency, DecidedBy};
 use crate::identity::{Principal, TokenFacts, VerifiedToken};
-use crate::retrieval::{PlanReport, RecheckRequest, RetrievalRequest, StageTimes};
+use crate::retrieval::{FetchRequest, PlanReport, RecheckRequest, RetrievalRequest, StageTimes};
 use crate::server::refusal::Refusal;
 use crate::telemetry;
 use crate::vector_store::Query;
@@ -137,6 +137,16 @@ impl Draft {
             count: Some(request.chunk_ids().len() as u64),
             consistency: Some(consistency_name(request.consistency())),
             context_keys: request.context_keys().to_vec(),
+            ..AuditedRequest::default()
+        });
+    }
+
+    /// Notes what a fetch asks for.
+    pub(in crate::server) fn fetch(&self, request: &FetchRequest) {
+        self.request(AuditedRequest {
+            collection: request.collection().to_owned(),
+            count: Some(request.ids_total() as u64),
+            consistency: Some(consistency_name(request.consistency())),
             ..AuditedRequest::default()
         });
     }

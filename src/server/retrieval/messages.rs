@@ -6,7 +6,7 @@ use crate::chunk::Chunk;
 use crate::language::Relation;
 use crate::proto::retrieval as message;
 use crate::retrieval::request::RetrievalParts;
-use crate::retrieval::{Completion, FieldViolation, NamedPrincipal, Plan, PlanReport, Retrieval, Retrieved};
+use crate::retrieval::{Completion, Fetched, FieldViolation, NamedPrincipal, Plan, PlanReport, Retrieval, Retrieved};
 use crate::server::values;
 use crate::vector_store::Query;
 
@@ -61,21 +61,35 @@ pub(super) const fn completion_name(completion: Completion) -> &'static str {
     }
 }
 
-/// Returns the answer to a retrieval, without its plan.
+/// Returns the answer to a retrieval, without its plan and its consistency token.
 pub(super) fn retrieve_response(retrieval: Retrieval) -> message::RetrieveResponse {
-    let completion = match retrieval.completion {
-        Completion::Complete => message::Completion::Complete,
-        Completion::Exhausted => message::Completion::Exhausted,
-        Completion::Limited => message::Completion::Limited,
-    };
+    let completion = completion_message(retrieval.completion);
     let recall = if retrieval.exact { message::Recall::Exact } else { message::Recall::Approximate };
     message::RetrieveResponse {
-        chunks: retrieval.chunks.into_iter().map(chunk_message).collect(),
+        chunks: retrieval.chunks.into_iter().map(retrieved_message).collect(),
         completion: completion.into(),
         recall: recall.into(),
         next_page_token: retrieval.next_page_token.unwrap_or_default(),
         plan: None,
         replica_lag_milliseconds: retrieval.replica_lag.map(|lag| lag.as_secs_f64() * 1_000.0),
+        consistency_token: String::new(),
+    }
+}
+
+/// Returns the answer to a fetch, without its consistency token.
+pub(super) fn fetch_response(fetched: Fetched) -> message::FetchResponse {
+    message::FetchResponse {
+        chunks: fetched.chunks.into_iter().map(chunk_message).collect(),
+        completion: completion_message(fetched.completion).into(),
+        consistency_token: String::new(),
+    }
+}
+
+const fn completion_message(completion: Completion) -> message::Completion {
+    match completion {
+        Completion::Complete => message::Completion::Complete,
+        Completion::Exhausted => message::Completion::Exhausted,
+        Completion::Limited => message::Completion::Limited,
     }
 }
 
@@ -100,8 +114,12 @@ const fn plan_message(plan: Plan) -> message::Plan {
     }
 }
 
-fn chunk_message(Retrieved { chunk, score }: Retrieved) -> message::Chunk {
-    let chunk: Permitted<Chunk> = chunk;
+fn retrieved_message(Retrieved { chunk, score }: Retrieved) -> message::Chunk {
+    message::Chunk { score: f64::from(score), ..chunk_message(chunk) }
+}
+
+/// Returns the message of a permitted chunk, without a score.
+fn chunk_message(chunk: Permitted<Chunk>) -> message::Chunk {
     let chunk = chunk.into_item();
     message::Chunk {
         id: chunk.id,
@@ -109,7 +127,7 @@ fn chunk_message(Retrieved { chunk, score }: Retrieved) -> message::Chunk {
         guard: chunk.guard.to_string(),
         title: chunk.title,
         text: chunk.text,
-        score: f64::from(score),
+        score: 0.0,
         metadata: values::metadata_message(chunk.metadata),
     }
 }

@@ -72,6 +72,14 @@ impl Authorizer for Overtaken {
     }
 }
 
+/// The RPC that a row calls.
+#[derive(Clone, Copy)]
+enum Rpc {
+    Retrieve,
+    Recheck,
+    Fetch,
+}
+
 struct World {
     api: RetrievalApi,
     authorizer: Arc<Overtaken>,
@@ -169,21 +177,66 @@ async fn the_record_names_the_model_that_decided() {
         chunk_ids: vec!["1#0".to_owned()],
         ..message::RecheckRequest::default()
     };
+    let fetch = || message::FetchRequest {
+        user: "user:anne".to_owned(),
+        collection: COLLECTION.to_owned(),
+        chunk_ids: vec!["1#0".to_owned()],
+        document_ids: vec!["1".to_owned()],
+        ..message::FetchRequest::default()
+    };
     // The second row is decided by the visible set alone: it hides everything, so that nothing is left to check.
-    for (name, may_read, is_recheck) in [
-        ("released", true, false),
-        ("hidden", false, false),
-        ("rechecked", true, true),
-        ("not there any more", false, true),
+    for (name, may_read, rpc) in [
+        ("released", true, Rpc::Retrieve),
+        ("hidden", false, Rpc::Retrieve),
+        ("rechecked", true, Rpc::Recheck),
+        ("not there any more", false, Rpc::Recheck),
+        ("fetched", true, Rpc::Fetch),
+        ("fetched in vain", false, Rpc::Fetch),
     ] {
         let world = world(may_read).await;
-        let decision = if is_recheck {
-            world.recorded(recheck(), async |api: &RetrievalApi, request| api.recheck(request).await).await
-        } else {
-            world.recorded(retrieve(), async |api: &RetrievalApi, request| api.retrieve(request).await).await
+        let decision = match rpc {
+            Rpc::Retrieve => {
+                world.recorded(retrieve(), async |api: &RetrievalApi, request| api.retrieve(request).await).await
+            }
+            Rpc::Recheck => {
+                world.recorded(recheck(), async |api: &RetrievalApi, request| api.recheck(request).await).await
+            }
+            Rpc::Fetch => world.recorded(fetch(), async |api: &RetrievalApi, request| api.fetch(request).await).await,
         };
+        // A fetch asks in two steps. A record names the model of the last decision.
         let decided_by = world.authorizer.decided_by.lock().unwrap().last().expect("a decision").to_string();
         assert_ne!(world.authorizer.readiness().await.expect("a model").as_ref(), decided_by, "{name}: overtaken");
         assert_eq!((decision.model_id, decision.staleness_ms), (Some(decided_by), Some(0)), "{name}");
+    }
+}
+
+/// A fetch is recorded with what left, and its answer has chunks without scores, beside a token.
+#[tokio::test]
+async fn a_fetch_is_recorded_with_what_it_released() {
+    // The name of the row, whether Anne may read the note, the chunks of the answer, and those that were withheld.
+    let rows: [(&str, bool, &[&str], u64); 2] = [("visible", true, &["1#0"], 0), ("hidden", false, &[], 1)];
+    for (row, may_read, expected, withheld) in rows {
+        let world = world(may_read).await;
+        let request = message::FetchRequest {
+            user: "user:anne".to_owned(),
+            collection: COLLECTION.to_owned(),
+            document_ids: vec!["1".to_owned()],
+            ..message::FetchRequest::default()
+        };
+        let decision = world
+            .recorded(request, async |api: &RetrievalApi, request| {
+                let response = api.fetch(request).await?;
+                let answer = response.get_ref();
+                let ids: Vec<&str> = answer.chunks.iter().map(|chunk| chunk.id.as_str()).collect();
+                assert_eq!(ids, expected, "{row}");
+                let is_whole = |chunk: &message::Chunk| chunk.text == "a note about leave" && chunk.score == 0.0;
+                assert!(answer.chunks.iter().all(is_whole), "{row}: {answer:?}");
+                assert_eq!(answer.completion(), message::Completion::Exhausted, "{row}");
+                assert!(api.consistency_tokens.moment(&answer.consistency_token).is_ok(), "{row}: {answer:?}");
+                Ok(response)
+            })
+            .await;
+        assert_eq!(decision.withheld, Some(withheld), "{row}");
+        assert_eq!(decision.completion.as_deref(), Some("exhausted"), "{row}");
     }
 }

@@ -206,7 +206,7 @@ impl QdrantStore {
     }
 
     /// Counts how many points have each value of an indexed field.
-    async fn facet(
+    pub(super) async fn facet(
         &self,
         collection: &str,
         key: &str,
