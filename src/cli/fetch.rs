@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::chunks::{ChunkJson, shown};
 use super::consistency::ConsistencyArgs;
 use super::output::table;
+use super::request_context::RequestContextArgs;
 use super::{Connection, Failure, Output};
 use crate::client;
 use crate::proto::retrieval::{Completion, FetchRequest, FetchResponse};
@@ -23,6 +24,8 @@ pub(super) struct FetchArgs {
     /// Return only chunks of this classification or a lower one.
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     classification_max: String,
+    #[command(flatten)]
+    context: RequestContextArgs,
     #[command(flatten)]
     consistency: ConsistencyArgs,
     #[command(flatten)]
@@ -51,6 +54,7 @@ pub(super) async fn run(args: FetchArgs, config: Option<PathBuf>, output: &Outpu
         consistency: consistency.into(),
         consistency_token,
         classification_max: args.classification_max,
+        context: args.context.read()?,
     };
     let services = args.connection.open_existing(config).await?;
     let answer = services.client().retrieval().fetch(request).await?;

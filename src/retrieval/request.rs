@@ -362,6 +362,12 @@ impl FetchRequest {
         &self.collection
     }
 
+    /// Returns the keys of the values that the request states for conditions, in alphabetical order.
+    #[must_use]
+    pub fn context_keys(&self) -> &[String] {
+        self.principal.stated_keys()
+    }
+
     /// Returns how many distinct chunks and documents the request names.
     #[must_use]
     pub fn ids_total(&self) -> usize {

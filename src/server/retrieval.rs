@@ -177,7 +177,7 @@ impl RetrievalApi {
         message: message::FetchRequest,
     ) -> Result<message::FetchResponse, Refusal> {
         let reading = ReadTarget { collection: &message.collection, classification_max: &message.classification_max };
-        let principal = self.principal(call, &message.user, reading)?;
+        let principal = self.principal(call, &message.user, message.context.as_ref(), reading)?;
         let consistency = self.consistency(message.consistency, &message.consistency_token)?;
         let message::FetchRequest { collection, chunk_ids, document_ids, .. } = message;
         let parts = FetchParts { principal, collection, chunk_ids, document_ids, consistency };

@@ -147,6 +147,7 @@ impl Draft {
             collection: request.collection().to_owned(),
             count: Some(request.ids_total() as u64),
             consistency: Some(consistency_name(request.consistency())),
+            context_keys: request.context_keys().to_vec(),
             ..AuditedRequest::default()
         });
     }
