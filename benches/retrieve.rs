@@ -198,6 +198,7 @@ async fn serve_without_authorization(config: &Config, data: &Path) -> Client {
         consistency_tokens: Arc::new(ConsistencyTokens::new().unwrap()),
         request_timeout: Duration::from_secs(10),
         connections_max: config.server.connections_max,
+        tls: None,
         guards: ragward::server::Guards::default(),
         request_context: ragward::identity::RequestContextRules::default(),
     };

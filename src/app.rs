@@ -17,9 +17,13 @@ mod qdrant;
 mod replica;
 #[cfg(feature = "server")]
 mod serving;
+#[cfg(feature = "server")]
+mod tls;
 #[cfg(any(test, not(feature = "server")))]
 mod unserved;
 
+#[cfg(feature = "server")]
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 #[cfg(feature = "server")]
@@ -49,7 +53,7 @@ use crate::identity::config::IdentityConfigError;
 use crate::retrieval::page::{PageKeyError, Pages};
 use crate::retrieval::{RetrievalConfig, Retriever};
 #[cfg(feature = "server")]
-use crate::server::ServerError;
+use crate::server::{ServerError, TlsError};
 use crate::settings::SecretError;
 use crate::storage::StorageError;
 use crate::tuple_store::RelationshipStores;
@@ -90,6 +94,21 @@ pub enum AppError {
     /// The file of a secret cannot be read.
     #[error(transparent)]
     Secret(#[from] SecretError),
+    /// Others can reach an address, and no TLS protects it.
+    #[cfg(feature = "server")]
+    #[error("`{setting}` is `{address}`, which others can reach, and nothing encrypts what is sent there: {remedy}")]
+    Unprotected {
+        /// The setting that names the address.
+        setting: &'static str,
+        /// The address that others can reach.
+        address: SocketAddr,
+        /// The change to the configuration that protects it.
+        remedy: &'static str,
+    },
+    /// The files of the port's TLS cannot be used.
+    #[cfg(feature = "server")]
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// Stored names differ from those that tokens give.
     #[error("{0}")]
     OldNames(String),
@@ -160,6 +179,8 @@ impl AppError {
             Self::Relationships(e) => e.into(),
             Self::Chunks(e) => e.code(),
             Self::Audit(e) => e.code(),
+            #[cfg(feature = "server")]
+            Self::Unprotected { .. } | Self::Tls(_) => ErrorCode::InvalidArgument,
             #[cfg(feature = "server")]
             Self::Server(_) => ErrorCode::Unavailable,
             Self::NoRandom | Self::Task(_) => ErrorCode::Internal,

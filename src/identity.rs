@@ -13,6 +13,7 @@ pub mod request_context;
 
 mod caller;
 mod claims;
+mod confirmation;
 #[cfg(feature = "server")]
 mod issuer;
 mod jws;
@@ -30,6 +31,7 @@ mod verifier;
 
 pub use caller::{Caller, CallerError};
 pub use config::DelegationOn;
+pub use confirmation::CertificateThumbprint;
 pub use jws::TOKEN_BYTES_MAX;
 pub use key_set::Algorithm;
 pub use principal::{ChunkLedger, Principal};
@@ -67,7 +69,7 @@ pub enum Refusal {
     Time,
     /// A required claim is missing, or a claim has the wrong type.
     Claim,
-    /// The token is bound to a key (`cnf`), and its bearer did not prove to have that key.
+    /// The token is bound to a key or a certificate (`cnf`), and its bearer did not prove to have it.
     Confirmation,
     /// The subject cannot be a user.
     Subject,

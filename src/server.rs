@@ -1,7 +1,7 @@
 //! The server: a stack of record, gate and gRPC services, and the port that lets callers reach it.
 //!
 //! ```text
-//! connections → port door → stack: record → gate → services → retrieval, ingest, OpenFGA's API
+//! connections → TLS → port door → stack: record → gate → services → retrieval, ingest, OpenFGA's API
 //! ```
 //!
 //! The services are thin: they turn messages into calls of `retrieval` and the document store, and errors into refusals.
@@ -32,6 +32,7 @@ mod resource_metadata;
 mod retrieval;
 mod services;
 mod stack;
+mod tls;
 mod values;
 
 use std::io;
@@ -48,6 +49,7 @@ pub(crate) use health::LIVENESS;
 pub use refusal::{HttpFault, Refusal};
 pub use services::Services;
 pub use stack::{InProcessAnswer, Stack};
+pub use tls::{Tls, TlsError};
 pub(crate) use values::metadata_message;
 
 /// The largest message of an upload in bytes: one document with its vectors.

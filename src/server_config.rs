@@ -1,5 +1,7 @@
 //! The section `[server]`. It stands apart from `server` because a library without that feature reads the same file.
 
+mod tls;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -7,13 +9,14 @@ use schemars::JsonSchema;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
+pub use self::tls::{TlsConfig, TlsFiles};
 use crate::settings::{PositiveDuration, at_least_one, listen_address};
 
 /// The gRPC server that callers reach.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ServerConfig {
-    /// The IP address and port to listen on. Others can reach any address that is not loopback.
+    /// The IP address and port to listen on. Others can reach any address that is not loopback, so it needs `tls`.
     #[serde(deserialize_with = "listen_address")]
     pub listen: SocketAddr,
     /// Believe the user that a request names, without a token. Use it to try Ragward out, or behind a caller that has
@@ -40,6 +43,9 @@ pub struct ServerConfig {
     /// How long running requests may take to end after the server was told to stop.
     #[serde(with = "PositiveDuration")]
     pub shutdown_timeout: Duration,
+    /// TLS on the port: a table of files, or `"elsewhere"` if only a proxy with TLS can reach the port. When unset, the server
+    /// and its metrics listen on loopback alone.
+    pub tls: Option<TlsConfig>,
 }
 
 impl Default for ServerConfig {
@@ -54,6 +60,7 @@ impl Default for ServerConfig {
             hosts: Vec::new(),
             cors_origins: Vec::new(),
             shutdown_timeout: Duration::from_secs(10),
+            tls: None,
         }
     }
 }

@@ -36,6 +36,7 @@ mod support {
     pub(crate) mod qdrant_servers;
     pub(crate) mod questions;
     pub(crate) mod running;
+    #[expect(dead_code, reason = "the address is only used with TLS")]
     pub(crate) mod served;
     pub(crate) mod shared_data;
     pub(crate) mod untimed;

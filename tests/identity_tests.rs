@@ -17,12 +17,14 @@ mod identity {
     mod step_up;
     mod tenant_claims;
     mod tenants;
+    mod tls;
     mod tokens;
     mod twins;
     mod world;
 }
 
 mod support {
+    pub(crate) mod certificates;
     #[expect(dead_code, reason = "other tests use more of it")]
     pub(crate) mod dice;
     pub(crate) mod documents;

@@ -5,6 +5,7 @@ use std::path::Path;
 
 #[cfg(feature = "qdrant")]
 use super::qdrant;
+use super::tls::Protection;
 use super::{AppError, identity, pages};
 use crate::audit::AuditKey;
 use crate::authz::openfga::OpenFgaAuthorizer;
@@ -15,11 +16,13 @@ use crate::telemetry::SpanExport;
 /// Checks that a server can start with a configuration, as far as that can be known without a network. Call it inside tokio.
 ///
 /// # Errors
-/// If a setting makes no sense, a secret cannot be read, or a directory cannot be written.
+/// If a setting makes no sense, a secret or a certificate cannot be read, a directory cannot be written, or others could reach an
+/// address that has no TLS.
 pub fn check(config: &Config) -> Result<(), AppError> {
     pages(&config.retrieval)?;
     identity::authentication(config)?;
     RequestContextRules::new(&config.identity)?;
+    Protection::of(config)?;
     SpanExport::check(&config.telemetry).map_err(|e| ConfigError::Invalid(e.to_string()))?;
     if config.authorizer.kind == AuthorizerKind::Openfga {
         OpenFgaAuthorizer::new(&config.authorizer.openfga)?;

@@ -13,10 +13,12 @@ use tokio::task::JoinHandle;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 
+use super::tls::Protection;
 use super::{App, AppError, audit, identity, names};
 use crate::authz::verification::Recording;
 use crate::client::Client;
-use crate::server::{self, Addresses, Arrived, Authentication, Guards, Services, Stack};
+use crate::config::ConfigError;
+use crate::server::{self, Addresses, Arrived, Authentication, Guards, Services, Stack, Tls};
 
 /// The number of connections of an in-process client that may wait to be accepted.
 const IN_PROCESS_CONNECTIONS: usize = 4;
@@ -37,6 +39,7 @@ impl App {
             explain: self.config.server.explain,
             request_timeout: self.config.server.request_timeout,
             connections_max: self.config.server.connections_max,
+            tls: None,
             authorizer: Arc::clone(&self.authorizer),
             authentication: Authentication::Believed,
             request_context: self.request_context.clone(),
@@ -46,14 +49,15 @@ impl App {
         }
     }
 
-    /// Prepares whatever a server needs beside the backends: the identity of callers, and the audit log. So everything
+    /// Prepares whatever a server needs beside the backends: the identity of callers, TLS, and the audit log. So everything
     /// that refuses a start does so before a port takes connections.
     ///
     /// # Errors
-    /// When nobody says who is asking (see [`check`](super::check)), the audit log cannot be written, or stored names
-    /// differ from those that tokens give.
+    /// When nobody says who is asking (see [`check`](super::check)), others could reach an address without TLS, the files of
+    /// TLS cannot be used, the audit log cannot be written, or stored names differ from those that tokens give.
     pub async fn prepare(&self) -> Result<PreparedServer<'_>, AppError> {
         let authentication = identity::authentication(&self.config)?;
+        let protection = Protection::of(&self.config)?;
         let tokens = match &authentication {
             Authentication::Tokens(tokens) => Some(Arc::clone(tokens)),
             Authentication::Believed => None,
@@ -86,12 +90,13 @@ impl App {
             std::future::pending().await
         });
         let audit = audit::open(&self.config).await?;
-        let services = Services { authentication, audit, guards: self.guards(), ..self.local_services() };
+        let (guards, tls) = (self.guards(), protection.tls().cloned());
+        let services = Services { authentication, audit, guards, tls, ..self.local_services() };
         let verifier = self.replica.as_ref().and_then(|replica| replica.verifier());
         let recording = verifier.zip(services.audit.as_ref());
         let recording = recording.map(|(verifier, audit)| verifier.record_in(Arc::clone(&audit.sink)));
         let shutdown_timeout = self.config.server.shutdown_timeout;
-        Ok(PreparedServer { services, shutdown_timeout, old_names, _recording: recording })
+        Ok(PreparedServer { services, protection, shutdown_timeout, old_names, _recording: recording })
     }
 
     /// Returns the names under which the server may be called, and the pages that may call. A URL as the audience of tokens
@@ -161,6 +166,7 @@ impl InProcessServer {
 /// A server that can serve as soon as it gets a listener.
 pub struct PreparedServer<'a> {
     services: Services,
+    protection: Protection,
     shutdown_timeout: Duration,
     /// Becomes ready if stored names turn out to differ from those that tokens give.
     old_names: Pin<Box<dyn Future<Output = AppError> + Send + 'a>>,
@@ -169,15 +175,26 @@ pub struct PreparedServer<'a> {
 }
 
 impl PreparedServer<'_> {
+    /// Returns the TLS of the port, if it has one. It looks at its files by itself while the server runs, and at once if it is
+    /// told to.
+    #[must_use]
+    pub fn tls(&self) -> Option<&Tls> {
+        self.protection.tls()
+    }
+
     /// Serves a listener until `stop` is ready. Running requests may then go on for `server.shutdown_timeout`.
     ///
     /// # Errors
-    /// When the services cannot be described, or stored names differ from those that tokens give.
+    /// When others could reach the listener without TLS, the services cannot be described, or stored names differ from those
+    /// that tokens give.
     pub async fn serve(self, listener: TcpListener, stop: impl Future<Output = ()>) -> Result<(), AppError> {
-        let Self { services, shutdown_timeout, old_names, _recording } = self;
-        if let Ok(address) = listener.local_addr() {
-            tracing::info!(%address, "serving");
-        }
+        let Self { services, protection, shutdown_timeout, old_names, _recording } = self;
+        let address = listener.local_addr();
+        let address =
+            address.map_err(|e| ConfigError::Invalid(format!("the address of the listener is unknown: {e}")))?;
+        // The listener may be on another address than `server.listen`.
+        protection.admit_port(address)?;
+        tracing::info!(%address, "serving");
         let connections = TcpListenerStream::new(listener).map(|connection: io::Result<TcpStream>| {
             let stream = connection?;
             // Answers are small. Waiting to fill a packet would only add latency.
@@ -199,8 +216,15 @@ impl PreparedServer<'_> {
                 Err(_) => std::future::pending().await,
             }
         };
+        let keeping_tls_current = async {
+            match protection.tls() {
+                Some(tls) => tls.keep_current().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             ended = serving => Ok(ended?),
+            never = keeping_tls_current => match never {},
             error = old_names => Err(error),
             () = too_long => {
                 tracing::warn!("requests still ran when the shutdown timeout passed; they were cut off");

@@ -14,6 +14,7 @@ use crate::app::{self, App};
 use crate::authz::{Authorizer, AuthzError};
 use crate::config::{Config, Overrides};
 use crate::language::Relation;
+use crate::server::Tls;
 use crate::settings::socket_address;
 use crate::telemetry;
 
@@ -71,6 +72,7 @@ pub(super) async fn run(args: ServeArgs, config_file: Option<PathBuf>) -> Result
             tracing::warn!(%address, "the address is not loopback: whoever reaches it can read as anyone");
         }
     }
+    let looking = look_on_hangup(server.tls().cloned())?;
     let telling = async {
         if told.is_err() {
             tell_model_once_known(app.authorizer(), relation).await;
@@ -80,6 +82,7 @@ pub(super) async fn run(args: ServeArgs, config_file: Option<PathBuf>) -> Result
     tokio::select! {
         ended = server.serve(listener, stop_signal()?) => ended?,
         never = telling => match never {},
+        never = looking => match never {},
     }
     tracing::info!("stopped");
     Ok(())
@@ -106,6 +109,20 @@ async fn tell_model_once_known(authorizer: &dyn Authorizer, relation: &Relation)
             return lack;
         }
     }
+}
+
+/// Returns a future that looks at the files of the port's TLS whenever the process gets SIGHUP. Without TLS, the signal keeps its
+/// meaning, and ends the process.
+fn look_on_hangup(tls: Option<Tls>) -> Result<impl Future<Output = Infallible>, Failure> {
+    let mut hangup = if tls.is_some() { Some(signal(SignalKind::hangup())?) } else { None };
+    Ok(async move {
+        if let (Some(tls), Some(hangup)) = (&tls, &mut hangup) {
+            while hangup.recv().await.is_some() {
+                tls.look_again().await;
+            }
+        }
+        std::future::pending().await
+    })
 }
 
 /// Returns a future that is ready once the process is asked to stop.

@@ -41,6 +41,7 @@ pub(super) fn read(
     check_table(&settings, schema, "")?;
     let variables = Variables::of(schema);
     let mut seen = BTreeMap::new();
+    let mut shut_out = None;
     for (name, text) in environment {
         let Some(name) = name.to_str().map(str::to_owned) else { continue };
         variables.refuse(&name)?;
@@ -51,14 +52,38 @@ pub(super) fn read(
         let text = text.into_string().map_err(|_raw| ConfigError::Invalid(format!("`{name}` is not UTF-8")))?;
         let value = value_of(&name, &key, &text, schema)?;
         let Some((last, sections)) = key.split_last() else { continue };
-        let Some(section) = section(&mut settings, sections) else { continue };
-        match value {
-            Some(value) => drop(section.insert(last.clone(), value)),
-            None => drop(section.remove(last)),
+        // A table that may be unset stays unset when a part of it is.
+        let stays_unset = value.is_none() && schema.at(sections).is_some_and(SchemaAt::is_optional);
+        let section =
+            if stays_unset { existing_section(&mut settings, sections) } else { section(&mut settings, sections) };
+        match (section, value) {
+            (Some(section), Some(value)) => drop(section.insert(last.clone(), value)),
+            (Some(section), None) => drop(section.remove(last)),
+            (None, Some(_)) => shut_out = shut_out.or(Some((name, sections.join(".")))),
+            (None, None) => {}
         }
     }
+    refuse_overlaps(&seen)?;
     refuse_unchosen(&settings)?;
-    Config::deserialize(settings).map_err(|e| ConfigError::Invalid(key_first(&e.to_string())))
+    let config = Config::deserialize(settings).map_err(|e| ConfigError::Invalid(key_first(&e.to_string())))?;
+    match shut_out {
+        None => Ok(config),
+        Some((name, section)) => Err(ConfigError::Invalid(format!(
+            "`{name}` sets a part of `{section}`, which the file sets to a text; remove one of the two"
+        ))),
+    }
+}
+
+/// Refuses two variables of which one sets a key and the other a part of the same key: which one counted would depend on the
+/// order of the environment.
+fn refuse_overlaps(seen: &BTreeMap<Vec<String>, String>) -> Result<(), ConfigError> {
+    // A key stands right before its parts.
+    for ((key, name), (next, other)) in seen.iter().zip(seen.iter().skip(1)) {
+        if next.starts_with(key) {
+            return Err(ConfigError::Invalid(format!("`{name}` and `{other}` set the same key")));
+        }
+    }
+    Ok(())
 }
 
 /// Puts the key of a wrong value, which the TOML library names behind its message, before the message.
@@ -238,8 +263,13 @@ fn written_value(text: &str) -> Option<Value> {
     written.remove("v")
 }
 
+/// Returns the table that holds the last part of a key, if there is one already.
+fn existing_section<'t>(settings: &'t mut Table, sections: &[String]) -> Option<&'t mut Table> {
+    sections.iter().try_fold(settings, |table, section| table.get_mut(section)?.as_table_mut())
+}
+
 /// Returns the table that holds the last part of a key. Returns `None` if the file gives a section another type, which
-/// is refused with its key after all variables were read.
+/// is refused after all variables were read.
 fn section<'t>(settings: &'t mut Table, sections: &[String]) -> Option<&'t mut Table> {
     let mut table = settings;
     for section in sections {
@@ -333,7 +363,7 @@ impl<'s> SchemaAt<'s> {
             || types.is_some_and(|types| types.iter().any(|name| name == "null"))
     }
 
-    /// Returns the name of the value's only type. It is `string` for a choice of texts, and for sizes, which may be
+    /// Returns the name of the value's only type. It is `string` for a choice of texts, and for sizes and tables that may be
     /// texts.
     fn type_name(self) -> &'s str {
         let schema = self.resolved().get("type");
@@ -354,13 +384,20 @@ impl<'s> SchemaAt<'s> {
         }
     }
 
-    /// Returns the paths of all settings that hold no others.
+    /// Returns the paths of all settings that hold no others, and of those that may.
     fn settings(self, path: &str) -> Vec<(String, Option<Form>)> {
         let Some(known) = self.resolved().get("properties").and_then(Schema::as_object) else {
             return vec![(path.to_owned(), self.form())];
         };
+        // A table that may also be a text is a setting itself.
+        let itself = (self.type_name() == "string").then(|| (path.to_owned(), None));
         let below = known.iter().map(|(key, node)| SchemaAt { node, root: self.root }.settings(&joined(path, key)));
-        below.flatten().collect()
+        itself.into_iter().chain(below.flatten()).collect()
+    }
+
+    /// Returns the schema of a key; `None` for a key that does not exist.
+    fn at(self, key: &[String]) -> Option<Self> {
+        key.iter().try_fold(self, |at, part| at.property(part, "").ok())
     }
 
     /// Returns the schema of a list's items.

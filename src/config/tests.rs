@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::layers::unknown_variables;
 use super::*;
+use crate::server_config::TlsConfig;
 
 fn load(toml: &str, environment: &[(&str, &str)], overrides: &Overrides) -> Result<Config, ConfigError> {
     let (file, variables) = sources(toml, environment);
@@ -177,7 +178,9 @@ fn a_variable_has_the_type_of_its_key() {
     let has_a_form = ["server.listen", "telemetry.metrics_listen", "retrieval.relation", "identity.user_type"];
     let has_a_form_too =
         ["identity.machine_type", "identity.actor_type", "identity.write_relation", "identity.delegation.relation"];
-    let is_free = |key: &str| !has_a_form.contains(&key) && !has_a_form_too.contains(&key);
+    // These need each other.
+    let is_a_pair = |key: &str| key.starts_with("server.tls.");
+    let is_free = |key: &str| !has_a_form.contains(&key) && !has_a_form_too.contains(&key) && !is_a_pair(key);
     for leaf in leaves() {
         let (key, variable) = (&leaf.key, leaf.variable());
         for text in texts {
@@ -419,6 +422,63 @@ fn lists_and_tables_come_from_the_environment() {
     }
     let twice = [("RAGWARD__SERVER__LISTEN", "127.0.0.1:1"), ("ragward__server__listen", "127.0.0.1:2")];
     assert!(load("", &twice, &Overrides::default()).expect_err("twice").to_string().contains("the same key"));
+}
+
+/// The outcome of a load, for the tests of `server.tls`: its certificate, the word, or the error.
+fn tls(toml: &str, environment: &[(&str, &str)]) -> Result<Option<String>, String> {
+    let config = load(toml, environment, &Overrides::default()).map_err(|e| e.to_string())?;
+    Ok(config.server.tls.map(|tls| match tls {
+        TlsConfig::Files(files) => {
+            let client_ca = files.client_ca_file.map(|path| path.display().to_string()).unwrap_or_default();
+            format!("{} {} {client_ca}", files.cert_file.display(), files.key_file.path().display())
+        }
+        TlsConfig::Elsewhere => "elsewhere".to_owned(),
+    }))
+}
+
+#[test]
+fn tls_is_files_or_a_word() {
+    type Row<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], Result<Option<&'a str>, &'a str>);
+    let files = "[server.tls]\ncert_file = 'c'\nkey_file = 'k'";
+    let (cert, key) = ("RAGWARD__SERVER__TLS__CERT_FILE", "RAGWARD__SERVER__TLS__KEY_FILE");
+    let (word, client_ca) = ("RAGWARD__SERVER__TLS", "RAGWARD__SERVER__TLS__CLIENT_CA_FILE");
+    let rows: [Row; 20] = [
+        ("nothing", "", &[], Ok(None)),
+        ("files", files, &[], Ok(Some("c k "))),
+        ("files and authorities", files, &[(client_ca, "a")], Ok(Some("c k a"))),
+        ("the word", "server.tls = 'elsewhere'", &[], Ok(Some("elsewhere"))),
+        ("files as variables", "", &[(cert, "c"), (key, "k")], Ok(Some("c k "))),
+        ("the word as a variable", "", &[(word, "elsewhere")], Ok(Some("elsewhere"))),
+        ("the word as a variable in place of files", files, &[(word, "elsewhere")], Ok(Some("elsewhere"))),
+        ("unset as a variable", files, &[(word, "")], Ok(None)),
+        ("a part that is unset", files, &[(client_ca, "")], Ok(Some("c k "))),
+        ("a part of nothing that is unset", "", &[(client_ca, "")], Ok(None)),
+        ("one file", "[server.tls]\ncert_file = 'c'", &[], Err("missing field `key_file`")),
+        ("an empty table", "[server.tls]", &[], Err("missing field `cert_file`")),
+        ("authorities alone", "", &[(client_ca, "a")], Err("missing field `cert_file`")),
+        ("another word", "server.tls = 'off'", &[], Err("`server.tls`: `off` must be a table with `cert_file`")),
+        ("the word in capitals", "", &[(word, "ELSEWHERE")], Err("or the word \"elsewhere\"")),
+        ("a truth value", "server.tls = true", &[], Err("or the word \"elsewhere\"")),
+        ("an unknown key", "server.tls.cert_fil = 'c'", &[], Err("did you mean `server.tls.cert_file`?")),
+        ("files beside the word", "server.tls = 'elsewhere'", &[(cert, "c")], Err("sets a part of `server.tls`")),
+        ("both as variables", "", &[(word, "elsewhere"), (cert, "c")], Err("set the same key")),
+        ("both as variables, the other way", "", &[(cert, "c"), (word, "elsewhere")], Err("set the same key")),
+    ];
+    for (row, toml, environment, expected) in rows {
+        let found = tls(toml, environment);
+        match (&found, expected) {
+            (Ok(found), Ok(expected)) => assert_eq!(found.as_deref(), expected, "{row}"),
+            (Err(error), Err(expected)) => assert!(error.contains(expected), "{row}: {error}"),
+            (Ok(_), Err(_)) | (Err(_), Ok(_)) => panic!("{row}: {found:?}"),
+        }
+    }
+    for printed in [files, "[server]\ntls = 'elsewhere'"] {
+        let config = load(printed, &[], &Overrides::default()).expect(printed);
+        let printed = toml::to_string(&config).expect("printed");
+        assert_eq!(load(&printed, &[], &Overrides::default()).expect("read"), config);
+    }
+    let misspelt = tls("", &[("RAGWARD_SERVER_TLS", "elsewhere")]).expect_err("sets nothing");
+    assert!(misspelt.contains("`RAGWARD__SERVER__TLS`"), "{misspelt}");
 }
 
 #[test]

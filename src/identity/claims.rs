@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::config::{CheckedConfig, IdentityConfig, IssuerConfig};
+use super::confirmation::CertificateThumbprint;
 use super::details::AuthorizationDetails;
 use super::scope::Scopes;
 use super::token::{Actor, Delegation, TokenFacts, VerifiedToken};
@@ -33,10 +34,8 @@ pub(super) fn check(
     }
     check_audience(claims.get("aud"), audience)?;
     let expires_at = check_times(claims, config.leeway_seconds(), now)?;
-    // The token is bound to a key, and its bearer did not prove to have that key (RFC 7800).
-    if claims.contains_key("cnf") {
-        return Err(Refusal::Confirmation);
-    }
+    // Whether this call's connection has the certificate is no fact about the token, so the gate looks at each call.
+    let certificate = claims.get("cnf").map(CertificateThumbprint::of_claim).transpose()?;
     let (subject, client_id, token_id) = (name(claims, "sub")?, name(claims, "client_id")?, name(claims, "jti")?);
     // A malformed name refuses the token, even if its bearer is not a user.
     let names = issuer.names();
@@ -80,6 +79,7 @@ pub(super) fn check(
         untold_of_others: mapping::untold_of_others(settings),
         delegation: delegation.map(Arc::new),
         details: details.map(Arc::new),
+        certificate,
         authenticated_at: optional_time(claims, "auth_time")?,
         authentication_class: optional_text(claims, "acr")?.map(str::to_owned),
     })

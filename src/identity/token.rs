@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::config::DelegationOn;
+use super::confirmation::CertificateThumbprint;
 use super::details::AuthorizationDetails;
 use super::mapping::Untold;
 use super::names::NameRules;
@@ -24,6 +25,8 @@ pub struct VerifiedToken {
     pub(super) untold_of_others: Vec<Untold>,
     pub(super) delegation: Option<Arc<Delegation>>,
     pub(super) details: Option<Arc<AuthorizationDetails>>,
+    /// The client's certificate that the token is bound to (`cnf`).
+    pub(super) certificate: Option<CertificateThumbprint>,
     /// The time at which the user logged in (`auth_time`), in seconds since 1970.
     pub(super) authenticated_at: Option<u64>,
     /// The way in which the user logged in (`acr`).
@@ -85,6 +88,15 @@ impl VerifiedToken {
     #[must_use]
     pub fn is_narrowed(&self) -> bool {
         self.details.is_some()
+    }
+
+    /// Returns whether the token may be used over a connection with this certificate of its client. A token that is bound to no
+    /// certificate may be used over every connection.
+    ///
+    /// Ask this for each call, because the same token may arrive over another connection.
+    #[must_use]
+    pub fn is_confirmed_by(&self, certificate: Option<CertificateThumbprint>) -> bool {
+        self.certificate.is_none() || self.certificate == certificate
     }
 
     /// Returns whether somebody else acts for the subject.

@@ -1,6 +1,6 @@
 //! Takes connections and serves them, with a bound on everything that a peer can make the server keep: the number of
-//! connections, the streams of each, how long a request may take to arrive, what answers hold until they are read
-//! ([`answers`](super::answers)), and how long a connection may be silent.
+//! connections, how long a handshake may take, the streams of each connection, how long a request may take to arrive, what
+//! answers hold until they are read ([`answers`](super::answers)), and how long a connection may be silent.
 //!
 //! The port is served by hyper-util and not by tonic's server. That server bounds neither the bytes of answers, nor the
 //! time in which a request arrives, nor the silence of a connection, and it answers HTTP/1.1 with an empty success.
@@ -36,6 +36,7 @@ use super::arriving;
 use super::doors::Doors;
 use super::health::Watches;
 use super::operations::Access;
+use super::tls::{ClientCertificate, Secured, Tls};
 
 /// The largest number of open streams of one connection. It is announced, so a gRPC client lets further calls wait. It is
 /// large because a proxy sends the calls of many clients over one connection.
@@ -76,12 +77,13 @@ pub struct Arrived<IO> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Peer(pub(super) Option<IpAddr>);
 
-/// The bounds of a port.
-pub(super) struct PortLimits {
+/// The bounds of a port, and its TLS.
+pub(super) struct PortSettings {
     /// The room for answers, of which each connection gets a part.
     pub(super) answers: Answers,
     pub(super) connections_max: usize,
     pub(super) request_timeout: Duration,
+    pub(super) tls: Option<Tls>,
 }
 
 /// Serves connections until `stop` is ready, then until the requests that run have ended.
@@ -89,7 +91,7 @@ pub(super) async fn serve<I, IO>(
     doors: Doors,
     service: Served,
     incoming: I,
-    limits: PortLimits,
+    settings: PortSettings,
     stop: impl Future<Output = ()>,
 ) where
     I: Stream<Item = io::Result<Arrived<IO>>>,
@@ -101,7 +103,7 @@ pub(super) async fn serve<I, IO>(
         // Dropped after the last connection is accepted, so the port is closed while the last requests end.
         let mut incoming = pin!(incoming);
         let mut stop = pin!(stop);
-        let mut accepting = Accepting::new(limits.connections_max);
+        let mut accepting = Accepting::new(settings.connections_max);
         loop {
             while connections.try_join_next().is_some() {}
             let next = tokio::select! {
@@ -113,12 +115,13 @@ pub(super) async fn serve<I, IO>(
                 doors: doors.clone(),
                 service: service.clone(),
                 peer: Peer(arrived.peer),
-                answers: limits.answers.for_connection(),
+                certificate: ClientCertificate::default(),
+                answers: settings.answers.for_connection(),
                 activity: Arc::new(Activity::new()),
                 watches: Watches::of_connection(),
-                request_timeout: limits.request_timeout,
+                request_timeout: settings.request_timeout,
             };
-            connections.spawn(run(arrived.io, connection, place, stopping.subscribe()));
+            connections.spawn(begin(arrived.io, settings.tls.clone(), connection, place, stopping.subscribe()));
         }
     }
     stopping.send_replace(true);
@@ -192,6 +195,38 @@ impl Accepting {
 fn is_of_the_peer(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted, NotConnected, TimedOut};
     [ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted, NotConnected, TimedOut].contains(&error.kind())
+}
+
+/// Makes the handshake of a connection, if the port has TLS, and serves the connection to its end.
+///
+/// The handshake has the place of its connection, and runs in the connection's own task. So a peer that is slow with it keeps
+/// nobody else waiting.
+async fn begin<IO>(
+    io: IO,
+    tls: Option<Tls>,
+    connection: Connection,
+    place: OwnedSemaphorePermit,
+    mut stopping: watch::Receiver<bool>,
+) where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let Some(tls) = tls else { return run(io, connection, place, stopping).await };
+    let secured = tokio::select! {
+        secured = tls.secure(io) => secured,
+        // No request has begun.
+        () = told_to_stop(&mut stopping) => return,
+    };
+    match secured {
+        Ok(Secured { stream, certificate }) => {
+            run(stream, Connection { certificate, ..connection }, place, stopping).await;
+        }
+        Err(error) => tracing::debug!(%error, "a TLS handshake failed"),
+    }
+}
+
+/// Is ready once the server stops, or is gone.
+async fn told_to_stop(stopping: &mut watch::Receiver<bool>) {
+    drop(stopping.wait_for(|stopping| *stopping).await);
 }
 
 /// Serves one connection to its end.
@@ -276,6 +311,7 @@ struct Connection {
     doors: Doors,
     service: Served,
     peer: Peer,
+    certificate: ClientCertificate,
     answers: Answers,
     activity: Arc<Activity>,
     watches: Watches,
@@ -307,6 +343,7 @@ where
         let (mut request, slot) = arriving::bounded(request, &route, &self.answers, self.request_timeout);
         request.extensions_mut().insert(arrival);
         request.extensions_mut().insert(self.peer);
+        request.extensions_mut().insert(self.certificate);
         request.extensions_mut().insert(self.watches.clone());
         let answering = self.service.call(request);
         Box::pin(async move {

@@ -7,6 +7,7 @@ use super::audit::Audit;
 use super::authentication::Authentication;
 use super::doors::Guards;
 use super::operations::RelationshipEngine;
+use super::tls::Tls;
 use crate::authz::Authorizer;
 use crate::authz::consistency_token::ConsistencyTokens;
 use crate::identity::RequestContextRules;
@@ -31,6 +32,8 @@ pub struct Services {
     pub request_timeout: Duration,
     /// The largest number of connections at a time.
     pub connections_max: usize,
+    /// The TLS of the port. Without it, connections are plain.
+    pub tls: Option<Tls>,
     /// Decides whether the bearer of a token may write.
     pub authorizer: Arc<dyn Authorizer>,
     /// The way in which callers are authenticated.

@@ -28,13 +28,14 @@ use super::answers::{AnswerSlot, Answers, Reserved};
 use super::arriving;
 use super::audit::{AuditLayer, OngoingWork};
 use super::authentication::GateLayer;
-use super::connections::{self, Arrived, PortLimits, STREAMS_MAX};
+use super::connections::{self, Arrived, PortSettings, STREAMS_MAX};
 use super::dispatcher::Dispatcher;
 use super::doors::{Doors, Port};
 use super::health::Readiness;
 use super::operations::Route;
 use super::refusal::Refusal;
 use super::services::Services;
+use super::tls::Tls;
 use super::{ServerError, consistency_token, deadline};
 
 /// The headers that an in-process call takes over from its caller: who calls, how long it waits, and its trace.
@@ -70,6 +71,7 @@ pub struct Stack {
     /// Bounds the calls within the process that came by no connection. A connection bounds its calls itself.
     call_permits: Arc<Semaphore>,
     connections_max: usize,
+    tls: Option<Tls>,
     request_timeout: Duration,
 }
 
@@ -97,6 +99,7 @@ impl Stack {
             answers: Answers::new(),
             call_permits: Arc::new(Semaphore::new(STREAMS_MAX as usize)),
             connections_max: services.connections_max,
+            tls: services.tls,
             request_timeout: services.request_timeout,
         })
     }
@@ -174,15 +177,15 @@ impl Stack {
         I: Stream<Item = io::Result<Arrived<IO>>>,
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Self { readiness, work, answers, connections_max, request_timeout, .. } = self.clone();
-        let limits = PortLimits { answers, connections_max, request_timeout };
+        let Self { readiness, work, answers, connections_max, tls, request_timeout, .. } = self.clone();
+        let settings = PortSettings { answers, connections_max, request_timeout, tls };
         let stop = async move {
             stop.await;
             readiness.stop();
         };
         let doors = self.doors.clone();
         let port = BoxCloneSyncService::new(Port::new(doors.clone(), self));
-        connections::serve(doors, port, incoming, limits, stop).await;
+        connections::serve(doors, port, incoming, settings, stop).await;
         work.ended().await;
     }
 }

@@ -13,7 +13,7 @@ use crate::settings::optional_listen_address;
 #[serde(deny_unknown_fields, default)]
 pub struct TelemetryConfig {
     /// The address that serves Prometheus metrics, such as `127.0.0.1:9464`. When unset, metrics are not served. The address
-    /// asks for no token.
+    /// has no TLS and asks for no token.
     #[serde(deserialize_with = "optional_listen_address")]
     pub metrics_listen: Option<SocketAddr>,
     /// The collector that spans are sent to (OTLP over gRPC), such as `http://127.0.0.1:4317`. When unset, none are sent.

@@ -85,9 +85,15 @@ pub(crate) fn identity(issuer: &TestIssuer) -> IdentityConfig {
 }
 
 pub(crate) async fn start(data: &Path, identity: IdentityConfig) -> Running {
+    start_with(data, identity, |_| {}).await
+}
+
+/// Like [`start`], with more settings.
+pub(crate) async fn start_with(data: &Path, identity: IdentityConfig, change: impl FnOnce(&mut Config)) -> Running {
     let mut config: Config = config(data);
     config.server.insecure_identity = false;
     config.identity = identity;
+    change(&mut config);
     let running = Running::start(&config).await;
     let tuples = TUPLES.map(|(user, relation, object)| RelationshipTuple::parse(user, relation, object).unwrap());
     running.load(dsl::load(MODEL).unwrap(), tuples.to_vec());

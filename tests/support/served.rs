@@ -13,6 +13,7 @@ const ATTEMPTS_MAX: usize = 50;
 pub(crate) struct Served {
     pub(crate) process: Child,
     pub(crate) client: Client,
+    pub(crate) address: String,
     log: Arc<Mutex<String>>,
     reading: Option<std::thread::JoinHandle<()>>,
 }
@@ -47,7 +48,7 @@ impl Served {
             }
         });
         let client = Client::at(&format!("http://{address}")).unwrap();
-        Self { process, client, log, reading: Some(reading) }
+        Self { process, client, address, log, reading: Some(reading) }
     }
 
     /// Ends the process, and returns everything that it logged.

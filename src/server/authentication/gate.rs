@@ -18,6 +18,7 @@ use crate::retrieval::RetrievalError;
 use crate::server::audit::Draft;
 use crate::server::operations::{Access, Route};
 use crate::server::refusal::Refusal;
+use crate::server::tls::ClientCertificate;
 
 /// Puts the gate around services.
 #[derive(Clone)]
@@ -81,7 +82,8 @@ where
             };
             // INVARIANT (record first): what is not recorded is not answered.
             let draft = request.extensions().get::<Draft>().cloned().ok_or_else(Refusal::unrecorded)?;
-            let gate = Gate { tokens, authorizer: &*authorizer, draft: &draft };
+            let certificate = request.extensions().get::<ClientCertificate>().copied().unwrap_or_default();
+            let gate = Gate { tokens, authorizer: &*authorizer, draft: &draft, certificate };
             let admitted = gate.authenticate(request.headers(), access).await?;
             // Only callers with a token learn which paths there are.
             if let Some(refusal) = route.refusal() {
@@ -105,6 +107,8 @@ struct Gate<'a> {
     tokens: &'a TokenAuthentication,
     authorizer: &'a dyn Authorizer,
     draft: &'a Draft,
+    /// The certificate of the client at the other end of the call's own connection. No header names one.
+    certificate: ClientCertificate,
 }
 
 /// A caller who was let in for one call, and what must still hold when the call ends.
@@ -118,7 +122,7 @@ struct Admitted {
 
 impl Gate<'_> {
     async fn authenticate(&self, headers: &HeaderMap, access: Access) -> Result<Admitted, Refusal> {
-        let Self { tokens, authorizer, draft } = *self;
+        let Self { tokens, authorizer, draft, certificate } = *self;
         if !tokens.is_open() {
             draft.token_refused("names_unchecked");
             let text = "the server is not ready: it still compares stored names with those of tokens; try again later";
@@ -141,6 +145,10 @@ impl Gate<'_> {
                 challenge::unavailable(text, "ISSUER_UNAVAILABLE")
             }
         })?;
+        // A verified token may be remembered from a call over another connection. So this is looked at here, for every call.
+        if !token.is_confirmed_by(certificate.0) {
+            return Err(self.invalid(identity::Refusal::Confirmation));
+        }
         draft.bearer(&token);
         if !permits(&token, access) {
             draft.token_refused("scope");

@@ -16,13 +16,16 @@ use crate::server::arriving::MESSAGE_MAX;
 use crate::server::doors::{Doors, Guards, Port};
 use crate::server::operations::Route;
 use crate::server::refusal::Refusal;
+use crate::server::tls::HANDSHAKE_MAX;
+use crate::server::tls::sample::{self, Authority, Life};
 
 const CONNECTIONS_MAX: usize = 3;
 const UPLOAD: &str = "http://any/ragward.ingest.v1.IngestService/UpsertDocuments";
 const CHECK: &str = "http://any/openfga.v1.OpenFGAService/Check";
 
-fn limits() -> PortLimits {
-    PortLimits { answers: Answers::new(), connections_max: CONNECTIONS_MAX, request_timeout: Duration::from_secs(10) }
+fn settings(tls: Option<Tls>) -> PortSettings {
+    let request_timeout = Duration::from_secs(10);
+    PortSettings { answers: Answers::new(), connections_max: CONNECTIONS_MAX, request_timeout, tls }
 }
 
 /// A server that reads the request of every call and then gives an empty answer.
@@ -34,6 +37,10 @@ struct World {
 
 impl World {
     fn start() -> Self {
+        Self::with(None)
+    }
+
+    fn with(tls: Option<Tls>) -> Self {
         let calls = Arc::new(AtomicUsize::new(0));
         let called = Arc::clone(&calls);
         let service = service_fn(move |request: Request<Body>| {
@@ -47,7 +54,7 @@ impl World {
         let doors = Doors::new(Guards::default()).unwrap();
         let service = BoxCloneSyncService::new(Port::new(doors.clone(), service));
         let incoming = ReceiverStream::new(incoming);
-        let serving = tokio::spawn(serve(doors, service, incoming, limits(), std::future::pending()));
+        let serving = tokio::spawn(serve(doors, service, incoming, settings(tls), std::future::pending()));
         Self { connections, calls, _serving: serving }
     }
 
@@ -186,6 +193,50 @@ async fn past_the_limit_connections_wait_for_their_place() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_handshake_has_a_place_and_an_end_and_keeps_nobody_waiting() {
+    let (authority, directory) = (Authority::new(), tempfile::tempdir().unwrap());
+    authority.issue(Life::Running).write(directory.path());
+    let world = World::with(Some(Tls::new(&sample::files(directory.path())).unwrap()));
+    let began = Instant::now();
+    let silent = [("nothing", &b""[..]), ("a part of a greeting", &b"\x16\x03\x01\x02\0\x01"[..])];
+    let mut peers = Vec::new();
+    for (what, says) in silent {
+        let mut peer = world.connect().await;
+        peer.write_all(says).await.unwrap();
+        peers.push((what, peer));
+    }
+    // Two handshakes are under way, and the third place is free.
+    let client = authority.client(None, &["h2"]);
+    let third = sample::connect(&client, world.connect().await).await.unwrap();
+    let (third, connection) = h2::client::handshake(third).await.unwrap();
+    tokio::spawn(async move { drop(connection.await) });
+    // The connection lasts as long as this value.
+    let third = third.ready().await.unwrap();
+    call(&third).await.unwrap();
+    assert_eq!(began.elapsed(), Duration::ZERO, "no clock had to move");
+
+    // A fourth gets its place when a silent peer is given up.
+    let fourth = sample::connect(&client, world.connect().await).await.unwrap();
+    assert!((HANDSHAKE_MAX..=HANDSHAKE_MAX * 2).contains(&began.elapsed()), "{:?}", began.elapsed());
+    for (what, mut peer) in peers {
+        let mut told = Vec::new();
+        drop(peer.read_to_end(&mut told).await);
+        assert!(began.elapsed() <= HANDSHAKE_MAX * 2, "{what}");
+    }
+    drop(fourth);
+
+    // Who speaks without TLS is answered nothing but an alert, and no call reaches the services.
+    let calls = world.calls.load(Ordering::Relaxed);
+    let mut plain = world.connect().await;
+    plain.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+    let mut told = Vec::new();
+    drop(plain.read_to_end(&mut told).await);
+    assert!(!told.starts_with(b"HTTP"), "{told:?}");
+    assert_eq!(world.calls.load(Ordering::Relaxed), calls);
+    drop(third);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_system_without_room_is_asked_now_and_then() {
     // The error of `accept` when no file can be opened.
     const EMFILE: i32 = 24;
@@ -198,7 +249,7 @@ async fn a_system_without_room_is_asked_now_and_then() {
     let service = service_fn(|_: Request<Body>| async { Ok::<_, Infallible>(Response::new(Body::empty())) });
     let stop = sleep(Duration::from_mins(1));
     let doors = Doors::new(Guards::default()).unwrap();
-    serve(doors, BoxCloneSyncService::new(service), failing, limits(), stop).await;
+    serve(doors, BoxCloneSyncService::new(service), failing, settings(None), stop).await;
     assert!((30..100).contains(&tries.load(Ordering::Relaxed)), "{tries:?}");
 }
 

@@ -130,6 +130,7 @@ async fn world(may_read: bool) -> World {
         explain: false,
         request_timeout: Duration::from_mins(1),
         connections_max: 1,
+        tls: None,
         guards: crate::server::Guards::default(),
         request_context: crate::identity::RequestContextRules::default(),
         authorizer: Arc::clone(&authorizer) as _,

@@ -111,6 +111,7 @@ async fn world(authentication: Authentication, path: &'static str) -> World {
         explain: false,
         request_timeout: Duration::from_secs(10),
         connections_max: 1,
+        tls: None,
         guards: crate::server::Guards::default(),
         request_context: crate::identity::RequestContextRules::default(),
         authorizer,
