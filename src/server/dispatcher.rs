@@ -23,7 +23,7 @@ use super::openfga::OpenFgaApi;
 use super::operations::{Messages, Operation, REQUEST_BYTES_MAX, Route};
 use super::public::Public;
 use super::refusal::Refusal;
-use super::resource_metadata::ResourceMetadata;
+use super::resource_metadata::{BoundTokens, ResourceMetadata};
 use super::retrieval::RetrievalApi;
 use super::services::Services;
 use super::{DOCUMENT_BYTES_MAX, ServerError, openfga, reflection};
@@ -60,8 +60,12 @@ impl Dispatcher {
             let openfga = OpenFGAServiceServer::new(OpenFgaApi::new(stores, services.request_timeout));
             routes = routes.add_service(openfga.max_decoding_message_size(openfga::MESSAGE_BYTES_MAX));
         }
+        let bound_tokens = match &services.tls {
+            Some(tls) if tls.asks_for_certificates() => BoundTokens::Taken,
+            Some(_) | None => BoundTokens::Refused,
+        };
         let resource_metadata = match &services.authentication {
-            Authentication::Tokens(tokens) => Some(ResourceMetadata::of(tokens.verifier())),
+            Authentication::Tokens(tokens) => Some(ResourceMetadata::of(tokens.verifier(), bound_tokens)),
             Authentication::Believed => None,
         };
         let public = Public { readiness: Arc::clone(readiness), openapi: doors.openapi(), resource_metadata };

@@ -38,13 +38,22 @@ pub(super) struct ResourceMetadata {
     json: Bytes,
 }
 
+/// Says whether tokens that are bound to a client's certificate can be used (RFC 8705).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BoundTokens {
+    Taken,
+    /// The port asks no client for a certificate, so nobody can prove to have it.
+    Refused,
+}
+
 impl ResourceMetadata {
-    pub(super) fn of(verifier: &TokenVerifier) -> Self {
+    pub(super) fn of(verifier: &TokenVerifier, bound_tokens: BoundTokens) -> Self {
         let json = json!({
             "resource": verifier.audience(),
             "authorization_servers": verifier.issuers().collect::<Vec<&str>>(),
             "scopes_supported": Scope::ALL.map(Scope::as_str),
             "bearer_methods_supported": ["header"],
+            "tls_client_certificate_bound_access_tokens": bound_tokens == BoundTokens::Taken,
             "resource_name": "Ragward",
         });
         Self { path: path(verifier.audience()), json: json.to_string().into() }

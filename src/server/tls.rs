@@ -74,6 +74,11 @@ impl Tls {
         Ok(Self(Arc::new(Shared { files: files.clone(), current, seen: Mutex::new(Ok(contents.digests())) })))
     }
 
+    /// Returns whether clients are asked for certificates.
+    pub(super) fn asks_for_certificates(&self) -> bool {
+        self.0.files.client_ca_file.is_some()
+    }
+
     /// Looks at the files again and again, for as long as it is polled.
     pub async fn keep_current(&self) -> Infallible {
         loop {

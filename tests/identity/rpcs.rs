@@ -154,6 +154,7 @@ async fn the_resource_tells_whose_tokens_it_takes() {
     assert_eq!(document["resource"], crate::support::issuer::AUDIENCE);
     assert_eq!(document["authorization_servers"], serde_json::json!([issuer.url]));
     assert_eq!(document["bearer_methods_supported"], serde_json::json!(["header"]));
+    assert_eq!(document["tls_client_certificate_bound_access_tokens"], false);
     // A refusal names the document's address (RFC 9728, section 5.1), under the audience's own name.
     let refusal = crate::identity::world::retrieve(&running, "", "nonsense").await.unwrap_err();
     let challenge = refusal.metadata().get("www-authenticate").unwrap().to_str().unwrap();

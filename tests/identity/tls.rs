@@ -90,16 +90,21 @@ impl World {
         Ok(ids)
     }
 
+    /// Returns a client of HTTP/1.1.
+    fn http1(&self, shown: Option<&Pair>) -> reqwest::Client {
+        let client = reqwest::Client::builder().tls_backend_preconfigured(self.authority.client(shown)).no_proxy();
+        client.resolve(NAME, self.running.address).build().unwrap()
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("https://{NAME}:{}{path}", self.running.address.port())
+    }
+
     /// Asks by JSON over HTTP/1.1. Returns the status, and whether there is a challenge.
     async fn status_over_http1(&self, shown: Option<&Pair>, token: &str) -> (u16, bool) {
-        let client = reqwest::Client::builder()
-            .tls_backend_preconfigured(self.authority.client(shown))
-            .no_proxy()
-            .resolve(NAME, self.running.address)
-            .build()
-            .unwrap();
+        let client = self.http1(shown);
         let request = client
-            .post(format!("https://{NAME}:{}{RPC}", self.running.address.port()))
+            .post(self.url(RPC))
             .header("content-type", "application/json")
             .header("authorization", format!("Bearer {token}"))
             .body(QUESTION);
@@ -129,6 +134,11 @@ async fn every_protocol_is_spoken_over_tls() {
     assert_eq!((answer.status().as_u16(), answer.version()), (200, http::Version::HTTP_2), "JSON over HTTP/2");
     let answer: Value = serde_json::from_slice(&answer.into_body().collect().await.unwrap().to_bytes()).unwrap();
     assert_eq!(answer["chunks"].as_array().unwrap().len(), ANNES.len());
+
+    // Clients learn that they may bind their tokens.
+    let document = world.http1(None).get(world.url("/.well-known/oauth-protected-resource/api")).send().await.unwrap();
+    let document: Value = serde_json::from_slice(&document.bytes().await.unwrap()).unwrap();
+    assert_eq!(document["tls_client_certificate_bound_access_tokens"], true);
 
     // Nothing is answered without TLS, and nothing to a client that trusts somebody else.
     assert!(seen(&world.running, "", &token).await.is_err());
