@@ -86,7 +86,6 @@ pub(super) struct IngestApi {
     authorizer: Arc<dyn Authorizer>,
     /// The relation that a reader must hold on a guard.
     read_relation: Relation,
-    consistency_tokens: Arc<ConsistencyTokens>,
 }
 
 impl IngestApi {
@@ -102,7 +101,6 @@ impl IngestApi {
             authentication: services.authentication.clone(),
             authorizer: Arc::clone(&services.authorizer),
             read_relation: services.retriever.config().relation.clone(),
-            consistency_tokens: Arc::clone(&services.consistency_tokens),
         }
     }
 
