@@ -1,5 +1,5 @@
-//! Reads `OpenFGA`'s store files (`.fga.yaml`) and runs the tests in them. A store file holds a model, tuples, and
-//! tests of what the two mean.
+//! Reads and writes `OpenFGA`'s store files (`.fga.yaml`), and runs the tests in them. A store file holds a model, tuples,
+//! and tests of what the two mean.
 //!
 //! A file that `fga model test` refuses or fails does not pass here either. `tests/data/store_files.yaml` has a row for
 //! each such case, and for each case where more is refused, with the reason.
@@ -11,6 +11,7 @@ mod forms;
 mod run;
 #[cfg(test)]
 mod tests;
+mod write;
 mod yaml;
 
 use std::collections::HashSet;
@@ -28,6 +29,7 @@ use crate::language::tuple::{Object, Relation, RelationshipTuple, TypeName, User
 use crate::language::validate::ValidModel;
 
 pub use run::{AssertionKind, AssertionOutcome, StoreOutcome, TestOutcome, run};
+pub use write::{ModelForm, ModelPlace, StoreFileWriter};
 
 /// The greatest size of a store file or tuple file, in bytes.
 pub const FILE_BYTES_MAX: u64 = 256 * 1024 * 1024;
@@ -46,7 +48,7 @@ pub struct StoreFile {
 }
 
 /// One test of a store file.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct StoreTest {
     /// The name of the test; empty if the file gives none.
     pub name: String,
@@ -61,7 +63,7 @@ pub struct StoreTest {
 }
 
 /// Asserts the outcome of a check for every combination of user, object and relation.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct CheckTest {
     /// The users to check.
     pub users: Vec<User>,
@@ -74,7 +76,7 @@ pub struct CheckTest {
 }
 
 /// Asserts which objects of a type a user holds a relation on.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ListObjectsTest {
     /// The user whose objects are listed.
     pub user: User,
@@ -87,7 +89,7 @@ pub struct ListObjectsTest {
 }
 
 /// Asserts which users hold a relation on an object.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ListUsersTest {
     /// The object whose users are listed.
     pub object: Object,
@@ -207,6 +209,17 @@ pub fn read_with(path: &Path, references: References) -> Result<StoreFile, Store
 /// See [`StoreFileError`].
 pub fn read_model(path: &Path) -> Result<ValidModel, StoreFileError> {
     Reader { path, bounds: None }.model_file()
+}
+
+/// Reads a tuple file in one of the forms of `OpenFGA`'s tools: `.yaml`, `.json`, `.jsonl` or `.csv`.
+///
+/// # Errors
+/// See [`StoreFileError`]; also when the file names a tuple twice.
+pub fn read_tuples(path: &Path) -> Result<Vec<RelationshipTuple>, StoreFileError> {
+    let reader = Reader { path, bounds: None };
+    let tuples = reader.tuple_file()?;
+    reader.refuse_repeated(tuples.iter())?;
+    Ok(tuples)
 }
 
 /// Reads one file, and through [`Reader::other`] the files that it names.

@@ -146,3 +146,46 @@ fn a_failed_assertion_says_what_was_expected() {
     ];
     assert_eq!(failed, expected);
 }
+
+#[test]
+fn a_file_of_tuples_is_read_alone() {
+    let csv = "user_type,user_id,user_relation,relation,object_type,object_id,condition_name,condition_context\n\
+               group,eng,member,viewer,doc,1,,\nuser,anne,,viewer,doc,1,in_hours,\"{\"\"hour\"\": 9}\"\n";
+    let yaml = "- {user: 'group:eng#member', relation: viewer, object: doc:1}\n\
+                - user: user:anne\n  relation: viewer\n  object: doc:1\n  condition: {name: in_hours, context: {hour: 9}}\n";
+    let json = r#"[{"user": "group:eng#member", "relation": "viewer", "object": "doc:1"},
+        {"user": "user:anne", "relation": "viewer", "object": "doc:1", "condition": {"name": "in_hours", "context": {"hour": 9}}}]"#;
+    let lines = json.replace(['\n', '[', ']'], "").replace("},        {", "}\n{");
+    let twice =
+        "- {user: user:a, relation: viewer, object: doc:1}\n- {user: user:a, relation: viewer, object: doc:1}\n";
+    let rows = [
+        ("CSV", "t.csv", csv, Ok(2)),
+        ("YAML", "t.yaml", yaml, Ok(2)),
+        ("JSON", "t.json", json, Ok(2)),
+        ("JSON Lines", "t.jsonl", lines.as_str(), Ok(2)),
+        ("a tuple twice", "t.yaml", twice, Err("occurs more than once")),
+        ("no tuples", "t.json", "[]", Err("holds no tuples")),
+        ("another kind of file", "t.txt", "", Err("must end in")),
+        ("an unknown key", "t.json", r#"[{"usr": "user:a"}]"#, Err("unknown field")),
+        (
+            "a name that is none",
+            "t.yaml",
+            "- {user: anne, relation: viewer, object: doc:1}\n",
+            Err("tuple 1: user `anne`"),
+        ),
+    ];
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let mut first: Option<Vec<RelationshipTuple>> = None;
+    for (row, name, text, expected) in rows {
+        let file = folder.path().join(name);
+        std::fs::write(&file, text).expect("written");
+        match (read_tuples(&file), expected) {
+            (Ok(tuples), Ok(count)) => {
+                assert_eq!(tuples.len(), count, "{row}");
+                assert_eq!(*first.get_or_insert_with(|| tuples.clone()), tuples, "{row}");
+            }
+            (Err(error), Err(words)) => assert!(error.to_string().contains(words), "{row}: {error}"),
+            (read, expected) => panic!("{row}: {read:?}, not {expected:?}"),
+        }
+    }
+}
