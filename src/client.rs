@@ -19,6 +19,8 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
+use crate::authz::AuthzError;
+use crate::authz::openfga::{Creation, OpenFgaStore, StoreSelector};
 use crate::backend::{BackendChannel, BackendError, Credential, ServerAddress};
 use crate::chunk::{Chunk, Document};
 use crate::proto::ingest;
@@ -114,6 +116,15 @@ impl Client {
     #[must_use]
     pub fn ingest(&self) -> IngestServiceClient<BackendChannel> {
         IngestServiceClient::new(self.channel.clone()).max_encoding_message_size(DOCUMENT_BYTES_MAX)
+    }
+
+    /// Opens a store by `OpenFGA`'s API, which Ragward serves if its embedded engine decides. So the server may also be
+    /// OpenFGA itself.
+    ///
+    /// # Errors
+    /// See [`OpenFgaStore::on`].
+    pub async fn store(&self, store: StoreSelector, creation: Creation) -> Result<OpenFgaStore, AuthzError> {
+        OpenFgaStore::on(self.channel.clone(), store, creation).await
     }
 
     /// Asks for the health of the server. The answer comes with a consistency token of this moment.

@@ -33,7 +33,9 @@ use crate::language::model::AuthorizationModel;
 use crate::language::tuple::shown;
 use crate::settings::SecretFile;
 
+mod assertions;
 mod changelog;
+mod contents;
 mod list;
 mod load;
 mod source;
@@ -42,10 +44,11 @@ mod transactions;
 mod wire;
 
 pub use super::openfga_config::{OpenFgaConfig, StoreSelector};
+pub use assertions::{Assertion, decode_assertions, encode_assertions};
 pub use changelog::{ChangelogWatch, watch};
 pub use load::{LoadError, Loaded};
 pub use source::OpenFgaSource;
-pub use store::{Creation, OpenFgaStore, OpenStoreError, WriteError};
+pub use store::{Creation, OpenFgaStore, OpenStoreError, StoppedWrite, WriteError};
 
 /// The most calls of one batch that run at the same time. This adapter has no queue of its own, so this bound alone
 /// keeps one request from taking the whole server.
@@ -57,6 +60,10 @@ const STORES_NAMED_MAX: i32 = 10;
 /// The largest message that is accepted. A model has at most 256 KiB in a server's default settings, and an answer to 50
 /// checks is far smaller.
 const MESSAGE_BYTES_MAX: usize = 4 << 20;
+
+/// The longest that one call of a command may take. Nobody waits for a page meanwhile, and a model of the largest size takes a
+/// busy server seconds.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Asks an `OpenFGA` server, without any cache, queue or repetition.
 #[derive(Debug)]
@@ -374,6 +381,11 @@ impl Server {
             model_id: config.authorization_model_id.clone(),
             timeout: config.timeout,
         })
+    }
+
+    /// Prepares calls on a channel that is there already.
+    fn on(channel: BackendChannel, store: StoreSelector) -> Self {
+        Self { channel, store, model_id: None, timeout: COMMAND_TIMEOUT }
     }
 
     fn deadline(&self) -> Instant {

@@ -16,7 +16,7 @@ use crate::language::validate::ValidModel;
 use crate::tuple_store::Operation;
 
 /// The most items that a server returns in one page.
-const PAGE_SIZE: i32 = 100;
+pub(super) const PAGE_SIZE: i32 = 100;
 
 /// Reads one store of an `OpenFGA` server.
 #[derive(Clone, Debug)]
@@ -128,7 +128,8 @@ impl RelationshipSource for OpenFgaSource {
     }
 }
 
-fn read_tuple(key: Option<&TupleKey>) -> Result<RelationshipTuple, AuthzError> {
+/// Reads the message of a tuple.
+pub(super) fn read_tuple(key: Option<&TupleKey>) -> Result<RelationshipTuple, AuthzError> {
     let Some(key) = key else { return Err(AuthzError::BadAnswer("a tuple has no key".to_owned())) };
     let not_understood =
         |e: String| AuthzError::BadAnswer(format!("tuple `{}#{}@{}`: {e}", key.object, key.relation, key.user));

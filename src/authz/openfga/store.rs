@@ -6,17 +6,17 @@ use openfga_client::client::{
 
 use super::{OpenFgaConfig, Server, StoreSelector, wire};
 use crate::authz::AuthzError;
-use crate::backend::BackendError;
+use crate::backend::{BackendChannel, BackendError};
 use crate::error_code::ErrorCode;
 use crate::language::RelationshipTuple;
 use crate::language::limits::TUPLES_PER_WRITE_MAX;
-
-/// Asks the server to pass over tuples that are not there.
-const IGNORE: &str = "ignore";
+use crate::tuple_store::OnConflict;
 
 /// Whether to create a configured store that the server does not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Creation {
+    /// Do not create it.
+    Never,
     /// Create it only if the server has no store at all. Beside other stores, the name is most likely a typing error.
     First,
     /// Create it in any case.
@@ -47,6 +47,9 @@ pub enum WriteError {
     /// A tuple with the same names is stored, with another condition.
     #[error("tuple `{0}` is already there with another condition; delete it first")]
     OtherCondition(String),
+    /// A tuple to write is stored already, or a tuple to delete is not stored.
+    #[error("{0}")]
+    AlreadySo(String),
     /// Every attempt collided with other writers.
     #[error("others are writing the same tuples: {0}")]
     Conflict(String),
@@ -60,11 +63,23 @@ impl WriteError {
     #[must_use]
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::OtherCondition(_) => ErrorCode::AlreadyExists,
+            Self::OtherCondition(_) | Self::AlreadySo(_) => ErrorCode::AlreadyExists,
             Self::Conflict(_) => ErrorCode::Unavailable,
             Self::Server(error) => error.code(),
         }
     }
+}
+
+/// The reason why a write of several transactions stopped.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{error}; {done} of {of} tuples were done before")]
+pub struct StoppedWrite {
+    /// The number of tuples that are written or deleted.
+    pub done: usize,
+    /// The number of tuples that were to be written or deleted.
+    pub of: usize,
+    /// The reason.
+    pub error: WriteError,
 }
 
 impl OpenFgaStore {
@@ -81,16 +96,29 @@ impl OpenFgaStore {
     /// # Errors
     /// Like [`OpenFgaStore::open`]; also [`AuthzError::NoStore`] when there is no such store and none is created.
     pub async fn open_with(config: &OpenFgaConfig, creation: Creation) -> Result<Self, OpenStoreError> {
-        let server = Server::new(config)?;
+        Ok(Self::of_server(Server::new(config)?, creation).await?)
+    }
+
+    /// Opens a store of the server that a channel leads to. That may be Ragward, which serves `OpenFGA`'s API over its
+    /// embedded engine.
+    ///
+    /// # Errors
+    /// When the server is out of reach or refuses; [`AuthzError::NoStore`] when there is no such store and none is
+    /// created.
+    pub async fn on(channel: BackendChannel, store: StoreSelector, creation: Creation) -> Result<Self, AuthzError> {
+        Self::of_server(Server::on(channel, store), creation).await
+    }
+
+    async fn of_server(server: Server, creation: Creation) -> Result<Self, AuthzError> {
         let found = server.within(server.find_store()).await?;
         let store_id = match (found, &server.store) {
             (Some(id), _) => id,
             (None, StoreSelector::Id(id)) => id.clone(),
             (None, StoreSelector::Name(name)) => {
-                if creation == Creation::First {
+                if creation != Creation::Always {
                     let missing = server.within(async { Ok(server.missing_store().await) }).await?;
-                    if !matches!(missing, AuthzError::NoModel) {
-                        return Err(missing.into());
+                    if creation == Creation::Never || !matches!(missing, AuthzError::NoModel) {
+                        return Err(missing);
                     }
                 }
                 let request = CreateStoreRequest { name: name.clone() };
@@ -133,13 +161,22 @@ impl OpenFgaStore {
     /// # Errors
     /// Like [`OpenFgaStore::write_tuples`].
     pub async fn delete_tuples(&self, tuples: &[RelationshipTuple]) -> Result<(), WriteError> {
+        self.delete(tuples, OnConflict::Ignore).await.map_err(|stopped| stopped.error)
+    }
+
+    /// Like [`OpenFgaStore::delete_tuples`], and lets the caller choose what a tuple does that is not there.
+    ///
+    /// # Errors
+    /// Like [`OpenFgaStore::write_tuples`]. The error says how many tuples were deleted.
+    pub async fn delete(&self, tuples: &[RelationshipTuple], on_missing: OnConflict) -> Result<(), StoppedWrite> {
+        let mut done = 0;
         for transaction in tuples.chunks(TUPLES_PER_WRITE_MAX) {
             let tuple_keys = transaction.iter().map(|tuple| TupleKeyWithoutCondition {
                 user: tuple.user.to_string(),
                 relation: tuple.relation.to_string(),
                 object: tuple.object.to_string(),
             });
-            let deletes = WriteRequestDeletes { tuple_keys: tuple_keys.collect(), on_missing: IGNORE.to_owned() };
+            let deletes = WriteRequestDeletes { tuple_keys: tuple_keys.collect(), on_missing: option(on_missing) };
             let authorization_model_id = self.server.model_id.clone().unwrap_or_default();
             let request = WriteRequest {
                 store_id: self.store_id.clone(),
@@ -148,8 +185,30 @@ impl OpenFgaStore {
                 authorization_model_id,
             };
             let mut client = self.server.client();
-            self.server.within(async { client.write(request).await.map_err(|e| wire::failed(&e)) }).await?;
+            let deleted = self.server.within(async { Ok(client.write(request).await.map(drop)) }).await;
+            let deleted = match deleted {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(status)) if status.message().starts_with(NOT_THERE) => {
+                    Err(WriteError::AlreadySo(status.message().to_owned()))
+                }
+                Ok(Err(status)) => Err(wire::failed(&status).into()),
+                Err(error) => Err(error.into()),
+            };
+            deleted.map_err(|error| StoppedWrite { done, of: tuples.len(), error })?;
+            done += transaction.len();
         }
         Ok(())
+    }
+}
+
+/// The beginning of the message by which a server refuses to delete a tuple that it does not have.
+const NOT_THERE: &str = "cannot delete a tuple which does not exist";
+
+/// Returns the value for `on_duplicate` or `on_missing` of a write.
+pub(super) fn option(on_conflict: OnConflict) -> String {
+    match on_conflict {
+        // Servers from before these options know only the empty value.
+        OnConflict::Refuse => String::new(),
+        OnConflict::Ignore => "ignore".to_owned(),
     }
 }

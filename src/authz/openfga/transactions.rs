@@ -7,14 +7,13 @@ use openfga_client::client::{
 use prost::Message;
 use tonic::{Code, Status};
 
-use super::store::{OpenFgaStore, WriteError};
+use super::store::{OpenFgaStore, StoppedWrite, WriteError, option};
 use super::wire;
 use crate::authz::AuthzError;
 use crate::language::RelationshipTuple;
 use crate::language::limits::TUPLES_PER_WRITE_MAX;
+use crate::tuple_store::OnConflict;
 
-/// Asks the server to pass over tuples that are already there, so that a load that stopped half-way can run again.
-const IGNORE: &str = "ignore";
 /// The most bytes of tuples in one transaction. By default a server accepts messages of 616,448 bytes.
 const BYTES_PER_TRANSACTION: usize = 512 << 10;
 /// The most repetitions of a transaction that collided with another writer's. Most collisions pass, but a server that
@@ -35,16 +34,37 @@ enum WriteRefusal {
         tuples_max: Option<usize>,
     },
     TooLarge(AuthzError),
-    /// A tuple is already there, and the server does not know `on_duplicate`.
-    AlreadyThere,
+    /// A tuple is already there. The server was told to refuse it, or does not know `on_duplicate`.
+    AlreadyThere(String),
     OtherCondition,
     Conflict(String),
     Other(AuthzError),
 }
 
 impl OpenFgaStore {
-    /// Writes tuples in their order under the model with this id, or under the latest one if the id is empty.
+    /// Like [`OpenFgaStore::write_tuples`], and lets the caller choose what a tuple does that is already there.
+    ///
+    /// # Errors
+    /// Like [`OpenFgaStore::write_tuples`]. The error says how many tuples were written.
+    pub async fn write(&self, tuples: &[RelationshipTuple], on_duplicate: OnConflict) -> Result<(), StoppedWrite> {
+        let model_id = self.server.model_id.clone().unwrap_or_default();
+        let put = self.put_with(&model_id, tuples, on_duplicate).await;
+        put.map_err(|Stopped { written, error }| StoppedWrite { done: written, of: tuples.len(), error })
+    }
+
+    /// Writes tuples in their order under the model with this id, or under the latest one if the id is empty. Tuples that
+    /// are already there stay as they are, so a load that stopped half-way can run again.
     pub(super) async fn put(&self, model_id: &str, tuples: &[RelationshipTuple]) -> Result<(), Stopped> {
+        self.put_with(model_id, tuples, OnConflict::Ignore).await
+    }
+
+    /// Like [`OpenFgaStore::put`], but may stop at a tuple that is already there.
+    async fn put_with(
+        &self,
+        model_id: &str,
+        tuples: &[RelationshipTuple],
+        on_duplicate: OnConflict,
+    ) -> Result<(), Stopped> {
         let stopped = |written: usize, error: WriteError| Stopped { written, error };
         let keys: Result<Vec<TupleKey>, AuthzError> = tuples.iter().map(wire::tuple_key).collect();
         let keys = keys.map_err(|error| stopped(0, error.into()))?;
@@ -53,7 +73,7 @@ impl OpenFgaStore {
         while let Some(rest) = keys.get(written..).filter(|rest| !rest.is_empty()) {
             let transaction = rest.get(..fitting(rest, tuples_max)).unwrap_or(rest);
             let count = transaction.len();
-            let refused = match self.transact(model_id, transaction.to_vec()).await {
+            let refused = match self.transact(model_id, transaction.to_vec(), on_duplicate).await {
                 Ok(()) => {
                     (written, retries) = (written + count, 0);
                     continue;
@@ -70,7 +90,10 @@ impl OpenFgaStore {
                 WriteRefusal::TooLarge(error) | WriteRefusal::Other(error) => {
                     return Err(stopped(written, error.into()));
                 }
-                WriteRefusal::AlreadyThere | WriteRefusal::OtherCondition => {
+                WriteRefusal::AlreadyThere(detail) if on_duplicate == OnConflict::Refuse => {
+                    return Err(stopped(written, WriteError::AlreadySo(detail)));
+                }
+                WriteRefusal::AlreadyThere(_) | WriteRefusal::OtherCondition => {
                     let missing = self.missing(transaction).await.map_err(|error| stopped(written, error))?;
                     if missing.len() == count {
                         let error = WriteError::Conflict(
@@ -78,7 +101,8 @@ impl OpenFgaStore {
                         );
                         return Err(stopped(written, error));
                     }
-                    self.transact(model_id, missing).await.map_err(|refused| stopped(written, refused.into()))?;
+                    let completed = self.transact(model_id, missing, on_duplicate).await;
+                    completed.map_err(|refused| stopped(written, refused.into()))?;
                     written += count;
                 }
                 WriteRefusal::Conflict(_) if retries < RETRIES_MAX => retries += 1,
@@ -88,13 +112,18 @@ impl OpenFgaStore {
         Ok(())
     }
 
-    async fn transact(&self, model_id: &str, tuple_keys: Vec<TupleKey>) -> Result<(), WriteRefusal> {
+    async fn transact(
+        &self,
+        model_id: &str,
+        tuple_keys: Vec<TupleKey>,
+        on_duplicate: OnConflict,
+    ) -> Result<(), WriteRefusal> {
         if tuple_keys.is_empty() {
             return Ok(());
         }
         let request = WriteRequest {
             store_id: self.store_id.clone(),
-            writes: Some(WriteRequestWrites { tuple_keys, on_duplicate: IGNORE.to_owned() }),
+            writes: Some(WriteRequestWrites { tuple_keys, on_duplicate: option(on_duplicate) }),
             deletes: None,
             authorization_model_id: model_id.to_owned(),
         };
@@ -142,7 +171,7 @@ impl From<WriteRefusal> for WriteError {
         match refused {
             WriteRefusal::TooMany { .. } => AuthzError::Refused("it takes fewer tuples in one write".to_owned()).into(),
             WriteRefusal::TooLarge(error) | WriteRefusal::Other(error) => error.into(),
-            WriteRefusal::AlreadyThere | WriteRefusal::OtherCondition => {
+            WriteRefusal::AlreadyThere(_) | WriteRefusal::OtherCondition => {
                 Self::Conflict("another writer wrote a tuple meanwhile".to_owned())
             }
             WriteRefusal::Conflict(detail) => Self::Conflict(detail),
@@ -174,7 +203,7 @@ fn refused(status: &Status) -> WriteRefusal {
         return WriteRefusal::OtherCondition;
     }
     if message.starts_with("cannot write a tuple which already exists") {
-        return WriteRefusal::AlreadyThere;
+        return WriteRefusal::AlreadyThere(message.to_owned());
     }
     if status.code() == Code::Aborted {
         return WriteRefusal::Conflict(message.to_owned());
