@@ -21,12 +21,15 @@ mod model;
 mod names;
 mod output;
 mod recheck;
+mod relationships;
 mod replica;
 mod request_context;
 mod retrieve;
 mod serve;
+mod store;
 mod test;
 mod tune;
+mod tuple;
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -83,6 +86,12 @@ enum Command {
     /// Load, show, convert, compare or validate authorization models.
     #[command(subcommand)]
     Model(model::ModelCommand),
+    /// Write, delete or show relationship tuples.
+    #[command(subcommand)]
+    Tuple(tuple::TupleCommand),
+    /// Move a whole store to a file, or from a file: its model, tuples and tests.
+    #[command(subcommand)]
+    Store(store::StoreCommand),
     /// Find and rewrite stored names in the percent-encoding of an older version.
     #[command(subcommand)]
     Names(names::NamesCommand),
@@ -164,14 +173,19 @@ impl Connection {
         }
     }
 
+    /// Makes a client of the server to call; `None` if the backends are opened in this process.
+    fn named_server(&self) -> Result<Option<Client>, Failure> {
+        let refused = |e| Failure::usage(format!("`--server` or `RAGWARD_SERVER`: {e}"));
+        self.remote_server()?.map(|server| Client::of_server(&server).map_err(refused)).transpose()
+    }
+
     async fn connect(
         self,
         config_file: Option<PathBuf>,
         admit: impl FnOnce(&Config) -> Result<(), Failure>,
     ) -> Result<CalledServices, Failure> {
-        if let Some(server) = self.remote_server()? {
-            let refused = |e| Failure::usage(format!("`--server` or `RAGWARD_SERVER`: {e}"));
-            return Client::of_server(&server).map(CalledServices::OfServer).map_err(refused);
+        if let Some(client) = self.named_server()? {
+            return Ok(CalledServices::OfServer(client));
         }
         let overrides = Overrides { data: self.data, ..Overrides::default() };
         let mut config = Config::load(config_file.as_deref(), &overrides)?;
@@ -300,6 +314,8 @@ async fn dispatch(cli: Cli, output: &Output) -> Result<(), Failure> {
         Command::Collections(args) => documents::collections(args, config, output).await,
         Command::Attach(args) => attach::run(args, config, output).await,
         Command::Model(command) => model::run(command, config, output).await,
+        Command::Tuple(command) => tuple::run(command, config.as_deref(), output).await,
+        Command::Store(command) => store::run(command, config.as_deref(), output).await,
         Command::Names(command) => names::run(command, config.as_deref(), output).await,
         Command::Test(args) => test::run(&args, output),
         Command::Retrieve(args) => retrieve::run(args, config, output).await,

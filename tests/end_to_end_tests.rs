@@ -14,6 +14,7 @@ mod end_to_end {
     mod pages;
     mod process;
     mod quiet_log;
+    mod relationships;
     mod server;
     mod servers;
     mod soak;

@@ -63,7 +63,8 @@ fn next_word(text: &str) -> (&str, &str) {
     text.split_once(char::is_whitespace).unwrap_or((text, ""))
 }
 
-fn read_context(argument: &str) -> Result<Map<String, Value>, Failure> {
+/// Reads a context from the value of `--context`.
+pub(super) fn read_context(argument: &str) -> Result<Map<String, Value>, Failure> {
     let (text, source) = match argument.strip_prefix('@') {
         None => (argument.to_owned(), "`--context`".to_owned()),
         Some(file) => {

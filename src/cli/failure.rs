@@ -9,7 +9,7 @@ use tonic_types::StatusExt;
 use crate::app::AppError;
 use crate::audit::AuditError;
 use crate::authz::AuthzError;
-use crate::authz::openfga::{LoadError, OpenStoreError};
+use crate::authz::openfga::{LoadError, OpenStoreError, StoppedWrite};
 use crate::config::ConfigError;
 use crate::error_code::ErrorCode;
 use crate::ingest::IngestError;
@@ -122,6 +122,12 @@ impl From<OpenStoreError> for Failure {
 impl From<LoadError> for Failure {
     fn from(error: LoadError) -> Self {
         Self::coded(error.code(), error.to_string())
+    }
+}
+
+impl From<StoppedWrite> for Failure {
+    fn from(stopped: StoppedWrite) -> Self {
+        Self::coded(stopped.error.code(), stopped.to_string())
     }
 }
 

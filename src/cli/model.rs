@@ -6,24 +6,27 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::{Failure, Output, Uses, data_is_there};
-use crate::authz::AuthzError;
-use crate::authz::openfga::{Creation, OpenFgaSource, OpenFgaStore, OpenStoreError};
-use crate::authz::replica::source::{ModelNews, RelationshipSource};
-use crate::config::{AuthorizerKind, Config, Overrides};
+use super::relationships::{LoadOutcome, StoreArgs};
+use super::{Failure, Output};
+use crate::authz::openfga::Creation;
 use crate::language::model::AuthorizationModel;
 use crate::language::validate::ValidModel;
 use crate::language::{RelationshipTuple, dsl, json};
 use crate::store_file::{self, References, StoreFileError};
-use crate::tuple_store::RelationshipStores;
+
+/// The most versions of a model that are listed.
+const VERSIONS_MAX: usize = 100;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ModelCommand {
-    /// Load a model and, from a store file (`.fga.yaml`), its tuples into the configured authorizer: the data
-    /// directory, or an OpenFGA server.
+    /// Load a model and, from a store file (`.fga.yaml`), its tuples into the data directory, a running server, or the
+    /// configured OpenFGA server.
     Load(LoadArgs),
     /// Print the current model. With `--output json`, print it as OpenFGA's JSON.
+    #[command(visible_alias = "get")]
     Show(ShowArgs),
+    /// List the ids of the model's versions, newest first.
+    List(StoreArgs),
     /// Convert a model to the other form: `.json` to text, all others to OpenFGA's JSON.
     Convert(FileArgs),
     /// Show what changes from one model to another, by type and relation.
@@ -65,20 +68,20 @@ impl StoreFileArgs {
 pub(super) struct LoadArgs {
     #[command(flatten)]
     file: FileArgs,
-    /// The data directory. No server may be using it.
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
-    /// Create the store (`authorizer.openfga.store_name`) on an OpenFGA server that has other stores but not this one.
-    /// On a server without any store it is always created.
+    #[command(flatten)]
+    store: StoreArgs,
+    /// Create the store if there are other stores but not this one. The first store is always created.
     #[arg(long)]
     create_store: bool,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct ShowArgs {
-    /// The data directory. No server may be using it.
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
+    #[command(flatten)]
+    store: StoreArgs,
+    /// The id of the version to print, in place of the one that decides.
+    #[arg(long, value_name = "ID")]
+    id: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -120,6 +123,7 @@ pub(super) async fn run(command: ModelCommand, config: Option<PathBuf>, output: 
     match command {
         ModelCommand::Load(args) => load(args, config.as_deref(), output).await,
         ModelCommand::Show(args) => show(args, config.as_deref(), output).await,
+        ModelCommand::List(args) => list(args, config.as_deref(), output).await,
         ModelCommand::Convert(args) => convert(&args, output),
         ModelCommand::Diff { before, after, store_file } => diff(&before, &after, store_file.references(), output),
         ModelCommand::Validate(args) => validate(&args, output),
@@ -131,65 +135,26 @@ async fn load(args: LoadArgs, config: Option<&Path>, output: &Output) -> Result<
     contents.check(&args.file.file)?;
     let Contents { model, tuples } = contents;
     let (types, count) = (model.source().types.len(), tuples.len());
-    let config = Config::load(config, &Overrides { data: args.data, ..Overrides::default() })?;
-    let (model_id, decides, told) = match config.authorizer.kind {
-        AuthorizerKind::Embedded => {
-            let store = RelationshipStores::open(&config.data.directory)?.default_store_or_new()?;
-            let (model_id, written) = store.write_model_with_tuples(model, tuples)?;
-            // The text makes clear that a reload replaces nothing.
-            let (added, held) = (written.added, store.tuple_count()?);
-            let told = format!("{added} tuples were added, {held} are stored; a load deletes none");
-            (model_id.to_string(), true, told)
-        }
-        AuthorizerKind::Openfga => {
-            let creation = if args.create_store { Creation::Always } else { Creation::First };
-            let opened = OpenFgaStore::open_with(&config.authorizer.openfga, creation).await;
-            let store = opened.map_err(|error| {
-                let is_missing = matches!(&error, OpenStoreError::Server(AuthzError::NoStore(_)));
-                let failure = Failure::from(error);
-                if !is_missing {
-                    return failure;
-                }
-                failure
-                    .followed_by("; correct `authorizer.openfga.store_name`, or create the store with `--create-store`")
-            })?;
-            let loaded = store.load(&model, &tuples).await?;
-            (loaded.model_id, loaded.decides, format!("{count} tuples are in; a load deletes none"))
-        }
-    };
+    let creation = if args.create_store { Creation::Always } else { Creation::First };
+    let store = args.store.open(config, creation).await?;
+    let LoadOutcome { model_id, decides, told } = store.load(model, tuples).await?;
     let decides = if decides { "decides now" } else { "decides once `authorization_model_id` names it" };
     let people = format!("model {model_id} with {types} types {decides}; {told}");
     output.result(&LoadReport { model_id, types, tuples: count }, || people)
 }
 
 async fn show(args: ShowArgs, config: Option<&Path>, output: &Output) -> Result<(), Failure> {
-    let config = Config::load(config, &Overrides { data: args.data, ..Overrides::default() })?;
-    let (model_id, model) = match config.authorizer.kind {
-        AuthorizerKind::Embedded => {
-            data_is_there(&config, Uses::Relationships)?;
-            let stores = RelationshipStores::open(&config.data.directory)?;
-            let snapshot = stores.default_store().map(|store| store.snapshot()).transpose()?.flatten();
-            let snapshot = snapshot.ok_or(AuthzError::NoModel)?;
-            (snapshot.model_id().to_owned(), snapshot.model().source().clone())
-        }
-        AuthorizerKind::Openfga => {
-            let source = OpenFgaSource::new(&config.authorizer.openfga).map_err(|e| Failure::usage(e.to_string()))?;
-            let (version, news) = source.model(None).await?;
-            let model = match news {
-                ModelNews::New(model) => model.source().clone(),
-                ModelNews::Known => return Err(AuthzError::NoModel.into()),
-                ModelNews::NotUnderstood(reason) => {
-                    let text = format!("model `{}` of the server cannot be read here: {reason}", version.model_id);
-                    return Err(Failure::failed(text));
-                }
-            };
-            (version.model_id, model)
-        }
-    };
+    let store = args.store.open(config, Creation::Never).await?;
+    let (model_id, model) = store.model(args.id.as_deref()).await?;
     let json = json_value(&model)?;
     // A model that the language cannot express is shown as JSON.
     let people = dsl::text(&model).unwrap_or_else(|unsayable| format!("# {unsayable}\n{json:#}"));
     output.source(&json, || format!("# {model_id}\n{people}"))
+}
+
+async fn list(store: StoreArgs, config: Option<&Path>, output: &Output) -> Result<(), Failure> {
+    let ids = store.open(config, Creation::Never).await?.model_ids(VERSIONS_MAX).await?;
+    output.result(&ids, || if ids.is_empty() { "the store has no model".to_owned() } else { ids.join("\n") })
 }
 
 fn validate(args: &FileArgs, output: &Output) -> Result<(), Failure> {

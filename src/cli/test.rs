@@ -127,16 +127,27 @@ fn failures(outcome: &StoreOutcome) -> Vec<FailedAssertion> {
     failures
 }
 
+/// Returns the lines that tell a person which assertions of a store file do not hold.
+pub(super) fn failing_lines(path: &Path, outcome: &StoreOutcome) -> Vec<String> {
+    lines_of(path, &failures(outcome))
+}
+
+fn lines_of(path: &Path, failures: &[FailedAssertion]) -> Vec<String> {
+    let mut lines = Vec::new();
+    for FailedAssertion { test, kind, question, expected, got } in failures {
+        lines.push(format!("(FAILING) {}: {test}: {kind} {question}", path.display()));
+        lines.push(format!("          expected {expected}, got {got}"));
+    }
+    lines
+}
+
 fn people(summary: &TestReport) -> String {
     let mut lines: Vec<String> = Vec::new();
     for file in &summary.files {
         if let Some(reason) = &file.not_run {
             lines.push(format!("not run: {reason}"));
         }
-        for FailedAssertion { test, kind, question, expected, got } in &file.failures {
-            lines.push(format!("(FAILING) {}: {test}: {kind} {question}", file.path.display()));
-            lines.push(format!("          expected {expected}, got {got}"));
-        }
+        lines.extend(lines_of(&file.path, &file.failures));
     }
     lines.push("# Test Summary #".to_owned());
     let counts = [
