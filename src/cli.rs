@@ -83,7 +83,7 @@ enum Command {
     Collections(documents::CollectionsArgs),
     /// Prepare a Qdrant collection that another program fills.
     Attach(attach::AttachArgs),
-    /// Load, show, convert, compare or validate authorization models.
+    /// Load, show, list, convert, compare or validate authorization models.
     #[command(subcommand)]
     Model(model::ModelCommand),
     /// Write, delete or show relationship tuples.

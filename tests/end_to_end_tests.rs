@@ -25,6 +25,7 @@ mod end_to_end {
 mod support {
     pub(crate) mod dice;
     pub(crate) mod documents;
+    pub(crate) mod fga;
     pub(crate) mod late_log;
     pub(crate) mod openfga;
     #[expect(dead_code, reason = "other tests use the rest of it")]

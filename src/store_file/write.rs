@@ -264,12 +264,15 @@ fn quoted(text: &str) -> String {
     shown
 }
 
-/// Returns whether a character has a picture of its own. The standard library escapes those that have none, and quotes,
-/// which do.
+/// Returns whether a character has a picture of its own. The standard library knows which ones have none: controls,
+/// formats, separators and unassigned characters.
 fn is_plainly_shown(c: char) -> bool {
+    if c.is_ascii() {
+        return !c.is_ascii_control();
+    }
     // A combining mark is escaped at the beginning of a text only, so the character is tried after a letter.
-    let escaped = ['a', c].iter().collect::<String>().escape_debug().nth(1);
-    matches!(c, '"' | '\'' | '\\') || escaped == Some(c)
+    let behind_a_letter = ['a', c].iter().collect::<String>().escape_debug().nth(1);
+    behind_a_letter == Some(c)
 }
 
 /// Writes a value on one line. The recursion is bounded because JSON's nesting is.

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use super::process::Served;
+use crate::support::fga::{Fga, Verdict};
 use crate::support::openfga::OpenFga;
 use ragward::language::RelationshipTuple;
 use ragward::language::model::AuthorizationModel;
@@ -21,17 +22,17 @@ model: |
       define member: [user, group#member]
   type doc
     relations
-      define true: [user]
+      define yes: [user]
       define banned: [user]
       define reader: [user, user:*, group#member, user with in_hours]
-      define can_read: (reader and true) but not banned
+      define can_read: (reader and yes) but not banned
   condition in_hours(hour: int, opens: int) {
     hour >= opens
   }
 tuples:
 - {user: user:anne, relation: member, object: 'group:eng'}
 - {user: 'group:eng#member', relation: reader, object: doc:1}
-- {user: user:anne, relation: 'true', object: doc:1}
+- {user: user:anne, relation: 'yes', object: doc:1}
 - {user: 'user:*', relation: reader, object: 'doc:\u{e4}\u{202e}'}
 - user: user:bob
   relation: reader
@@ -40,12 +41,12 @@ tuples:
 tests:
 - name: one
   tuples:
-  - {user: user:bob, relation: 'true', object: doc:1}
+  - {user: user:bob, relation: 'yes', object: doc:1}
   check:
   - {users: [user:anne, user:bob], object: doc:1, context: {hour: 10}, assertions: {can_read: true}}
 - name: two
   check:
-  - {user: user:zoe, object: doc:1, assertions: {can_read: false, 'true': false}}
+  - {user: user:zoe, object: doc:1, assertions: {can_read: false, 'yes': false}}
   list_objects:
   - {user: user:anne, type: doc, assertions: {can_read: [doc:1]}}
 ";
@@ -214,7 +215,7 @@ const MODULES: [(&str, &str); 4] = [
 ];
 
 /// A store goes from a file to a data directory, from there to a running Ragward, from there to OpenFGA, and back. After
-/// each step it is the same store.
+/// each step it is the same store, and `fga` runs the tests in its file.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_moves_between_places() {
     let directory = tempfile::tempdir().unwrap();
@@ -232,6 +233,7 @@ async fn a_store_moves_between_places() {
     if let Some((address, _)) = &openfga {
         places.push(("openfga", vec!["--server", address]));
     }
+    let fga = Fga::find();
     let back = path("back");
     places.push(("back", vec!["--data", &back]));
     let rows = [("whole", whole, 5, 4, 1), ("modules", path("modules.fga.yaml"), 1, 1, 0)];
@@ -257,6 +259,9 @@ async fn a_store_moves_between_places() {
             assert_eq!(model_here, model, "{name}");
             assert_eq!(tuples_here, expected, "{name}");
             assert_eq!(store.name, row, "{name}");
+            if let Some(fga) = &fga {
+                assert_eq!(fga.test(Path::new(&out)), Verdict::Pass, "{name}");
+            }
             let tests_here = store.tests;
             assert_eq!(tests.get_or_insert_with(|| tests_here.clone()), &tests_here, "{name}");
             from = out;
@@ -279,7 +284,7 @@ fn an_import_that_cannot_be_whole_loads_nothing() {
     let rows = [
         ("a test fails", STORE.replace("{can_read: false,", "{can_read: true,"), "(FAILING)"),
         ("a tuple does not fit", STORE.replace("object: 'group:eng'", "object: doc:1"), "member"),
-        ("the model is wrong", STORE.replace("define true: [user]", "define true: [usr]"), "usr"),
+        ("the model is wrong", STORE.replace("define yes: [user]", "define yes: [usr]"), "usr"),
         ("no store file", "[]".to_owned(), "store.fga.yaml"),
     ];
     for (row, text, expected) in rows {

@@ -78,7 +78,7 @@ pub struct StoppedWrite {
     pub done: usize,
     /// The number of tuples that were to be written or deleted.
     pub of: usize,
-    /// The reason.
+    /// The reason why the write stopped.
     pub error: WriteError,
 }
 

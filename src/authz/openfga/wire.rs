@@ -262,6 +262,10 @@ pub(super) fn failed(status: &Status) -> AuthzError {
             }
             _ => AuthzError::Refused(message),
         },
+        // A server answers so, without a word, to calls of a service that it does not have.
+        Code::Unimplemented if message.is_empty() => AuthzError::Refused(
+            "it does not serve OpenFGA's API; Ragward does if its embedded engine decides".to_owned(),
+        ),
         Code::InvalidArgument
         | Code::NotFound
         | Code::AlreadyExists

@@ -13,7 +13,7 @@ type group
     define member: [user, group#member]
 type doc
   relations
-    define true: [user]
+    define yes: [user]
     define parent: [doc]
     define banned: [user]
     define reader: [user, user:*, group#member, user with in_hours] or reader from parent
@@ -65,7 +65,7 @@ fn tuples_are_read_back_as_they_were() {
         ("plain", tuple("user:anne", "reader", "doc:1")),
         ("a wildcard", tuple("user:*", "reader", "doc:1")),
         ("a userset", tuple("group:eng#member", "reader", "doc:1")),
-        ("a relation that YAML takes for a truth value", tuple("user:anne", "true", "doc:1")),
+        ("a relation that YAML takes for a truth value", tuple("user:anne", "yes", "doc:1")),
         ("an id that is a number", tuple("user:1", "reader", "doc:0x10")),
         ("an id that is a truth value", tuple("user:true", "reader", "doc:no")),
         ("an id with quotes", tuple("user:a\"b'c\\d", "reader", "doc:{[,]}")),
@@ -143,7 +143,7 @@ fn tests_are_read_back_as_they_were() {
   - users: [user:1, 'user:*']
     object: doc:1
     context: {hour: 9, tags: ['a, b', '1']}
-    assertions: {reader: true, 'true': false}
+    assertions: {reader: true, 'yes': false}
   - {user: user:1, objects: [doc:1, doc:2], assertions: {}}
   list_objects:
   - {user: user:zoe, type: doc, context: {hour: 1.5}, assertions: {reader: [doc:9, doc:1], banned: []}}
