@@ -67,6 +67,10 @@ impl StoreArgs {
             let store = named.unwrap_or_else(|| StoreSelector::Name(DEFAULT_STORE_NAME.to_owned()));
             let opened = client.store(store, creation).await;
             return opened.map(Relationships::Server).map_err(|error| {
+                // The words are the server's own, so this only looks for what each of them says.
+                if matches!(&error, AuthzError::Refused(detail) if detail.contains("token")) {
+                    return Failure::from(error).followed_by("; give one with `--token-file` or `RAGWARD_TOKEN`");
+                }
                 let remedy = match creation {
                     Creation::Never => "; name the store with `--store-name`",
                     Creation::First | Creation::Always => {
