@@ -91,7 +91,7 @@ impl App {
         });
         let audit = audit::open(&self.config).await?;
         let (guards, tls) = (self.guards(), protection.tls().cloned());
-        let services = Services { authentication, audit, guards, tls, ..self.local_services() };
+        let services = Services { tls, authentication, guards, audit, ..self.local_services() };
         let verifier = self.replica.as_ref().and_then(|replica| replica.verifier());
         let recording = verifier.zip(services.audit.as_ref());
         let recording = recording.map(|(verifier, audit)| verifier.record_in(Arc::clone(&audit.sink)));

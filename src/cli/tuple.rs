@@ -141,11 +141,11 @@ impl TupleArgs {
         }
         let [user, relation, object] =
             [&self.user, &self.relation, &self.object].map(|name| name.as_deref().unwrap_or_default());
-        Ok(vec![RelationshipTuple::parse(user, relation, object).map_err(malformed)?])
+        Ok(vec![RelationshipTuple::parse(user, relation, object).map_err(|error| malformed(&error))?])
     }
 }
 
-fn malformed(error: ParseError) -> Failure {
+fn malformed(error: &ParseError) -> Failure {
     Failure::usage(error.to_string())
 }
 
@@ -161,7 +161,7 @@ async fn write(args: WriteArgs, config: Option<&Path>, output: &Output) -> Resul
     let mut tuples = args.tuple.read()?;
     if let Some(name) = &args.condition {
         let context = args.context.as_deref().map(read_context).transpose()?;
-        let condition = TupleCondition::new(name, context.unwrap_or_default()).map_err(malformed)?;
+        let condition = TupleCondition::new(name, context.unwrap_or_default()).map_err(|error| malformed(&error))?;
         tuples = tuples.into_iter().map(|tuple| tuple.with_condition(condition.clone())).collect();
     }
     let count = tuples.len();

@@ -178,7 +178,7 @@ mod tests {
         ];
         for (name, issuer, jwks_url, is_refused) in rows {
             let (ca_file, jwks_url) = (Some(authority.file()), jwks_url.map(str::to_owned));
-            let made = Issuer::new(IssuerConfig { ca_file, jwks_url, ..IssuerConfig::new(issuer) });
+            let made = Issuer::new(IssuerConfig { jwks_url, ca_file, ..IssuerConfig::new(issuer) });
             assert_eq!(matches!(made, Err(FetchSetupError::Plain(_))), is_refused, "{name}: {made:?}");
             assert_eq!(made.is_err(), is_refused, "{name}: {made:?}");
         }

@@ -304,7 +304,7 @@ fn record_fetch(draft: &Draft, fetched: &Fetched) {
     draft.stages(&fetched.stages);
     let completion = Some(messages::completion_name(fetched.completion).to_owned());
     let withheld = Some(fetched.withheld as u64);
-    draft.decision(AuditedDecision { completion, withheld, ..decided_by(fetched.decided_by.as_ref()) });
+    draft.decision(AuditedDecision { withheld, completion, ..decided_by(fetched.decided_by.as_ref()) });
     let chunk_ids = fetched.chunks.iter().map(|chunk| chunk.item().id.clone()).collect();
     draft.released(Released { chunk_ids, documents: None });
 }

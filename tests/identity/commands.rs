@@ -95,6 +95,8 @@ async fn a_command_asks_as_the_subject_of_its_token() {
     }
 }
 
+type CommandRow<'a> = (&'a str, &'a [&'a str], &'a [(&'a str, &'a str)], i32, &'a str);
+
 #[tokio::test]
 async fn a_command_calls_the_server_that_its_environment_names() {
     let key = SigningKey::es256("key");
@@ -106,7 +108,7 @@ async fn a_command_calls_the_server_that_its_environment_names() {
     let (here, nowhere) = (("RAGWARD_SERVER", server.as_str()), ("RAGWARD_SERVER", "http://127.0.0.1:1"));
     let (token, no_file) = (("RAGWARD_TOKEN", anne.as_str()), ("RAGWARD_CA_FILE", "/nowhere/ca.pem"));
     let retrieve = ["retrieve", "--collection", "handbook", "leave"];
-    let rows: [(&str, &[&str], &[(&str, &str)], i32, &str); 9] = [
+    let rows: [CommandRow<'_>; 9] = [
         ("the variable", &retrieve, &[here, token], 0, "document:roadmap#0"),
         (
             "a flag before it",

@@ -108,9 +108,9 @@ async fn nothing_that_no_door_knows_looks_done() {
                     let asked = Asked { verb, path, content_type, token: token.map(String::as_str) };
                     for http2 in [false, true] {
                         let what = format!("{verb} {path} as {content_type:?} by {who}, HTTP/2 {http2}");
-                        let is_grpc = http2 && content_type == Some(GRPC);
+                        let over_grpc = http2 && content_type == Some(GRPC);
                         let is_connect = is_rpc && content_type == Some("application/json");
-                        if verb == "POST" && (is_grpc || is_connect) {
+                        if verb == "POST" && (over_grpc || is_connect) {
                             continue;
                         }
                         let answer =

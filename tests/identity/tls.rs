@@ -145,6 +145,8 @@ async fn every_protocol_is_spoken_over_tls() {
     assert!(Authority::new().channel(world.running.address, None).await.is_err());
 }
 
+type BoundTokenRow<'a> = (&'a str, &'a Channel, &'a str, &'a [(&'static str, String)], bool);
+
 #[tokio::test]
 async fn a_bound_token_needs_its_certificate_at_each_call() {
     let world = World::start().await;
@@ -169,7 +171,7 @@ async fn a_bound_token_needs_its_certificate_at_each_call() {
         ("x5t", thumbprint(&own)),
     ];
     // The rows run in order: the token is remembered after the first one.
-    let rows: [(&str, &Channel, &str, &[(&'static str, String)], bool); 12] = [
+    let rows: [BoundTokenRow<'_>; 12] = [
         ("a bound token with its certificate", &with_own, &bound, &[], true),
         ("as a plain bearer, on another connection", &with_none, &bound, &[], false),
         ("with another certificate", &with_other, &bound, &[], false),
@@ -271,6 +273,8 @@ async fn a_signal_brings_the_new_certificate_and_ends_no_connection() {
     assert_eq!(log.matches("the files of `server.tls` have changed").count(), 1, "{log}");
 }
 
+type RefusalRow<'a> = (&'a str, Vec<&'a str>, &'a [(&'a str, &'a str)], Option<&'a str>);
+
 #[test]
 fn an_address_that_others_reach_needs_tls() {
     let (authority, directory) = (Authority::new(), tempfile::tempdir().unwrap());
@@ -283,7 +287,7 @@ fn an_address_that_others_reach_needs_tls() {
     let pair =
         [("TLS__CERT_FILE", files.certificate.to_str().unwrap()), ("TLS__KEY_FILE", files.key.to_str().unwrap())];
     let nowhere = [("TLS__CERT_FILE", "/nowhere/tls.crt"), ("TLS__KEY_FILE", "/nowhere/tls.key")];
-    let rows: [(&str, Vec<&str>, &[(&str, &str)], Option<&str>); 7] = [
+    let rows: [RefusalRow<'_>; 7] = [
         ("loopback", at(validate, "127.0.0.1:0"), &[], None),
         (
             "every address",

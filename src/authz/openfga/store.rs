@@ -185,8 +185,8 @@ impl OpenFgaStore {
                 authorization_model_id,
             };
             let mut client = self.server.client();
-            let deleted = self.server.within(async { Ok(client.write(request).await.map(drop)) }).await;
-            let deleted = match deleted {
+            let answered = self.server.within(async { Ok(client.write(request).await.map(drop)) }).await;
+            let outcome = match answered {
                 Ok(Ok(())) => Ok(()),
                 Ok(Err(status)) if status.message().starts_with(NOT_THERE) => {
                     Err(WriteError::AlreadySo(status.message().to_owned()))
@@ -194,7 +194,7 @@ impl OpenFgaStore {
                 Ok(Err(status)) => Err(wire::failed(&status).into()),
                 Err(error) => Err(error.into()),
             };
-            deleted.map_err(|error| StoppedWrite { done, of: tuples.len(), error })?;
+            outcome.map_err(|error| StoppedWrite { done, of: tuples.len(), error })?;
             done += transaction.len();
         }
         Ok(())

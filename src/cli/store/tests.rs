@@ -50,21 +50,21 @@ fn assertions_become_tests_and_come_back() {
         ),
         (
             "other contextual tuples begin another test",
-            vec![owner.clone(), with(&[anne.clone()]), with(&[anne.clone()]), reader.clone()],
+            vec![owner.clone(), with(std::slice::from_ref(&anne)), with(std::slice::from_ref(&anne)), reader.clone()],
             vec![],
             vec![1, 2, 1],
-            vec![owner.clone(), with(&[anne.clone()]), with(&[anne.clone()]), reader.clone()],
+            vec![owner.clone(), with(std::slice::from_ref(&anne)), with(std::slice::from_ref(&anne)), reader.clone()],
         ),
         (
             "a contextual tuple that is stored",
             vec![with(&[anne.clone(), bob.clone()])],
             vec![anne.clone()],
             vec![1],
-            vec![with(&[bob.clone()])],
+            vec![with(std::slice::from_ref(&bob))],
         ),
         (
             "one that is stored with another condition",
-            vec![with(&[bob.clone()]), owner.clone()],
+            vec![with(std::slice::from_ref(&bob)), owner.clone()],
             vec![bare_bob.clone()],
             vec![1],
             vec![owner.clone()],
@@ -76,7 +76,7 @@ fn assertions_become_tests_and_come_back() {
             vec![1],
             vec![owner.clone()],
         ),
-        ("a condition", vec![with(&[bob.clone()])], vec![], vec![1], vec![with(&[bob])]),
+        ("a condition", vec![with(std::slice::from_ref(&bob))], vec![], vec![1], vec![with(&[bob])]),
     ];
     for (row, assertions, stored, checks, back) in rows {
         let stored = stored.iter().map(|tuple| (key(tuple), tuple.condition.clone())).collect();

@@ -139,11 +139,13 @@ mod tests {
         Body::new(StreamBody::new(stream::iter(frames)))
     }
 
+    type BodyRow<'a> = (&'a str, Vec<&'a [u8]>, Option<&'static str>, Vec<Result<&'a str, Code>>);
+
     #[tokio::test]
     async fn messages_are_found_however_they_are_cut() {
         let two: &[u8] = b"\0\0\0\0\x02ab\0\0\0\0\0";
         let whole = || vec![Ok("ab"), Ok("")];
-        let rows: [(&str, Vec<&[u8]>, Option<&'static str>, Vec<Result<&str, Code>>); 8] = [
+        let rows: [BodyRow<'_>; 8] = [
             ("in one piece", vec![two], Some("0"), whole()),
             ("byte by byte", two.chunks(1).collect(), Some("0"), whole()),
             ("none", vec![], Some("0"), vec![]),
@@ -162,10 +164,12 @@ mod tests {
         }
     }
 
+    type OnlyRow<'a> = (&'a str, Vec<&'a [u8]>, Result<&'a str, Code>);
+
     #[tokio::test]
     async fn one_message_is_exactly_one() {
         let framed = framed(b"ab").unwrap();
-        let rows: [(&str, Vec<&[u8]>, Result<&str, Code>); 3] = [
+        let rows: [OnlyRow<'_>; 3] = [
             ("one", vec![&framed], Ok("ab")),
             ("none", vec![], Err(Code::Internal)),
             ("two", vec![&framed, &framed], Err(Code::Internal)),

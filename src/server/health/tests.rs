@@ -200,9 +200,11 @@ async fn ready_means_that_a_retrieval_would_be_answered() {
     }
 }
 
+type ReasonRow<'a> = (&'a str, Option<&'static str>, bool, Option<bool>, &'a [&'a str]);
+
 #[tokio::test(start_paused = true)]
 async fn each_part_that_fails_is_named_by_its_word() {
-    let rows: [(&str, Option<&'static str>, bool, Option<bool>, &[&str]); 8] = [
+    let rows: [ReasonRow<'_>; 8] = [
         ("all is well", None, false, None, &[]),
         ("the authorizer fails", Some("authorizer"), false, None, &["authorizer"]),
         ("it fails, and there is a copy", Some("authorizer"), false, Some(true), &["authorizer"]),

@@ -188,7 +188,6 @@ fn world(authorizer_answers: AuthorizerAnswers) -> World {
         authentication: Authentication::Tokens(Arc::new(tokens)),
         authorizer: asked,
         read_relation: Relation::parse("can_read").unwrap(),
-        consistency_tokens: Arc::new(ConsistencyTokens::new().unwrap()),
     });
     World { api, store, authorizer, now, written, directory }
 }

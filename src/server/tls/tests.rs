@@ -71,10 +71,12 @@ impl World {
     }
 }
 
+type HandshakeRow<'a> = (&'a str, &'a [&'a str], Option<Option<&'a str>>);
+
 #[tokio::test]
 async fn client_and_server_agree_on_a_protocol() {
     let world = World::start();
-    let rows: [(&str, &[&str], Option<Option<&str>>); 6] = [
+    let rows: [HandshakeRow<'_>; 6] = [
         ("both", &["h2", "http/1.1"], Some(Some("h2"))),
         ("both, the other way", &["http/1.1", "h2"], Some(Some("h2"))),
         ("HTTP/1.1 alone", &["http/1.1"], Some(Some("http/1.1"))),

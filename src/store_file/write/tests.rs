@@ -84,7 +84,7 @@ fn tuples_are_read_back_as_they_were() {
     for (row, tuple) in &rows {
         let text = written(folder.path(), row, &model, std::slice::from_ref(tuple), &[]);
         let read = read_back(row, folder.path(), &text);
-        assert_eq!(read.tuples, [tuple.clone()], "{row}:\n{text}");
+        assert_eq!(read.tuples, std::slice::from_ref(tuple), "{row}:\n{text}");
         assert_eq!(read.name, *row);
         let hidden = text.chars().find(|c| c.is_control() && *c != '\n' || ['\u{202e}', '\u{feff}'].contains(c));
         assert_eq!(hidden, None, "{row}:\n{text}");
@@ -154,9 +154,9 @@ fn tests_are_read_back_as_they_were() {
   - {object: doc:9, user_filter: [{type: user}], assertions: {banned: {users: []}}}
 - name: ''
 ";
-    let indented: String = MODEL.lines().map(|line| format!("  {line}\n")).collect();
+    let indented = MODEL.trim_end().replace('\n', "\n  ");
     let folder = tempfile::tempdir().expect("a folder");
-    let before = read_back("the original", folder.path(), &format!("model: |\n{indented}{tests}"));
+    let before = read_back("the original", folder.path(), &format!("model: |\n  {indented}\n{tests}"));
     assert_eq!(before.tests.len(), 2);
     let text = written(folder.path(), "", &before.model, &[], &before.tests);
     let after = read_back("the copy", folder.path(), &text);
