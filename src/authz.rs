@@ -105,7 +105,7 @@ pub struct VisibleSetQuery {
     pub user: Object,
     /// The relation that makes a guard visible.
     pub relation: Relation,
-    /// The table of guards that positions refer to. It must be the same allocation for as long as the table is the same,
+    /// The table of guards that positions refer to. While its content stays the same, it must stay the same allocation,
     /// because caches know a table by its address.
     pub guards: Arc<Vec<Object>>,
     /// The positions in `guards` that are asked about.
@@ -157,8 +157,8 @@ pub trait Authorizer: Send + Sync {
         Ok(KnownRelationships::OnServer)
     }
 
-    /// Finds out whether a check would be decided now, and returns the id of the model that would decide it. A backend whose
-    /// store is known gets one call.
+    /// Finds out whether a check would be decided now, and returns the id of the model that would decide it. Once a
+    /// backend's store is known, this costs one call to that backend.
     ///
     /// # Errors
     /// When the authorizer is out of reach or has no model.
@@ -186,10 +186,11 @@ pub struct Abilities {
     /// How far the local copy of the authority's relationships is behind, if a copy would plan or decide. `None` when
     /// no copy would be used.
     pub lag: Option<Duration>,
-    /// The longest time by which the clocks and copies of two processes may be apart. The enforcer assumes that another process
-    /// wrote its content this much later than it says.
+    /// The longest time by which the clocks and copies of two processes may be apart. If another process wrote some
+    /// content, the enforcer assumes that it did so this much later than the date of the content says.
     pub staleness_max: Duration,
-    /// Whether the local copy is trusted; `None` where there is no copy. The authority decides everything while it is not.
+    /// Whether the local copy is trusted; `None` where there is no copy. While the copy is not trusted, the authority
+    /// decides everything.
     pub copy_is_trusted: Option<bool>,
 }
 
@@ -210,7 +211,8 @@ impl dyn Authorizer + '_ {
     /// Reads the relations by which the deciding model takes users out.
     ///
     /// # Errors
-    /// When they are not known. Then a missing claim must not be taken for harmless.
+    /// When they are not known. Then a claim that a token lacks may be one that would exclude its user, so its absence
+    /// must not be taken for harmless.
     pub async fn subtracted(&self) -> Result<SubtractedBy, AuthzError> {
         match self.model() {
             Some(model) => model.subtracted().await,

@@ -1,8 +1,8 @@
 //! Opens the redb files of the data directory, one for each embedded engine. Every engine opens its file here, so a
 //! file that is locked, too new or damaged is never mistaken for an empty one.
 //!
-//! `OpenFGA`'s world rests on this module and stands without the rest of the crate, so this module uses nothing of the
-//! crate.
+//! `OpenFGA`'s world (`language`, `engine`, `tuple_store`, `store_file`) rests on this module, and other programs can
+//! embed it without the rest of the crate. So this module uses nothing of the crate.
 
 mod stored_file;
 
@@ -38,7 +38,8 @@ pub enum StorageError {
     },
     /// The bytes in the file are not the ones that were written.
     #[error(
-        "`{path}` is damaged ({detail}); restore it from a copy; without one, delete it, then ingest the documents (`chunks.redb`) or load the model and write the tuples (`relationships.redb`) again"
+        "`{path}` is damaged ({detail}); restore it from a copy; if there is no copy, delete it and fill it again: for \
+         `chunks.redb`, ingest the documents; for `relationships.redb`, load the model and write the tuples"
     )]
     Damaged {
         /// The path of the file.

@@ -15,7 +15,8 @@ pub trait DecidingModel: Send + Sync {
     /// Reads the relations by which the model takes users out.
     ///
     /// # Errors
-    /// When they are not known. Then a missing claim must not be taken for harmless.
+    /// When they are not known. Then a claim that a token lacks may be one that would exclude its user, so its absence
+    /// must not be taken for harmless.
     async fn subtracted(&self) -> Result<SubtractedBy, AuthzError>;
 
     /// Says in a sentence that the model lacks this type, or this relation of the type. A check of either is denied,

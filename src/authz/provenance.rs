@@ -1,4 +1,4 @@
-//! The origin of an answer, so that nobody uses the answer for more than it is good for.
+//! The origin of an answer. Each answer carries it, so that nobody uses the answer for more than it is good for.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ pub enum Source {
 pub struct Provenance {
     /// The id of the authorization model that decided; empty where the authorizer has no models.
     pub model_id: Arc<str>,
-    /// The relationships that decided were at least as new as this moment; `None` when that is not known.
+    /// The relationships behind the answer were at least as new as this moment; `None` when that is not known.
     pub as_of: Option<Instant>,
     /// The party that made the decisions.
     pub source: Source,

@@ -1,4 +1,5 @@
-//! The principal: the user whose rights bound the answer, what narrows those rights, and what is recorded of it.
+//! The principal: the user whose rights limit the answer, what narrows those rights, and the facts about both that are
+//! recorded.
 
 use std::fmt;
 use std::sync::Arc;
@@ -45,7 +46,8 @@ impl Principal {
     /// Believes the name that the caller states.
     ///
     /// # Errors
-    /// If the name is a wildcard or a userset, which asks for nobody in particular, or if no token could have it.
+    /// If the name is a wildcard or a userset, neither of which is one particular user, or if it has a form that no
+    /// name in a token can have.
     pub fn stated(user: &str) -> Result<Self, ParseError> {
         Ok(Self {
             subject: names::asserted(user)?,
@@ -76,7 +78,7 @@ impl Principal {
         Self { asserted: true, ..Self::of_token(subject, contextual, token) }
     }
 
-    /// Adds an actor who acts for the principal, as a token does. The principal can only lose by it.
+    /// Adds an actor who acts for the principal, as if a token had named the actor. The principal can only lose by it.
     #[cfg(test)]
     pub(crate) fn acted_for_by(self, delegation: Delegation) -> Self {
         Self { delegation: Some(Arc::new(delegation)), ..self }
@@ -202,13 +204,14 @@ impl Principal {
         self.details()?.chunks_max()
     }
 
-    /// Returns whether the details look at a chunk's metadata, beside its guard.
+    /// Returns whether the details look at more than a chunk's guard: at its metadata, or at the number of chunks.
     #[must_use]
     pub fn details_ask_for_chunks(&self) -> bool {
         self.details().is_some_and(AuthorizationDetails::ask_for_chunks)
     }
 
-    /// Returns the details if they look at metadata. A search must not consider the chunks that they exclude.
+    /// Returns the details if they look at metadata or limit the number of chunks. A search must not consider the chunks
+    /// that they exclude.
     #[must_use]
     pub fn narrowing(&self) -> Option<Arc<AuthorizationDetails>> {
         match &self.details {
@@ -217,8 +220,9 @@ impl Principal {
         }
     }
 
-    /// Returns one list of conditions on metadata for each object of the details, as a hint for the search. A permitted
-    /// chunk meets all conditions of at least one list.
+    /// Returns one list of conditions on metadata for each JSON object of the details, as a hint for the search. A
+    /// permitted chunk meets all conditions of at least one list. Returns `None` without details, and when one of the
+    /// objects has no condition.
     #[must_use]
     pub fn metadata_conditions(&self) -> Option<Vec<&[OneOf]>> {
         self.details()?.metadata_conditions()

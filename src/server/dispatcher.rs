@@ -33,8 +33,9 @@ use crate::proto::retrieval::retrieval_service_server::RetrievalServiceServer;
 
 /// Hands a request to the service that its path names, and settles how the answer ended.
 ///
-/// tonic's services put a refusal into headers, or behind an answer whose message cannot be encoded. Here it becomes a
-/// [`Refusal`], so no layer above has to look for one: an answer of one message that comes out of here is whole.
+/// tonic's services put a refusal into the headers of an answer, or into its trailers if the message cannot be encoded.
+/// Here the refusal becomes a [`Refusal`], so no layer above has to look for one: an answer of one message that comes
+/// out of here is whole.
 #[derive(Clone)]
 pub(super) struct Dispatcher {
     routes: Routes,
@@ -90,8 +91,8 @@ impl Service<http::Request<Body>> for Dispatcher {
                 let (public, method, uri) = (Arc::clone(&self.public), request.method().clone(), request.uri().clone());
                 return Box::pin(async move { public.answer(&method, uri.path()).await });
             }
-            // INVARIANT (bounded answers): a call that came past the bounds on answers is not answered. The gate has
-            // refused the other two.
+            // INVARIANT (bounded answers): a call that bypassed the bounds on answers, and so has no slot, is not
+            // answered. The gate has already refused unknown RPCs and plain HTTP that nothing here answers.
             Route::Rpc(_) | Route::UnknownRpc | Route::Refused(_) => {
                 return Box::pin(std::future::ready(Err(Refusal::lost())));
             }
@@ -110,8 +111,8 @@ impl Service<http::Request<Body>> for Dispatcher {
 
 /// Reads an answer of one message to its end, where its status is.
 ///
-/// tonic encodes the message when its body is read. So reading the body here costs no copy, and the message is no
-/// longer in memory beside it.
+/// tonic encodes the message only when the body is read. So reading the body here costs no copy, and afterwards the
+/// message itself is no longer in memory beside its encoded form.
 async fn whole(response: http::Response<Body>) -> Result<http::Response<Body>, Refusal> {
     let (parts, mut body) = response.into_parts();
     let mut frames: Vec<Result<Frame<Bytes>, Status>> = Vec::with_capacity(2);

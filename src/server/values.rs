@@ -87,7 +87,7 @@ fn value(message: metadata::Value) -> Result<Value, &'static str> {
 pub(super) fn filter(message: retrieval::Filter) -> Result<Filter, FieldViolation> {
     let violation = |rule: &str| FieldViolation::new("filter", rule);
     match message.kind {
-        None => Err(violation("has a condition without a kind; set one of `all_of any_of not one_of range`")),
+        None => Err(violation("has a condition without a kind; set `all_of`, `any_of`, `not`, `one_of` or `range`")),
         Some(retrieval::filter::Kind::AllOf(list)) => Ok(Filter::All(filters(list)?)),
         Some(retrieval::filter::Kind::AnyOf(list)) => Ok(Filter::Any(filters(list)?)),
         Some(retrieval::filter::Kind::Not(inner)) => Ok(Filter::Not(Box::new(filter(*inner)?))),

@@ -239,7 +239,8 @@ async fn a_retrieval_asks_the_authorizer_once_or_twice() {
     assert!(within_two * 100 >= all * 95, "{within_two} of {all} in at most two");
 }
 
-/// The embedded engine in the role of a server with an index, where a scope is a filter whose cost follows its guards.
+/// The embedded engine in the role of a server with an index. On such a server a search space is a filter, whose cost
+/// grows with the number of its guards.
 struct Remote(ExactStore);
 
 #[async_trait]
@@ -311,8 +312,8 @@ impl Asked {
                 let batches = std::mem::take(&mut *authorizer.asked.lock().unwrap());
                 let [checks, denied] = [0, 1].map(|of| batches.iter().map(|batch| batch[of]).sum::<usize>());
                 if authorizer.visible_sets == VisibleSets::Known {
-                    // Before the first denial, there are no more checks than the answer can need. After that, there is
-                    // one more for each denial, or as many as the denials so far make likely.
+                    // Before the first denial, there are no more checks than the answer can need. After that, each
+                    // denial adds one check, or as many checks as the denials so far make likely to be needed.
                     let first = batches.first().map_or(0, |batch| batch[0]);
                     assert!(first <= top_k as usize, "{row}: {batches:?}");
                     assert!(checks <= top_k as usize + 2 * denied, "{row}: {batches:?}");

@@ -26,7 +26,7 @@ pub(crate) struct AnyQdrant {
     _real: Option<Qdrant>,
 }
 
-/// Starts the small server and, if its program is at hand, a real one. If it is not, this says so.
+/// Starts the small server, and a real one if Qdrant's program is at hand. If it is not, standard error says so.
 pub(crate) async fn servers() -> Vec<AnyQdrant> {
     let small = QdrantServer::start().await;
     let small = AnyQdrant { name: "small", url: small.address.clone(), small: Some(small), _real: None };
@@ -67,7 +67,7 @@ impl AnyQdrant {
         self.points().await.update_batch(request).await.expect("taken in");
     }
 
-    /// Returns the payloads by point id, in text form, of ten thousand points at most.
+    /// Returns the payloads of at most ten thousand points, each under the id of its point as text.
     pub(crate) async fn payloads(&self, collection: &str) -> BTreeMap<String, HashMap<String, Value>> {
         let request = ScrollPointsBuilder::new(collection).limit(10_000).with_payload(true);
         let points = self.points().await.scroll(request.build()).await.expect("points").into_inner().result;

@@ -1,7 +1,7 @@
 //! Random worlds: a model, stored tuples, and what a request adds to them. Everything follows from a seed.
 //!
-//! The universe is small, so that a few tuples already make cycles, wildcards meet usersets, and an object is reached
-//! in several ways. It is so small that no chain in it is deeper than an evaluator goes.
+//! The universe is small, so that even a few tuples make cycles, bring wildcards together with usersets, and reach an
+//! object in several ways. It is so small that no chain in it is deeper than an evaluator goes.
 
 pub(crate) mod shrink;
 
@@ -23,8 +23,8 @@ pub(crate) struct World {
     pub(crate) model: AuthorizationModel,
     /// The stored tuples. Not all of them fit the model.
     pub(crate) tuples: Vec<RelationshipTuple>,
-    /// The request's tuples. All of them fit the model. No two have the same names, but some have the names of a stored
-    /// tuple.
+    /// The request's tuples. All of them fit the model. No two have the same object, relation and user, but some share
+    /// all three with a stored tuple.
     pub(crate) contextual: Vec<RelationshipTuple>,
     pub(crate) context: Map<String, Value>,
 }
@@ -295,7 +295,7 @@ fn object(dice: &mut Dice, type_name: &str) -> String {
     format!("{type_name}:{}", dice.below(count))
 }
 
-/// Returns a tuple that the model takes, most of the time with a condition that can be evaluated.
+/// Returns a tuple that the model takes. If it has a condition, the condition can be evaluated most of the time.
 fn fitting(dice: &mut Dice, model: &AuthorizationModel) -> Option<RelationshipTuple> {
     let direct = model.types.iter().flat_map(|of| of.relations.iter().map(move |relation| (of, relation)));
     let direct: Vec<_> = direct.filter(|(_, relation)| !relation.directly_related.is_empty()).collect();

@@ -25,7 +25,8 @@ pub(super) fn search(eligible: &Eligible<'_>, query: &[f32], selection: Selectio
         for (chunks, slots) in chunks.chunks(FETCHED).zip(slots.chunks(FETCHED)) {
             probe.bound(slots, &mut bounds);
             for ((chunk, slot), bound) in chunks.iter().zip(slots).zip(&bounds) {
-                // INVARIANT (skipped only what is worse): a bound below the bar is a score below the bar.
+                // INVARIANT (skipped only what is worse): a bound is never below its score, so a chunk whose bound is
+                // below the bar also scores below the bar.
                 let is_worse = *bound < f64::from(bar.score());
                 let score = if is_worse { None } else { probe.score(*slot) };
                 if let Some(score) = score {

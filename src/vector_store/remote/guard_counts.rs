@@ -8,7 +8,7 @@ use roaring::RoaringBitmap;
 use crate::language::Object;
 use crate::vector_store::GuardTable;
 
-/// A table keeps at most this many guards without chunks, beside as many as it has guards with chunks.
+/// How far half the guards of a table may outnumber the guards with chunks. Beyond that, a new table begins.
 const UNUSED_GUARDS_MAX: usize = 1_000;
 
 /// A table of guards with the number of chunks of each.
@@ -20,10 +20,10 @@ pub(crate) struct GuardCounts {
 }
 
 impl GuardCounts {
-    /// Returns the table of the guards that were counted now, after the table `before`.
+    /// Returns the table of the guards in `counted`, as the successor of the table `before`.
     ///
     /// Guards that were in `before` keep their positions, and new ones are appended. A guard whose chunks are gone
-    /// stays in the table; once such guards are the majority, a new table begins.
+    /// stays in the table. Once such guards are a clear majority (see `UNUSED_GUARDS_MAX`), a new table begins.
     pub(crate) fn following(before: Option<&Self>, mut counted: HashMap<Object, u64>) -> Self {
         counted.retain(|_, chunks| *chunks > 0);
         let is_worth_keeping =
