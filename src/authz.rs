@@ -186,8 +186,8 @@ pub struct Abilities {
     /// How far the local copy of the authority's relationships is behind, if a copy would plan or decide. `None` when
     /// no copy would be used.
     pub lag: Option<Duration>,
-    /// The longest time by which the clocks and copies of two processes may be apart. If another process wrote some
-    /// content, the enforcer assumes that it did so this much later than the date of the content says.
+    /// The longest time by which the clocks and copies of two processes may be apart. The enforcer treats content that
+    /// another process wrote as written this much later than its date says.
     pub staleness_max: Duration,
     /// Whether the local copy is trusted; `None` where there is no copy. While the copy is not trusted, the authority
     /// decides everything.

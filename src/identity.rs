@@ -61,7 +61,7 @@ pub enum Refusal {
     Key,
     /// The signature does not match the key.
     Signature,
-    /// No configured issuer has issued it.
+    /// No configured issuer has issued the token.
     Issuer,
     /// The token is meant for somebody else.
     Audience,
@@ -69,7 +69,7 @@ pub enum Refusal {
     Time,
     /// A required claim is missing, or a claim has the wrong type.
     Claim,
-    /// The token is bound to a key or a certificate (`cnf`), and its bearer did not prove to have it.
+    /// The token is bound to a key (`cnf`), and its bearer has not proved to have that key.
     Confirmation,
     /// The subject cannot be a user.
     Subject,

@@ -2,9 +2,9 @@
 //!
 //! A caller encodes its record and puts it into the queue. If nobody else writes, the caller leads: it passes the queue
 //! to the system in one `write(2)`, which takes microseconds, and acknowledges it. So no caller waits for another
-//! thread to wake up. Callers that come in the meantime follow, and the leader acknowledges them. A thread leads all
-//! work that waits for the disk (`fdatasync`, sealing and beginning segments), and whatever is left after a caller's
-//! turn. The more calls there are, the more of them share a write.
+//! thread to wake up. Callers that come in the meantime follow, and the leader acknowledges them. If the work has to
+//! wait for the disk (`fdatasync`, sealing and beginning segments), a thread leads. It also leads if records are left
+//! after a caller's turn. The more calls there are, the more of them share a write.
 
 use std::fs::File;
 use std::io::Write;
@@ -33,13 +33,13 @@ use crate::telemetry;
 const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// The number of records in one write.
 const BATCH_RECORDS_MAX: usize = 1_024;
-/// The size of the largest record that a caller writes itself, in bytes. The MAC of a larger one would keep others from
-/// running for too long.
+/// The size of the largest record that a caller writes itself, in bytes. Computing the MAC of a larger one would hold
+/// up other work for too long.
 const BY_CALLER_BYTES_MAX: usize = 64 * 1024;
 
-/// The file that is written to check whether the log could be.
+/// The file that is written to check whether the log could be written.
 const PROBE: &str = "probe";
-/// The size of the probe, that of a large record.
+/// The size of the probe in bytes: that of a large record.
 const PROBE_BYTES: usize = 64 * 1024;
 
 /// An audit log in files.
@@ -47,13 +47,13 @@ pub struct FileAuditSink {
     log: Arc<Log>,
     key: AuditKey,
     directory: PathBuf,
-    /// Sends turns to the thread, for it to lead. `None` once the thread was told to end.
+    /// Sends turns to the thread, which then leads. `None` once the thread was told to end.
     turns: Option<mpsc::Sender<Turn>>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// The state that callers and the thread share. The queue is locked only for a moment. The leader locks the writer, and
-/// so does the thread, just before and after an `fdatasync`.
+/// The state that callers and the thread share. The queue is locked only for a moment. A leader locks the writer while
+/// it writes. The thread also locks it just before and just after an `fdatasync`.
 struct Log {
     queue: Mutex<Queue>,
     writer: Mutex<LogWriter>,
@@ -118,7 +118,7 @@ impl FileAuditSink {
         if let (Some(turn), Some(turns)) = (turn, &self.turns)
             && turns.send(turn).is_err()
         {
-            // The turn came back and is dropped, which tells the waiting callers.
+            // The turn came back and is dropped, so the waiting callers get an error.
             tracing::error!("the audit log's thread has ended");
         }
         Ok(acknowledged)

@@ -81,7 +81,7 @@ pub struct Report {
 pub struct Verified {
     /// The number of the last entry.
     pub seq: u64,
-    /// The MAC of the last entry. Kept elsewhere, it shows later whether the log still has its past.
+    /// The MAC of the last entry. Somebody who keeps it elsewhere can tell later whether the log still has its past.
     pub mac: Mac,
     /// The id of the log.
     pub log: String,
@@ -184,7 +184,7 @@ struct Reader<'a> {
     incomplete: Option<(PathBuf, u64)>,
     /// The number in the name of the previous segment.
     segment_before: Option<u64>,
-    /// Whether that segment was another than its name says.
+    /// Whether the previous segment was another one than its name says.
     displaced: bool,
     /// The highest number of an intact entry.
     seq_max: u64,
@@ -308,7 +308,7 @@ impl<'a> Reader<'a> {
             Event::Begin { log, segment } if place.line == 1 => {
                 if *segment != place.segment.number {
                     self.find(path, None, Problem::OtherSegment(*segment));
-                    // The entries before and after also come from elsewhere; this one finding says it.
+                    // The entries before and after do not fit this segment either. This one finding covers that.
                     self.gap_known = true;
                     self.displaced = true;
                 }
@@ -335,7 +335,7 @@ impl<'a> Reader<'a> {
     fn check_order(&mut self, place: LinePosition<'_>, entry: &AuditEntry) -> bool {
         let path = &place.segment.path;
         let Some(last) = &self.report.last else {
-            // The first entry of a log, or of what is kept of it, has no entry before it.
+            // The first entry of a log, or of the part that is kept, has no entry before it.
             let whole = place.segment.number == 1 && self.unreadable == 0;
             if whole && !self.gap_known && entry.seq != 1 {
                 self.find(path, Some(place.line), Problem::Deleted(1..=entry.seq - 1));

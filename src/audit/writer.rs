@@ -62,18 +62,18 @@ struct Tail {
 /// A failure after which it is unknown which part of the segment is on the disk.
 struct Stop {
     why: String,
-    /// The entries after the last durable one, once they were read back. Later, the system may not have them any more.
+    /// The entries after the last durable one, once they have been read back. The operating system may lose them later.
     entries: Option<Vec<u8>>,
     tried: Option<Instant>,
 }
 
-/// Entries on their way to the disk. It does not lock the writer, so that others can write meanwhile.
+/// Entries on their way to the disk. Waiting for them does not lock the writer, so that others can write meanwhile.
 pub(super) struct Syncing {
     file: Arc<File>,
     path: PathBuf,
-    /// The head that names the last of them.
+    /// The head that names the last of these entries.
     head: Head,
-    /// The length in bytes of the segment up to their end.
+    /// The length in bytes of the segment up to the end of these entries.
     bytes: u64,
 }
 
@@ -162,8 +162,8 @@ impl LogWriter {
         self.put_head(&head)
     }
 
-    /// Keeps encoded events as `audit.fsync` asks: all of them, or none. With `interval`, the caller must also call
-    /// [`LogWriter::start_sync`].
+    /// Writes encoded events, all of them or none, and makes them as durable as `audit.fsync` asks. With `interval`,
+    /// the caller must also call [`LogWriter::start_sync`].
     pub(super) fn write(&mut self, events: &[Vec<u8>]) -> Result<(), AuditError> {
         self.mend()?;
         if self.has_no_room() {
@@ -187,7 +187,7 @@ impl LogWriter {
     /// Updates the head to the entries that are durable now. No segment may have begun meanwhile.
     pub(super) fn end_sync(&mut self, sync: &Syncing, synced: std::io::Result<()>) -> Result<(), AuditError> {
         if let Err(error) = synced {
-            // It cannot be learned whether the pages are on the disk: a second attempt would succeed without them.
+            // Nobody can tell whether the pages are on the disk: a second attempt would succeed without them.
             self.stop(&error);
             return Err(AuditError::io(&sync.path, &error));
         }
@@ -247,7 +247,7 @@ impl LogWriter {
         let begin = Event::Begin { log: self.log.clone(), segment: number };
         let told = self.tell(&begin).and_then(|()| self.sync());
         if told.is_err() {
-            // Nothing may follow in a segment that has not begun, and no entry in it is missed.
+            // No entry may follow in a segment that has not begun, and nobody misses an entry of such a segment.
             self.tail = None;
             self.stopped = None;
             self.segments.pop();

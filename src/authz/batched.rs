@@ -8,15 +8,15 @@
 //!
 //! A caller is refused at once if its checks cannot be answered before its deadline. It is never refused because of its
 //! own checks: while nobody else waits, its checks are taken, however long the estimate says they will take. Only
-//! answers correct an estimate, so an estimate that refused everybody would never be corrected. A caller that has its
-//! share of the queue waits outside until there is room.
+//! answers correct an estimate, so an estimate that refused everybody would never be corrected. A caller that has
+//! filled its share of the queue waits outside until there is room.
 //!
 //! A call that the server refuses as a whole is asked once more in parts. If it held too many checks, the parts are
 //! smaller. If it held the checks of several principals, each gets a part. So a fault in one question fails only the
 //! principal that asked it.
 //!
 //! A call also has a bound in bytes, because every check carries what its request adds. A message that is too large is
-//! no sign of trouble: it is not repeated as it is and opens no breaker, but is halved until the server takes it. A
+//! no sign of trouble, so it opens no breaker. It is not repeated as it is, but halved until the server takes it. A
 //! call that took longer than a call may take is halved as well, for the requests that still wait: half of the checks
 //! need about half of the time.
 
@@ -75,7 +75,7 @@ struct QueueState {
     checks_per_call: usize,
     /// The moving average of the latency of the latest calls.
     latency: Duration,
-    /// The callers that have their share of the queue and wait for room in it.
+    /// The callers that have filled their share of the queue and wait for room in it.
     outside: HashMap<Object, Outside>,
     shed_log: ShedLog,
 }
@@ -91,7 +91,7 @@ struct Outside {
 /// Whether questions were put into the queue.
 enum Admission {
     Admitted,
-    /// The principal has its share of the queue. This notifies when there is room.
+    /// The principal has filled its share of the queue. This notifies when there is room.
     NoRoom(Arc<Notify>),
 }
 
@@ -327,7 +327,7 @@ impl Shared {
                 let before = if state.latency.is_zero() { latency } else { state.latency };
                 state.latency = (before * 7 + latency) / 8;
             }
-            // The callers gave it up, which says nothing about the server.
+            // The callers gave the call up, which says nothing about the server.
             Some(AuthzError::DeadlineExceeded) if latency < self.call_timeout => {}
             Some(AuthzError::Unavailable(_) | AuthzError::DeadlineExceeded) => state.limit.failed(),
             Some(
@@ -368,7 +368,7 @@ impl QueueState {
         self.latency.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX))
     }
 
-    /// Wakes as many waiting requests as the queue has room for, if each has one check.
+    /// Wakes as many waiting requests of each principal as its share has room for, if each request has one check.
     fn tell_of_room(&self, share: usize) {
         for (principal, outside) in &self.outside {
             let room = share.saturating_sub(self.queue.len_of(principal));

@@ -17,7 +17,7 @@ const FAILURES_MAX: u32 = 5;
 /// The time for which an open breaker lets nothing through.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Asks the decider behind it, unless that keeps failing.
+/// Asks the decider behind it, unless that decider keeps failing.
 pub struct BreakerDecider {
     inner: Arc<dyn Decider>,
     /// The longest that any call takes. A deadline that passes sooner says more about the caller than about the server.

@@ -66,7 +66,7 @@ impl CachedDecider {
         self.entries.get(key).filter(|entry| entry.source == basis.source && is_young(entry) && will_do(entry))
     }
 
-    /// Stores what was learned, unless a newer answer is already there. Of two equally old answers the denial counts.
+    /// Stores what was learned, unless a newer answer is already there. If both are equally old, a denial wins.
     fn remember(&self, key: DecisionKey, learned: CachedDecision) {
         self.entries.entry(key).and_upsert_with(|known| match known.map(moka::Entry::into_value) {
             Some(known) if known.as_of > learned.as_of => known,

@@ -3,13 +3,13 @@
 //! A *flight* is one call of the inner decider. It needs no task of its own, because it is a future that several
 //! callers share: everybody who waits for it drives it, and it ends when the last of them is gone. If a flight fails,
 //! everybody who waits gets the error. There is one exception. If a flight ran out of time, a caller who had joined it
-//! and has time left asks once more, because the one who began the flight was less patient.
+//! and has time left asks once more, because the caller who began the flight was less patient.
 //!
 //! A question that must see a write (one for higher consistency, or for answers since a moment) never joins a flight,
 //! because the flight may have left before that write.
 //!
-//! `tests/checks/interleavings.rs` runs this in chosen orders: it switches tasks wherever they await. It treats the
-//! insides of `moka` and [`Shared`] as atomic.
+//! `tests/checks/interleavings.rs` runs this module in chosen orders: it switches tasks wherever they await, and treats
+//! the insides of `moka` and [`Shared`] as atomic.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,7 +26,7 @@ use super::{AuthzError, Consistency};
 /// Asks the decider behind it once for all equal questions that wait at the same time.
 pub struct CoalescedDecider {
     inner: Arc<dyn Decider>,
-    /// The least time that a flight is given, even if the caller who began it waits for less: others may have joined.
+    /// The least time that a flight is given, even if the caller who began it has less: others may have joined.
     patience: Duration,
     flights: Arc<Mutex<Flights>>,
 }
@@ -70,15 +70,15 @@ struct Ticket {
 }
 
 impl CoalescedDecider {
-    /// Puts flights before `inner`. A flight ends after `patience`, or at the deadline of the one who began it, whichever is
-    /// later.
+    /// Puts flights before `inner`. A flight ends after `patience`, or at the deadline of the caller who began it,
+    /// whichever is later.
     #[must_use]
     pub fn new(inner: Arc<dyn Decider>, patience: Duration) -> Self {
         Self { inner, patience, flights: Arc::default() }
     }
 
-    /// Returns a ticket for every question, in their order. A question that nobody has asked yet goes into one new flight,
-    /// together with all others of that kind.
+    /// Returns a ticket for every question, in their order. All questions that nobody has asked yet go into one new
+    /// flight.
     fn board(&self, questions: &Questions) -> Vec<Ticket> {
         let keys = DecisionKey::of(questions);
         let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
@@ -139,8 +139,8 @@ impl CoalescedDecider {
     fn begin(&self, number: u64, questions: Questions, keys: Vec<DecisionKey>) -> Flight {
         let inner = Arc::clone(&self.inner);
         let landing = Landing { flights: Arc::clone(&self.flights), number, keys };
-        // The queue turns away a call that cannot be answered by its deadline, so this is never before the request's
-        // own.
+        // The queue turns away a call that cannot be answered by its deadline, so this deadline is never before the
+        // request's own.
         let deadline = questions.deadline.max(Instant::now() + self.patience);
         let questions = Questions { deadline, ..questions };
         let flight = async move {

@@ -3,8 +3,8 @@
 //!
 //! A token holds a moment of this process's monotonic clock. It is authenticated (HMAC-SHA256, RFC 2104) with a key
 //! that lives as long as the process and never leaves it. A token with another key comes from another replica, or from
-//! before a restart. Nobody here knows its moment, but it was issued before it arrived. So it counts from when it was
-//! first seen.
+//! before a restart. Nobody here knows the moment that it holds, but it was issued before it arrived. So it stands for
+//! the moment at which it was first seen.
 //!
 //! Tokens travel as metadata, because `OpenFGA`'s messages have no place for them, and in Ragward's own messages.
 //!
@@ -27,8 +27,8 @@ const VERSION: u8 = 1;
 /// The version (1 byte) and the nanoseconds since the start of the process (8 bytes).
 const CONTENT_BYTES: usize = 1 + 8;
 const TOKEN_BYTES: usize = CONTENT_BYTES + 32;
-/// The most tokens of other processes that are remembered: about 1 MB. Past it all are forgotten, and count from then on as
-/// if they were new, which is safe.
+/// The most tokens of other processes that are remembered: about 1 MB. When there are that many, all are forgotten, and
+/// then count as new, which is safe.
 const SEEN_MAX: usize = 10_000;
 
 /// Issues consistency tokens and reads them.
@@ -55,7 +55,8 @@ impl ConsistencyTokens {
         Ok(Self { key, started: Instant::now(), seen: Mutex::default() })
     }
 
-    /// Issues the token of this moment. An answer to a request with it takes in everything that was written before.
+    /// Issues the token of this moment. An answer to a request with this token takes in everything that was written
+    /// before.
     #[must_use]
     pub fn issue(&self) -> String {
         // 64 bits hold 580 years.

@@ -48,7 +48,7 @@ pub struct ModelVersion {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
     /// The copy holds everything that was committed before this moment. `None` until the copy is complete for the first
-    /// time, and while it does not count.
+    /// time, and while the copy is withheld.
     pub fresh_as_of: Option<Instant>,
     /// The server's store and model at that moment.
     pub version: ModelVersion,
@@ -105,7 +105,7 @@ impl Wishes {
 }
 
 impl Progress {
-    /// Returns the progress of the same copy while it does not count.
+    /// Returns the progress of the same copy while it is withheld.
     pub(super) fn withheld(&self) -> Self {
         Self { fresh_as_of: None, ..self.clone() }
     }

@@ -15,12 +15,12 @@ use super::{AuthzError, Check, Consistency, Decision, Reached, Source};
 use crate::engine::Contextual;
 use crate::language::Object;
 
-/// The most bytes that requests may add to the checks of one call. Every item of a call repeats what its request adds, so
-/// without a bound one user with long claims would fill the calls that others share. Together with everything else that 50
-/// checks take, this is less than the 616,448 bytes that a server accepts in one message by default.
+/// The most bytes that requests may add to the checks of one call. Every item of a call repeats what its request adds,
+/// so without a bound one user with long claims would fill the calls that others share. Together with everything else
+/// that 50 checks take, this bound is less than the 616,448 bytes that a server accepts in one message by default.
 pub const CONTEXTUAL_BYTES_PER_CALL: usize = 512 << 10;
 
-/// Everything beside the question itself that an answer depends on, and how the question is asked.
+/// Everything that an answer depends on except the question itself, and how the question is asked.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Basis {
     /// The id of the store.
@@ -159,7 +159,7 @@ pub trait Decider: Send + Sync {
     /// Answers every question exactly once, in any order.
     ///
     /// # Errors
-    /// When there is no answer to any of them.
+    /// When no question has an answer.
     async fn decide(&self, questions: &Questions) -> Result<Vec<NumberedOutcome>, AuthzError>;
 }
 

@@ -21,7 +21,7 @@ pub trait DecidingModel: Send + Sync {
 
     /// Says in a sentence that the model lacks this type, or this relation of the type. A check of either is denied,
     /// whoever asks. Without a type, the relation may belong to any type. Returns `None` when the model lacks nothing,
-    /// or when it cannot be read here.
+    /// or when this program cannot read the model.
     ///
     /// # Errors
     /// When the authorizer is out of reach or has no model.
@@ -33,7 +33,7 @@ pub trait DecidingModel: Send + Sync {
 pub struct SubtractedBy {
     /// The id of the model. If either of two models may decide, this holds both ids, separated by a space.
     pub model_id: String,
-    /// The relations, as the model's operators use them.
+    /// The relations, and the parameters of conditions, that the model subtracts with `but not`.
     pub subtracted: Arc<Subtracted>,
 }
 

@@ -4,8 +4,8 @@
 //! follows from its position or from a tag, and every text and list carries its length. So no delimiter can shift, and
 //! no number can pass for a text. `decode` proves it: it reads the question back from the key.
 //!
-//! The key leaves out what only says how to ask (deadline and consistency). The age of a decision tells whether it is
-//! new enough.
+//! The key leaves out the deadline and the consistency, which only say how to ask. The age of a decision tells whether
+//! it is new enough.
 
 use std::sync::Arc;
 
@@ -128,8 +128,8 @@ fn write_tuple(out: &mut Vec<u8>, tuple: &RelationshipTuple) {
     }
 }
 
-/// Writes the entries sorted by name, since two objects are equal whatever their order. This and [`write_value`] call each
-/// other; the reader that made the value bounds how deep that goes.
+/// Writes the entries sorted by name, since two objects are equal whatever their order. This function and
+/// [`write_value`] call each other; the reader that made the value bounds how deep that goes.
 fn write_object(out: &mut Vec<u8>, object: &Map<String, Value>) {
     let mut entries: Vec<(&String, &Value)> = object.iter().collect();
     entries.sort_unstable_by_key(|(name, _)| *name);
@@ -164,7 +164,7 @@ fn write_value(out: &mut Vec<u8>, value: &Value) {
     }
 }
 
-/// Writes a number so that 1 and 1.0 are two keys. If they are the same value, two keys only cost a call.
+/// Writes a number so that 1 and 1.0 make two keys. If both are the same value to a condition, that only costs a call.
 fn write_number(out: &mut Vec<u8>, number: &Number) {
     if let Some(unsigned) = number.as_u64() {
         out.push(NUMBER_UNSIGNED);

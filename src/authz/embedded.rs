@@ -2,7 +2,7 @@
 //!
 //! Many checks of one user are decided together where that pays. The groups and folders that the user gets to (the
 //! *reach*) are followed once from the user outwards, and remembered until a write. The answers are those of single
-//! checks: the same bounds hold either way, and this port denies what a check could not decide.
+//! checks: the same bounds hold either way, and this port denies what a check cannot decide.
 
 mod guard_positions;
 mod reaches;
@@ -37,11 +37,11 @@ use crate::tuple_store::RelationshipStores;
 /// Up to this many checks are tried on the caller's thread. They usually take some microseconds each, which is less than it
 /// costs to move them to another thread.
 const INLINE_CHECKS_MAX: usize = 128;
-/// From this many checks of one user, relation and type on, they are decided together. With fewer, the work that they
+/// The least number of checks of one user, relation and type that are decided together. With fewer, the work that they
 /// share costs more than it saves.
 const TOGETHER_MIN: usize = 64;
-/// A batch on the caller's thread may be interrupted this often, every few hundred microseconds. Then it begins again on a
-/// blocking thread, so that it does not hold up the other requests of this thread.
+/// The most interruptions of a batch on the caller's thread. They come every few hundred microseconds. At the next one,
+/// the batch begins again on a blocking thread, so that it does not hold up the other requests of this thread.
 const INLINE_INTERRUPTS_MAX: u32 = 2;
 
 /// Decides from the relationships in the data directory.
@@ -90,7 +90,7 @@ impl EvaluatedCopy for EmbeddedAuthorizer {
 #[async_trait]
 impl Authorizer for EmbeddedAuthorizer {
     async fn check(&self, batch: &CheckBatch) -> Result<Decisions, AuthzError> {
-        // Taken before the state is read, so that the state is at least as new.
+        // This moment is taken before the state is read, so that the state is at least as new.
         let as_of = Instant::now();
         let snapshot = self.snapshot().await?;
         let by = Provenance::authority(snapshot.model_id().into(), as_of);
@@ -192,7 +192,7 @@ struct BatchEvaluator {
     as_of: Instant,
 }
 
-/// The work was interrupted before everything was decided. What was decided until then is dropped.
+/// The work was interrupted before everything was decided. The decisions so far are dropped.
 struct Interrupted;
 
 /// A check with its position in the batch.
@@ -211,7 +211,7 @@ impl BatchEvaluator {
         let mut decisions = Vec::with_capacity(checks.len());
         for (user, checks) in by_user {
             let user = User::Object(user.clone());
-            // A user of a type that the model does not have holds nothing.
+            // A user whose type the model lacks holds nothing.
             let Ok(mut evaluation) = self.snapshot.evaluation(&user) else {
                 let denied = checks.into_iter().flatten();
                 decisions.extend(denied.map(|(position, _)| self.denied(*position)));
@@ -298,7 +298,7 @@ fn are_alike(a: &Check, b: &Check) -> bool {
     a.user == b.user && a.relation == b.relation && a.object.type_name() == b.object.type_name()
 }
 
-/// Decides one check. Returns `None` if there can be no decision, which denies.
+/// Decides one check. Returns `None` if there can be no decision. The check is then denied.
 fn decide_one(
     evaluation: &mut Evaluation<'_>,
     check: &Check,

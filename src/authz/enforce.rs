@@ -132,7 +132,7 @@ impl Guarded for Object {
     }
 }
 
-/// The decision about a guard for the whole request, which takes in the subject and its actor.
+/// The decision about a guard for the whole request: for the subject and its actor together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Ruling {
     allowed: bool,
@@ -242,7 +242,7 @@ impl<'a> Enforcer<'a> {
         items: Vec<T>,
         decoys: &[Object],
     ) -> Result<Vec<Permitted<T>>, AuthzError> {
-        // Whatever its date says, an item that was found had been written by then.
+        // An item that was found had been written by then, whatever its date says.
         let found = Instant::now();
         self.decide(items.iter().map(Guarded::guard), decoys).await?;
         let written = self.moments(&items, found);
@@ -256,14 +256,14 @@ impl<'a> Enforcer<'a> {
 
     /// Returns [`Enforcer::moment`] for each item.
     fn moments<T: Guarded>(&self, items: &[T], found: Instant) -> Vec<Option<Instant>> {
-        // Asked at most once, and only if another process wrote one of the items.
+        // The authorizer is asked at most once, and only if another process wrote one of the items.
         let staleness_max = LazyCell::new(|| self.authorizer.abilities(self.consistency).staleness_max);
         items.iter().map(|item| self.moment(item.written(), found, || *staleness_max)).collect()
     }
 
-    /// Returns a moment by which the content had been written. A decision that is as new as this is not older than the
-    /// content. Returns `None` where nobody noted when the content was written. A date from another process is moved
-    /// `staleness_max` later, because that process's clock and copy may be behind ours by as much.
+    /// Returns a moment by which the content had been written. A decision that is as new as that moment is not older
+    /// than the content. Returns `None` where nobody noted when the content was written. A date from another process is
+    /// moved `staleness_max` later, because that process's clock and copy may be behind ours by as much.
     fn moment(&self, written: Written, found: Instant, staleness_max: impl Fn() -> Duration) -> Option<Instant> {
         match written {
             Written::Unknown => None,
@@ -309,8 +309,8 @@ impl<'a> Enforcer<'a> {
         self.ask_about(outdated, &[], consistency).await
     }
 
-    /// Finds the visible set for a search by checking every guard: the positions, out of `positions`, of the guards that the
-    /// principal may see.
+    /// Finds the visible set for a search by checking the guards at `positions`. Returns the positions of the guards
+    /// that the principal may see.
     ///
     /// # Errors
     /// When a decision could not be made.
@@ -380,13 +380,13 @@ impl<'a> Enforcer<'a> {
         decided.or_else(|| is_shut().then_some(false))
     }
 
-    /// Returns what the answers so far rest on, visible sets included; `None` while there was none.
+    /// Returns what the answers so far rest on, visible sets included; `None` while there is no answer.
     #[must_use]
     pub fn decided_by(&self) -> Option<DecidedBy> {
         self.decided_by.clone()
     }
 
-    /// Returns the models behind the answers so far, visible sets included; `None` while there was none.
+    /// Returns the models behind the answers so far, visible sets included; `None` while there is no answer.
     pub(crate) fn models(&self) -> Option<&ModelsUsed> {
         self.models.as_ref()
     }

@@ -153,8 +153,9 @@ impl OpenFgaAuthorizer {
         let Some(known) = known else { return self.look_up_model().await };
         match self.noting(self.server.find_model_of(known.model.store_id).await) {
             Ok(model) => {
-                // The store keeps the age of its look-up by name. A deleted store still tells its models, and another one may
-                // have its name by now. So whoever asks this often would keep the deleted store for good.
+                // The store keeps the time of its look-up by name. A deleted store still tells its models, although
+                // another one may have its name by now. If every answer renewed that time, a caller that asks often
+                // would keep the deleted store for good.
                 self.put_latest(&model, known.looked_up);
                 Ok(model)
             }

@@ -55,7 +55,7 @@ pub struct ReplicaParts {
     pub source: Arc<dyn RelationshipSource>,
     /// Decides whatever the copy does not.
     pub authority: Arc<dyn Authorizer>,
-    /// Is told of every change on the server, and of every look that found none.
+    /// Learns of every change on the server, and of every look that found none.
     pub validity: Arc<Validity>,
     /// Reads the wall clock.
     pub clock: UnixClock,
@@ -124,7 +124,7 @@ impl ReplicaAuthorizer {
         self.verifier.as_ref()
     }
 
-    /// Returns whether the copy is used for anything.
+    /// Returns whether the copy may be used at all.
     fn is_trusted(&self) -> bool {
         self.verifier.as_ref().is_none_or(Verifier::is_trusted)
     }
@@ -218,7 +218,8 @@ impl Authorizer for ReplicaAuthorizer {
             return Ok(decisions);
         }
         let decisions = self.authority.check(batch).await;
-        // Questions that the copy is not trusted with are compared, too. Otherwise it could never be trusted again.
+        // Questions that the copy is not trusted with are compared, too. Otherwise the copy could never be trusted
+        // again.
         if let Some(verifier) = self.verifier.as_ref().filter(|verifier| is_routed || !verifier.is_trusted()) {
             verifier.checked(batch, None, at);
         }
@@ -288,7 +289,7 @@ impl DecidingModel for ReplicaAuthorizer {
         if self.deciding(Consistency::MinimizeLatency).is_none() {
             return of_server;
         }
-        // Either of the two may decide, each by its own model.
+        // The copy or the server may decide, each by its own model.
         let of_copy = (&*self.view.copy as &dyn Authorizer).subtracted().await?;
         Ok(of_server.map_or_else(|_out_of_reach| of_copy.clone(), |of_server| of_server.or(&of_copy)))
     }

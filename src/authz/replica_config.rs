@@ -60,7 +60,7 @@ pub enum ReplicaMode {
 /// The use of a replica, where there is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReplicaUse {
-    /// The replica tells visible sets, and the server decides.
+    /// The replica finds visible sets, and the server decides.
     Plan,
     /// The replica decides as well.
     Decide,

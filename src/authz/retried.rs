@@ -12,14 +12,14 @@ use tokio::time::{Instant, sleep};
 use super::AuthzError;
 use super::decider::{Decider, NumberedOutcome, Questions};
 
-/// The first attempt and two repetitions.
+/// The most attempts: the first one and two repetitions.
 const ATTEMPTS_MAX: u32 = 3;
 /// The pause before the second attempt; it is twice as long before the third.
 const PAUSE: Duration = Duration::from_millis(20);
-/// A repetition costs what ten calls save, so that at most a tenth of all calls are repetitions.
+/// The cost of a repetition. Ten calls save as much, so that at most a tenth of all calls are repetitions.
 const REPETITION_COST: u32 = 10;
-/// The most that is saved, and what there is at the start: the first calls may be repeated too, and a burst of failures
-/// causes no more than ten repetitions.
+/// The most that can be saved, and the savings at the start. So the first calls may be repeated too, and a burst of
+/// failures causes no more than ten repetitions.
 const SAVINGS_MAX: u32 = 10 * REPETITION_COST;
 
 /// Asks the decider behind it, up to `ATTEMPTS_MAX` times.

@@ -45,14 +45,15 @@ impl StackedAuthorizer {
         Self { openfga, decider, validity, _changelog: changelog }
     }
 
-    /// Returns the handle that makes the cache forget. Whoever learns of a change uses it.
+    /// Returns the handle that makes the cache forget. Code that learns of a change uses it.
     #[must_use]
     pub fn validity(&self) -> &Arc<Validity> {
         &self.validity
     }
 
     async fn basis(&self, batch: &CheckBatch) -> Result<Arc<Basis>, AuthzError> {
-        // Read before anything is asked, so that an answer from before a change never counts for the generation after it.
+        // The generation is read before anything is asked. So an answer from before a change never counts for the
+        // generation after it.
         let current = self.validity.current();
         // If no remembered decision answers a question about a moment, the question must pass by the server's own
         // caches, which do not tell their age.

@@ -1,8 +1,9 @@
 //! Decides how long a remembered decision counts.
 //!
-//! All decisions of a store belong to a generation, and one counter holds the current one. Whoever learns of a change begins
-//! the next generation. The generation is part of every cache key, so older decisions are not found any more. This leaves no
-//! race: an answer that was asked for before the change and arrives after it is stored under a key that nobody looks up.
+//! All decisions of a store belong to a generation, and one counter holds the current one. Code that learns of a change
+//! begins the next generation. The generation is part of every cache key, so older decisions are not found any more.
+//! This leaves no race: an answer that was asked for before the change and arrives after it is stored under a key that
+//! nobody looks up.
 //!
 //! A generation counts only while the changelog is known to hold nothing newer. If the changelog cannot be read for a while,
 //! nothing is recalled. The time to live of a decision (`cache_ttl`) is a second bound, because `OpenFGA`'s log is not
@@ -13,7 +14,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The generation of one store's relationships. Whoever learns of changes shares it in an `Arc`.
+/// The generation of one store's relationships. All code that learns of changes shares it in an `Arc`.
 #[derive(Debug)]
 pub struct Validity {
     /// The time for which a confirmation counts; `None` if nobody reads the changelog, so that none is needed.
@@ -37,8 +38,8 @@ pub struct CurrentGeneration {
 }
 
 impl Validity {
-    /// Lets decisions count while the changelog was read within `confirmed_for`. `None` means that nobody reads the
-    /// changelog; then only the age of a decision ends it.
+    /// Lets decisions count while the last reading of the changelog is less than `confirmed_for` ago. `None` means that
+    /// nobody reads the changelog; then only the age of a decision ends it.
     #[must_use]
     pub fn new(confirmed_for: Option<Duration>) -> Self {
         Self { confirmed_for, state: Mutex::new(GenerationState { generation: 0, confirmed: None }) }

@@ -42,7 +42,7 @@ use crate::audit::AuditSink;
 use crate::language::Relation;
 use crate::telemetry;
 
-/// The most questions of one request that may be chosen. Looking at more would cost the request time.
+/// The most questions of one request that may be chosen. Choosing among more would cost the request time.
 const OFFERED_PER_REQUEST_MAX: usize = 8;
 /// The most guards of one visible set that may be chosen. Half of them are guards that the set hides.
 const OFFERED_PER_VISIBLE_SET: usize = 4;
@@ -53,7 +53,7 @@ pub struct Verifier {
     task: JoinHandle<()>,
 }
 
-/// Keeps verifications recorded until it is dropped.
+/// A guard that keeps verifications recorded until it is dropped.
 pub struct Recording {
     shared: Arc<Shared>,
 }
@@ -193,8 +193,8 @@ impl Verifier {
             let shown = usize::try_from(visible.len()).unwrap_or(usize::MAX);
             let at_rank = |set: &RoaringBitmap, rank: usize| set.select(u32::try_from(rank).unwrap_or(u32::MAX));
             let hidden_or_any = chosen.drain(..).filter_map(|rank| at_rank(&query.positions, rank)).collect::<Vec<_>>();
-            // If few guards are visible, one that is drawn at random is most likely hidden. So some visible ones are drawn
-            // apart.
+            // If few guards are visible, one that is drawn at random is most likely hidden. So some visible ones are
+            // drawn separately.
             let shown = sampler.some_of(shown, OFFERED_PER_VISIBLE_SET / 2).into_iter();
             shown
                 .filter_map(|rank| at_rank(visible, rank))

@@ -79,7 +79,7 @@ impl Caller {
             return Err(CallerError::OtherUser);
         }
         let subject = names::asserted(user)?;
-        // One issuer's pipeline speaks only for people of that issuer, by the names that its tokens give them.
+        // A bearer speaks only for people of the token's own issuer, by the names that the issuer's tokens give them.
         if subject.type_name() != token.user_type.as_str() || !token.names.gives(&subject) {
             return Err(CallerError::OtherUser);
         }

@@ -192,7 +192,8 @@ impl AuthorizationDetails {
         self.objects.iter().try_fold(0u64, |sum, object| Some(sum.saturating_add(object.chunks_max?)))
     }
 
-    /// Returns whether a chunk's metadata is needed to decide, beside its guard.
+    /// Returns whether a guard is not enough to decide: an object has conditions on metadata, or limits the number of
+    /// chunks.
     #[must_use]
     pub(super) fn ask_for_chunks(&self) -> bool {
         self.objects.iter().any(|object| !object.metadata.is_empty() || object.chunks_max.is_some())

@@ -1,4 +1,4 @@
-//! Takes a signed token in compact form (RFC 7515, section 7.1) apart, before anything in it is believed.
+//! Takes apart a signed token in compact form (RFC 7515, section 7.1), before anything in it is believed.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -39,7 +39,7 @@ impl<'t> Jws<'t> {
         Ok(Self { signed, signature, algorithm, key_id, claims: object(&decode(payload)?)? })
     }
 
-    /// Returns the issuer that the token claims, which is enough to choose the keys that can prove it.
+    /// Returns the issuer that the token claims. That is enough to choose the keys that can prove the claim.
     pub(super) fn claimed_issuer(&self) -> Option<&str> {
         self.claims.get("iss").and_then(Value::as_str)
     }

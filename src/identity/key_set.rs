@@ -2,8 +2,8 @@
 //! keys only. No algorithm with a shared secret exists here, so a public key can never be mistaken for a secret.
 //!
 //! A signature is verified by one call of `ring`. The crate `jsonwebtoken` is not used: it keeps its cryptography in a
-//! process-wide global and panics without it, and beyond that call it would add nothing to the strict rules for JSON,
-//! header and claims that this module's siblings hold.
+//! process-wide global, and panics without it. Beyond that one call it would add nothing, because this module's
+//! siblings hold the strict rules for JSON, header and claims.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 
 use crate::strict_json;
 
-/// The number of keys in a set; issuers have a handful.
+/// The most keys in a set; issuers have a handful.
 const KEYS_MAX: usize = 64;
 /// The deepest nesting of a key set.
 const DEPTH_MAX: usize = 8;

@@ -2,7 +2,7 @@
 //! request.
 //!
 //! INVARIANT (absent is not none): if the model takes people out by a relationship or a value, a token that lacks the
-//! mapped claim does not count as *holds nothing*.
+//! mapped claim does not mean that its subject *holds nothing*.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +16,7 @@ use crate::engine::snapshot::CONTEXTUAL_TUPLES_MAX;
 use crate::language::subtracted::Subtracted;
 use crate::language::{Object, Relation, RelationshipTuple, TypeName, User};
 
-/// Claims that narrow what a bearer gets. If one of them stood elsewhere, it would not narrow.
+/// Claims that narrow what a bearer gets. A claim that stood elsewhere than in the token would narrow nothing.
 const NARROWING: [&str; 9] =
     ["act", "cnf", "authorization_details", "scope", "acr", "auth_time", "sub", "client_id", "aud"];
 /// The claim by which Entra says that a list of groups is too long for the token. It does not say where the list is.
@@ -55,7 +55,8 @@ impl Untold {
 }
 
 impl ClaimTuple {
-    /// Returns the fact that is left out about a user of this type.
+    /// Returns the fact that a token without the claim leaves out about a user of this type. Returns `None` if the
+    /// settings say that such a user holds nothing.
     fn untold(&self, user_type: &str) -> Option<Untold> {
         let (relation, object_type) = (self.relation.clone(), self.object_type.clone());
         let writes = Writes::Relation { user_type: user_type.to_owned(), relation, object_type };

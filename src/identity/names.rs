@@ -1,11 +1,11 @@
 //! Turns names from outside (subjects, actors, clients, mapped claims, asserted users) into `OpenFGA` objects. All of
 //! them follow one rule.
 //!
-//! A name stays as it is. A name that holds `*`, `:`, `#`, white space or a control character is refused. If its issuer
-//! sets `encode_subjects`, these characters and `%` are percent-encoded instead. Refusing is the default: an issuer
-//! that is not known to use such names may have been tricked into issuing one. The issuer's short name and `/` stand
-//! before its names. A short name holds no `/`, so the first `/` ends it, and two pairs of issuer and name never give
-//! one object.
+//! A name stays as it is, but a name that holds `*`, `:`, `#`, white space or a control character is refused. If its
+//! issuer sets `encode_subjects`, these characters and `%` are percent-encoded instead. Refusing is the default: an
+//! issuer that is not known to use such names may have been tricked into issuing one. The issuer's short name and `/`
+//! stand before its names. A short name holds no `/`, so the first `/` ends it, and two pairs of issuer and name never
+//! give one object.
 //!
 //! Names are compared byte by byte: `é` as one character and as `e` with an accent are two names.
 
@@ -90,7 +90,7 @@ impl NameRules {
     pub(super) fn user(&self, type_name: &TypeName, name: &str) -> Result<Object, NameError> {
         match User::parse(&self.text(type_name, name)?) {
             Ok(User::Object(object)) => Ok(object),
-            // Only the length is left to refuse, since the rule lets no wildcard and no userset pass.
+            // Only the length can be wrong here, because the rule lets no wildcard and no userset pass.
             Ok(User::Userset(..) | User::Wildcard(_)) | Err(_) => Err(NameError::TooLong),
         }
     }
@@ -109,7 +109,7 @@ impl NameRules {
         if !self.encode {
             return is_plain(written).is_ok();
         }
-        // Each name has one spelling: `%3a` beside `%3A` would be another user, whom no ban names.
+        // Each name has one spelling. If `%3a` counted beside `%3A`, it would give another user, whom no ban names.
         percent_decode_str(written).decode_utf8().is_ok_and(|name| !name.is_empty() && encoded_id(&name) == written)
     }
 
@@ -138,7 +138,7 @@ impl NameRules {
     }
 }
 
-/// Parses a user whom somebody names beside a token, or without one. It must have the form that names in tokens have.
+/// Parses a user whom somebody names beside a token, or without one. The name must have the form of names in tokens.
 ///
 /// # Errors
 /// If the text is not a single user, or its name is refused.
@@ -297,7 +297,7 @@ mod tests {
                     prop_assert!(of(m).gives(&left) && of(n).gives(&right));
                     prop_assert_eq!(of(m).gives(&right), m == n || right == left);
                 }
-                // An only issuer has no short name.
+                // A single issuer has no short name.
                 let alone = rules(None, encodes[0]);
                 if let (Ok(left), Ok(right)) = (give(&alone, &user, &a), give(&alone, &user, &b)) {
                     prop_assert_eq!(left == right, a == b, "{} {}", left, right);

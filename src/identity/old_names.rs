@@ -64,7 +64,7 @@ impl OldNames {
                 (User::Userset(_, relation), Some(new)) => User::parse(&format!("{new}#{relation}"))?,
                 (user, _) => user.clone(),
             };
-            // An object may be shorter than a user, so its length is checked again.
+            // An object may not be as long as a user, so its length is checked again.
             let object = match of_object.transpose()? {
                 Some(new) => Object::parse(new.as_str())?,
                 None => tuple.object.clone(),

@@ -2,7 +2,7 @@
 //!
 //! INVARIANT (a positive mark): a token is a person's only if it has every mark that the settings of its issuer ask
 //! for, and nothing in it says that it is a machine's. All other tokens are machines', and a machine is never part of
-//! `user:*`. So a missing claim never makes a machine a person. An added claim does not either, as long as another
+//! `user:*`. So a missing claim never makes a machine a person. An added claim never does so either, as long as another
 //! claim still shows the machine.
 
 use std::fmt;
@@ -19,7 +19,7 @@ const LOGIN_TIME: &str = "auth_time";
 const SERVICE_ACCOUNT: &str = "service-account-";
 /// The suffix of Auth0's subjects for clients that act for themselves.
 const AUTH0_CLIENT: &str = "@clients";
-/// Claims that name the client which a token was issued to. If one of them is the subject, the client acts for itself.
+/// Claims that name the client that a token was issued to. If the subject is one of them, the client acts for itself.
 const CLIENT_CLAIMS: [&str; 5] = ["client_id", "azp", "appid", "cid", "clientId"];
 /// Claims that Keycloak gives only to clients that act for themselves.
 const SERVICE_ACCOUNT_CLAIMS: [&str; 3] = ["clientId", "clientHost", "clientAddress"];
@@ -105,7 +105,7 @@ impl PeopleConfig {
     pub(super) fn is_person(&self, claims: &Map<String, Value>, subject: &str, client_id: &str) -> bool {
         let has_claim = match self.marking_claim() {
             Some(claim) => self.is_marked_by(claim, claims),
-            // If no claim is asked for, the clients must tell. Settings without clients let nobody in.
+            // If no claim is asked for, the clients alone mark people. Settings without clients let nobody in.
             None => !self.clients.is_empty(),
         };
         let has_client = self.clients.is_empty() || is_among(client_id, &self.clients);
@@ -148,11 +148,12 @@ fn says_something(value: &Value) -> bool {
     }
 }
 
-/// Returns whether a token says, as one of the common providers does, that a machine acts for itself.
+/// Returns whether a token says that a machine acts for itself, in the way of one of the common providers.
 fn says_machine(claims: &Map<String, Value>, subject: &str) -> bool {
     let text = |claim: &str| claims.get(claim).and_then(Value::as_str);
     let is_service_account = |claim: &str| text(claim).is_some_and(|name| name.starts_with(SERVICE_ACCOUNT));
-    // An unknown grant or an unknown kind of token is not a person's.
+    // A grant that is empty, malformed or client credentials is not a person's, and neither is a kind of token other
+    // than `user`.
     let is_own_grant = |claim: &&str| claims.get(*claim).is_some_and(|grant| !is_grant_of_people(grant));
     let is_other_kind = claims.get("idtyp").is_some_and(|kind| kind.as_str() != Some("user"));
     CLIENT_CLAIMS.iter().any(|claim| text(claim) == Some(subject))
@@ -179,8 +180,7 @@ fn is_grant_of_people(grant: &Value) -> bool {
 }
 
 impl SubjectPattern {
-    /// Parses a pattern. Returns `None` for a text without other characters than `*`, or with a `*` elsewhere than at
-    /// one end.
+    /// Parses a pattern. Returns `None` if the text has no character but `*`, or has a `*` anywhere but at one end.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (kind, rest): (fn(String) -> Pattern, &str) = match (text.strip_prefix('*'), text.strip_suffix('*')) {

@@ -1,5 +1,5 @@
-//! The principal: the user whose rights limit the answer, what narrows those rights, and the facts about both that are
-//! recorded.
+//! The principal: the user whose rights limit the answer, the limits that a token sets to those rights, and the facts
+//! about both that are recorded.
 
 use std::fmt;
 use std::sync::Arc;
@@ -151,7 +151,7 @@ impl Principal {
         self.token.as_ref().filter(|_| self.asserted).map(|token| token.subject.as_str())
     }
 
-    /// Returns the relation that an actor must hold, or `None` if the subject itself asks.
+    /// Returns the actor and the relation that the actor must hold, or `None` if the subject itself asks.
     #[must_use]
     pub fn delegation(&self) -> Option<&Delegation> {
         self.delegation.as_deref()

@@ -9,12 +9,12 @@ use ring::digest::{SHA256, digest};
 
 use super::{Refusal, VerifiedToken};
 
-/// The number of tokens in one generation. A token takes some kilobytes of memory.
+/// The most tokens in one generation. A token takes some kilobytes of memory.
 const TOKENS_MAX: usize = 8_192;
 /// The time, in seconds, for which a token is believed without another look at its issuer's keys. A key that was
 /// withdrawn counts for this long at most.
 pub(super) const REMEMBERED_SECONDS_MAX: u64 = 300;
-/// The number of used tokens that are remembered. If there are more, tokens for one request are refused.
+/// The most used tokens that are remembered. While there are that many, other tokens for one request are refused.
 const USED_MAX: usize = 100_000;
 
 type Digest = [u8; 32];

@@ -14,7 +14,7 @@ use super::token::VerifiedToken;
 pub struct StepUp {
     /// The authentication classes that will do. If there are none, any class will do.
     pub acr_values: Vec<String>,
-    /// The age that the login may have, in seconds.
+    /// The greatest age that the login may have, in seconds; `None` if any age will do.
     pub max_age: Option<u64>,
 }
 
@@ -43,7 +43,7 @@ pub enum LoginError<'r> {
 impl StepUp {
     /// Returns the requirements that an operator asks for.
     fn of(required: &StepUpConfig) -> Result<Self, IdentityConfigError> {
-        // The challenge names both, `max_age` in whole seconds.
+        // The challenge names `acr_values` and `max_age`, which is in whole seconds.
         let max_age = required.max_age.map(|age| age.as_secs());
         if max_age == Some(0) {
             return Err(IdentityConfigError::new(

@@ -33,7 +33,7 @@ pub struct VerifiedToken {
     pub(super) authentication_class: Option<String>,
 }
 
-/// The facts that a verified token states beside the subject, for the audit record and for delegation.
+/// The facts that a verified token states, for the audit record and for delegation.
 #[derive(Clone, PartialEq, Debug)]
 pub struct TokenFacts {
     /// The issuer, exactly as configured (`iss`).
@@ -60,7 +60,7 @@ pub struct Actor {
     pub object: Object,
 }
 
-/// The relation that an actor must hold, beside the subject's own right.
+/// The actor of a request, and the relation that the actor must hold, beside the subject's own right.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Delegation {
     /// The outermost actor, who made the request.

@@ -82,7 +82,7 @@ impl TokenVerifier {
         token.is_single_use().then(begin).transpose()
     }
 
-    /// Returns whether a verified token has expired since, for calls that last long.
+    /// Returns whether a verified token has expired in the meantime. Calls that last long ask this.
     #[must_use]
     pub fn has_ended(&self, token: &VerifiedToken, now: u64) -> bool {
         claims::has_ended(token.facts.expires_at, self.config.leeway_seconds(), now)

@@ -1,9 +1,9 @@
 //! Limits how many calls run at the same time: additive increase and multiplicative decrease, led by latency.
 //!
-//! More concurrent calls help until the server is busy; from then on they only wait there. That shows in the latency. So
-//! the moving average is compared with the best average so far for calls of about the same size. Every [`PERIOD`] answers the
-//! limit is lowered and the best is forgotten. Otherwise a server that became slower for good would pass for a busy one,
-//! and a server that was always busy would never show what it can do.
+//! More concurrent calls help until the server is busy; from then on they only wait there. That shows in the latency.
+//! So the moving average is compared with the best average so far for calls of about the same size. After every
+//! [`PERIOD`] answers, the limit is lowered and the best is forgotten. Otherwise a server that became slower for good
+//! would pass for a busy one, and a server that was always busy would never show what it can do.
 //!
 //! This is pure: the caller reports every call, and no clock is read.
 

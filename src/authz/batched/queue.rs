@@ -17,7 +17,7 @@ pub(super) struct CallBounds {
     pub(super) bytes_max: usize,
 }
 
-/// Items that wait for a call, by principal and by the basis that a call has.
+/// Items that wait for a call, by the basis of that call and by principal.
 #[derive(Debug)]
 pub(super) struct FairQueue<T> {
     /// One lane for each kind of call. Lanes take turns as well.
@@ -54,7 +54,7 @@ impl<T> FairQueue<T> {
         self.by_principal.get(principal).copied().unwrap_or_default()
     }
 
-    /// Returns how many principals wait, this one included even if nothing of it waits.
+    /// Returns how many principals wait, this one included even if none of its items wait.
     pub(super) fn principals_with(&self, principal: &Object) -> usize {
         self.by_principal.len() + usize::from(!self.by_principal.contains_key(principal))
     }
@@ -79,8 +79,8 @@ impl<T> FairQueue<T> {
     /// Takes the items of the next call: as many as can share it within the bounds. Items that are not wanted any more are
     /// dropped. An item with more bytes than a call may have leaves by itself.
     ///
-    /// A lane gets as many turns as it has principals. While another lane waits, a call takes no more than these turns are
-    /// worth. So a principal gains nothing by asking in a way that shares no call with the others.
+    /// A lane gets as many turns as it has principals. While another lane waits, a call takes no more items than these
+    /// turns are worth. So a principal gains nothing by asking in a way that shares no call with the others.
     pub(super) fn take(
         &mut self,
         CallBounds { checks_max, bytes_max }: CallBounds,

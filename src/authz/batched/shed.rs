@@ -35,7 +35,7 @@ pub(super) struct Shed {
 #[derive(Debug, Default)]
 pub(super) struct ShedLog {
     told: Option<Instant>,
-    /// The number of requests that were turned away since then.
+    /// The number of requests that were turned away since the last line.
     untold: u64,
 }
 

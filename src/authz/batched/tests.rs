@@ -329,8 +329,8 @@ impl Decider for Slow {
 
 #[tokio::test(start_paused = true)]
 async fn who_cannot_be_answered_in_time_is_told_at_once() {
-    // A patient caller has 1,000 checks waiting, and one call of 50 leaves a second. Principals take turns, so each call holds
-    // 25 checks of each.
+    // A patient caller has 1,000 checks waiting, and a call of 50 checks leaves every second. Principals take turns, so
+    // each call holds 25 checks of each.
     let rows = [
         ("one check: in the next call", 1, 10, true),
         ("200 checks in 8 s", 200, 10, true),

@@ -68,12 +68,12 @@ impl Decider for Scripted {
     }
 }
 
-/// Allows everybody every object with an even number.
+/// Allows every user every object whose id is an even number.
 pub(crate) fn is_allowed(check: &Check) -> bool {
     check.object.id().parse::<u64>().expect("a number") % 2 == 0
 }
 
-/// Returns what was decided, in the order of the questions.
+/// Returns the decisions, in the order of the questions.
 pub(crate) fn decided(asked: usize, answers: Vec<NumberedOutcome>) -> Vec<bool> {
     let allowed = |outcome| match outcome {
         Outcome::Decided { allowed, .. } => allowed,

@@ -1,5 +1,5 @@
-//! Remembers the reaches of users until the relationships change. A reach is what a user holds apart from the objects
-//! that are checked.
+//! Remembers the reaches of users until the relationships change. A reach is the objects on which a user holds
+//! relations, without those that are checked.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -1,4 +1,4 @@
-//! Keeps visible sets of guards until something changes that they depend on.
+//! Keeps visible sets of guards until something that they depend on changes.
 //!
 //! A set depends on the state of the relationships ([`SnapshotCache`]), the table of guards, the user and the relation.
 //! A new guard makes another table, which is recognized by its address too. Sets that rest on contextual tuples or a
@@ -34,14 +34,14 @@ pub(super) struct VisibleSets {
 struct VisibleSetKey {
     user: Object,
     relation: Relation,
-    /// The address of the table. The set keeps it from being used again.
+    /// The address of the table. The kept set prevents another table from getting this address.
     guards: usize,
 }
 
 #[derive(Clone, Debug)]
 struct KeptSet {
     positions: Arc<RoaringBitmap>,
-    /// Keeps the address of the table from being used for another one.
+    /// Prevents another table from getting the address of this one.
     _guards: Weak<Vec<Object>>,
 }
 
@@ -110,7 +110,7 @@ impl VisibleSets {
             None => Arc::new(GuardPositions::new(&query.guards, snapshot)),
         };
         if !positions.is_current(&query.guards, snapshot) {
-            // Usually nobody else holds it, and nothing is copied.
+            // Usually nobody else holds these positions, so nothing is copied.
             Arc::make_mut(&mut positions).update(&query.guards, snapshot);
         }
         // The table that was used last comes last.

@@ -1,4 +1,4 @@
-//! Whatever an authorizer answers, either exactly the items whose guards it allows come out, or none.
+//! Exactly the items whose guards the authorizer allows come out, or none does, whatever the authorizer answers.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -175,8 +175,8 @@ fn a_chunk_that_changed_hands_is_not_hydrated() {
 }
 
 proptest! {
-    /// Exactly the permitted items come out in their order, with many chunks of one document, equal or empty ids, and answers
-    /// in any order.
+    /// Exactly the permitted items come out, in their order, even if one document has many chunks, if ids are equal or
+    /// empty, and if the answers come in any order.
     #[test]
     fn exactly_the_permitted_items_come_out(
         rows in prop::collection::vec(("[a-c]{0,1}", "(open|shut)[0-9]"), 0..60),
@@ -262,7 +262,8 @@ proptest! {
     }
 }
 
-/// Allows everything, by relationships of some age. They are as new as now if a caller asks for fresher ones and this obeys.
+/// Allows everything, by relationships of some age. If a caller asks for fresher ones and `obeys` is set, they are as
+/// new as now.
 struct Aged {
     as_of: Option<Instant>,
     obeys: bool,
@@ -359,7 +360,7 @@ async fn the_model_of_the_last_decision_is_told() {
 #[tokio::test(start_paused = true)]
 async fn what_was_remembered_is_not_counted_as_asked() {
     const TOOK: Duration = Duration::from_millis(30);
-    /// Claims to remember its decision about every guard whose name ends so.
+    /// Claims to remember its decision about every guard whose name ends with `remembered`.
     struct Remembering;
     #[async_trait]
     impl Authorizer for Remembering {

@@ -25,8 +25,8 @@ const BATCH_CHECK: &str = "/openfga.v1.OpenFGAService/BatchCheck";
 /// The beginning of the message by which `OpenFGA` reports a condition that cannot be evaluated.
 const CONDITION_FAILED: &str = "failed to evaluate relationship condition: ";
 
-/// The message `BatchCheckResponse`. The generated type reads the results into a map, where the second of two answers to one
-/// question silently replaces the first. A list keeps both, so that the account finds them.
+/// The message `BatchCheckResponse`. The generated type reads the results into a map, where the second of two answers
+/// to one question silently replaces the first. A list keeps both, so that [`account`] finds them.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct BatchCheckAnswer {
     #[prost(message, repeated, tag = "1")]
@@ -81,7 +81,7 @@ pub(super) fn tuple_key(tuple: &RelationshipTuple) -> Result<TupleKey, AuthzErro
 /// The messages that hold what a request adds to the stored relationships.
 pub(super) type SentContextual = (Option<ContextualTupleKeys>, Option<Struct>);
 
-/// Makes the messages of a contextual part, or takes them from `known` if they were made for the same one.
+/// Makes the messages of a contextual part, or takes them from `known` if they were made for the same part.
 pub(super) fn contextual<'a>(
     known: &mut Option<(&'a Arc<Contextual>, SentContextual)>,
     contextual: &'a Arc<Contextual>,
@@ -107,7 +107,7 @@ pub(super) fn new_contextual(contextual: &Contextual) -> Result<SentContextual, 
     Ok((tuples, Some(context.map_err(|e| AuthzError::Refused(format!("the context of the request: {e}")))?)))
 }
 
-/// Returns one outcome for each of the `sent` checks. They are in rising order of their positions, which are the
+/// Returns one outcome for each of the `sent` checks. The checks are in rising order of their positions, which are the
 /// correlation ids.
 ///
 /// INVARIANT (one answer each): every id comes back exactly once, with either a decision or an error. Anything else
@@ -227,7 +227,7 @@ fn too_large(status: &Status) -> bool {
         || status.code() == Code::OutOfRange && says("Error, decoded message length too large")
 }
 
-/// Turns the status of a call that failed into an error, by what can be done about it.
+/// Turns the status of a failed call into an error, according to what can be done about it.
 pub(super) fn failed(status: &Status) -> AuthzError {
     let message = status.message().to_owned();
     if let Some(too_many) = too_many_checks(&message) {

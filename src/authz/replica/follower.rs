@@ -64,7 +64,7 @@ pub(super) struct Follower {
 #[derive(Clone)]
 pub(super) struct Watched {
     pub(super) progress: watch::Sender<Progress>,
-    /// Is told of changes as soon as they are known, even if the copy cannot be updated.
+    /// The follower tells it of every change as soon as it learns of the change, even if the copy cannot be updated.
     pub(super) validity: Arc<Validity>,
     pub(super) news: Arc<News>,
     pub(super) wishes: Arc<Wishes>,
@@ -221,7 +221,7 @@ impl Follower {
         if let (ModelNews::New(_), Some(marker)) = (&news, &marker) {
             self.unmark(marker).await?;
         }
-        // After a failure only the marker in the copy says which model was taken over, so it is read again.
+        // After a failure only the marker in the copy says which model was taken over, so the marker is read again.
         self.take_model(&version, news).await.inspect_err(|_| self.following = None)?;
         let marker = marker.filter(|marker| marker.version.store_id == version.store_id);
         // Tuples are followed under any model, even one that is not understood, so that the cache of decisions still
@@ -238,7 +238,7 @@ impl Follower {
                     Some(marker) => marker,
                     None => self.copy(&followed).await?,
                 };
-                // The window reports changes from its position in the log on. Nobody has reported those before it.
+                // The window reports the changes after its position in the log. Nobody has reported those before it.
                 self.watched.validity.invalidate();
                 self.lateness.begin_again();
                 let window = Window::new(self.config.overlap, marker.token, started);
@@ -266,8 +266,8 @@ impl Follower {
         match news {
             ModelNews::Known => Ok(()),
             ModelNews::New(model) => {
-                // INVARIANT (one state): the new model with the old tuples is a state that the server never had. So the copy
-                // does not count from here until the changes have been read.
+                // INVARIANT (one state): the new model with the old tuples is a state that the server never had. So the
+                // copy is withheld until the changes have been read.
                 self.withhold();
                 let store = self.store.clone();
                 blocking(move || Ok(store.write_model(*model)?)).await?;
@@ -309,8 +309,8 @@ impl Follower {
         Ok(marker)
     }
 
-    /// Finds a position that lies an overlap before the end of the log. Only the log itself gives out its tokens, so it is read
-    /// from the beginning.
+    /// Finds a position that lies at least an overlap before the end of the log. Only the log itself gives out its
+    /// tokens, so the log is read from the beginning.
     async fn end_of_log(&self, store_id: &str) -> Result<String, AuthzError> {
         let overlap_ns = i128::try_from(self.config.overlap.as_nanos()).unwrap_or(i128::MAX);
         let mut positions: Vec<(i128, String)> = Vec::new();
@@ -342,7 +342,7 @@ impl Follower {
         loop {
             let page = self.source.changes(&store_id, &token).await;
             if matches!(page, Err(AuthzError::Refused(_))) && !token.is_empty() {
-                // If the server refuses this token but not the log, then the token is from another log.
+                // If the server refuses this token but reads its log from the beginning, the token is from another log.
                 self.lost_its_position = self.source.changes(&store_id, "").await.is_ok();
             }
             let page = page?;
@@ -372,10 +372,11 @@ impl Follower {
         self.ask(&store_id, unsettled, &mut mirrored).await?;
         let nothing = mirrored.present.is_empty() && mirrored.absent.is_empty();
         if !nothing || kept.as_ref() != Some(&marker) {
-            // After a failed write, only the marker in the file says which writes are in it, so it is read again.
+            // After a failed write, only the marker in the file says which changes the file holds, so the marker is
+            // read again.
             self.keep(mirrored, Some(&marker)).await.inspect_err(|_| self.following = None)?;
         }
-        // The window moves on only now, so that changes that were read but not stored are news to the next reading.
+        // The window moves on only now. So changes that were read but not stored are news to the next reading.
         if let Some(following) = &mut self.following {
             (following.window, following.kept) = (window, Some(marker.clone()));
         }
@@ -403,8 +404,8 @@ impl Follower {
         Ok(())
     }
 
-    /// Reports the changes that a sweep found and that the log has still not reported. A complete log reports them in
-    /// time.
+    /// Reports the changes that a sweep found and that the log has still not reported. A complete log would have
+    /// reported them by now.
     fn tell_of_untold(&mut self, told: &[String]) {
         for name in told {
             self.untold.remove(name);
@@ -447,7 +448,8 @@ impl Follower {
             self.ask(store_id, asked, &mut settled).await?;
             let marker = self.following.as_ref().map(Following::marker);
             let written = self.keep(settled, marker.as_ref()).await?;
-            // If nothing was written, the tuples changed during the sweep, and the log has already reported it.
+            // If nothing was written, the tuples changed during the sweep, and the log has already reported the
+            // changes.
             if written.added + written.removed > 0 {
                 let found = Instant::now();
                 self.untold.extend(names.into_iter().map(|name| (name, found)));

@@ -1,7 +1,7 @@
-//! Works out how late the server's log reports changes. Pure.
+//! Works out how late the server's log reports changes. This is pure.
 //!
-//! The server may read its log from a secondary database, which lags behind the one that decides, and does not say so.
-//! But changes have dates. If a change is news now although its date is before the previous reading, it came late.
+//! The server may read its log from a secondary database that lags behind the deciding one, and its answers do not say
+//! so. But changes have dates. If a change is news now although its date is before the previous reading, it came late.
 //!
 //! This is the one place where the server's clock is compared with ours, because nothing else reveals such a lag. The
 //! two must agree within [`CLOCK_TOLERANCE`]. If our clock is ahead, the copy counts as older than it is. If the
@@ -13,7 +13,8 @@ use tokio::time::Instant;
 
 use crate::authz::copy::CLOCK_TOLERANCE;
 
-/// The time for which a log counts as late after its last late change. While nothing changes, nothing shows that it caught up.
+/// The time for which a log counts as late after its last late change. While nothing changes, nothing shows that the
+/// log caught up.
 const REMEMBERED: Duration = Duration::from_mins(10);
 
 /// One reading of the log.

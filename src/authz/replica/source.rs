@@ -39,7 +39,8 @@ pub enum ModelNews {
     NotUnderstood(String),
 }
 
-/// Reads the model, the tuples and the changes of one store, past all caches: a copy of a cache would not be a copy.
+/// Reads the model, the tuples and the changes of one store, past all caches: the copy must be one of the store, not of
+/// a cache.
 #[async_trait]
 pub trait RelationshipSource: Send + Sync {
     /// Reads the version of the model that decides now, and the model itself unless its version is the known one.
@@ -48,8 +49,8 @@ pub trait RelationshipSource: Send + Sync {
     /// When the server is out of reach; [`AuthzError::NoModel`] when it has no such store, or the store has no model.
     async fn model(&self, known: Option<&ModelVersion>) -> Result<(ModelVersion, ModelNews), AuthzError>;
 
-    /// Reads all tuples, page by page. The first page has the empty token, and the last one returns it. Tuples that are
-    /// written meanwhile may be missing.
+    /// Reads all tuples, page by page. The empty token reads the first page, and the last page returns the empty token.
+    /// Tuples that are written meanwhile may be missing.
     ///
     /// # Errors
     /// When the server is out of reach, or has a tuple that cannot be understood.

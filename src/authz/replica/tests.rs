@@ -1,4 +1,4 @@
-//! The follower against a server whose log is late and out of order, and reports changes twice.
+//! Tests the follower against a server whose log is late and out of order, and reports changes twice.
 
 mod models;
 mod sources;
@@ -433,7 +433,7 @@ async fn a_look_that_fails_makes_nothing_news_that_was_known() {
     assert_eq!(replica.watched.news.since(asked), ChangesSince::Dated(date));
 }
 
-/// However late the log is, the copy states its age rightly from the first change on that reveals the lag.
+/// The copy states its age rightly from the first change that reveals the lag, however late the log is.
 #[tokio::test(start_paused = true)]
 async fn a_log_that_lags_makes_the_copy_older() {
     let mut replica = replica();

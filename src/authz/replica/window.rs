@@ -1,4 +1,4 @@
-//! Works out what recent changes say about tuples. Pure.
+//! Works out what recent changes say about tuples. This is pure.
 //!
 //! The log of changes is not in the order of the commits, and may report a change twice. So its last part, the window,
 //! is read again each time. A change is news if it appears in the window more often than at the last reading. Counting
@@ -38,7 +38,7 @@ pub(super) struct Settled {
     pub(super) dates: Option<Dates>,
 }
 
-/// The dates of the first and the last of some changes, in nanoseconds since 1970.
+/// The oldest and the newest date of some changes, in nanoseconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Dates {
     pub(super) oldest: i128,
@@ -87,7 +87,7 @@ impl Window {
         if ends.back().is_none_or(|(_, known)| *known != end) {
             ends.push_back((started, end));
         }
-        // The next reading begins at the last end that is older than the overlap.
+        // The next reading begins at the last end that was seen at least an overlap ago.
         while ends.get(1).is_some_and(|(seen, _)| *seen + self.overlap <= started) {
             ends.pop_front();
         }

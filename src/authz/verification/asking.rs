@@ -12,7 +12,7 @@ use crate::authz::decider::{Basis, CONTEXTUAL_BYTES_PER_CALL, Outcome, Question,
 use crate::authz::openfga_config::CHECKS_PER_CALL_DEFAULT;
 use crate::authz::{AuthzError, Consistency, Source};
 
-/// The longest wait for an answer. Nobody waits for a verification, but the next round does.
+/// The longest wait for an answer. No request waits for a verification, but the next round of questions does.
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The server's answer to one question.

@@ -1,6 +1,6 @@
-//! Questions that outlive the process: the one by which the copy fell, those whose difference is being confirmed, and
-//! those that the copy denied wrongly. After a restart they are asked before all others, so a restart does not erase a
-//! fault that was seen.
+//! Questions that outlive the process: the one by which the copy lost its trust, those whose difference is being
+//! confirmed, and those that the copy denied wrongly. After a restart they are asked before all others, so a restart
+//! does not erase a fault that was seen.
 //!
 //! They name users and objects, and hold what their requests added. They are stored only beside the copy, which names
 //! users and objects as well.
@@ -25,7 +25,7 @@ const CONTEXTUAL_BYTES_MAX: usize = 64 << 10;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct KeptQuestion {
-    /// Whether the copy fell by this question, so that the next copy must answer it correctly.
+    /// Whether the copy lost its trust by this question, so that the next copy must answer it correctly.
     pub(super) is_evidence: bool,
     stratum: Stratum,
     user: String,
@@ -72,7 +72,7 @@ impl KeptQuestion {
         })
     }
 
-    /// Marks the question as the one by which the copy fell.
+    /// Marks the question as the one by which the copy lost its trust.
     pub(super) fn into_evidence(self) -> Self {
         Self { is_evidence: true, ..self }
     }

@@ -1,4 +1,4 @@
-//! Chooses which decisions are verified. Pure, except for the random choice.
+//! Chooses which decisions are verified. This is pure, except for the random choice.
 //!
 //! Half of the choice goes to the kind of question whose last verification is longest ago, so that a flood of one kind hides
 //! no other. The other half goes to recent questions. In both halves each user has at most one place, so that a flood of one
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::stratum::Stratum;
 use crate::authz::decider::Question;
 
-/// The most kinds that are known at a time: far more than a model has. When it is reached, the verified kinds are
+/// The most kinds that are known at a time: far more than a model has. When there are that many, the verified kinds are
 /// forgotten and begin anew.
 const STRATA_MAX: usize = 16_384;
 /// The most waiting questions of one kind, each of another user.
@@ -22,10 +22,11 @@ const WAITING_PER_STRATUM_MAX: usize = 4;
 const RECENT_MAX: usize = 128;
 /// The most bytes that requests add to the waiting questions. Past it, only questions that add little are taken.
 const CONTEXTUAL_BYTES_MAX: usize = 32 << 20;
-/// The bytes up to which a request adds little.
+/// A request that adds at most this many bytes adds little.
 const CONTEXTUAL_BYTES_LITTLE: usize = 1 << 10;
-/// While one question of a user waits, the user's later ones compete for its place. Up to this many, each is equally
-/// likely to end up in it. From there on, later ones are likelier.
+/// The most questions that count as rivals for one place. While one question of a user waits, the user's later ones
+/// compete for its place. Up to this many, each is equally likely to end up in it. Beyond that, later ones are
+/// likelier.
 const RIVALS_MAX: usize = 64;
 
 /// A question of a request, and the copy's answer to it.
@@ -103,7 +104,7 @@ pub(super) struct Dice {
 }
 
 impl Dice {
-    /// Draws a number below `bound`, or 0 if that is 0.
+    /// Draws a number below `bound`, or 0 if `bound` is 0.
     pub(super) fn below(&mut self, bound: usize) -> usize {
         self.drawn = self.drawn.wrapping_add(1);
         let bound = u64::try_from(bound).unwrap_or(u64::MAX);
@@ -149,7 +150,7 @@ impl Sampler {
     }
 
     /// Chooses at most `most` questions to verify now: `share` of the decisions since the last call, and one of each
-    /// kind that was never verified. What is over `most` is dropped, not made up for later.
+    /// kind that was never verified. Questions beyond `most` are dropped, not made up for later.
     pub(super) fn choose(&mut self, most: u32, share: f64) -> Vec<SampledQuestion> {
         self.due = (self.due + f64::from(std::mem::take(&mut self.decided)) * share).min(f64::from(most));
         let most = usize::try_from(most).unwrap_or(usize::MAX);
@@ -244,7 +245,8 @@ fn put(waiting: &mut Vec<Pending>, most: usize, asked: SampledQuestion, dice: &m
             waiting.push(Pending::first(asked));
             return 0;
         }
-        // Either of the two may stay, so that neither the first nor the last is sure of its place.
+        // The question in this place and the new one are equally likely to stay, so that neither the first nor the last
+        // is sure of its place.
         None => (dice.below(waiting.len()), dice.below(2) == 0),
     };
     match waiting.get_mut(place) {

@@ -78,7 +78,7 @@ pub(super) enum Event {
     Agreed(Stratum),
     /// The copy or the server could not decide a question of this kind.
     Undecided(Stratum),
-    /// For this kind, the copy now decides correctly what it denied wrongly before.
+    /// The copy now decides correctly the questions of this kind that it denied wrongly before.
     Resolved(Stratum),
     /// Another copy is complete.
     NewCopy,
@@ -151,7 +151,7 @@ impl Standing {
                 None
             }
             Event::NotVerified => {
-                // Only an operator brings such a copy back. Doing so has set the falls to zero.
+                // Only an operator brings such a copy back, and the operator's word has set the falls to zero.
                 if self.trust == Trust::Proving && self.falls == 0 {
                     self.trust = Trust::Trusted;
                 }
@@ -192,7 +192,8 @@ impl Standing {
         }
     }
 
-    /// Returns whether every kind that is asked about has agreed, one like the cause of the fall included.
+    /// Returns whether a kind like the cause of the fall has agreed, and every kind that is asked about has proven
+    /// itself.
     fn is_proven<'k>(&self, mut kinds: impl Iterator<Item = &'k Stratum>) -> bool {
         let like_the_cause = self
             .cause

@@ -1,4 +1,4 @@
-//! Decides whether a difference between the copy and the server is a fault of the copy. Pure.
+//! Decides whether a difference between the copy and the server is a fault of the copy. This is pure.
 //!
 //! The copy is behind by design, so a different answer for a moment is no fault. A difference is confirmed in two
 //! cases:
@@ -7,7 +7,7 @@
 //!   a store where something always changes, it was asked so often that no tuple that comes and goes explains the
 //!   difference.
 //! - The copy came to agree, but no change with a late enough date explains that. Lag explains a difference up to the
-//!   stated bound, and no further.
+//!   bound on it, and no further.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ const QUIET_ROUNDS: u32 = 2;
 const ROUNDS: u32 = 24;
 /// The number of questions without an answer after which a suspicion is given up.
 const ERRORS_MAX: u32 = 5;
-/// The longest time for which a suspicion is followed. Past it, too much has changed to tell.
+/// The longest time for which a suspicion is followed. After that, too much has changed to tell.
 const AGE_MAX: Duration = Duration::from_mins(2);
 
 /// A difference that may be a fault of the copy.
@@ -81,8 +81,8 @@ impl Suspicion {
         self.rounds > 0
     }
 
-    /// Returns the next step. A change within `lag_max` of the answer may still reach the copy. Once it has, the log reports it
-    /// within `explained_after`.
+    /// Returns the next step. A change within `lag_max` of the server's first answer may still reach the copy. Once the
+    /// change has reached it, the log reports the change within `explained_after`.
     pub(super) fn step(&mut self, look: Observation, lag_max: Duration, explained_after: Duration) -> FollowUp {
         if look.now.saturating_duration_since(self.decided) > AGE_MAX {
             return FollowUp::GiveUp;

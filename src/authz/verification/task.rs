@@ -21,26 +21,27 @@ const TICK: Duration = Duration::from_secs(1);
 /// The most differences that are followed at a time: half of them wrong allowances, half wrong denials. More are not
 /// needed, because one confirmed difference has the same consequences as many.
 const SUSPICIONS_MAX: usize = 16;
-/// The most questions that are asked again after a restart, or of another copy.
+/// The most questions of an earlier process or an earlier copy that are asked again.
 const RECALLED_MAX: usize = SUSPICIONS_MAX + DENIALS_MAX;
-/// The most wrong denials that are followed. Past it, a kind that is denied wrongly goes to the server until there is
-/// another copy.
+/// The most wrong denials that are followed. Nobody asks a further one again, so its kind of question goes to the
+/// server until there is another copy.
 const DENIALS_MAX: usize = 16;
-/// The period after a new model in which more is verified.
+/// The period after a new model in which a larger share of decisions is verified.
 const NEW_MODEL_PERIOD: Duration = Duration::from_mins(1);
-/// The factor by which more is verified in that period.
+/// The factor by which that share is larger in that period, and while the copy is not trusted.
 const NEW_MODEL_FACTOR: f64 = 10.0;
 /// The age past which an answer says little about the copy as it is now, because too much changes meanwhile.
 const ANSWER_AGE_MAX: Duration = Duration::from_secs(30);
-/// The longest pause while the server does not answer. It doubles up to this.
+/// The longest pause while the server does not answer. The pause doubles up to this length.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// The state that the task keeps between its rounds.
 struct Rounds {
     suspicions: Vec<Suspect>,
-    /// The question by which the last copy fell. It is asked again of the next copy.
+    /// The question by which the last copy lost its trust. The next copy is asked the same question.
     evidence: Option<SampledQuestion>,
-    /// The questions that the copy denied wrongly, and how often it has agreed since. They are asked again in each round.
+    /// The questions that the copy denied wrongly, and how often it has agreed about each since. They are asked again
+    /// in each round.
     denials: Vec<(SampledQuestion, u32)>,
     /// The questions about which an earlier process or the previous copy was wrong, or suspected to be. They are asked once.
     recalled: Vec<SampledQuestion>,
@@ -258,7 +259,8 @@ impl Rounds {
         }
     }
 
-    /// The copy allowed what the server denies, so it is thrown away. All other suspicions concerned that copy, and go too.
+    /// The copy allowed what the server denies, so it is thrown away. All other suspicions concerned that copy, so they
+    /// are dropped.
     fn fell(&mut self, shared: &Shared, asked: SampledQuestion) {
         tracing::error!(
             kind = %asked.stratum,
@@ -274,7 +276,8 @@ impl Rounds {
 
     /// The copy denied what the server allows, so questions of this kind go to the server.
     fn denied(&mut self, shared: &Shared, asked: SampledQuestion) {
-        // The copy may be wrong only about what a request adds. So two questions are the same only if their kinds are.
+        // The copy may be wrong only if a request adds something. So two questions are the same only if their kinds are
+        // the same, too.
         let is_same =
             |denied: &SampledQuestion| denied.question.check == asked.question.check && denied.stratum == asked.stratum;
         if self.denials.iter().any(|(denied, _)| is_same(denied)) {
@@ -292,9 +295,9 @@ impl Rounds {
         }
     }
 
-    /// Stores the standing, and the questions on which it rests, whenever they have changed. Every round tries until that
-    /// succeeds, because a restart would otherwise forget a fall. The questions come second: the question that confirmed a fall
-    /// stays stored until the fall itself is.
+    /// Stores the standing, and the questions on which it rests, whenever they have changed. Every round tries until
+    /// that succeeds, because a restart would otherwise forget a fall. The standing is stored first, so that the
+    /// question that confirmed a fall stays stored until the fall is stored.
     async fn keep(&mut self, shared: &Arc<Shared>) {
         let standing = shared.standing().clone();
         let questions = self.questions_to_keep(standing.trust);

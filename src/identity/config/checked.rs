@@ -7,8 +7,8 @@ use super::{IdentityConfig, IdentityConfigError};
 /// The longest allowance for clocks that differ, in seconds.
 const LEEWAY_SECONDS_MAX: u64 = 300;
 
-/// A section `[identity]` whose settings fit together and name an audience. Whatever decides about tokens is made from
-/// one of these.
+/// A section `[identity]` whose settings fit together and name an audience. All code that decides about tokens is made
+/// from one of these.
 #[derive(Clone, Debug)]
 pub(in crate::identity) struct CheckedConfig {
     /// The audience that a token must name (`aud`).
@@ -65,7 +65,7 @@ fn check_issuers(settings: &IdentityConfig) -> Result<(), IdentityConfigError> {
         if !urls.insert(url) {
             return Err(IdentityConfigError(format!("`identity.issuers` names `{url}` twice")));
         }
-        // An only issuer may go without a name.
+        // A single issuer needs no name.
         if settings.issuers.len() > 1 && issuer.name.as_ref().is_none_or(|name| !names.insert(name)) {
             return Err(IdentityConfigError(format!(
                 "issuer `{url}` needs a `name` of its own, of at most 64 letters, digits and `-_.`: it keeps the users \
