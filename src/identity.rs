@@ -69,7 +69,7 @@ pub enum Refusal {
     Time,
     /// A required claim is missing, or a claim has the wrong type.
     Claim,
-    /// The token is bound to a key (`cnf`), and its bearer has not proved to have that key.
+    /// The token is bound to a key (`cnf`), and its bearer has not proved that it has that key.
     Confirmation,
     /// The subject cannot be a user.
     Subject,

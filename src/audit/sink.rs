@@ -22,8 +22,8 @@ pub trait AuditSink: Send + Sync {
     #[must_use = "the caller must report a verification that was not kept"]
     fn verified(&self, verification: Verification) -> Kept;
 
-    /// Returns a digest of something that must not be kept itself. It is keyed, so that guesses cannot be tried without
-    /// the key. With one key, equal bytes have equal digests for the same purpose.
+    /// Returns a digest of something that must not be kept itself. The digest is keyed, so that nobody can try guesses
+    /// without the key. With one key, equal bytes have equal digests for the same purpose.
     fn digest(&self, purpose: DigestPurpose, bytes: &[u8]) -> String;
 
     /// Checks whether a record could be kept now. This may block for as long as a small write to the disk takes.

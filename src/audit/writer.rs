@@ -200,11 +200,12 @@ impl LogWriter {
 
     fn put_head(&mut self, head: &Head) -> Result<(), AuditError> {
         self.head.write(head, &self.key)?;
-        // This comes after the head, so that a process killed in between leaves no log that seems to have been removed.
+        // The note comes after the head, so that a process killed in between leaves no log that seems to have been
+        // removed.
         if !self.key.has_begun()
             && let Err(error) = self.key.note_begun(&self.config.key_file)
         {
-            tracing::warn!(%error, "the audit key's file cannot note that the log has begun; if the whole log is deleted, nobody will notice");
+            tracing::warn!(%error, "cannot note in the audit key's file that the log has begun; if the whole log is deleted, nobody will notice");
         }
         Ok(())
     }

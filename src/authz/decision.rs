@@ -89,7 +89,7 @@ impl Decisions {
 }
 
 impl VisiblePositions {
-    /// Makes the visible set of an authority without models, which is as new as this moment.
+    /// Makes the visible set of an authority without models. The set is as new as this moment.
     #[must_use]
     pub fn now(positions: Arc<RoaringBitmap>) -> Self {
         Self { positions, by: Provenance::authority(Arc::default(), Instant::now()) }

@@ -34,8 +34,8 @@ use crate::lanes::Lane;
 use crate::language::{Object, Relation, TypeName, User};
 use crate::tuple_store::RelationshipStores;
 
-/// Up to this many checks are tried on the caller's thread. They usually take some microseconds each, which is less than it
-/// costs to move them to another thread.
+/// Up to this many checks are tried on the caller's thread. They usually take some microseconds each, so moving them to
+/// another thread would cost more.
 const INLINE_CHECKS_MAX: usize = 128;
 /// The least number of checks of one user, relation and type that are decided together. With fewer, the work that they
 /// share costs more than it saves.

@@ -371,8 +371,8 @@ impl<'a> Enforcer<'a> {
         }
     }
 
-    /// Returns what is known about a guard without asking: the decision, if there was one, or a denial by the details of the
-    /// principal's token.
+    /// Returns the decision about a guard if it is known already: an earlier decision, or a denial because the actor
+    /// may not act or the token's details do not fit the guard. Returns `None` if the authorizer has to be asked.
     #[must_use]
     pub fn known(&self, guard: &Object) -> Option<bool> {
         let decided = self.decisions.get(guard).map(|decision| decision.allowed);

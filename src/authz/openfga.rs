@@ -119,8 +119,9 @@ impl OpenFgaAuthorizer {
         }
     }
 
-    /// Finds the one model for all calls of a batch, so that its decisions belong together. For higher consistency, it
-    /// is the store's latest model now. For answers since a moment, it is the latest model at that moment or later.
+    /// Finds the one model for all calls of a batch, so that its decisions belong together. For higher consistency,
+    /// that is the store's latest model now. For answers since a moment, it is the latest model at that moment or
+    /// later.
     pub(super) async fn model_for(&self, consistency: Consistency) -> Result<ModelVersion, AuthzError> {
         if let (StoreSelector::Id(store_id), Some(id)) = (&self.server.store, &self.server.model_id) {
             return Ok(ModelVersion { store_id: store_id.clone(), model_id: id.clone() });

@@ -3,8 +3,8 @@
 //!
 //! A task asks the server directly, with `HIGHER_CONSISTENCY`. It shares no call with requests and recalls nothing, and
 //! the number of its checks a second is bounded. `sampler` chooses the questions, and `questions` keeps those that are
-//! asked first after a restart. `suspicion` decides whether a difference is a fault of the copy; it is one only if
-//! nothing else explains it. `standing` decides what follows from a fault.
+//! asked first after a restart. `suspicion` decides whether a difference is a fault of the copy. A difference is a
+//! fault only if nothing else explains it. `standing` decides what follows from a fault.
 //!
 //! If verification is switched off, nothing is asked, but the standing still holds: a copy that was found wrong does
 //! not come back into use just because nobody compares it any more.
@@ -53,7 +53,7 @@ pub struct Verifier {
     task: JoinHandle<()>,
 }
 
-/// A guard that keeps verifications recorded until it is dropped.
+/// Verifications are recorded until this is dropped.
 pub struct Recording {
     shared: Arc<Shared>,
 }

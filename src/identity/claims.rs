@@ -34,7 +34,7 @@ pub(super) fn check(
     }
     check_audience(claims.get("aud"), audience)?;
     let expires_at = check_times(claims, config.leeway_seconds(), now)?;
-    // Such a token is bound to a key, and its bearer has not proved to have that key (RFC 7800).
+    // Such a token is bound to a key, and its bearer has not proved that it has that key (RFC 7800).
     let certificate = claims.get("cnf").map(CertificateThumbprint::of_claim).transpose()?;
     let (subject, client_id, token_id) = (name(claims, "sub")?, name(claims, "client_id")?, name(claims, "jti")?);
     // A malformed name refuses the token, even if its bearer is not a user.

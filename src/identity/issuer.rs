@@ -3,9 +3,8 @@
 //! INVARIANT (bounded trust): keys are used for at most [`STALE_MAX`] after they were read. After that, no token of the
 //! issuer is accepted.
 //!
-//! INVARIANT (bounded work): at most one fetch runs at a time, and a new one begins at most every
-//! [`FETCH_INTERVAL_MIN`], however many tokens name unknown keys. A caller waits for one fetch at most, even if the
-//! issuer does not answer.
+//! INVARIANT (bounded work): at most one fetch runs at a time, and at most one begins in every [`FETCH_INTERVAL_MIN`],
+//! however many tokens name unknown keys. A caller waits for one fetch at most, even if the issuer does not answer.
 
 mod fetch;
 
@@ -116,7 +115,7 @@ impl Issuer {
         self.fetched.read().unwrap_or_else(PoisonError::into_inner).ended
     }
 
-    /// Fetches the keys in a task of its own, which ends at the fetch's timeout at the latest. If a caller ran the
+    /// Fetches the keys in a task of its own, which ends at the latest when the fetch times out. If a caller ran the
     /// fetch itself and went away, the fetch would be lost, and no other could begin for [`FETCH_INTERVAL_MIN`].
     fn begin_fetch(self: &Arc<Self>, alone: OwnedMutexGuard<()>) -> JoinHandle<()> {
         let issuer = Arc::clone(self);

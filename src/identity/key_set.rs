@@ -120,7 +120,7 @@ impl<'de> Deserialize<'de> for Algorithm {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let name = String::deserialize(deserializer)?;
         Self::parse(&name).ok_or_else(|| {
-            D::Error::custom(format!("`{name}` is not an algorithm with a public key that is known here"))
+            D::Error::custom(format!("`{name}` is not a known algorithm: name one with a public key, such as `ES256`"))
         })
     }
 }

@@ -1,8 +1,8 @@
 //! Finds names as older versions wrote them: they percent-encoded every byte but ASCII letters, digits and `-._@~+`,
 //! for all issuers. No token gives such a name any more, so a ban in a tuple with such a name would ban nobody.
 //!
-//! A stored name is an old one if the old encoding gives exactly this text for some name, and today's rule (`names`)
-//! refuses that name or gives something else for it.
+//! A stored name is an old one if two things hold. The old encoding makes exactly this text of some name. And today's
+//! rule (`names`) refuses that name, or makes another text of it.
 
 use std::collections::BTreeSet;
 

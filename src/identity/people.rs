@@ -152,8 +152,8 @@ fn says_something(value: &Value) -> bool {
 fn says_machine(claims: &Map<String, Value>, subject: &str) -> bool {
     let text = |claim: &str| claims.get(claim).and_then(Value::as_str);
     let is_service_account = |claim: &str| text(claim).is_some_and(|name| name.starts_with(SERVICE_ACCOUNT));
-    // A grant that is empty, malformed or client credentials is not a person's, and neither is a kind of token other
-    // than `user`.
+    // A grant is not a person's if it is empty, malformed or that of client credentials. A kind of token other than
+    // `user` is not a person's either.
     let is_own_grant = |claim: &&str| claims.get(*claim).is_some_and(|grant| !is_grant_of_people(grant));
     let is_other_kind = claims.get("idtyp").is_some_and(|kind| kind.as_str() != Some("user"));
     CLIENT_CLAIMS.iter().any(|claim| text(claim) == Some(subject))

@@ -59,8 +59,8 @@ impl ConcurrencyLimit {
         self.limit / ONE
     }
 
-    /// Notes that a call of `checks` was answered. The limit grows only if it was fully used: otherwise nobody knows what a
-    /// higher limit would do.
+    /// Notes that a call of this many checks was answered. The limit grows only if it was fully used: otherwise nobody
+    /// knows what a higher limit would do.
     pub(super) fn answered(&mut self, checks: usize, latency: Duration, use_of_limit: LimitUse) {
         let class = usize::try_from(checks.checked_ilog2().unwrap_or_default()).unwrap_or_default().min(CLASSES - 1);
         self.answers += 1;

@@ -1,5 +1,5 @@
-//! Remembers the reaches of users until the relationships change. A reach is the objects on which a user holds
-//! relations, without those that are checked.
+//! Remembers the reaches of users until the relationships change. A reach is the set of objects on which a user holds
+//! relations, without the objects that are checked.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -58,7 +58,7 @@ pub fn watch(openfga: Arc<OpenFgaAuthorizer>, validity: Arc<Validity>, every: Du
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "the changelog cannot be read; past `changelog_age_max` remembered decisions are not used");
+                    tracing::warn!(%error, "the changelog cannot be read; after `changelog_age_max`, remembered decisions are not used");
                 }
             }
         }

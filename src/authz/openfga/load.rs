@@ -30,7 +30,8 @@ use crate::language::{RelationshipTuple, json};
 pub struct Loaded {
     /// The id that the server gave the model.
     pub model_id: String,
-    /// Whether this model decides now. It does not if `authorization_model_id` is configured, which names another one.
+    /// Whether this model decides now. If `authorization_model_id` is configured, the model that it names decides
+    /// instead.
     pub decides: bool,
 }
 

@@ -64,7 +64,7 @@ pub(super) struct Follower {
 #[derive(Clone)]
 pub(super) struct Watched {
     pub(super) progress: watch::Sender<Progress>,
-    /// The follower tells it of every change as soon as it learns of the change, even if the copy cannot be updated.
+    /// The follower tells this of every change as soon as it learns of the change, even if the copy cannot be updated.
     pub(super) validity: Arc<Validity>,
     pub(super) news: Arc<News>,
     pub(super) wishes: Arc<Wishes>,

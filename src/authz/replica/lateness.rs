@@ -65,7 +65,7 @@ impl Lateness {
     }
 
     /// Notes that a comparison of all tuples, which does not use the log, found nothing missing. That proves nothing
-    /// while changes come late, so it counts only if none came late for a while.
+    /// while changes come late, so the comparison counts only if no change came late for a while.
     pub(super) fn nothing_missing(&mut self, now: Instant) {
         if self.late.is_none_or(|late| now.saturating_duration_since(late) >= REMEMBERED) {
             self.lag = Duration::ZERO;

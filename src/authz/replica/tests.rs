@@ -61,7 +61,7 @@ struct Server {
     models_read: usize,
     down: bool,
     tokens_refused: bool,
-    /// Whether the server refuses everything, as it does while it does not accept a key.
+    /// Whether the server refuses everything, as it does while it does not accept the client's key.
     refuses: bool,
     log_down: bool,
     log_refused: bool,

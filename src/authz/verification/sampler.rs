@@ -20,7 +20,7 @@ const STRATA_MAX: usize = 16_384;
 const WAITING_PER_STRATUM_MAX: usize = 4;
 /// The most waiting questions of any kind, each of another user.
 const RECENT_MAX: usize = 128;
-/// The most bytes that requests add to the waiting questions. Past it, only questions that add little are taken.
+/// The most bytes that requests add to the waiting questions. Beyond that, only questions that add little are taken.
 const CONTEXTUAL_BYTES_MAX: usize = 32 << 20;
 /// A request that adds at most this many bytes adds little.
 const CONTEXTUAL_BYTES_LITTLE: usize = 1 << 10;

@@ -28,7 +28,7 @@ const RECALLED_MAX: usize = SUSPICIONS_MAX + DENIALS_MAX;
 const DENIALS_MAX: usize = 16;
 /// The period after a new model in which a larger share of decisions is verified.
 const NEW_MODEL_PERIOD: Duration = Duration::from_mins(1);
-/// The factor by which that share is larger in that period, and while the copy is not trusted.
+/// The factor by which a larger share of decisions is verified after a new model, and while the copy is not trusted.
 const NEW_MODEL_FACTOR: f64 = 10.0;
 /// The age past which an answer says little about the copy as it is now, because too much changes meanwhile.
 const ANSWER_AGE_MAX: Duration = Duration::from_secs(30);
