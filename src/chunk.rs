@@ -97,8 +97,8 @@ pub struct Version(pub u128);
 
 /// The time at which the document of a chunk was written, as far as it is known.
 ///
-/// A decision that is older than the document does not release its chunks: a user who may read the old text of a
-/// document may not be allowed to read the new one.
+/// A decision that is older than the document does not release its chunks: the right to read the old text of a document
+/// does not include the right to read the new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Written {
     /// It was written at this moment of this process's monotonic clock, or before.

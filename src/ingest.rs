@@ -137,8 +137,8 @@ impl Source {
     /// Counts what there is to read, for a progress bar. It reads the catalog and the names and sizes of files, but not
     /// their contents.
     ///
-    /// The errors that are found without reading contents, such as a bad line of the catalog, are returned beside the
-    /// totals of the rest.
+    /// Some errors, such as a bad line of the catalog, are found without reading contents. These are returned beside
+    /// the totals of the rest.
     ///
     /// # Errors
     /// If the folder, catalog or file cannot be opened.

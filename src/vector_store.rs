@@ -314,7 +314,7 @@ pub trait VectorStore: Send + Sync {
         found: &[Candidate],
     ) -> Result<Vec<Chunk>, VectorStoreError>;
 
-    /// Checks with at most one call to a server that a search would be answered now.
+    /// Checks, with at most one call to a server, that a search would be answered now.
     ///
     /// # Errors
     /// Returns the reason why a search would not be answered.
@@ -363,8 +363,8 @@ pub trait DocumentStore: Send + Sync {
     /// The documents of one call are one transaction where the store has transactions, as the embedded engine does. The
     /// collection is made if it does not exist. Without documents nothing happens.
     ///
-    /// The first vector fixes the dimension of the collection for good. In the embedded engine, it does so for as long
-    /// as any vector stays.
+    /// The first vector fixes the dimension of the collection. Other stores keep it for good, and the embedded engine
+    /// keeps it for as long as any vector stays.
     ///
     /// # Errors
     /// When [`validation::check_document`] refuses a document, when a vector has another dimension than the collection,
@@ -403,7 +403,7 @@ pub trait DocumentStore: Send + Sync {
     /// - [`VectorStoreError::Unsupported`] for a collection that another program fills.
     async fn list(&self, collection: &str, from: Option<&str>, limit: usize) -> Result<DocumentPage, VectorStoreError>;
 
-    /// Returns the guards of all chunks of these documents. A caller checks with them who may replace the documents.
+    /// Returns the guards of all chunks of these documents. A caller uses them to check who may replace the documents.
     /// Returns `None` when a chunk has no well-formed guard, because then nobody can be checked.
     ///
     /// # Errors

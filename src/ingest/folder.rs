@@ -18,7 +18,8 @@ pub(super) fn files(
     guard: &GuardRule,
 ) -> Result<impl Iterator<Item = Result<TextFile, IngestError>> + Send + 'static, IngestError> {
     let root = root.canonicalize().map_err(|e| IngestError::unreadable(root, &e))?;
-    // If the root cannot be opened, the whole reading fails. A folder below it that cannot be opened is one error of many.
+    // If the root cannot be opened, the whole reading fails. If a folder below it cannot be opened, that is one error
+    // among others.
     std::fs::read_dir(&root).map_err(|e| IngestError::unreadable(&root, &e))?;
     let mut paths = Vec::new();
     collect(&root, &root, &mut paths);

@@ -133,7 +133,7 @@ impl<I: Iterator<Item = Result<Numbered, Faulty>>> Documents<I> {
     fn document(&mut self, first: Numbered) -> Result<SourceDocument, IngestError> {
         let document_id = first.chunk.document_id.clone();
         let refused = |path: &Path, line: u64, detail: String| Err(IngestError::line(path, line, detail));
-        // If the document is refused, its other lines are skipped. A whole document has no other lines.
+        // If the document is refused, its other lines are skipped. If it is whole, it has no other lines to skip.
         self.passed_over = Some(document_id.clone());
         if !self.seen.insert(document_id.clone()) {
             let detail = format!("document `{document_id}` comes back; its lines must stand together");

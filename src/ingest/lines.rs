@@ -72,7 +72,7 @@ impl Iterator for Lines {
             match self.read() {
                 Ok(Some(line)) if line.text.trim().is_empty() => {}
                 other => {
-                    // A file that could not be read will not be read at the next try either.
+                    // If the file could not be read, the next try would fail, too.
                     self.has_ended = matches!(other, Ok(None) | Err(IngestError::Unreadable { .. }));
                     return other.transpose();
                 }

@@ -344,7 +344,8 @@ fn chunk_line_errors_name_the_line() {
         ("\"\u{0}\"", &["column"]),
     ];
     for (bad, parts) in rows {
-        // Document `a` is whole before the bad line. Document `k` may be cut off by it, unless the line names another document.
+        // Document `a` is whole before the bad line. The bad line may cut off document `k`, unless the line names
+        // another document.
         let lines = [line("a1", "a"), line("k1", "k"), bad.to_owned(), line("z1", "z")].join("\n");
         let directory = folder(&[("chunks.jsonl", lines.as_bytes())]);
         let parts: Vec<&str> = ["chunks.jsonl`, line 3: "].iter().chain(parts).copied().collect();

@@ -70,9 +70,9 @@ pub(super) fn named_documents<'a>(document_ids: &'a [String], guards: &'a [Vec<O
 pub(super) struct Decoys(RandomState);
 
 impl Decoys {
-    /// Makes the decoys that each of these ids needs, so that it costs at least as many checks as its kind does.
-    ///
-    /// A guard causes no check if the token's details deny it, or if it was decided before or belongs to an earlier id.
+    /// Makes the decoys of a re-check: one for each distinct id that causes no check of its own. The chunk of such an
+    /// id does not exist, has the same guard as another one, or has a guard that the token's details deny without a
+    /// check.
     pub(super) fn beside(
         &self,
         collection: &str,

@@ -53,8 +53,8 @@ impl GuardIndexes {
         let index = self.index(collection, guards);
         let indexing = || async {
             let guards = Arc::clone(guards);
-            // Indexing a million names takes a fifth of a second, so it leaves the reactor. If the request ends first, the
-            // index is thrown away.
+            // Indexing a million names takes a fifth of a second, so another thread does it. If the request ends first,
+            // the index is thrown away.
             let indexed = tokio::task::spawn_blocking(move || Arc::new(indexed(&guards))).await;
             indexed.inspect_err(|error| tracing::error!(%error, "the guards of a collection could not be indexed"))
         };

@@ -113,7 +113,7 @@ impl Hydration<'_> {
         Ok(())
     }
 
-    /// Keeps the permitted candidates that the details of the principal's token permit, too. It reads no text.
+    /// Keeps those permitted candidates that the details of the principal's token permit, too. It reads no text.
     pub(super) async fn admit(
         self,
         mut candidates: Vec<Permitted<Candidate>>,

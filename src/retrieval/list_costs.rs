@@ -3,8 +3,8 @@
 //!
 //! A list saves the checks of what is hidden. Its cost depends on the server, the model and the user: on one server a
 //! list costs as much as one check, on another as much as a thousand, and a list that is cut short saves nothing. So
-//! both are measured. The lists of one collection cost about the same, because its guards are of the same types. Only
-//! lists that must be fresh are measured apart.
+//! the costs of lists and checks are measured, and so is how often a list is cut short. The lists of one collection
+//! cost about the same, because its guards are of the same types. Only lists that must be fresh are measured apart.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

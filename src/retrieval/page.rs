@@ -2,28 +2,33 @@
 //!
 //! A token holds the score and the id of the last chunk of a page. What else it holds depends on the query:
 //!
-//! - The cosine of a vector query depends on one chunk alone, so its pages stay consistent while the corpus changes. A new
-//!   chunk shows up in its place, and a chunk that is gone is missing. A chunk that was returned may be replaced and found
-//!   once more with a lower score, so the token holds a mark of each chunk that was returned, and no chunk comes twice.
-//! - The score of a text or hybrid query depends on everything that the user may see. Its token holds a digest of the pages
-//!   before. These are searched and checked again, and the next page is given only if they would come out alike. Otherwise
-//!   the token is refused and the search begins anew. So all pages together are one answer.
+//! - The cosine of a vector query depends on one chunk alone, so its pages stay consistent while the corpus changes. A
+//!   new chunk shows up in its place, and a chunk that is gone is missing. A chunk that was returned may be replaced
+//!   and found once more with a lower score. So the token holds a mark of each chunk that was returned, and no chunk
+//!   comes twice.
+//! - The score of a text or hybrid query depends on everything that the user may see. Its token holds a digest of the
+//!   pages before. The chunks of these pages are searched and checked again, and the next page is given only if the
+//!   pages would come out alike. Otherwise the token is refused and the search begins anew. So all pages together are
+//!   one answer.
 //!
-//! Neither form depends on chunks that the user may not see. A revision of the collection would be simpler and wrong: a
-//! change of a hidden document would then end somebody's pages.
+//! Neither form depends on chunks that the user may not see. It would be simpler to hold a revision of the collection,
+//! but wrong: a change of a hidden document would then end somebody's pages.
 //!
 //! A page costs a search over all pages before it, up to `retrieval.candidates_max`.
 //!
-//! A token is authenticated with HMAC-SHA256 (RFC 2104) over its content and over everything that the request brings to the
-//! search: the whole principal with its access token, collection, query, filter, number and lowest score of chunks, and the
-//! relation. It holds nothing but what the caller has seen already, and counts only what was permitted.
+//! A token is authenticated with HMAC-SHA256 (RFC 2104) over its content and over everything that the request brings to
+//! the search: the whole principal with its access token, the collection, the query, the filter, the number of chunks,
+//! their lowest score, and the relation. It holds nothing but what the caller has seen already, and counts only what
+//! was permitted.
 //!
-//! INVARIANT (one model): one authorization model decides all pages. A token marks the model that decided the pages before,
-//! as the decisions themselves name it. The model of the next page is known only once that page is decided, so the two are
-//! compared just before the page is given out. A model belongs to one store, so a page of another store is refused too.
+//! INVARIANT (one model): one authorization model decides all pages. A token marks the model that decided the pages
+//! before, as the decisions themselves name it. The model of the next page is known only once that page is decided, so
+//! the two are compared just before the page is given out. A model belongs to one store, so a page of another store is
+//! refused too.
 //!
-//! INVARIANT (one refusal): a token that was changed, belongs to somebody else or to another search, has expired, or goes on
-//! after pages that have changed or that another model decided, is refused with the same words.
+//! INVARIANT (one refusal): every refused token is refused with the same words. The token may have been changed, may
+//! belong to somebody else or to another search, or may have expired. The pages before may have changed, or another
+//! model may have decided them.
 
 mod binding;
 
@@ -81,8 +86,8 @@ pub(super) struct PageCursor {
     pub(super) earlier: EarlierPages,
 }
 
-/// Shows which authorization model decided the pages of one search. Nobody without the key learns the model from it, nor
-/// whether two searches were decided by the same one.
+/// Shows which authorization model decided the pages of one search. Without the key, nobody learns from it which model
+/// that was, nor whether the same model decided two searches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ModelMark([u8; MAC_BYTES]);
 
@@ -180,7 +185,7 @@ impl Pages {
         if token.len() > 2 * (HEAD_BYTES + RETURNED_MAX * MARK_BYTES + ID_BYTES_MAX + MAC_BYTES) {
             return None;
         }
-        // Upper-case digits are refused: another spelling of a token would be another token.
+        // Upper-case digits are refused, so that a token has only one spelling.
         let token = base16ct::lower::decode_vec(token).ok()?;
         let (content, mac) = token.split_at_checked(token.len().checked_sub(MAC_BYTES)?)?;
         hmac::verify(&self.key, &authenticated(content, binding), mac).ok()?;

@@ -77,7 +77,7 @@ impl<'r> Paging<'r> {
         ByPage { earlier, later }
     }
 
-    /// Compares the chunks that are now on the pages before with those that were returned there.
+    /// Compares the chunks that are now on the earlier pages with the chunks that were returned there.
     ///
     /// # Errors
     /// When they differ: the token is refused.

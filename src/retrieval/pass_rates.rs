@@ -13,7 +13,7 @@ use crate::language::{Object, Relation};
 /// The most rates of one generation. Together with the generation before, twice as many are remembered, which takes
 /// some megabytes.
 const RATES_MAX: usize = 10_000;
-/// Earlier rounds together weigh as much as this many candidates, so that a change shows within a few requests.
+/// Earlier rounds together weigh at most as much as this many candidates, so that a change shows within a few requests.
 const MEMORY: f64 = 200.0;
 
 /// Remembers which share of candidates was permitted lately.
@@ -28,7 +28,8 @@ pub(super) struct PassRateKey {
     pub(super) subject: Object,
     pub(super) relation: Relation,
     pub(super) collection: String,
-    /// Whether the request has a filter: it may select chunks of which the subject sees more or fewer than of others.
+    /// Whether the request has a filter. The chunks that a filter selects may be permitted more or less often than
+    /// others.
     pub(super) is_filtered: bool,
 }
 

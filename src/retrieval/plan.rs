@@ -72,7 +72,7 @@ pub(super) struct Round {
     pub(super) candidates: usize,
     /// The outlook of a wider search.
     pub(super) rest: Rest,
-    /// Whether the store left out chunks of documents that already have as many chunks as were asked for.
+    /// Whether the store counted chunks by document, and so left out chunks of documents that already have enough.
     pub(super) is_counted_by_document: bool,
     /// How many times the retrieval has repeated a search because a chunk was replaced before it was read.
     pub(super) repeats: usize,
@@ -164,7 +164,7 @@ const WIDENING_MAX: usize = 16;
 ///
 /// A text query needs the visible set first. BM25 weighs a term by how many chunks hold it. If it counted all chunks,
 /// hidden documents would move the scores of visible ones. The embedded evaluator finds the set with one evaluation. A
-/// server may tell no set. Then every guard is checked ahead, up to a limit.
+/// server may be unable to tell the set. Then every guard is checked ahead, up to a limit.
 ///
 /// A vector query needs no statistics. Where it is not known what the principal may see, everything is searched and the
 /// candidates are checked.
@@ -220,7 +220,7 @@ pub(super) fn next_step(situation: &Situation, round: &Round) -> RetrievalStep {
             widen(situation, round.search, tally)
                 .map_or(RetrievalStep::Answer(Completion::Limited), RetrievalStep::Search)
         }
-        // A chunk that was left out may have been replaced with one that belongs into the answer.
+        // A chunk that was left out may have been replaced with one that belongs in the answer.
         Progress::Read { changed, .. } if changed > 0 => RetrievalStep::Answer(Completion::Limited),
         Progress::Read { .. } => RetrievalStep::Answer(match round.rest {
             Rest::Nothing => Completion::Exhausted,
@@ -229,8 +229,8 @@ pub(super) fn next_step(situation: &Situation, round: &Round) -> RetrievalStep {
     }
 }
 
-/// Returns whether the store may have left out chunks that belong into the answer. A candidate that fell out counted
-/// for its document in the store, so another chunk of that document may have been left out.
+/// Returns whether the store may have left out chunks that belong in the answer. The store counted every candidate for
+/// its document, even one that later fell out, so it may have left out another chunk of that document.
 fn has_hidden_siblings(round: &Round, chunks: usize) -> bool {
     round.is_counted_by_document && chunks < round.candidates
 }
@@ -266,8 +266,8 @@ fn visible_set_instead_of(situation: &Situation, candidates: usize) -> Option<Pl
     pays.then(|| situation.within_visible_set(Plan::ListThenSearch))
 }
 
-/// Returns the share of candidates that are likely permitted. Searches tell it or else the visible set does; `None`
-/// where nothing is known.
+/// Returns the share of candidates that are likely permitted. Earlier searches tell it, or else the visible set does;
+/// `None` where nothing is known.
 pub(super) fn estimate(situation: &Situation) -> Option<f64> {
     situation.pass_rate.or_else(|| visible_share(situation))
 }

@@ -1,7 +1,7 @@
 //! Requests that are valid by construction: sizes, numbers and names are checked here, and nowhere else.
 //!
-//! A refusal names the wrong fields that one pass over the request finds. These may not be all: of a list of ids only
-//! the first wrong one is named, and a filter that is too deep or too large is not looked at further.
+//! A refusal names the wrong fields that one pass over the request finds. These may not be all: the refusal of a
+//! re-check names only its first wrong id, and a filter that is too deep or too large is not looked at further.
 
 use std::collections::HashSet;
 use std::num::NonZeroUsize;
@@ -108,7 +108,7 @@ pub struct RetrievalParts {
     pub min_score: Option<f64>,
     /// The most chunks of one document; 0 for no limit.
     pub per_document_max: u32,
-    /// How fresh the tuples must be that decide.
+    /// How fresh the tuples that decide must be.
     pub consistency: Consistency,
     /// The token of the page that is wanted, empty for the first page. `None` if no pages are wanted.
     pub page_token: Option<String>,
@@ -235,7 +235,7 @@ impl RetrievalRequest {
         self.filter.is_some()
     }
 
-    /// Returns how fresh the tuples must be that decide.
+    /// Returns how fresh the tuples that decide must be.
     #[must_use]
     pub fn consistency(&self) -> Consistency {
         self.consistency
@@ -294,7 +294,7 @@ impl RecheckRequest {
         &self.chunk_ids
     }
 
-    /// Returns how fresh the tuples must be that decide.
+    /// Returns how fresh the tuples that decide must be.
     #[must_use]
     pub fn consistency(&self) -> Consistency {
         self.consistency
@@ -436,7 +436,7 @@ fn check_vector(field: &str, vector: &[f32], violations: &mut Vec<FieldViolation
 
 fn check_filter(filter: &Filter, violations: &mut Vec<FieldViolation>) {
     let mut nodes = 0usize;
-    // A stack instead of recursion, because the caller chooses the depth.
+    // This uses a stack instead of recursion, because the caller chooses the depth.
     let mut open: Vec<(&Filter, usize)> = vec![(filter, 1)];
     while let Some((filter, depth)) = open.pop() {
         nodes += 1;

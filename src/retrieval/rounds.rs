@@ -159,7 +159,8 @@ impl<'r> Rounds<'r> {
         self.planned = planned;
         self.search.limit = planned.limit;
         self.search.enough = self.situation.enough(planned.limit);
-        // A later search follows when chunks fell out. The store may have counted them, so it must not count again.
+        // A later search follows if chunks fell out. The store may have counted these chunks for their documents, so it
+        // must not count by document again.
         self.search.per_document_max = None;
         if planned.plan.is_within_visible_set() && matches!(self.search.space, SearchSpace::Everything) {
             let finding = self.visibility.space(planned, &mut self.enforcer);

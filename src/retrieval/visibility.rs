@@ -1,8 +1,8 @@
 //! Knows, ahead of the search of one request, what its principal may see.
 //!
-//! This is a hint. Each visible guard is checked again before anything under it is released, and an answer that a wrong
-//! hint made too short is filled up. A hidden guard is not looked for: the hint comes from the authority itself, or
-//! from a copy within its stated staleness.
+//! This is a hint. Each guard that it shows is checked again before anything under that guard is released. If a wrong
+//! hint made an answer too short, the answer is filled up. Chunks under a guard that the hint hides are not looked for:
+//! the hint comes from the authority itself, or from a copy within its stated staleness.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,8 +20,8 @@ use crate::authz::enforce::Enforcer;
 use crate::language::Object;
 use crate::vector_store::{CollectionInfo, GuardTable, SearchSpace, VectorStore};
 
-/// A list that only saves checks gets this part of the request's remaining time. So enough time is left if the list
-/// does not come.
+/// A list that only saves checks gets one part in this many of the request's remaining time. So enough time is left if
+/// the list does not come.
 const LIST_PART_OF_TIME: u32 = 4;
 
 /// Knows which guards of a collection the principal of one request may see, as far as the authorizer has told.
@@ -32,7 +32,7 @@ pub(super) struct Visibility<'a> {
     visible: Option<RoaringBitmap>,
     /// Whether the authorizer was asked for the visible guards.
     is_asked: bool,
-    /// The hidden ones among these guards, once a search of everything needed them.
+    /// The hidden ones among these guards; `None` until a search of everything needs them.
     hidden: Option<Arc<HiddenGuards>>,
     lister: Lister<'a>,
 }
@@ -103,7 +103,7 @@ impl<'a> Visibility<'a> {
         Ok(())
     }
 
-    /// Notes how many checks were made, and how long they took together.
+    /// Notes how many checks were made, and how long all of them took.
     pub(super) fn note_checks(&self, checks: usize, took: Duration) {
         self.lister.costs.note_checks(&self.lister.kind, checks, took);
     }

@@ -95,7 +95,8 @@ impl Walk {
         Ok(self.ready.len())
     }
 
-    /// Takes the next permitted candidates, best first, `wanted` of them at most. Returns none only if there are no more.
+    /// Takes the next permitted candidates, best first, at most `wanted` of them. Returns none only if there are no
+    /// more.
     ///
     /// Each batch of checks has at most `guards_max` guards that were not checked before, or as many as likely give
     /// `guards_max` permitted ones.
@@ -108,8 +109,8 @@ impl Walk {
         guards_max: usize,
         enforcer: &mut Enforcer<'_>,
     ) -> Result<Vec<Permitted<Candidate>>, AuthzError> {
-        // If fewer guards may be enough, the loop ends with the first ready candidate, so the caller can see whether
-        // they were.
+        // If `guards_max` is less than `wanted`, the caller may need fewer candidates than `wanted`. So the loop ends
+        // with the first ready candidate, and the caller sees whether it needs more.
         let least = if guards_max < wanted { 1 } else { wanted };
         while self.ready.len() < least && !self.ahead.is_empty() {
             self.check_next(wanted - self.ready.len(), guards_max, enforcer).await?;

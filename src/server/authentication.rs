@@ -98,8 +98,8 @@ impl TokenAuthentication {
 }
 
 impl Authentication {
-    /// Narrows a principal to the chunks that the login behind the token (RFC 9470) and the request's own
-    /// `classification_max` leave it.
+    /// Narrows a principal to the chunks that it may still see under the login behind the token (RFC 9470) and under
+    /// the request's own `classification_max`.
     pub(super) fn bounded_by_login(
         &self,
         principal: NamedPrincipal,
@@ -123,8 +123,8 @@ impl Authentication {
         })
     }
 
-    /// Refuses a caller who was let in when its call began and would not be now: a stream may go on for longer than its
-    /// token. `now` is in seconds since 1970.
+    /// Refuses a caller who was let in when its call began, but would not be let in now: a stream may go on for longer
+    /// than its token. `now` is in seconds since 1970.
     pub(super) fn admit_still(&self, caller: &Caller, collection: &str, now: u64) -> Result<(), Refusal> {
         if let (Self::Tokens(tokens), Caller::Verified { token, .. }) = (self, caller)
             && tokens.verifier.has_ended(token, now)

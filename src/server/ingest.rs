@@ -104,7 +104,7 @@ impl IngestApi {
         }
     }
 
-    /// Gives `work` no longer than a request may take.
+    /// Waits for `work`, but no longer than a request may take.
     async fn within<T, E: Into<Refusal>>(&self, work: impl Future<Output = Result<T, E>>) -> Result<T, Refusal> {
         match timeout(self.request_timeout, work).await {
             Ok(answer) => answer.map_err(Into::into),
@@ -178,7 +178,7 @@ impl IngestApi {
         Ok(self.call_by(authentication::caller(request)?, peer, record)?)
     }
 
-    /// `peer` is the machine that calls; `None` for this process.
+    /// Returns the call of this caller. `peer` is the machine that calls; `None` for this process.
     fn call_by(&self, caller: Caller, peer: Option<IpAddr>, record: OpenRecord) -> Result<Call, Refusal> {
         let writer = self.writer(&caller)?;
         let uploader = match &writer {
@@ -353,7 +353,7 @@ impl IngestApi {
     }
 
     /// Refuses unless the writer may write under every guard: those of the new chunks, and those of the chunks that the
-    /// documents have now, which would be gone.
+    /// documents have now and would lose.
     async fn check_writes(
         &self,
         writer: Option<&WritingPrincipal>,

@@ -2,14 +2,15 @@
 //! tuples through it and ask questions. It answers as an `OpenFGA` with default settings does, with `OpenFGA`'s error
 //! numbers.
 //!
-//! A request passes three steps: the rules for its form (`rules`), its store and model ([`Resolved`]), and what it asks for.
+//! A request passes three steps: the rules for its form (`rules`), its store and model ([`Resolved`]), and what it asks
+//! for.
 //!
 //! The API differs from `OpenFGA` on purpose in these points:
-//! - A deleted store loses what it held: it must not grant anything any more. (As in `OpenFGA`, a store that was never made is
-//!   empty and no error.)
-//! - A delete that names no relation or no object deletes nothing (2017). `OpenFGA`'s default datastore takes the empty name
-//!   for "any".
-//! - A number is refused as a token of `ListStores` or `ReadAuthorizationModels`. `OpenFGA` takes it for an offset.
+//! - A deleted store loses what it held: it must not grant anything any more. (As in `OpenFGA`, a store that was never
+//!   made is empty and no error.)
+//! - A delete that names no relation or no object deletes nothing (error 2017). `OpenFGA`'s default datastore takes the
+//!   empty name for "any".
+//! - `ListStores` and `ReadAuthorizationModels` refuse a number as a token. `OpenFGA` takes it for an offset.
 //! - `on_duplicate: ignore` takes a missing context and an empty one for the same.
 //! - An operator without operands is refused wherever it stands.
 //! - CEL expressions must not construct `google.protobuf` messages, and a context may be nested about 45 levels.
@@ -60,11 +61,12 @@ const PAGE_SIZE: usize = 50;
 /// How long a check may hold up the thread that its request arrived on. Handing a check to another thread and back takes
 /// longer than most checks.
 const TIME_IN_PLACE: Duration = Duration::from_micros(500);
-/// The number of objects of a stream that wait for a slow client. A list with more waits for its client until its deadline.
+/// The most objects of a stream that wait for a slow client. A list with more objects waits until the client takes
+/// some, or until its deadline.
 const STREAM_BUFFER: usize = 128;
 /// The largest number of streamed lists at a time. Each holds a thread, until its deadline at most.
 const STREAMS_MAX: usize = 4;
-/// The number of writes that may hold a thread. One at a time is made durable, and the next one is prepared meanwhile.
+/// The most writes that may hold a thread. One of them is made durable, and the next one is prepared meanwhile.
 const WRITES_MAX: usize = 2;
 /// The header of an answer that names the model which decided.
 const MODEL_HEADER: &str = "openfga-authorization-model-id";
@@ -126,7 +128,7 @@ impl OpenFgaApi {
         Ok(Response::new(blocking(lane, move || work(&stores)).await?))
     }
 
-    /// Runs work that writes the data directory, to its end even if the caller goes away.
+    /// Runs work that writes the data directory. The work runs to its end, even if the caller goes away.
     async fn change<T: Send + 'static>(
         &self,
         record: &OpenRecord,
@@ -188,7 +190,8 @@ impl OpenFgaApi {
         self.run_under(store_id, model_id, work).await
     }
 
-    /// Runs work that writes under a version of a store's model, to its end even if the caller goes away.
+    /// Runs work that writes under a version of a store's model. The work runs to its end, even if the caller goes
+    /// away.
     async fn change_under<T: Send + 'static>(
         &self,
         record: &OpenRecord,
@@ -213,8 +216,8 @@ async fn blocking<T: Send + 'static>(
     })
 }
 
-/// Returns the store of an id whose form was checked. A store that was never made is empty, as in `OpenFGA`; so is one
-/// whose id is too large a number to be given to any store.
+/// Returns the store of an id whose form was checked. As in `OpenFGA`, a store that was never made is empty. An id may
+/// also be too large a number to be given to any store; the store of such an id is empty, too.
 fn store_of(stores: &RelationshipStores, id: &str) -> RelationshipStore {
     stores.store(StoreId::parse(id).unwrap_or(StoreId::NEVER_GIVEN))
 }
@@ -228,7 +231,7 @@ fn under<T>(model_id: String, answer: T) -> Response<T> {
     response
 }
 
-/// Like [`resolve`], if store and model are in memory.
+/// Like [`resolve`], but returns `None` unless store and model are in memory.
 fn resolve_in_memory(stores: &RelationshipStores, store_id: &str, model_id: &str) -> Option<Resolved> {
     let store = store_of(stores, store_id);
     let named = if model_id.is_empty() { None } else { Some(ModelId::parse(model_id)?) };
@@ -470,13 +473,15 @@ impl OpenFGAService for OpenFgaApi {
                 })
             });
             if let Err(error) = listed {
-                // A client that is gone needs no error, and one that takes nothing gets none.
+                // If the client is gone, or takes nothing until the deadline, this error is not sent, and nobody misses
+                // it.
                 send(Err(error.into()));
             }
         };
         let place = timeout_at(deadline, self.streams.place()).await.map_err(|_elapsed| Refusal::late())?;
         let place = place.map_err(|_closed| Refusal::lost())?;
-        // The task ends with the list, at the deadline (also when the client takes nothing), or when the client is gone.
+        // The task ends when the list ends, when the client is gone, or at the deadline, even if the client takes
+        // nothing.
         let listing = tokio::spawn(place.run(listing));
         // A list that ended in a panic is no whole list, so the stream ends with an error.
         let ended = stream::once(listing).filter_map(|ended| {

@@ -35,7 +35,7 @@ use crate::retrieval::{
 use crate::vector_store::VectorStore;
 use crate::vector_store::validation::{CHUNK_TEXT_BYTES_MAX, METADATA_BYTES_MAX, TITLE_BYTES_MAX};
 
-/// The largest chunk in bytes: its text and metadata, the title, and the ids of it, its document and its guard.
+/// The largest chunk in bytes: its text and metadata, the title, and the ids of the chunk, the document and the guard.
 const CHUNK_BYTES_MAX: usize = CHUNK_TEXT_BYTES_MAX + METADATA_BYTES_MAX + TITLE_BYTES_MAX + 3 * ID_BYTES_MAX;
 
 /// Answers a question for an explanation where only a server has the relationships.
@@ -202,8 +202,8 @@ impl RetrievalApi {
     ) -> Result<message::ExplainResponse, Refusal> {
         self.admit_explanation(&call.caller)?;
         if let Some(message::explain_request::Target::Chunk(chunk)) = &message.target {
-            // An explanation shows no text, so the login need not be good enough for every classification, only for the
-            // collection.
+            // An explanation shows no text. So the login must be good enough for the collection, but not for every
+            // classification.
             self.authentication.admit_login(&call.caller, &chunk.collection)?;
         }
         let relation = &self.retriever.config().relation;
@@ -255,8 +255,8 @@ impl RetrievalApi {
         }
     }
 
-    /// Returns the consistency that a request asks for. A token that nobody would heed is refused: its sender counts on
-    /// it.
+    /// Returns the consistency that a request asks for. A request with a token that nobody would heed is refused,
+    /// because its sender counts on the token.
     fn consistency(&self, value: i32, token: &str) -> Result<Consistency, FieldViolation> {
         let consistency = match message::Consistency::try_from(value) {
             Ok(message::Consistency::AtLeastAsFresh) => {
@@ -278,7 +278,8 @@ impl RetrievalApi {
         }
     }
 
-    /// Refuses a caller who must not be told what is hidden. The scope of a token says that, and the gate has looked at it.
+    /// Refuses a caller who must not be told what is hidden. The gate has checked the scope of a token. A caller
+    /// without a token needs the setting `server.explain`.
     fn admit_explanation(&self, caller: &Caller) -> Result<(), RetrievalError> {
         match caller {
             Caller::Verified { .. } => return Ok(()),

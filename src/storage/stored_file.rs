@@ -107,7 +107,8 @@ impl StoredFile {
         }
     }
 
-    /// Treats the file as failed from now on. A caller that finds other content than it left calls this.
+    /// Treats the file as failed from now on. A caller calls this when the content of the file is not what the caller
+    /// left.
     pub fn distrust(&self) {
         self.disk.has_failed.store(true, Ordering::Relaxed);
     }

@@ -97,7 +97,7 @@ mod tests {
             (one_of("year", Value::Float(2021.0)), true),
             (one_of("year", text("2021")), false),
             (one_of("whole", Value::Int(3)), true),
-            // No float is 2^53 + 1, and this number must not be rounded to its neighbour.
+            // No float is 2^53 + 1. The filter must not round this number to its neighbour.
             (one_of("big", Value::Float(9_007_199_254_740_992.0)), false),
             (one_of("share", Value::Float(f64::NAN)), false),
             (one_of("absent", Value::Int(1)), false),

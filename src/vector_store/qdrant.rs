@@ -6,8 +6,7 @@
 //!
 //! There are no filters by containers, such as folders of which a user sees everything. A payload field for them would
 //! have to follow every move of a document in the relationships. A field that is out of date would lose chunks
-//! silently, because nobody looks for what a filter hides. Lists of guards that are inverted or sent in parts serve the
-//! same need.
+//! silently, because nobody looks for what a filter hides. Instead, a long list of guards is inverted or sent in parts.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -69,8 +68,8 @@ pub struct QdrantStore {
     overviews: Overviews,
     reach: Reach,
     writes: OwnWrites,
-    /// Held while documents are written. Replacing a document is two operations on the server. The operations of two
-    /// writes must not mix.
+    /// Held while documents are written. It takes two operations on the server to replace a document, and the
+    /// operations of two writes must not mix.
     writing: tokio::sync::Mutex<()>,
 }
 
@@ -127,7 +126,7 @@ impl QdrantStore {
         Some(qdrant::ReadConsistency { value: Some(read_consistency::Value::Type(consistency.into())) })
     }
 
-    /// Waits for one call on a collection, after checking that the collection exists under this name.
+    /// Checks that the collection exists under this name, and then waits for one call on it.
     async fn call<T>(
         &self,
         collection: &str,
@@ -200,8 +199,8 @@ impl VectorStore for QdrantStore {
     }
 
     /// A search among nearly all guards may find chunks whose guards are newer than the table. If several candidates at
-    /// the end of an answer have equal scores, Qdrant chooses which of them it returns, unless the search is a scan and
-    /// few are equal.
+    /// the end of an answer have equal scores, Qdrant chooses which of them it returns. It has no choice in a scan in
+    /// which few are equal.
     async fn search(&self, search: &Search) -> Result<Searched, VectorStoreError> {
         Box::pin(self.find_nearest(search)).await
     }

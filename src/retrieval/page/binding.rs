@@ -48,8 +48,8 @@ const HIGHER_CONSISTENCY: u8 = 2;
 pub(in crate::retrieval) struct Binding(pub(super) [u8; DIGEST_BYTES]);
 
 impl Binding {
-    /// Binds a token to the search of a request. Returns `None` for a principal that the details of its token, or its
-    /// login, narrow. Details count their chunks anew for each answer, so such a principal gets no pages.
+    /// Binds a token to the search of a request. Returns `None` for a principal that its login, or the details of its
+    /// token, narrow. Details count their chunks anew for each answer, so such a principal gets no pages.
     pub(in crate::retrieval) fn new(request: &RetrievalRequest, relation: &Relation) -> Option<Self> {
         if request.principal.is_narrowed() {
             return None;
@@ -141,7 +141,8 @@ fn write_search(out: &mut Vec<u8>, request: &RetrievalRequest) {
     write_option(out, filter.as_ref(), write_filter);
     write_option(out, min_score.as_ref(), |out, score| out.extend(score.to_bits().to_le_bytes()));
     write_option(out, per_document_max.as_ref(), |out, max| write_count(out, max.get()));
-    // The moment does not enter, because a later page may ask for fresher tuples than the page before it.
+    // The moment of a consistency token is left out, because a later page may ask for fresher tuples than the page
+    // before it.
     out.push(match consistency {
         Consistency::MinimizeLatency => MINIMIZE_LATENCY,
         Consistency::AtLeastAsFresh(_) => AT_LEAST_AS_FRESH,

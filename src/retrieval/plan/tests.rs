@@ -223,7 +223,7 @@ fn each_step_follows_from_the_one_before() {
         RetrievalStep::Answer(Complete),
         "a page counts its own chunks"
     );
-    // A search that has found something replaces the lessons of earlier searches.
+    // If a search has found something, its share replaces the share that earlier searches have taught.
     let learned = Situation { pass_rate: Some(0.5), ..situation };
     assert_eq!(next_step(&learned, &round(enforced(0))), wider(160, Some(0.5)), "nothing found, a rate is known");
     assert_eq!(next_step(&learned, &round(enforced(9))), wider(20, Some(0.9)), "found, a rate is known");

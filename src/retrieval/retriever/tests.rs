@@ -24,7 +24,7 @@ use crate::vector_store::{
     CollectionInfo, GuardTable, Query, Rest, Search, SearchCosts, SearchSpace, Searched, VectorStoreError,
 };
 
-/// Allows the guards whose id begins with `open`, and tells a visible set that may be a lie.
+/// Allows the guards whose id begins with `open`, and tells a visible set that may be wrong.
 struct OpenOnly {
     local: bool,
     hint: Option<Lie>,
@@ -271,7 +271,7 @@ struct Outcome {
 fn assert_no_shut_text_was_read(shelf: &Shelf) {
     let (read, chunks) = (shelf.reads.lock().unwrap(), shelf.chunks.lock().unwrap());
     let shut = chunks.iter().filter(|chunk| chunk.guard.id() == "shut");
-    // A chunk whose guard changes after the search is read by its id, and dropped when it comes.
+    // If the guard of a chunk changes after the search, the chunk is read by its id and dropped when it comes.
     let changes = [Fault::GuardChanges, Fault::GuardsSwapped, Fault::GuardsSwappedOnce].contains(&shelf.fault);
     let shut = shut.filter(|_| !changes);
     let shut: Vec<&str> = shut.map(|chunk| chunk.id.as_str()).collect();

@@ -33,7 +33,7 @@ impl TokenAuthentication {
         }))
     }
 
-    /// Returns the refusal of a token that is valid and not meant for a call.
+    /// Returns the refusal of a token that is valid but not meant for the call.
     pub(super) fn insufficient_scope(&self, access: Access) -> Refusal {
         let mut parameters = vec![("error", "insufficient_scope")];
         if let Access::Needs(scope) = access {

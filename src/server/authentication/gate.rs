@@ -166,7 +166,7 @@ impl Gate<'_> {
         Ok(Admitted { token, access, settled, one_use })
     }
 
-    /// Gives the answer, unless what it rests on changed meanwhile.
+    /// Returns the answer, unless the facts that it rests on have changed meanwhile.
     async fn conclude(
         &self,
         admitted: Admitted,
@@ -178,7 +178,7 @@ impl Gate<'_> {
         }
         if let Some(one_use) = one_use {
             one_use.answered();
-            // Whoever withholds the answer after all gives the use back.
+            // If the record withholds the answer after all, it gives the use back.
             answer.extensions_mut().insert(Arc::new(one_use));
         }
         Ok(answer)

@@ -39,7 +39,8 @@ pub(super) enum Unsettled {
 pub(super) struct Remedy(Mutex<Option<Instant>>);
 
 impl Settled {
-    /// Finds out whether a token has the claims that its call needs. Nothing but the model comes from outside.
+    /// Finds out whether a token has the claims that its call needs. It asks the authorizer for the model, and nobody
+    /// for anything else.
     ///
     /// # Errors
     /// When the token lacks such a claim, or when the model is not known.
@@ -58,7 +59,7 @@ impl Settled {
         }
         let by = match authorizer.subtracted().await {
             Ok(by) => by,
-            // Without a model nothing is decided. [`Self::still_holds`] notices one that came meanwhile.
+            // Without a model nothing is decided. [`Self::still_holds`] notices a model that came meanwhile.
             Err(AuthzError::NoModel) => return Ok(Self { may_assert, by_model: true }),
             Err(error) => return Err(Unsettled::Unknown(error)),
         };

@@ -48,7 +48,7 @@ impl Batch {
         self.chunks >= CHUNKS_MAX || self.bytes >= BYTES_MAX
     }
 
-    /// Returns the moment at which it is written, full or not.
+    /// Returns the moment at which the batch is written, full or not.
     pub(super) fn due(&self) -> Instant {
         self.due
     }

@@ -16,7 +16,7 @@ use crate::server::refusal::Refusal;
 
 /// The largest number of uploads and deletions that are open at a time. Each may hold a message in memory.
 const OPEN_MAX: usize = 64;
-/// The largest number of them for one caller, so that nobody takes all the places.
+/// The largest number of open uploads and deletions of one caller, so that nobody takes all the places.
 const OPEN_PER_CALLER_MAX: usize = 8;
 /// The largest number of batches that are in memory or being written at a time.
 const BATCHES_MAX: usize = 8;
@@ -60,14 +60,14 @@ impl Turns {
         Self { open, by_caller: Mutex::default(), batches }
     }
 
-    /// Takes a place for a call, which ends when the value is dropped.
+    /// Takes a place for a call. The place is free again when the value is dropped.
     pub(super) async fn open(&self, uploader: &Uploader) -> Result<Open, Refusal> {
         // The wait for the caller's own place comes first, so that it keeps no other caller waiting.
         let of_caller = acquire(self.of_caller(uploader)).await?;
         Ok(Open { _of_caller: of_caller, _of_all: acquire(Arc::clone(&self.open)).await? })
     }
 
-    /// Takes the turn of a batch, which ends when the value is dropped.
+    /// Takes the turn of a batch. The turn ends when the value is dropped.
     pub(super) async fn turn(&self) -> Result<Turn, Refusal> {
         acquire(Arc::clone(&self.batches)).await.map(|place| Turn { _place: place })
     }

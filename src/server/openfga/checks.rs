@@ -40,7 +40,8 @@ pub(super) fn check(
 pub(super) fn undecided(error: CheckError) -> OpenFgaError {
     match error {
         CheckError::Unknown(misfit) => misfit.into(),
-        // A malformed request has the same number, so clients tell the two apart by the beginning of the text.
+        // A malformed request gets the same error number, so clients tell this error from that one by how its text
+        // begins.
         CheckError::Condition(_) => {
             OpenFgaError::validation(format!("failed to evaluate relationship condition: {error}"))
         }

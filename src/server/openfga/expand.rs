@@ -89,7 +89,7 @@ impl Expansion<'_> {
         tree::Computed { userset: format!("{}#{relation}", self.object) }
     }
 
-    /// Returns the users of the tuples that count. Those of the request come first.
+    /// Returns the users of the tuples that the model admits. Those of the request's contextual tuples come first.
     fn users(&self, relation: &str) -> Result<Vec<User>, OpenFgaError> {
         let filter =
             TupleFilter { object: self.object.to_string(), relation: relation.to_owned(), user: String::new() };

@@ -25,8 +25,8 @@ pub(super) fn list_deadline(deadline: Instant) -> Instant {
     deadline.min(Instant::now() + LIST_TIMEOUT)
 }
 
-/// Hands each object on which the user holds the relation to `take`, until `take` gives `false` or the deadline passes.
-/// As in `OpenFGA`, the deadline is no error: the list then has what was found in time.
+/// Calls `take` with each object on which the user holds the relation, until `take` gives `false` or the deadline
+/// passes. As in `OpenFGA`, the deadline is no error: the list then has what was found in time.
 pub(super) fn list_objects(
     resolved: &Resolved,
     request: &api::ListObjectsRequest,

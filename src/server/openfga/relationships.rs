@@ -44,7 +44,7 @@ pub(super) fn write(resolved: &Resolved, request: &api::WriteRequest) -> Result<
     for key in deletes {
         match (RelationshipTuple::parse(&key.user, &key.relation, &key.object), write.on_missing) {
             (Ok(tuple), _) => write.deletes.push(tuple),
-            // A name that no tuple can have is not stored.
+            // No stored tuple can have such a name, so there is nothing to delete.
             (Err(_), OnConflict::Ignore) => {}
             (Err(_), OnConflict::Refuse) => return Err(OpenFgaError::not_there(key)),
         }

@@ -16,14 +16,14 @@ use crate::language::limits::{
 
 pub(super) use models::write_authorization_model;
 
-/// The largest number of entries of a page that a request may ask for.
+/// The most entries that a request may ask for in one page.
 const PAGE_SIZE_MAX: i32 = 100;
 /// The longest continuation token in bytes.
 const TOKEN_BYTES_MAX: usize = 5_120;
 /// The longest condition name in a tuple, in characters. The conditions of models have shorter names
 /// ([`RELATION_CHARS_MAX`]), so a longer name passes here and is then unknown.
 const CONDITION_NAME_CHARS_MAX: usize = 256;
-/// The shortest object or user in characters: a type, a colon or `*`.
+/// The shortest object or user, in characters. Whether it has a type and an id is checked later.
 const NAME_CHARS_MIN: usize = 2;
 /// The length of an id of a store or a model: a ULID.
 const ULID_CHARS: usize = 26;

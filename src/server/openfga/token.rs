@@ -1,8 +1,8 @@
-//! Continuation tokens. A token says where a page ended, is opaque to clients, and is checked when it comes back.
+//! Continuation tokens. A token says where a list goes on, is opaque to clients, and is checked when it comes back.
 //!
-//! Tokens have the forms of those that `OpenFGA` gives with its default datastore: the base64 of an id (stores, models), of
-//! `sequence|` (tuples), or of `ULID|type` (changes; the ULID holds time and sequence). So a token of another list, or one
-//! that nobody gave, is refused with the number that `OpenFGA` refuses it with.
+//! Tokens have the forms of those that `OpenFGA` gives with its default datastore: the base64 of an id (stores,
+//! models), of `sequence|` (tuples), or of `ULID|type` (changes; the ULID holds time and sequence). So a token of
+//! another list, or one that nobody gave, is refused with the number that `OpenFGA` refuses it with.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE;
@@ -18,7 +18,8 @@ pub(super) struct LastChange {
     pub(super) type_name: String,
 }
 
-/// Returns the token of a page of stores or models that goes on at an id.
+/// Returns the token of a page of stores or models. The id is that of the last store on the page, or of the first model
+/// on the next page.
 pub(super) fn of_id(id: &str) -> String {
     URL_SAFE.encode(id)
 }

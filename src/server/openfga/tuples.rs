@@ -10,7 +10,8 @@ use crate::language::validate::ValidModel;
 use crate::language::{ParseError, RelationshipTuple, TupleMisfit};
 
 /// Returns the contextual tuples of a request. Each must be one that could be written; a tuple that the model implies
-/// anyway is dropped. `wrong_condition` is the number of a refused condition, which `OpenFGA` chooses by method.
+/// anyway is dropped. `wrong_condition` is the error number for a refused condition. As in `OpenFGA`, it depends on the
+/// method.
 pub(super) fn contextual(
     model: &ValidModel,
     keys: &[api::TupleKey],

@@ -1,9 +1,9 @@
 //! Reads the definition of a relation (an encoded `openfga.v1.Userset`).
 //!
-//! A message may nest a definition thousands deep, so it is read with a list instead of recursion. The evaluator takes at most
-//! [`NESTING_MAX`] levels. A deeper definition is flattened: `or` within `or`, `and` within `and`, and `but not` of a
-//! `but not` mean the same side by side. A definition that is still too deep then is refused. `OpenFGA` takes some such
-//! definitions, for example 40 levels of `or` within `and` within `or`.
+//! A message may nest a definition thousands deep, so it is read with a list instead of recursion. The evaluator takes
+//! at most [`NESTING_MAX`] levels. A deeper definition is flattened: the operands of an `or` within an `or`, of an
+//! `and` within an `and`, and of a `but not` of a `but not` mean the same side by side. A definition that is still too
+//! deep after that is refused. `OpenFGA` takes some of these, for example 40 levels of `or` within `and` within `or`.
 
 use openfga_client::client as api;
 use prost::Message;
@@ -24,7 +24,7 @@ const UNION: u32 = 4;
 const INTERSECTION: u32 = 5;
 const DIFFERENCE: u32 = 6;
 
-/// A definition as a list of nodes. The parts of a node stand behind it.
+/// A definition as a list of nodes. The parts of a node come after it in the list.
 #[derive(Debug)]
 pub(super) struct UsersetTree {
     nodes: Vec<Node>,
@@ -136,7 +136,8 @@ impl UsersetTree {
         deepest
     }
 
-    /// Flattens the nodes from the last to the first. The parts of a node stand behind it, so they are flat already.
+    /// Flattens the nodes from the last to the first. The parts of a node come after it in the list, so they are flat
+    /// already.
     fn flatten(&mut self) {
         for at in (0..self.nodes.len()).rev() {
             let node = self.take(at);
@@ -172,7 +173,7 @@ impl UsersetTree {
         }
     }
 
-    /// Returns the operands, where each operand of the same kind is replaced by its own operands.
+    /// Returns the operands. Each operand of the same kind is replaced by its own operands.
     fn joined(&mut self, operands: Vec<usize>, kind: Joined) -> Vec<usize> {
         let mut joined: Vec<usize> = Vec::new();
         for operand in operands {

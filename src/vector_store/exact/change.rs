@@ -61,7 +61,7 @@ pub(super) struct AddedDocument {
     pub(super) texts: Vec<String>,
 }
 
-/// Does the part of ingesting that does not depend on the collection, on all cores. If several documents have one id,
+/// Does, on all cores, the part of ingesting that does not depend on the collection. If several documents have one id,
 /// it keeps the last.
 pub(super) fn prepare(documents: Vec<Document>) -> Vec<PreparedDocument> {
     let mut seen = HashSet::new();

@@ -79,10 +79,10 @@ impl Durable {
         self.file.has_failed()
     }
 
-    /// Opens the file again after a failure. Returns whether it has the change that was on its way.
+    /// Opens the file again after a failure. Returns whether the file has the change that was on its way.
     pub(super) fn reopen(&mut self) -> Result<bool, StorageError> {
         self.file.reopen()?;
-        // If another file is there now, nothing may be written into it.
+        // Another file may be there now, and nothing may be written into it.
         self.caught_up().inspect_err(|_other_file| self.file.distrust())
     }
 

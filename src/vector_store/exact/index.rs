@@ -194,9 +194,9 @@ impl Index {
         self.dimension = dimension;
     }
 
-    /// Frees what deleted chunks left behind: their numbers once they outnumber the living, and their postings once
-    /// those are the majority. The two are apart, because a document that is replaced over and over has few chunks and
-    /// may have many words.
+    /// Frees what deleted chunks left behind: their numbers once deleted chunks outnumber living ones, and their
+    /// postings once those are the majority. These are two conditions, because a document that is replaced over and
+    /// over has few chunks and may have many words.
     pub(super) fn compact(&mut self) {
         let deleted = self.columns.ids.len() - self.numbers.len();
         if deleted > self.numbers.len() {

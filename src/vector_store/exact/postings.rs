@@ -47,7 +47,7 @@ impl Postings {
         free.into_iter().chain(self.terms_len()..)
     }
 
-    /// Gives a new term the next of [`Postings::next_ids`].
+    /// Gives a new term the first of [`Postings::next_ids`].
     pub(super) fn add_term(&mut self, term: Arc<str>) {
         let id = self.free.pop().unwrap_or_else(|| {
             self.lists.push(Vec::new());
@@ -61,7 +61,7 @@ impl Postings {
         self.lists.resize_with(terms_len, Vec::new);
     }
 
-    /// Gives the ids, from 0 on, their terms, after all postings were added. The file still has a term for each free
+    /// Gives each id its term, from id 0 on, after all postings were added. The file still has the last term of a free
     /// id, and by now that term may have another id. So an id without postings stays free.
     pub(super) fn name(&mut self, terms: Vec<Arc<str>>) {
         for (id, term) in (0..).zip(terms) {

@@ -19,7 +19,7 @@ use crate::vector_store::{Filter, Narrowing, Search};
 /// How many chunks one thread looks at in one go. Fewer than this are not worth a second thread.
 pub(super) const BLOCK_CHUNKS: u32 = 4_096;
 const BLOCK_WORDS: usize = (BLOCK_CHUNKS / WORD) as usize;
-/// A search space is listed if it has at most one in this many of all guards and chunks.
+/// A search space is listed if it has at most one in this many of the collection's guards and of its chunks.
 const LISTED_FACTOR: usize = 64;
 
 /// The living chunks of the search space that pass the caller's filter.
@@ -148,7 +148,7 @@ struct FilterTest<'a> {
     verdicts: Vec<AtomicU8>,
 }
 
-/// The verdict while the filter was not applied yet.
+/// The verdict before the filter was applied.
 const UNKNOWN: u8 = 0;
 const PASSES: u8 = 1;
 const FAILS: u8 = 2;

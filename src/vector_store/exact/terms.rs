@@ -15,8 +15,8 @@ const WORD_BYTES_MAX: usize = 128;
 const STEMS_REMEMBERED_MAX: usize = 65_536;
 
 /// The version of the analysis: the date of the stemmer's definitions, which is the minor version of `frostem`. A file
-/// with the terms of another version is analyzed again when it is opened. So every change of this module that changes
-/// terms changes this number too.
+/// with the terms of another version is analyzed again when it is opened. So a change of this module that changes terms
+/// must change this number, too.
 pub(super) const ANALYSIS_VERSION: u32 = 20_261_016;
 
 /// A term and how often it occurs in a text.

@@ -94,7 +94,7 @@ async fn texts_of_an_older_stemmer_are_found_after_a_restart() {
     }
 }
 
-/// A term that disappears and comes back gets another id than the file has for it.
+/// A term that disappears and comes back gets another id than the one in the file.
 #[tokio::test]
 async fn a_term_that_comes_back_is_found_after_a_restart() {
     let directory = tempfile::tempdir().unwrap();

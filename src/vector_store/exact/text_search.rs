@@ -24,7 +24,7 @@ use super::top_k::{Bar, Hit, Selection, TopK};
 const K1: f64 = 1.2;
 const B: f64 = 0.75;
 
-/// Chunks are looked up in the lists if at most one in this many of all guards and chunks is visible.
+/// Chunks are looked up in the lists if at most one guard in this many, and one chunk in this many, is visible.
 const LOOKED_UP_FACTOR: usize = 8;
 
 /// Norms are computed ahead for lengths below this.
@@ -33,8 +33,8 @@ const LENGTHS: u32 = 2_048;
 /// Finds the selected chunks that have at least one of the terms, best first.
 ///
 /// INVARIANT (hidden as absent): a term that no visible chunk has is dropped before anything is scored, and a term that
-/// is not in the dictionary ends nothing earlier. So a word that only hidden chunks have costs no more than one walk
-/// through the list of these chunks, and the time of an answer tells no more about it.
+/// is not in the dictionary does not end the search earlier. So a word that only hidden chunks have costs no more than
+/// one walk through the list of these chunks, and the time of an answer tells no more about the word.
 pub(super) fn search(eligible: &Eligible<'_>, terms: &[TermCount], selection: Selection) -> Vec<Hit> {
     let statistics = eligible.statistics();
     if statistics.chunks == 0 {
@@ -162,7 +162,7 @@ impl Scoring<'_> {
     }
 }
 
-/// The summand beside the term frequency, for each length of a chunk.
+/// The number that the formula adds to the term frequency, for each length of a chunk.
 struct Norms {
     average_length: f64,
     short: Vec<f64>,
@@ -234,8 +234,8 @@ mod tests {
 
     const VISIBLE: u32 = 8;
 
-    /// Returns an index of chunks that all have the word `every`. The first half are visible and have `visible`; the
-    /// others have `hidden`.
+    /// Returns an index of chunks that all have the word `every`. The first half of them are visible and have the word
+    /// `visible`; the others have the word `hidden`.
     fn index() -> Index {
         let mut index = Index::new(0);
         for term in ["every", "visible", "hidden"] {

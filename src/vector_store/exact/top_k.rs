@@ -9,7 +9,7 @@ use super::chunk_number::ChunkNumber;
 use super::index::Columns;
 use crate::vector_store::Search;
 
-/// This many hits are collected before the best of them are picked, or twice the limit if that is more. Sorting many at
+/// When this many hits are collected, or twice the limit if that is more, the best of them are picked. Sorting many at
 /// once is cheaper than keeping each in order. The number is small, because worse hits are ruled out only after the
 /// first sorting.
 const ROOM_MIN: usize = 16;
@@ -82,8 +82,8 @@ fn ordered(score: f32) -> u32 {
 
 /// Keeps the best of the hits that are pushed, in whatever order they come.
 ///
-/// INVARIANT (visible set alone): hits are ordered by score and chunk id. They are never ordered by chunk number, which depends on
-/// what else was ingested and when.
+/// INVARIANT (visible set alone): hits are ordered by score and chunk id. They are never ordered by chunk number, which
+/// depends on what else was ingested and when.
 pub(super) struct TopK<'a> {
     selection: Selection,
     columns: &'a Columns,

@@ -29,7 +29,7 @@ const CODE_MAX: u16 = i8::MAX.unsigned_abs() as u16;
 const LENGTH_MAX: f64 = 1.000_001;
 /// An amount that exceeds all rounding errors of the bound itself, which is computed in f64, and all underflows of a score.
 const SLACK: f64 = 1e-12;
-/// A run holds at most one other vector for each of this many vectors that were asked for.
+/// A run may hold one vector that was not asked for, for every `RUN_GAPS_PER` vectors that were.
 const RUN_GAPS_PER: usize = 4;
 /// The unit in which memory is fetched.
 const CACHE_LINE_BYTES: usize = 64;
@@ -136,8 +136,9 @@ impl<'a> Probe<'a> {
     /// Replaces `bounds` with an upper bound on the score of each vector in `slots`.
     pub(super) fn bound(&self, slots: &[usize], bounds: &mut Vec<f64>) {
         bounds.clear();
-        // These are plain loops, because an iterator adapter around them would be compiled by itself, without the vector
-        // instructions. Each of those would become a call, which was six times as slow (`cargo bench --bench search`).
+        // These are plain loops, because an iterator adapter around them would be compiled by itself, without the
+        // vector instructions. Each vector instruction would then be a call, which was six times as slow in `cargo
+        // bench --bench search`.
         if let Some(run) = run(slots) {
             let start = run.start;
             dispatch!(self.level, simd => simd.vectorize(
@@ -183,7 +184,7 @@ impl<'a> Probe<'a> {
     }
 
     /// Reads a byte of every cache line that the bounds of these vectors need. Otherwise each bound would wait for its
-    /// own memory. With this, they all wait together.
+    /// own memory. This way, all of them wait together.
     fn fetch(&self, slots: &[usize]) {
         let of_row = |row: &[u8]| row.iter().step_by(CACHE_LINE_BYTES).fold(0, |all, byte| all ^ byte);
         let rows = slots.iter().filter_map(|slot| self.vectors.row(*slot));
@@ -289,7 +290,7 @@ fn above(number: f64) -> f32 {
     (number as f32).next_up()
 }
 
-/// Returns the length of a vector, made a little greater than any rounding error.
+/// Returns the length of a vector, enlarged by more than any rounding error.
 fn length(numbers: impl Iterator<Item = f64>) -> f64 {
     numbers.map(|x| x * x).sum::<f64>().sqrt() * (1.0 + SLACK)
 }

@@ -1,17 +1,17 @@
 //! Attaches the collection of another program, so that Ragward can search it. It makes indexes on the guard and the
 //! document, and gives each point a guard, by a template over its payload.
 //!
-//! A run lists the ids of the points first and goes through these, so it ends however fast the other program adds
-//! points. It counts the points that came later. A run that was interrupted can be repeated: it skips what is written
-//! already.
+//! A run first lists the ids of the points and then goes through these ids, so it ends however fast the other program
+//! adds points. It counts the points that came later. A run that was interrupted can be repeated: it skips what is
+//! written already.
 //!
 //! Only the guard is written; text is not copied. If a later change of the other program makes a guard wrong, a run
-//! reports it, and a run that replaces guards mends it. Nothing tells a guard of ours from one that an operator set by
-//! hand, so nothing is replaced unless the operator asks for it.
+//! reports it, and a run that replaces guards mends it. A run cannot tell a guard of an earlier run from one that an
+//! operator set by hand, so it replaces neither unless the operator asks for it.
 //!
 //! INVARIANT (the guard of what is there): a guard is written only while the point has the value that the guard was
-//! made of, and removed only while it is the guard that was seen. Every point that was to be changed is read once more,
-//! and a point that the other program changed meanwhile is changed again.
+//! made of, and a guard is removed only while the point has the guard that was seen. After its changes, a run reads the
+//! points again, and changes a point again if the other program changed it meanwhile.
 
 use std::collections::BTreeMap;
 
@@ -92,7 +92,7 @@ pub enum AttachError {
          `\"llama_index\"` or `\"other\"`"
     )]
     NoLayout(String),
-    /// The guard is configured to be within an object of the payload, where none can be written.
+    /// The settings put the guard within an object of the payload, where no guard can be written.
     #[error("a guard can be written at the top of a payload only; configure a `guard` without dots")]
     NestedGuard,
     /// The points have no vector of the configured name.
@@ -184,8 +184,8 @@ impl QdrantStore {
         let page = u32::try_from(ids_per_call(limits)).map_or(PAGE, |max| max.min(PAGE));
         let there = self.count_points(collection, None, Counting::within(limits)).await?;
         let mut from = None;
-        // The number of lists is that which the points of the start need. The second list of a large collection also
-        // holds points that came meanwhile. Points that find no room in it count as later.
+        // There are as many lists as the points at the start need. The second list of a large collection also holds
+        // points that were added meanwhile. Points for which no list has room count as later.
         for _ in 0..=there / IDS_MAX {
             let (ids, next) = self.list_ids(collection, from, page).await?;
             for ids in ids.chunks(usize::try_from(page).unwrap_or(usize::MAX)) {
@@ -384,8 +384,8 @@ impl Attached {
     }
 }
 
-/// Decides what to do with a point. `last` is what this run did with the point before. A guard that the run wrote
-/// itself may be replaced.
+/// Decides what to do with a point. `last` is what this run did with the same point in the round before. The run may
+/// replace or remove a guard that it wrote itself.
 fn fate(layout: &Layout, attach: &Attach, point: &RetrievedPoint, last: Option<&Fate>) -> Fate {
     let found = layout.candidate(point.id.as_ref(), &point.payload, 0.0).map(|candidate| candidate.guard);
     let made = attach.template.as_ref().and_then(|template| {
@@ -404,8 +404,8 @@ fn fate(layout: &Layout, attach: &Attach, point: &RetrievedPoint, last: Option<&
     }
 }
 
-/// Returns the fate that is counted for a point that needs no further change. If the point still is as this run left
-/// it, that is the change that the run made.
+/// Returns the fate to count for a point that needs no further change. If the point still is as this run left it, that
+/// is the change that the run made.
 fn settled(fate: Fate, last: Option<&Fate>) -> Fate {
     match (fate, last) {
         (Fate::Guarded, Some(written @ Fate::Write(..))) => written.clone(),
@@ -414,8 +414,8 @@ fn settled(fate: Fate, last: Option<&Fate>) -> Fate {
     }
 }
 
-/// Selects those of the points for which the condition holds. They are selected by a filter, because an id would be an
-/// error if its point is deleted meanwhile.
+/// Selects those of the points for which the condition holds. A filter selects them, because an id would be an error if
+/// its point is deleted meanwhile.
 fn among(ids: Vec<PointId>, condition: Condition) -> PointsSelector {
     let points = PointsSelectorOneOf::Filter(Filter::must([Condition::has_id(ids), condition]));
     PointsSelector { points_selector_one_of: Some(points) }

@@ -3,7 +3,7 @@
 //! INVARIANT (a value is matched whole): a text is always sent as a *keyword*. If a text has white space,
 //! `qdrant-client` would make a *text* match. Without a full-text index, Qdrant then finds every value that contains
 //! the text: `team a` would match `team a b`. So no value goes through the client's conversions, and `tests/tidy.rs`
-//! holds that.
+//! checks that.
 
 use qdrant_client::qdrant::condition::ConditionOneOf;
 use qdrant_client::qdrant::r#match::MatchValue;
@@ -59,8 +59,8 @@ pub(super) fn document_in(layout: &Layout, document_ids: Vec<String>) -> Conditi
     any_text(layout.document_id.key(), document_ids)
 }
 
-/// Matches the chunks of these documents by several conditions, any of which may hold: another program may have written
-/// ids as whole numbers.
+/// Returns conditions on the document. Each chunk of these documents meets at least one of them. There may be two,
+/// because another program may have written ids as whole numbers.
 pub(super) fn of_documents(layout: &Layout, document_ids: &[String]) -> Vec<Condition> {
     let as_number = |id: &String| id.parse::<i64>().ok().filter(|number| number.to_string() == *id);
     let numbers: Vec<i64> = document_ids.iter().filter_map(as_number).collect();
@@ -147,15 +147,15 @@ fn equals(path: &str, value: &Value) -> Clause {
     }
 }
 
-/// Qdrant keeps payloads as JSON. When it reads back a number with many digits, the number may be off by up to two
-/// units in the last place. So the neighbours of such a bound are included.
+/// Qdrant keeps payloads as JSON. A number with many digits may be off by up to two units in the last place when Qdrant
+/// reads it back. So the neighbours of such a bound are included.
 fn between(path: &str, low: f64, high: f64) -> Condition {
     let low = if is_kept_exactly(low) { low } else { low.next_down().next_down() };
     let high = if is_kept_exactly(high) { high } else { high.next_up().next_up() };
     Condition::range(path, Range { gte: Some(low), lte: Some(high), lt: None, gt: None })
 }
 
-/// Returns whether a number comes back from JSON unchanged, because it has so few digits that reading it rounds only once.
+/// Returns whether a number comes back from JSON unchanged: it has so few digits that reading it rounds only once.
 fn is_kept_exactly(number: f64) -> bool {
     /// Every whole number with this many digits is exactly one `f64`.
     const DIGITS_MAX: usize = 15;

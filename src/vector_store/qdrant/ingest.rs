@@ -3,8 +3,9 @@
 //! Qdrant has no transactions over several points. A document is replaced by one request with two operations that the
 //! server runs in order: it writes the new chunks, then deletes those chunks of the document that are not among them. A
 //! server that dies between the two leaves the new chunks and some old ones. That is not a leak, because every chunk is
-//! checked against its own guard. It is not acknowledged either, so the client repeats the request, which ends in the
-//! right state whatever was left. A client that dies leaves nothing half-done, because it sent one request.
+//! checked against its own guard. The server has not acknowledged the request either, so the client repeats it, and the
+//! repeated request ends in the right state, whatever was left. A client that dies leaves nothing half-done, because it
+//! sent one request.
 //!
 //! The operations of two writes to one document could mix. Within this process a lock prevents that. Several processes
 //! must not ingest the same document at the same time.
@@ -52,8 +53,8 @@ impl QdrantStore {
             let collection = collection.to_owned();
             return Err(VectorStoreError::Dimension { collection, expected, found: dimension });
         }
-        // Qdrant would write the new chunks. Then it would refuse the condition that spares them when the old ones are
-        // deleted. The second half of the replacement would fail for ever, so nothing is written.
+        // Qdrant would write the new chunks, and then refuse to delete the old ones, because the condition that spares
+        // the new chunks is too long. That second operation would fail for ever, so nothing is written.
         let is_too_long = |replacement: &&Replacement| replacement.chunk_ids.len() > limits.values_max;
         if let Some(Replacement { document_id, chunk_ids, .. }) = replacements.iter().find(is_too_long) {
             let text = format!(

@@ -1,4 +1,4 @@
-//! Reads chunks from the payloads of points: in the collections that Ragward fills, and in those of other programs,
+//! Reads chunks from the payloads of points. It reads the collections that Ragward fills and those of other programs,
 //! which are not changed for it. `schema/qdrant-payload.md` is the contract.
 
 use std::borrow::Cow;
@@ -86,12 +86,12 @@ impl Layout {
         own.iter().map(|field| (*field).to_owned()).chain([self.guard.key()]).collect()
     }
 
-    /// Selects all of a payload but the text.
+    /// Selects everything in a payload except the text.
     ///
     /// A program may keep the text within an object or a JSON text, as `LlamaIndex` does. That object or JSON text is
-    /// left out as a whole, unless it also holds what metadata is read from; then only the text in it is left out.
-    /// Qdrant does not look into a JSON text. So a JSON text that holds the document's id too is sent, and the text in
-    /// it is dropped here.
+    /// left out as a whole, unless the guard, the document's id or the metadata is in it, too. Then only the text in it
+    /// is left out. Qdrant does not look into a JSON text. So Qdrant sends a JSON text that also holds the document's
+    /// id, and the text in it is dropped here.
     ///
     /// A text inside the metadata is metadata, too, and nothing is left out. Otherwise the metadata of a chunk would
     /// differ between a reading without the text and one with it, and the chunk would seem to have changed.
@@ -107,7 +107,7 @@ impl Layout {
         SelectorOptions::Exclude(PayloadExcludeSelector { fields: vec![field] })
     }
 
-    /// Returns the path of a metadata key in a filter; `None` for a key that Qdrant cannot name, or that is not
+    /// Returns the path of a metadata key in a filter; `None` if Qdrant cannot name the key, or if the key is not
     /// metadata.
     pub(super) fn metadata_key(&self, key: &str) -> Option<String> {
         match &self.metadata {
@@ -116,11 +116,11 @@ impl Layout {
         }
     }
 
-    /// Reads the candidate of a point. `None` unless the payload names the chunk that belongs to the point's id and has a
-    /// well-formed guard.
+    /// Reads the candidate of a point. Returns `None` unless the payload has a well-formed guard and names the chunk
+    /// that belongs to the point's id.
     ///
-    /// INVARIANT (no guard, no chunk): everything that is read from Qdrant passes here, so a chunk without a well-formed guard
-    /// does not exist.
+    /// INVARIANT (no guard, no chunk): everything that is read from Qdrant passes here, so a chunk without a
+    /// well-formed guard does not exist.
     pub(super) fn candidate(&self, id: Option<&PointId>, payload: &Fields, score: f32) -> Option<Candidate> {
         let guard = match self.guard.find(payload)?.kind.as_ref()? {
             Kind::StringValue(text) => Object::parse(text).ok()?,
@@ -190,7 +190,7 @@ impl Layout {
         Chunk { id: chunk_id, document_id, guard, title, text, metadata, vector: Vec::new() }
     }
 
-    /// Reads the metadata. Values of other programs that have no form here are left out.
+    /// Reads the metadata. It leaves out values of other programs that are none of [`Value`]'s kinds.
     fn metadata_of(&self, payload: &Fields) -> Metadata {
         let fields = match &self.metadata {
             None => payload,
@@ -229,8 +229,8 @@ pub(super) fn id_text(id: Option<&PointId>) -> Option<String> {
     }
 }
 
-/// Parses the id of a point. An id has only one spelling, so that a chunk has one name: numbers have no leading zeros,
-/// and UUIDs are in lower case with hyphens.
+/// Parses the id of a point. An id has only one spelling, so that a chunk has one name: a number has no leading zeros,
+/// and a UUID is in lower case with hyphens.
 pub(super) fn parse_point_id(text: &str) -> Option<PointId> {
     if let Ok(number) = text.parse::<u64>() {
         return (number.to_string() == text).then(|| PointId::from(number));

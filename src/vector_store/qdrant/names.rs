@@ -2,8 +2,9 @@
 //!
 //! Qdrant takes an alias wherever it takes a collection. Rules for logins, layouts and the details of a token are
 //! written for the collection's own name, so an alias would get past them. To resolve aliases, Ragward would have to
-//! call Qdrant before it looks at the rules. So it asks for the list of collections now and then, which holds no
-//! aliases, and refuses a name that is not in it. To switch to a new collection, change the name that callers use.
+//! call Qdrant before it looks at the rules. Instead, it asks now and then for the list of collections, which holds no
+//! aliases, and refuses a name that is not in the list. To switch to a new collection, change the name that callers
+//! use.
 
 use std::collections::HashSet;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -65,7 +66,7 @@ impl QdrantStore {
         };
         match aliases.into_iter().find(|alias| alias.alias_name == name) {
             Some(alias) => VectorStoreError::Unsupported(format!(
-                "`{name}` is an alias, and rules go by the collection's own name; name `{}`",
+                "`{name}` is an alias, and rules go by the collection's own name; use `{}`",
                 alias.collection_name
             )),
             None => VectorStoreError::UnknownCollection(name.to_owned()),

@@ -54,11 +54,11 @@ impl QdrantStore {
         Ok(Overview { info, limits, guards, guards_unlisted_until })
     }
 
-    /// Returns the costs of a search among some guards, which were measured.
+    /// Returns the measured costs of a search among some guards.
     ///
-    /// A guard costs a hash look-up for each point that is compared, while a candidate costs the sending of its
-    /// payload. The chunks of a search space are scanned, because the index does not help there: under a filter that
-    /// passes a tenth of the chunks, a walk of Qdrant's graph finds a tenth of the best.
+    /// A guard costs a hash look-up for each point that is compared, and a candidate costs the sending of its payload.
+    /// The chunks of a search space are scanned, because the index does not help there: under a filter that passes a
+    /// tenth of the chunks, a walk of Qdrant's graph finds a tenth of the best.
     fn search_costs(&self) -> SearchCosts {
         let per_chunk = if self.config.exact { 0.0 } else { 1.0 / 32.0 };
         SearchCosts { per_guard: 1.0 / 16.0, per_chunk }
@@ -80,15 +80,15 @@ impl QdrantStore {
         }
         let guards_max = self.config.guards_max.min(limits.answer_max.saturating_sub(1));
         let asked = guards_max.saturating_add(1);
-        // Only the counts are approximate. All values come, unless they are cut off at the limit. For an exact facet
-        // Qdrant makes a search for each value, which takes seconds for some thousands.
+        // Only the counts are approximate. All values come, unless the limit cuts them off. For an exact facet Qdrant
+        // makes a search for each value, which takes seconds for some thousands.
         let limit = u64::try_from(asked).unwrap_or(u64::MAX);
         let request = self.facet_request(collection, &field, None, limit, Counting::Approximate);
         let mut points = self.points();
         let later = Listed::NotUntil(Instant::now() + UNLISTED_FOR);
         let hits = match timeout(self.config.timeout, points.facet(request)).await {
             Ok(Ok(answer)) => answer.into_inner().hits,
-            // The guards do not fit a message, take too long, or the server does not know facets.
+            // The guards do not fit a message, or listing them takes too long, or the server does not know facets.
             Ok(Err(status)) if is_for_good(status.code()) => {
                 tracing::warn!(collection, %status, "the guards cannot be listed");
                 return Ok(later);
@@ -132,7 +132,7 @@ enum Listed {
     Unknown,
 }
 
-/// Takes the well-formed guards of a facet. The points of others are never returned.
+/// Takes the well-formed guards of a facet. Points with other guards are never returned.
 fn count(hits: Vec<FacetHit>) -> Result<HashMap<Object, u64>, VectorStoreError> {
     let mut counted = HashMap::with_capacity(hits.len());
     for hit in hits {

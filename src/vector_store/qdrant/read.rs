@@ -16,7 +16,7 @@ use crate::language::Object;
 use crate::vector_store::remote::limits::CallLimits;
 use crate::vector_store::{Search, VectorStoreError};
 
-/// How many ids one condition names, and one answer tells of.
+/// The most ids that one condition names and that one answer covers.
 const IDS_PER_CALL_MAX: usize = 1_000;
 /// How many points one call reads with text or metadata: the answer must fit a message.
 pub(super) const PAYLOADS_PER_CALL_MAX: usize = 500;
@@ -76,8 +76,8 @@ impl QdrantStore {
         Ok(found.iter().filter_map(chunk).collect())
     }
 
-    /// Reads the points of these candidates, by chunk id. After a search these are the points that still pass its filter with
-    /// the same score. The caller compares guard and version with what was found.
+    /// Reads the points of these candidates, by chunk id. After a search, it reads only those points that still pass
+    /// the search's filter with the same score. The caller compares guard and version with what was found.
     async fn read_found(
         &self,
         collection: &str,
@@ -98,7 +98,8 @@ impl QdrantStore {
             .collect())
     }
 
-    /// Reads the points of these chunks that exist, by chunk id. A point may still hold another chunk.
+    /// Reads the points of these chunk ids, by chunk id. It leaves out ids that no point has. A point may hold another
+    /// chunk, which the caller finds out.
     pub(super) async fn get<'i>(
         &self,
         collection: &str,
@@ -181,7 +182,8 @@ impl QdrantStore {
             let filter = documents(layout, part);
             let points = self.count_points(collection, Some(filter.clone()), Counting::Exact).await?;
             let limit = u64::try_from(guards_max).unwrap_or(u64::MAX);
-            // A list would count once for each of its values, and so make up for points that have no guard.
+            // A guard field with a list of values would be counted once for each value, and so hide that another point
+            // has no guard.
             let one = ValuesCount { gte: Some(1), lte: Some(1), ..ValuesCount::default() };
             let of_one = Filter::must([filter.into(), Condition::values_count(layout.guard.key(), one)]);
             let hits = self.facet(collection, &layout.guard.key(), Some(of_one), limit).await?;

@@ -1,17 +1,17 @@
 //! Reads what a search found, by a second search.
 //!
-//! Another program may replace a point between the search and the reading. So the points are read by a search of their
-//! own: by id, with the same vector and the same filter. Qdrant's `Search` takes score, filter and payload of a point
-//! from one version of it, under one lock. Its `Query` and `Scroll` read payloads afterwards, so their answers may mix
-//! two versions. Reading by id and comparing a version would not do either. The score and the filter would be those of
-//! the first search, whose payload was read afterwards as well.
+//! Another program may replace a point between the search and the reading. So a second search reads the points: it
+//! names their ids, and has the same vector and the same filter. Qdrant's `Search` takes score, filter and payload of a
+//! point from one version of it, under one lock. Its `Query` and `Scroll` read payloads afterwards, so their answers
+//! may mix two versions. It would not be enough to read by id and to compare a version: the score and the filter would
+//! be those of the first search, and that one read its payloads afterwards as well.
 //!
 //! In a collection of more than ten shards `Search` reads payloads afterwards, too. There the version that Ragward
-//! wrote still tells them apart: it was read after the first search had scored, it is read again after this one, and no
-//! point returns to a version that it had before.
+//! wrote still tells versions of a point apart: it was read after the first search had scored, it is read again after
+//! this one, and no point returns to a version that it had before.
 //!
 //! INVARIANT (one version): a point is returned only if its score is still the one that was found and it still passes
-//! the filter. Its payload is read along with them, and the layout compares guard and version.
+//! the filter. Its payload is read together with the score, and the layout compares guard and version.
 
 use std::collections::HashMap;
 
@@ -29,8 +29,8 @@ use crate::vector_store::direction::normalized;
 use crate::vector_store::remote::server_search::Method;
 use crate::vector_store::{Query, Search, VectorStoreError};
 
-/// The most by which two scores of the same vector may differ, because two replicas may add up one cosine in different
-/// orders.
+/// The most by which two scores of the same vector may differ. They may differ because two replicas may add up one
+/// cosine in different orders.
 const SCORE_TOLERANCE: f32 = 1e-5;
 
 /// A search among some points.

@@ -12,7 +12,7 @@ pub(super) fn to_text(Version(version): Version) -> String {
     format!("{version:0DIGITS$x}")
 }
 
-/// Returns the version in a payload; `None` where there is none, or one that is not written as [`to_text`] does.
+/// Returns the version in a payload; `None` if the payload has none, or one in another form than that of [`to_text`].
 pub(super) fn of(payload: &Fields) -> Option<Version> {
     let text = string(payload, VERSION)?;
     let is_version = text.len() == DIGITS && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));

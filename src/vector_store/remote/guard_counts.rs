@@ -8,7 +8,7 @@ use roaring::RoaringBitmap;
 use crate::language::Object;
 use crate::vector_store::GuardTable;
 
-/// How far half the guards of a table may outnumber the guards with chunks. Beyond that, a new table begins.
+/// A new table begins once half the guards of the table outnumber the guards with chunks by more than this.
 const UNUSED_GUARDS_MAX: usize = 1_000;
 
 /// A table of guards with the number of chunks of each.

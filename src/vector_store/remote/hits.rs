@@ -28,8 +28,8 @@ pub(super) fn without(mut hits: Vec<Hit>, taken: &[Hit]) -> Vec<Hit> {
     hits
 }
 
-/// Returns the first hits of each document, at most `per_document_max`. A chunk that names no document counts as its
-/// own.
+/// Returns the first hits of each document, at most `per_document_max`. A chunk that names no document counts as a
+/// document of its own.
 pub(super) fn first_of_documents(mut hits: Vec<Hit>, per_document_max: Option<NonZeroUsize>) -> Vec<Hit> {
     let Some(max) = per_document_max else { return hits };
     let mut counts: HashMap<String, usize> = HashMap::new();
@@ -75,9 +75,9 @@ impl CompleteDocuments {
 
 /// Returns the best hits of all parts of a search space.
 ///
-/// These are among the best hits of each part, even with a maximum per document. A chunk whose guard changes between
-/// two calls may be found in two parts; then it is returned once. It may also be found in none; then this one request
-/// misses it.
+/// The best hits of the whole space are among the best hits of its parts, even with a maximum per document. If the
+/// guard of a chunk changes between two calls, two parts may have the chunk, which is then returned once. It may also
+/// happen that no part has it, and this one request misses it.
 pub(super) fn merge(mut hits: Vec<Hit>, search: &Search, per_document_max: Option<NonZeroUsize>) -> Vec<Candidate> {
     hits.retain(|hit| search.min_score.is_none_or(|score| f64::from(hit.candidate.score) >= score));
     rank(&mut hits);

@@ -16,7 +16,8 @@ use super::guard_counts::GuardCounts;
 use super::limits::CallLimits;
 use crate::vector_store::{CollectionInfo, VectorStoreError};
 
-/// How many collections are remembered. A name is only counted once the server has answered for it.
+/// How many collections are remembered. When one more comes, all are forgotten. A name that the server does not know is
+/// forgotten at once.
 const COLLECTIONS_MAX: usize = 1_000;
 /// An overview is used for at least this many times as long as it took to make. So asking takes at most a tenth of the
 /// time.
@@ -64,7 +65,8 @@ impl Overviews {
         Self { entries: Mutex::default(), age_max, grace }
     }
 
-    /// Returns the overview of a collection. Unless a fresh one is known, `ask` makes it, and gets the one before.
+    /// Returns the overview of a collection. If no fresh one is known, `ask` makes one, and receives the last known
+    /// one.
     ///
     /// While one request asks, the others go on with the old overview, unless this process has written since.
     pub(crate) async fn get<F>(
@@ -88,7 +90,7 @@ impl Overviews {
         if let Some(overview) = entry.fresh(Duration::ZERO) {
             return Ok(overview);
         }
-        // Both are read before the server is asked. A later change may be missing from the server's answer.
+        // Both are read before the server is asked, because the server's answer may lack a change that comes later.
         let (changes, started) = (entry.changes.load(Ordering::SeqCst), Instant::now());
         match ask(entry.last_known().map(|known| known.overview)).await {
             Ok(overview) => {
@@ -108,8 +110,8 @@ impl Overviews {
         }
     }
 
-    /// Notes that this process changed the collection. Overviews that were asked for before this moment are not used
-    /// any more.
+    /// Notes that this process changed the collection. An overview that was asked for before this moment is no longer
+    /// used.
     pub(crate) fn note_change(&self, collection: &str) {
         if let Some(entry) = self.entries().get(collection) {
             entry.changes.fetch_add(1, Ordering::SeqCst);

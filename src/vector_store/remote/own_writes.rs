@@ -1,8 +1,8 @@
 //! Versions of documents. A version tells which write put a chunk in, and when.
 //!
-//! It names the process that wrote and a moment of that process's monotonic clock. So a process knows exactly when its
-//! own writes were, without a table of documents. For the writes of other processes it has the date that they noted
-//! beside the version.
+//! A version names the process that wrote and a moment of that process's monotonic clock. So a process knows exactly
+//! when its own writes were, without a table of documents. For a write of another process it has only the date that the
+//! other process noted beside the version.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -94,8 +94,8 @@ impl OwnWrites {
         Candidate { written: written.unwrap_or(candidate.written), ..candidate }
     }
 
-    /// Returns when a write of this process ended. A write that is under way counts as ending now. One that is no
-    /// longer remembered counts as having ended when it began.
+    /// Returns when a write of this process ended. A write that is under way counts as ending now. A write whose end is
+    /// no longer remembered counts as having ended when it began.
     fn moment(&self, Version(version): Version) -> Option<Instant> {
         if version >> u64::BITS != u128::from(self.process) {
             return None;

@@ -94,8 +94,8 @@ impl NearestAnswer {
     /// Takes an answer to a call for at most `asked` points.
     ///
     /// # Errors
-    /// [`VectorStoreError::BadAnswer`] when there are more points than that, when a score is not finite or better than the
-    /// one before it, and when a chunk comes twice.
+    /// [`VectorStoreError::BadAnswer`] when there are more points than that, when a score is not finite, when a score
+    /// is better than the one before it, and when a chunk comes twice.
     pub(crate) fn checked(points: Vec<Point>, asked: usize) -> Result<Self, VectorStoreError> {
         let bad = |text: String| Err(VectorStoreError::BadAnswer(text));
         if points.len() > asked {
@@ -160,8 +160,8 @@ impl ServerSearch<'_> {
             found = searches.search_all(server, &parts).await?;
         }
         if found.is_none() && searches.per_document_max.is_some() {
-            // The points hold too many chunks of too few documents. The caller counts by document itself and asks for
-            // more.
+            // The points hold too many chunks of too few documents. So the search no longer counts by document. The
+            // caller counts by document itself, and asks for more.
             searches.per_document_max = None;
             found = searches.search_all(server, &parts).await?;
         }
@@ -215,7 +215,7 @@ struct PartSearches<'a> {
     /// How many points the space holds, where that is known and no filter leaves any out.
     points: Option<usize>,
     /// How many hits are enough if more would take another call. This is less than the limit only for a space of one
-    /// part: the best hits of several parts are known only once each part has given all.
+    /// part: the best hits of several parts are known only once each part has returned all of its own.
     enough: usize,
 }
 
@@ -275,8 +275,9 @@ impl PartSearches<'_> {
     /// An answer with fewer points than were asked for need not be complete. A walk through an index may end early,
     /// several replicas return only what they agree on, and points that are deleted meanwhile leave a gap. So a short
     /// answer is asked for again, as a scan where the collection allows one. An answer is complete once a scan finds no
-    /// more than the answer before it, or as many points as the overview counted. `min_score` is not sent to the
-    /// server, because then nobody would know why an answer is short.
+    /// more points than the answer before it. It is also complete once it has as many points as the overview counted,
+    /// unless the collection allows scans and this was none. `min_score` is not sent to the server, because then nobody
+    /// would know why an answer is short.
     fn next_step(&self, progress: &PartProgress, answer: &NearestAnswer) -> PartStep {
         let is_scan = progress.method.is_scan();
         let is_last_call = progress.calls == CALLS_PER_PART_MAX;
@@ -339,8 +340,8 @@ impl PartSearches<'_> {
         progress.asked = progress.asked.saturating_mul(2).min(self.most());
     }
 
-    /// Returns how many points the first call asks for. One more than wanted shows whether equal scores were cut off at
-    /// the end. If they were, the next call asks for more, so that pages have every one of them.
+    /// Returns how many points the first call asks for. One point more than wanted shows whether the answer cut off
+    /// equal scores at its end. If it did, the next call asks for more points, so that pages have every one of them.
     fn least(&self) -> usize {
         let limit = self.search.limit;
         if limit < self.limits.answer_max { limit.saturating_add(1) } else { limit }
@@ -375,7 +376,7 @@ struct PartProgress {
     asked: usize,
     /// How the last call searched.
     method: Method,
-    /// The number of points of the answer before, if that was short.
+    /// The number of points of the previous answer, if that was short.
     short: Option<usize>,
     /// Whether all calls before the last widening were scans.
     all_scanned: bool,

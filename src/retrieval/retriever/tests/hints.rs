@@ -1,5 +1,5 @@
-//! Tests that nothing leaks when hints are wrong in every way and relationships change while a request runs. Tests too
-//! that a hint which shows too much costs the answer no chunk.
+//! Tests that nothing leaks when hints are wrong in every way and relationships change while a request runs. A hint
+//! that shows too much must cost the answer no chunk either.
 
 use super::*;
 

@@ -5,8 +5,8 @@ use std::collections::{HashSet, VecDeque};
 use super::*;
 use crate::retrieval::page;
 
-/// Allows what [`OpenOnly`] allows. The models decide one batch of checks each, and the last one all further batches.
-/// Readiness names the model of a store that has lost its name to another one.
+/// Allows what [`OpenOnly`] allows. Each model decides one batch of checks, and the last model decides all further
+/// batches, too. The readiness always names the old model, as if another store had taken over the name of its store.
 #[derive(Default)]
 struct Remade {
     models: Mutex<VecDeque<&'static str>>,

@@ -1,7 +1,8 @@
 //! Replaces the terms of a file that another version of the analysis wrote.
 //!
-//! The stems of a query must be those of the chunks. A file keeps the stems of its chunks, and another version of the
-//! stemmer may make other ones: such a chunk would no longer be found, and nothing would say so.
+//! A query finds a chunk only if both have the same stems. A file keeps the stems of its chunks, and another version of
+//! the stemmer may make other stems from the same words. Then a query would no longer find such a chunk, and nothing
+//! would say so.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -67,7 +68,7 @@ impl Dictionary {
     fn number(&mut self, counted: Vec<TermCount>) -> Vec<IndexedTerm> {
         let mut numbered = Vec::with_capacity(counted.len());
         for TermCount { term, count } in counted {
-            // The stored dictionary had an id for each word of these texts, so the ids last.
+            // The stored dictionary had an id for each word of these texts, so there are enough ids.
             let next = TermId::try_from(self.terms.len()).unwrap_or(TermId::MAX);
             let id = *self.ids.entry(Arc::clone(&term)).or_insert(next);
             if id == next {

@@ -128,7 +128,7 @@ fn chunks_of_other_programs_are_read_as_they_are() {
     }
 }
 
-/// Where only metadata is read, Qdrant leaves out the text and nothing that the metadata is read from.
+/// When only metadata is read, Qdrant leaves out the text, but nothing that the metadata is read from.
 #[test]
 fn a_text_is_left_out_and_nothing_that_metadata_is_read_from() {
     let layout = |document_id: &str, text: &str, metadata: Option<&str>| {
