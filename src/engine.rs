@@ -5,18 +5,18 @@
 //!
 //! # Differences from `OpenFGA` 1.22.1
 //!
-//! Random comparison and reading found these. In each one the engine grants less, or gives an answer that `OpenFGA`
+//! Random comparison and reading found these. In each of them the engine grants less, or gives an answer that `OpenFGA`
 //! gives as well now and then. `tests/data/situations.yaml` has a row for each, with the reason.
 //!
 //! - A failed condition that was passed over becomes an error under `but not`. `OpenFGA` allows somebody there whom the
 //!   condition may exclude (see [`evaluator`]).
 //! - A list of users has nobody whom a check denies. `OpenFGA`'s list may, where a cycle through several relations is
 //!   subtracted, or where a wildcard meets usersets of its type below `and`.
-//! - A list of users has everybody whom a check allows, except that a `but not` may lead into a loop. If several paths
-//!   lead to a user, `OpenFGA`'s list goes by the one whose result comes last.
+//! - A list of users has everybody whom a check allows, unless a `but not` leads into a loop. If several paths lead to
+//!   a user, `OpenFGA`'s list goes by the one whose result comes last.
 //! - Where a `but not` stands within a `but not`, `OpenFGA` may name users beside a wildcard that stands for them.
-//! - If a group has `user:*` and also a tuple about the user whose condition is not met, both count here. `OpenFGA`
-//!   mostly looks at one of the two.
+//! - A group may have a tuple with `user:*`, and a tuple that names the user and whose condition is not met. Both count
+//!   here. `OpenFGA` mostly looks at one of the two.
 
 mod contextual;
 pub mod evaluator;

@@ -2,7 +2,7 @@
 //! and tests of what the two mean.
 //!
 //! A file that `fga model test` refuses or fails does not pass here either. `tests/data/store_files.yaml` has a row for
-//! each such case, and for each case where more is refused, with the reason.
+//! each such case, and also for each case that only this module refuses, with the reason.
 //!
 //! Ids such as `1` or `true` occur, so every scalar is read as text, except in a context.
 

@@ -125,7 +125,7 @@ impl RelationshipStores {
     }
 
     /// Deletes a store and everything in it; does nothing if it does not exist. `OpenFGA` keeps the tuples of a deleted
-    /// store. Here they go, so that nothing in them can grant anything later.
+    /// store. Here they are deleted, so that nothing in them can grant anything later.
     ///
     /// # Errors
     /// When the data directory fails.

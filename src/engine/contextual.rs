@@ -8,9 +8,9 @@ use crate::language::tuple::{RelationshipTuple, delimited, fields_wire_bytes};
 /// it. A request may add at most [`super::snapshot::CONTEXTUAL_TUPLES_MAX`] tuples.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Contextual {
-    /// The contextual tuples. One that has the names of a stored tuple stands beside it, and both count. There is one
-    /// exception, as in `OpenFGA`: of the tuples that name the object that asks, a check takes only the request's, and
-    /// of several such tuples the first.
+    /// The contextual tuples. One that has the names of a stored tuple stands beside it, and both count. As in
+    /// `OpenFGA`, there is one exception: if such tuples name the very object that asks, a check takes only the
+    /// request's tuple, or the first of several.
     pub tuples: Vec<RelationshipTuple>,
     /// Values for the parameters of conditions.
     pub context: Map<String, Value>,

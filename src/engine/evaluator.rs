@@ -14,8 +14,8 @@
 //! order of questions does not change the answers.
 //!
 //! INVARIANT (doubt): `OpenFGA` reads the usersets or parents of an object together, and passes over a failed condition
-//! if another of them counts. The evaluator does so, too, but marks the answer as *doubted*. A doubted answer is
-//! denied. `but not` turns it into an error, where `OpenFGA` would allow somebody whom the failed condition may
+//! if another userset or parent counts. The evaluator does so, too, but marks the answer as *doubted*. A doubted answer
+//! is denied. `but not` turns it into an error, where `OpenFGA` would allow somebody whom the failed condition may
 //! exclude.
 //!
 //! The work is a list of frames and not a recursion, so no model and no tuples can exhaust the stack.
@@ -120,11 +120,11 @@ pub struct Evaluation<'a> {
 pub(super) enum Purpose {
     /// A check. A tuple of the request that names the asker replaces a stored one.
     Check,
-    /// A list of users. All tuples count, and a loop can end the list.
+    /// A list of users. All tuples count, and a `but not` that leads into a loop leaves nobody.
     Users,
     /// A list of objects that is found as sets. All tuples count. A failed condition is passed over, because the walk
-    /// to the objects comes to every tuple that matters, and fails there. What depends on itself is not held, even
-    /// under `but not`.
+    /// to the objects comes to every tuple that matters, and fails there. An answer that depends on itself is denied,
+    /// even under `but not`.
     Sets,
 }
 
@@ -299,8 +299,9 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// Corrects an answer about one of a relation's own usersets or parents near the last level. `OpenFGA` only finds
-    /// out that there are no more of them if it may still descend. A search counts the levels itself.
+    /// Turns a denied answer about one of a relation's own usersets or parents into *too deep* near the last level.
+    /// There `OpenFGA` cannot find out that no more of them follow. A search counts the levels itself, so its answers
+    /// stay.
     fn at_end_of_own(&self, answer: Outcome) -> Outcome {
         let Some(Frame { task: Task::Level { own: true, .. }, remaining, .. }) = self.frames.last() else {
             return answer;
@@ -401,7 +402,8 @@ impl<'a> Evaluation<'a> {
             Expression::Difference(operands) => {
                 let [base, subtract] = &**operands;
                 if self.is_loop(subtract, node, go_on) {
-                    // Nobody is left, even if this is itself subtracted: no list contains anybody whom a check denies.
+                    // A loop leaves nobody. Its answer is a cycle, which allows nobody even if this `but not` is itself
+                    // subtracted: no list contains anybody whom a check denies.
                     (Task::Intersection { left: std::slice::from_ref(base), subtract_last: false }, Outcome::CYCLIC)
                 } else {
                     (Task::Intersection { left: &**operands, subtract_last: true }, Outcome::ALLOWED)
@@ -412,7 +414,8 @@ impl<'a> Evaluation<'a> {
         None
     }
 
-    /// Returns whether a part of a relation's definition leads into a cycle that ends a list of users (see [`Loops`]).
+    /// Returns whether a part of a relation's definition leads into a cycle, so that a `but not` that subtracts the
+    /// part leaves nobody in a list of users (see [`Loops`]).
     fn is_loop(&mut self, part: &Expression, node: Node, go_on: &mut dyn FnMut() -> bool) -> bool {
         let Some(loops) = self.loops else { return false };
         let is_loop = |subject: Subject| matches!(subject, Subject::Userset(userset) if loops.contains(userset));

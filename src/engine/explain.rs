@@ -1,22 +1,22 @@
-//! Explains why a user holds a relation on an object, or why not: a tree of what was looked at, with the tuples that
-//! decide.
+//! Explains why a user holds a relation on an object, or why not. An explanation is a tree of what was looked at, with
+//! the tuples that decide.
 //!
-//! The decision is the evaluator's, and a walk over the same model and index finds the tree. No leaf is decided twice:
-//! the walk asks the evaluator's own functions whether a tuple names the user, whether its condition is met, whether a
-//! failed condition is passed over, which node a parent stands for, and how far down the evaluator goes. `or`, `and`
-//! and `but not` are the evaluator's, too. At each userset or parent the walk asks for the verdict first, so that those
-//! that decide are unfolded first.
+//! The decision is the evaluator's, and a walk over the same model and index finds the tree. The walk has no rules of
+//! its own for leaves: it asks the evaluator's own functions whether a tuple names the user, whether its condition is
+//! met, whether a failed condition is passed over, which node a parent stands for, and how far down the evaluator goes.
+//! The rules of `or`, `and` and `but not` are the evaluator's, too. At each userset or parent the walk first asks for
+//! the verdict, so that it can unfold those that decide first.
 //!
-//! The evaluator leaves no trace that would be a tree, so the walk is still needed. The evaluator stops at the first
-//! operand that decides. It remembers one answer for each node, and not the tuples that gave it. It has no answer for
-//! an operand of `and`, which is not a node. Where paths are long, it searches and forgets the paths. A record of all
-//! this would slow down every check, and would still lack the parts at which the evaluator never looked. Two rules
-//! depend on the path by which a node is reached, so the walk has them in a form of its own: a question that is met
-//! inside itself is cut off, and a relation's own usersets or parents are not followed to the last level. Tests
-//! (`agreement`) hold that the tree and the decision come out alike on random models.
+//! The walk is needed because the evaluator leaves no trace from which a tree could be built. The evaluator stops at
+//! the first operand that decides. It remembers one answer for each node, but not the tuples that gave it. It remembers
+//! no answer for an operand of `and`, because such an operand is not a node. Where paths are long, it searches and
+//! forgets the paths. A record of all this would slow down every check, and would still lack the parts at which the
+//! evaluator never looked. Two rules depend on the path by which a node is reached, so the walk has its own form of
+//! them: it stops at a question that it is already asking, and it does not follow a relation's own usersets or parents
+//! to the last level. Tests (`agreement`) check that the tree and the decision agree on random models.
 //!
-//! An operand that had no say in the outcome is named and not unfolded. The walk is bounded. What it leaves out is
-//! counted, and there the tree takes the evaluator's word.
+//! An operand that had no say in the outcome is named and not unfolded. The size of the tree is bounded. The walk
+//! counts the steps that it leaves out, and takes the evaluator's answer in their place.
 //!
 //! An explanation tells of hidden things, so only administrators may see it.
 
@@ -36,8 +36,8 @@ pub(super) use walk::ExplainedState;
 
 /// The greatest number of relations of objects that an explanation unfolds.
 pub const UNFOLDED_MAX: usize = 250;
-/// The greatest number of usersets or parents of one object that are unfolded. One more is unfolded if none of these
-/// decides and it does.
+/// The greatest number of usersets or parents of one object that are unfolded. If none of these decides but another one
+/// does, that one is unfolded, too.
 pub const SIBLINGS_MAX: usize = 8;
 /// The greatest number of operands of one set operation that are shown.
 pub const OPERANDS_MAX: usize = 32;
@@ -71,11 +71,11 @@ pub enum Outcome {
     /// The step does not hold, but a failed condition was passed over beside tuples that count. Under `but not` it is
     /// [`Outcome::ConditionFailed`].
     Doubtful,
-    /// The step depends on itself, which decides nothing: denied.
+    /// The step depends on itself, so it decides nothing and counts as denied.
     Cycle,
     /// The step depends on a condition that cannot be evaluated, so there is no decision.
     ConditionFailed,
-    /// The answer lies deeper than the evaluator descends, or takes more steps than it may: no decision.
+    /// The answer lies deeper than the evaluator descends, or takes more steps than it may, so there is no decision.
     TooDeep,
 }
 
@@ -91,7 +91,7 @@ pub struct ExplanationStep {
     /// The steps that this one rests on. For `but not` these are the base and then the subtracted part. Otherwise those
     /// that decide come first.
     pub steps: Vec<ExplanationStep>,
-    /// How many more such steps were looked at and are not here. They would not change the outcome.
+    /// How many more steps were looked at and are left out. They would not change the outcome.
     pub omitted: usize,
 }
 
@@ -125,7 +125,7 @@ pub enum StepKind {
         /// The type restrictions in the modeling language.
         definition: String,
     },
-    /// A relation of other objects, which tuples of this one name: `… from …`.
+    /// A relation of the objects that tuples of this object name: `… from …`.
     Parents {
         /// This part of the definition in the modeling language.
         definition: String,
@@ -166,11 +166,11 @@ pub enum Operator {
 pub enum Closed {
     /// The relation of the object is the very userset that asks.
     Itself,
-    /// The model gives such users no way to hold it.
+    /// The model gives such users no way to hold the relation.
     OutOfReach,
     /// A step further up asks this question already, so the explanation stops here.
     Cycle,
-    /// It is further away than the evaluator descends.
+    /// The relation is further away than the evaluator descends.
     TooDeep,
     /// The explanation has reached its greatest size. The outcome is the evaluator's.
     Limit,
@@ -244,7 +244,8 @@ impl Outcome {
         self.verdict().negated().into()
     }
 
-    /// Returns the evaluator's word for this outcome. It names no failed condition: a step shows its own.
+    /// Returns the evaluator's verdict for this outcome. The verdict names no failed condition, because each step shows
+    /// its own.
     fn verdict(self) -> Verdict {
         match self {
             Self::Holds => Verdict::Allowed,

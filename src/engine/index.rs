@@ -1,14 +1,14 @@
-//! The tuples that count under a model, in memory: by node, in the order in which the evaluator asks for them, and by
-//! user, to find the nodes that tuples give to a user.
+//! The tuples that count under a model, in memory. They are kept by node, in the order in which the evaluator asks for
+//! them, and also by user, to find the nodes that tuples give to a user.
 //!
 //! Cloning an index is cheap, because clones share their parts. A writer changes a clone and publishes it, so a
 //! reader's clone is a snapshot that no write changes.
 //!
-//! The parts are a *base*, flat arrays that are made in one go, and a few *layers* above it. Each layer holds the
-//! changes of some writes, and a look-up takes the newest layer that has the node. [`Index::compact`] keeps the layers
-//! few, and small beside the base, as in a log-structured merge tree (O'Neil et al., 1996). So the cost of a write
-//! grows with the longest list that it touches: 8 MB to copy for a group of a million members. The writer makes a new
-//! base now and then; a reader never does.
+//! The parts are a *base* and a few *layers* above it. The base consists of flat arrays that are made in one go. Each
+//! layer holds the changes of some writes, and a look-up takes the newest layer that has the node. [`Index::compact`]
+//! keeps the layers few, and small beside the base, as in a log-structured merge tree (O'Neil et al., 1996). So the
+//! cost of a write grows with the longest list that it touches: for a group of a million members, a write copies 8 MB.
+//! The writer makes a new base now and then; a reader never does.
 //!
 //! The contextual tuples of a request are one more layer, in a clone that only this request sees. They do not replace
 //! stored tuples with the same names: both are there ([`Index::of_request`] says where that matters).
@@ -145,7 +145,7 @@ pub(super) struct OfRequest<'a> {
 }
 
 impl OfRequest<'_> {
-    /// Returns whether this is the tuple with the given condition, out of those with the same names.
+    /// Returns whether this is the one tuple with the given condition, among the tuples with the same names.
     pub(super) fn is(&self, condition: Option<&Arc<StoredCondition>>) -> bool {
         self.condition.map(Arc::as_ptr) == condition.map(Arc::as_ptr)
     }
@@ -472,8 +472,8 @@ impl Index {
     }
 }
 
-/// Returns the part of a list that belongs to a relation, or the whole list when `None`. The list must be sorted by
-/// relation.
+/// Returns the part of a list that belongs to a relation, or the whole list if `relation` is `None`. The list must be
+/// sorted by relation.
 fn part_of<T>(sorted: &[T], relation: Option<RelationId>, of: impl Fn(&T) -> RelationId) -> &[T] {
     let Some(relation) = relation else { return sorted };
     let start = sorted.partition_point(|item| of(item) < relation);

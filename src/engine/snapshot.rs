@@ -19,8 +19,8 @@ use crate::language::program::{MisfitTuple, RelationId};
 use crate::language::tuple::{Object, Relation, RelationshipTuple, TypeName, User};
 use crate::language::validate::ValidModel;
 
-/// Selects the users of a list: the objects of a type. With a relation, the usersets of that type are selected, too. The
-/// objects and the type's wildcard are still listed beside them, as in `OpenFGA`.
+/// Selects the users to list: the objects of a type and, if `relation` is set, also the usersets of that type. As in
+/// `OpenFGA`, the objects and the type's wildcard are listed in both cases.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserFilter {
     /// The type of the users.
@@ -62,8 +62,8 @@ pub struct Snapshot {
     context: Arc<Map<String, Value>>,
 }
 
-/// Tells how far two states number objects alike. States that grew from one state by writes number them alike. A state
-/// with contextual tuples has numbers of its own for objects that only these name.
+/// Tells which objects have the same number in two states. States that grew from one state by writes number objects
+/// alike. A state with contextual tuples has numbers of its own for objects that only these tuples name.
 #[derive(Clone, Debug)]
 pub struct Numbering {
     /// Identifies the state that all of them grew from.
@@ -86,8 +86,8 @@ impl Numbering {
     }
 }
 
-/// The objects that a user holds relations on in one state, apart from the objects that a check is about: typically
-/// groups and folders. It is valid for that state only.
+/// The objects on which a user holds relations in one state, without the objects that a check is about. They are
+/// typically groups and folders. A reach is valid for that state only.
 #[derive(Debug)]
 pub struct Reach {
     /// Identifies the state. As long as this exists, no other state gets the same allocation.
@@ -107,7 +107,8 @@ impl Reach {
 }
 
 impl Snapshot {
-    /// Makes a snapshot of a model without tuples. `model_id` is only handed out again, by [`Self::model_id`].
+    /// Makes a snapshot of a model without tuples. The snapshot only stores `model_id`, for [`Self::model_id`] to
+    /// return.
     #[must_use]
     pub fn new(model_id: &str, model: Arc<ValidModel>) -> Self {
         let numbering = Numbering { origin: Arc::default(), common: None };
@@ -132,10 +133,11 @@ impl Snapshot {
         self.index.len()
     }
 
-    /// Returns this state with more tuples. A tuple replaces one with the same user, relation and object.
+    /// Returns this state with more tuples. A new tuple replaces an existing one with the same user, relation and
+    /// object.
     ///
     /// # Errors
-    /// The first tuple that does not fit the model, and why.
+    /// Returns the first tuple that does not fit the model, and the reason.
     pub fn with_tuples(&self, tuples: &[RelationshipTuple]) -> Result<Self, Box<MisfitTuple>> {
         self.model.stores_all(tuples)?;
         let mut with = self.clone();
@@ -144,10 +146,10 @@ impl Snapshot {
         Ok(with)
     }
 
-    /// Returns the state that decides one request: this one with the request's contextual tuples and its context, which
-    /// no other request sees. As in `OpenFGA`, a contextual tuple stands beside a stored one with the same names, and
-    /// both count. Only a check of the very object that they name as the user takes the contextual one alone. So a
-    /// check and a list may differ, as they may in `OpenFGA`.
+    /// Returns the state that decides one request: this state with the request's contextual tuples and its context,
+    /// which no other request sees. As in `OpenFGA`, a contextual tuple stands beside a stored one with the same names,
+    /// and both count. There is one exception: if both name as their user the very object that a check asks about, the
+    /// check takes the contextual tuple alone. So a check and a list may differ, as they may in `OpenFGA`.
     ///
     /// # Errors
     /// See [`ContextualTuplesError`].
@@ -232,8 +234,8 @@ impl Snapshot {
     }
 
     /// Calls `take` with each object that [`Self::list_objects`] would list, in no order, until `take` or `go_on`
-    /// returns `false`. As in `OpenFGA`, the list fails if a condition fails on the way from the user to the objects; a
-    /// condition that the way does not come to fails nothing. Objects that are further away than a check descends are
+    /// returns `false`. As in `OpenFGA`, the list fails if a condition fails on a path from the user to the objects. A
+    /// condition off these paths cannot make the list fail. Objects that are further away than a check descends are
     /// listed if `OpenFGA` lists them (see `evaluator::candidates`).
     ///
     /// # Errors
@@ -296,8 +298,9 @@ impl Snapshot {
         }
     }
 
-    /// Finds out what the user holds apart from the objects that are asked about, for [`Self::visible_by_reach`].
-    /// `objects` is their number. Returns `None` if checking each object is likely to cost less.
+    /// Finds the objects that the user holds apart from those that are asked about, for [`Self::visible_by_reach`].
+    /// `objects` is the number of objects that are asked about. Returns `None` if checking each object is likely to
+    /// cost less.
     ///
     /// # Errors
     /// Returns the errors of [`Self::visible_set`].
@@ -316,7 +319,7 @@ impl Snapshot {
         Ok(inner.map(|inner| Reach { index, context, user, relation, inner }))
     }
 
-    /// Like [`Self::visible_among`], for the user and relation of a reach that was found before. Returns `None` also if
+    /// Like [`Self::visible_among`], for the user and relation of a reach that was found before. Also returns `None` if
     /// the reach belongs to another state.
     ///
     /// # Errors
@@ -380,9 +383,10 @@ impl Snapshot {
         Question { program: self.model.program(), index: &self.index, context: &self.context, user, relation }
     }
 
-    /// Lists the users of a kind that hold the relation on the object, sorted: those that tuples name and, if everybody
-    /// of the type holds it, the wildcard. A check decides about each user, so the cost grows with the number of users
-    /// of the type. Only the `Loops` of `OpenFGA`'s lists leave out somebody whom a check allows.
+    /// Lists, sorted, the users that the filter selects and that hold the relation on the object: users that tuples
+    /// name and, if everybody of the type holds it, the wildcard. A check decides about each user, so the cost grows
+    /// with the number of users of the type. The list has everybody whom a check allows, unless a loop leaves somebody
+    /// out, as in `OpenFGA` (see `evaluator::expansion`).
     ///
     /// # Errors
     /// See [`CheckError`].
@@ -433,8 +437,8 @@ impl Snapshot {
                 }
                 let mut evaluation = self.evaluation(&user)?.for_users(&loops);
                 let question = evaluation.question(relation, object)?;
-                // A wildcard means everybody of the type, so beside it only those are listed whom tuples name. It does
-                // not mean usersets.
+                // The wildcard stands for everybody of the type. Beside it, the list holds only those whom tuples name.
+                // The wildcard does not stand for usersets.
                 let is_covered = open_to_all && matches!(user, User::Object(_));
                 let listed = evaluation.check_node(question, LEVELS_UNBOUNDED, go_on)?
                     && (!is_covered || evaluation.is_named_below(question, go_on)?);
@@ -446,9 +450,9 @@ impl Snapshot {
         Ok(())
     }
 
-    /// Returns the loops below the object, or `None` if the way from such users does not lead to the relation at all:
-    /// then the list is empty, whatever conditions say. Fails if a condition fails on any way from the object, or if a
-    /// way is too long.
+    /// Returns the loops below the object. Returns `None` if no path leads from the users of the filter to the
+    /// relation; then the list is empty, whatever the conditions say. Fails if a condition fails on any path from the
+    /// object, or if a path is too long.
     fn can_list_users(
         &self,
         object: &Object,

@@ -4,9 +4,9 @@
 //! `spread` follows tuples from their users to their objects, twice:
 //!
 //! - *Possible* ignores what `but not` subtracts, counts tuples whose condition fails, and has no limit of levels.
-//!   Whatever a check allows is in it.
-//! - *Certain* descends no deeper than a check does, and leaves out whatever is not sure. Whatever is in it, a check
-//!   allows.
+//!   It contains everything that a check allows.
+//! - *Certain* descends no deeper than a check does, and leaves out whatever is not sure. A check allows everything in
+//!   it.
 //!
 //! The evaluator then checks the objects that are only possible, one by one. So the set is exactly what checks allow.
 //! Without `but not`, deep nesting and failing conditions, the first set is already the answer and nothing is checked.
@@ -36,8 +36,8 @@ use super::index::{Index, Node, ObjectId, StoredCondition, Subject};
 use crate::language::program::{Program, RelationId, ResolvedUser};
 use crate::language::tuple::User;
 
-/// About as many steps as a check of one candidate takes. A user who holds more than this for each candidate is left to
-/// single checks.
+/// About the number of steps that a check of one candidate takes. If finding what a user holds takes more steps than
+/// this for each candidate, the candidates are checked one by one.
 const STEPS_PER_CANDIDATE: u64 = 64;
 
 /// A question about a visible set, and the state that it is asked of.
@@ -51,7 +51,7 @@ pub(super) struct Question<'a> {
     pub(super) relation: RelationId,
 }
 
-/// The lower bound of a visible set, and what lies between its bounds, as numbers of objects.
+/// The bounds of a visible set: the objects in its lower bound, and those between the two bounds, both as numbers.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Bounds {
     /// The objects that a check allows.
@@ -111,8 +111,8 @@ impl<'a> Question<'a> {
         Ok(Bounds { certain, undecided })
     }
 
-    /// Returns what the user holds apart from the objects that are asked about. Returns `None` if checking each of
-    /// these `objects` is cheaper.
+    /// Finds the objects that the user holds apart from those that are asked about. `objects` is the number of objects
+    /// that are asked about. Returns `None` if checking each of them is cheaper.
     ///
     /// # Errors
     /// Returns the errors of [`Question::bounds`].
@@ -138,7 +138,7 @@ impl<'a> Question<'a> {
         }
     }
 
-    /// Returns `None` if the user can hold nothing.
+    /// Returns the asker and the graph of the question, or `None` if the user can hold nothing.
     fn asker_and_graph(self) -> Result<Option<(Asker, Graph<'a>)>, CheckError> {
         let resolved = self.program.user(self.user)?;
         let Some(asker) = self.asker(&resolved) else { return Ok(None) };
@@ -154,7 +154,7 @@ impl<'a> Question<'a> {
         self.decided(self.bounds(go_on)?, go_on)
     }
 
-    /// Returns those of the given objects that are in the set, given what the user holds apart from them. Returns
+    /// Returns those of the given objects that are in the set, given the other objects that the user holds. Returns
     /// `None` if checking each object is cheaper.
     ///
     /// # Errors
@@ -179,7 +179,7 @@ impl<'a> Question<'a> {
         stored.is_met(self.context).ok()
     }
 
-    /// Checks what the bounds leave open.
+    /// Checks the objects that the bounds leave undecided.
     fn decided(
         self,
         Bounds { certain, undecided }: Bounds,
@@ -211,7 +211,7 @@ impl<'a> Question<'a> {
         Evaluation::new(self.program, self.index, self.context, self.user)
     }
 
-    /// Returns `None` if no tuple can name the asker, so that it holds nothing.
+    /// Returns the user as an asker, or `None` if no tuple can name this user, so that it holds nothing.
     fn asker(&self, user: &ResolvedUser<'_>) -> Option<Asker> {
         match user {
             ResolvedUser::Object(type_id, object) => {

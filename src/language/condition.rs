@@ -1,12 +1,12 @@
 //! Conditions: CEL expressions over typed parameters, which decide whether a tuple counts for a request.
 //!
 //! The crate `cel` parses an expression. This module does the rest itself, so that every answer, error and cost is that
-//! of CEL in Go, which `OpenFGA` uses. A condition is compiled once, when its model is written, and every mistake that
-//! can be found then is refused then. [`COST_MAX`] limits an evaluation, and so does a bound on the bytes that it
-//! makes. Bounds on the expression limit its depth.
+//! of CEL in Go, which `OpenFGA` uses. A condition is compiled once, when its model is written. If this finds a
+//! mistake, the model is refused. [`COST_MAX`] limits an evaluation, and so does a bound on the bytes that it makes.
+//! Bounds on the expression limit its depth.
 //!
-//! As in `OpenFGA`, a parameter without a value is an error that names it, even if the expression would not have used
-//! it. Such a condition is neither *met* nor *not met*.
+//! As in `OpenFGA`, an evaluation fails if a parameter has no value, even if the expression would not have used it. The
+//! error names the parameter. Such a condition is neither *met* nor *not met*.
 
 mod comparison;
 mod context;

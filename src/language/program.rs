@@ -282,8 +282,8 @@ impl Program {
         self.weights.as_ref()
     }
 
-    /// Returns the number of the recursion that a relation belongs to: a set of relations that depend on each other, or
-    /// one that depends on itself, through `or` alone.
+    /// Returns the number of the recursion that a relation belongs to. A recursion is a set of relations that depend on
+    /// each other through `or` alone, or a single relation that depends on itself in this way.
     pub(crate) fn recursion(&self, relation: RelationId) -> Option<u32> {
         self.recursions.get(relation.index()).copied().flatten()
     }

@@ -1,5 +1,6 @@
-//! Finds the relations and the parameters of conditions that a model subtracts with `but not`. If the value of one of
-//! these is unknown, it must not count as absent: that would let in somebody whom it keeps out.
+//! Finds the relations and the parameters of conditions that a model subtracts with `but not`. If it is unknown whether
+//! a user holds such a relation, or which value such a parameter has, that must not count as absent: a user whom it
+//! keeps out would be let in.
 
 use std::collections::{HashMap, HashSet};
 
@@ -53,8 +54,8 @@ impl Subtracted {
         either
     }
 
-    /// Returns whether a tuple may take somebody out: a tuple of `relation` on an object of type `object_type` whose
-    /// user is of type `user_type`.
+    /// Returns whether a tuple may take somebody out, if its user is of type `user_type`, its relation is `relation`,
+    /// and its object is of type `object_type`.
     #[must_use]
     pub fn has_relation(&self, user_type: &str, relation: &str, object_type: &str) -> bool {
         let users = self.relations.get(object_type).and_then(|relations| relations.get(relation));

@@ -158,7 +158,7 @@ impl ValidModel {
         Self::within_limits(model, |error| !error.slip)
     }
 
-    /// Validates and compiles a model that is stored already, here or by a server. Such a model decides already, so the
+    /// Validates and compiles a model that is stored already, here or by a server. Such a model is in use, so the
     /// limits on the size of a new model do not apply.
     ///
     /// # Errors

@@ -68,9 +68,9 @@ fn condition(name: &str, context: &str) -> Result<Option<ConditionForm>, String>
 }
 
 /// Splits the text into rows, each with its line number, and leaves out empty lines. A cell that begins with a quote
-/// ends with one; between them it may hold commas, line ends and doubled quotes. Any other quote is refused, as in Go,
-/// because nobody could say where such a cell ends. The `csv` crate takes both, so it cannot read these files as
-/// `OpenFGA`'s command line does: a cell that lost its quote would become part of a tuple.
+/// ends with one; between the two it may hold commas, line ends and doubled quotes. As in Go, a quote in any other cell
+/// is refused, and so is text after a closing quote, because nobody could say where such a cell ends. The `csv` crate
+/// takes both, unlike `OpenFGA`'s command line, so a cell that lost its quote would become part of a tuple.
 fn rows(text: &str) -> Result<Vec<(usize, Vec<String>)>, String> {
     let text = text.replace("\r\n", "\n");
     let mut rows = Vec::new();
@@ -100,7 +100,7 @@ fn rows(text: &str) -> Result<Vec<(usize, Vec<String>)>, String> {
                 end_row(&mut rows, row_line, &mut row);
                 row_line = line;
             }
-            Some(_) => return Err(format!("line {line}: more than a comma follows the closing quote of a cell")),
+            Some(_) => return Err(format!("line {line}: text follows the closing quote of a cell")),
         }
     }
     end_row(&mut rows, row_line, &mut row);

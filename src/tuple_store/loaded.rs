@@ -8,7 +8,8 @@ use super::ids::{ModelId, StoreId};
 use crate::engine::snapshot::Snapshot;
 
 /// The greatest number of snapshots in memory. One more drops the one that was used least recently. A question about a
-/// dropped one rebuilds it from the file once, so an old model costs a rebuild and not one at every question.
+/// dropped snapshot builds it again from the file and keeps it, so an old model costs one rebuild and not one for each
+/// question.
 const SNAPSHOTS_MAX: usize = 256;
 
 /// The snapshots, and the latest model of each store.

@@ -122,9 +122,9 @@ impl RelationshipStore {
         Ok(id)
     }
 
-    /// Stores a new version of the model together with tuples, in one transaction, and makes it the latest. Without
-    /// some of its tuples a model could grant what it is meant to deny, so there is no moment in between. Tuples that
-    /// exist already stay as they are.
+    /// Stores a new version of the model together with tuples, in one transaction, and makes it the latest. A model
+    /// without some of its tuples could grant what it is meant to deny, so nobody sees the model before the tuples.
+    /// Tuples that exist already stay as they are.
     ///
     /// # Errors
     /// See [`StoreError`]; a write that fails changes nothing.

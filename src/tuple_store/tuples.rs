@@ -54,14 +54,14 @@ fn matches_name(wanted: &str, name: &str) -> bool {
     wanted.is_empty() || wanted == name || (wanted.ends_with(':') && name.starts_with(wanted))
 }
 
-/// How many changes a page may skip: changes of tuples that are gone or were written again, and changes that the filter
-/// does not match. It bounds the cost of a page. A log with more of them is left aside, and the page is found among the
-/// tuples instead.
+/// How many changes of the log a page may skip, so that the cost of a page is bounded. A page skips changes of tuples
+/// that are gone or were written again, and changes that the filter does not match. A page that would skip more is read
+/// by key, from the table of tuples.
 const STRAY_CHANGES_MAX: usize = 10_000;
 
 /// Returns at most `limit` tuples after a sequence number, in the order of writing. The log is in this order, so a page
-/// is usually read along the log. The tuples of one object, and a log with too many changes to skip, are read by key
-/// and sorted.
+/// is usually read along the log. If the filter names one object, or the page would skip too many changes, the tuples
+/// are read by key and sorted.
 pub(super) fn read(
     path: &Path,
     database: &Database,

@@ -3,12 +3,11 @@
 //! `OpenFGA` has two ways of listing objects, and this module follows both.
 //!
 //! 1. *As sets*, for a single user, if the model has weights. For each relation on the way it finds the set of objects
-//!    on which the user holds it. All operands count, and there is no limit of levels. A condition fails the list if
-//!    its tuple names the user, or a userset or parent that the user holds.
-//! 2. *The old way*, for usersets, for everybody, and for models without weights: where a parent's type lacks the
-//!    relation, or a cycle goes through `and` or `but not`. It goes outwards along the first operand of `and` and the
-//!    base of `but not`, at most 25 hops, and then checks each object that it came to. A condition that fails on the
-//!    way fails the list. A condition that the way does not come to fails nothing.
+//!    on which the user holds that relation. All operands count, and there is no limit of levels. A condition that
+//!    fails makes the list fail if its tuple names the user, or a userset or parent that the user holds.
+//! 2. *The old way*, for usersets, for everybody, and for models without weights (see `language::program::weights`). It
+//!    goes outwards along the first operand of `and` and the base of `but not`, at most 25 hops, and then checks each
+//!    object that it came to. A condition that fails on the way makes the list fail. A condition off the way does not.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 

@@ -2,7 +2,7 @@
 //!
 //! `OpenFGA` lists users outwards from the object. The list fails if a condition on any path fails, even if its tuple
 //! would add nobody. It also fails if any path is too long; a computed relation counts as a step there. Checks of
-//! single users do not notice these, so this module looks for them once for each list.
+//! single users do not notice these failures, so this module looks for them once for each list.
 //!
 //! `OpenFGA` also leaves nobody under `but not` if the subtracted part comes back to itself through usersets and
 //! computed relations alone. An `or`, an `and` or a `from` on the way makes it forget the cycle. [`Loops`] holds such
@@ -104,7 +104,8 @@ impl<'a> Expansion<'a> {
         Loops(left.into_keys().collect())
     }
 
-    /// The path is at most as long as there are levels, so this function may call itself.
+    /// Visits a node and everything below it, and returns the node's height. The path is at most as long as there are
+    /// levels, so this function may call itself.
     fn visit(&mut self, node: Node) -> Result<Height, CheckError> {
         let remaining = usize::try_from(LEVELS_MAX).unwrap_or(usize::MAX).checked_sub(self.path.len());
         let remaining = remaining.ok_or(CheckError::TooDeep)?;
@@ -155,7 +156,7 @@ impl<'a> Expansion<'a> {
         Ok(found)
     }
 
-    /// Returns the users of the tuples about a node that count.
+    /// Returns the users of those tuples about a node that count.
     fn met(&mut self, node: Node) -> Result<Vec<Subject>, CheckError> {
         if !(self.go_on)() {
             return Err(CheckError::Interrupted);

@@ -1,12 +1,12 @@
 //! How far the evaluator descends through usersets and parents, and where `OpenFGA` follows them in ways of its own.
 //!
 //! `OpenFGA`'s default is one question for each userset or parent, and the evaluator asks like that, too. The
-//! [`Weights`] of a model allow two other ways. First, `OpenFGA` can read those usersets together that one level of
-//! tuples decides, apart from all others. Then it does not pass over a failed condition because a userset of another
-//! kind counts. Second, it can go level by level along a relation's own usersets or parents. Both ways reach one level
-//! more, look at no node twice, and deny somebody who is in none of these nodes, however deep they are. `OpenFGA` picks
-//! between these ways and its default by how fast they were. It nearly always takes the other ways, so the evaluator's
-//! answers are theirs.
+//! [`Weights`] of a model allow two other ways. First, `OpenFGA` can read the usersets of one relation together, apart
+//! from the other usersets, if one level of tuples decides them. Then a userset of another relation that counts does
+//! not make it pass over a failed condition. Second, it can go level by level along a relation's own usersets or
+//! parents. Both ways reach one level more, look at no node twice, and deny somebody who is in none of these nodes,
+//! however deep they are. `OpenFGA` chooses between these ways and its default by how fast they were. It nearly always
+//! chooses the other ways, so the evaluator answers as they do.
 
 use super::{Asker, Evaluation, Verdict};
 use crate::engine::index::{Node, Subject};

@@ -2,9 +2,9 @@
 //! to the node in progress, so that no question is asked inside itself.
 //!
 //! INVARIANT (final answers): an answer that a cycle cut off is kept only while the node that cut it is in progress. It
-//! is forgotten as soon as a node between the two is decided. So an answer that is kept for longer is the answer of a
-//! fresh evaluation, in whatever order questions were asked. (The method is tabling, as in logic programming: "unknown"
-//! inside a cycle is the least fixed point of Kripke and Fitting.)
+//! is forgotten as soon as a node between the two is decided. So an answer that is kept for longer is the one that a
+//! fresh evaluation would give, in whatever order questions were asked. (The method is tabling, as in logic
+//! programming: "unknown" inside a cycle is the least fixed point of Kripke and Fitting.)
 
 use super::{Outcome, Verdict};
 use crate::engine::index::{Node, NumberMap};

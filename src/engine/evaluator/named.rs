@@ -1,7 +1,7 @@
 //! Finds out whether a tuple on the way to a relation names the user, and not only everybody of the type.
 //!
-//! A list of users with a wildcard also contains the users whom `OpenFGA` comes to by name. It goes along every operand
-//! of `or` and `and` and along the base of `but not`, wherever the user holds the expression around it.
+//! A list of users with a wildcard also contains the users whom `OpenFGA` comes to by name. `OpenFGA` goes along every
+//! operand of `or` and `and` and along the base of `but not`, wherever the user holds the expression around it.
 
 use std::collections::HashSet;
 
@@ -120,7 +120,7 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// Returns the users of the tuples about a node that count.
+    /// Returns the users of those tuples about a node that count.
     fn users_of(&mut self, node: Node, go_on: &mut dyn FnMut() -> bool) -> Vec<Subject> {
         let mut users: Vec<Subject> = self.index.subjects(node).iter().collect();
         for (subject, stored) in self.index.conditioned(node) {

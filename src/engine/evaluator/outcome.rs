@@ -5,7 +5,7 @@
 pub(in crate::engine) enum Verdict {
     Allowed,
     Denied,
-    /// Denied, although a failed condition was passed over. Holds the position of its error.
+    /// Denied, with a failed condition that was passed over. Holds the position of the condition's error.
     Doubted(u32),
     /// The answer depends on itself.
     Cyclic,
@@ -31,8 +31,8 @@ impl Verdict {
         self.max(other)
     }
 
-    /// Combines operands of `and` if none of them is denied. A verdict that is denied in the end, such as a cycle, wins over
-    /// a failure, as in `OpenFGA`.
+    /// Combines operands of `and` if none of them is denied. A verdict that is denied in the end, such as a cycle, wins
+    /// over a failure, as in `OpenFGA`.
     pub(in crate::engine) fn and(self, other: Self) -> Self {
         match (self, other) {
             (doubted @ Self::Doubted(_), _) | (_, doubted @ Self::Doubted(_)) => doubted,

@@ -1,15 +1,16 @@
 //! Searches relations that depend on each other through `or` alone, breadth-first.
 //!
 //! If many groups or folders contain each other, there are more paths through them than anybody can follow, and most
-//! are too long. The evaluator follows one path after another until that shows: until a path is too long, or comes back
-//! to itself in a place where a cycle decides nothing. Then it starts again at the node where it entered, and visits
-//! every node once, nearest first. Whoever is allowed is allowed by a shortest path, so nothing is missed. The work
-//! grows with the tuples and not with the paths, and the answer does not depend on earlier questions.
+//! are too long. The evaluator first follows one path after another. It gives this up when a path is too long, or comes
+//! back to itself in a place where a cycle decides nothing. Then it starts again at the node where it entered these
+//! relations, and visits every node once, nearest first. A user who is allowed is allowed by a shortest path, so
+//! nothing is missed. The work grows with the tuples and not with the paths, and the answer does not depend on earlier
+//! questions.
 //!
 //! `OpenFGA` searches like this along a relation's own usersets or parents, and there the answer is what its search
 //! says (see `levels`). Elsewhere, with several relations or with usersets beside parents, it follows every path until
-//! one is too long or its time is up. It does not end in time where hundreds of groups contain each other. There the
-//! answer here is *too deep*, unless the user is allowed.
+//! one is too long or its time is up. Where hundreds of groups contain each other, it does not end in time. In that
+//! case the answer here is *too deep*, unless the user is allowed.
 //!
 //! Cycles through `and` and `but not` are not searched. They are followed path by path, within [`super::STEPS_MAX`].
 
@@ -36,8 +37,8 @@ struct Search {
     at: (Node, u32),
     /// INVARIANT (shortest ways): nodes with more levels left come first.
     pending: VecDeque<(Node, u32)>,
-    /// The nodes that were reached, each with the most levels that were left there. As in `OpenFGA`, the first node
-    /// only counts once a path comes back to it.
+    /// The nodes that were reached, each with the most levels that were left there. As in `OpenFGA`, the first node is
+    /// not among them until a path comes back to it.
     reached: NumberMap<Node, u32>,
     /// The nodes from which a path comes back to the first node.
     before_first: Vec<Node>,

@@ -207,11 +207,12 @@ fn a_long_chain_of_computed_relations_needs_no_stack() {
     assert_denied(&snapshot, "user:bob r4999 doc:1");
 }
 
-/// Each of 300 contains every other one, so there are more ways than anybody can follow.
+/// The number of groups or folders of which each contains every other one, so that there are more paths than anybody
+/// can follow.
 const ALL_IN_EACH_OTHER: u64 = 300;
 
-/// Returns the asker's distinct answers about `relation` of all these objects, and the steps that the one evaluation
-/// took.
+/// Returns the asker's distinct answers about `relation` of all these objects, and the number of steps that the
+/// evaluation took.
 fn answers_about_all(
     snapshot: &Snapshot,
     asker: &str,

@@ -9,7 +9,7 @@ use crate::language::program::RelationId;
 /// The result of reading the tuples of a relation that have no condition.
 pub(super) enum Plain<'a> {
     Decided(Outcome),
-    /// They name no asker, but usersets.
+    /// The tuples do not name the asker, but they name usersets.
     Usersets(Subjects<'a>),
 }
 
@@ -95,8 +95,8 @@ impl<'a> Evaluation<'a> {
     }
 
     /// Returns the usersets or parents whose condition is met, and the combined outcome of the failed conditions. As in
-    /// `OpenFGA`, a failed condition only counts if none of those that are read together with it is left. Otherwise it
-    /// makes the answer doubted.
+    /// `OpenFGA`, a failed condition only counts if no userset or parent counts that is read together with its own.
+    /// Otherwise it makes the answer doubted.
     pub(super) fn met(
         &mut self,
         conditioned: impl Iterator<Item = &'a (Subject, Arc<StoredCondition>)>,

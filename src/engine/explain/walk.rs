@@ -1,7 +1,8 @@
 //! The walk that finds the steps of an explanation.
 //!
-//! A question that is met inside itself is cut off there, as in the evaluator. That changes nothing at the root: what
-//! holds, holds by a chain in which no question comes twice, and the walk looks at all chains.
+//! The walk stops at a question that it is already asking, as the evaluator does. The outcome of the root stays the
+//! same: a relation that holds also holds by a chain in which no question comes twice, and the walk looks at all
+//! chains.
 
 use serde_json::{Map, Value};
 
@@ -65,8 +66,8 @@ struct Looked {
 enum Follow<'p> {
     /// Tuples that name usersets.
     Usersets,
-    /// Tuples that name parents. Each parent is asked for `computed` if its type has that relation; `relations` has its
-    /// number for each such type.
+    /// Tuples that name parents. Each parent whose type has the relation `computed` is asked for it; `relations` maps
+    /// each such type to the number of that relation.
     Parents { computed: &'p str, relations: &'p [(TypeId, RelationId)] },
 }
 
@@ -74,7 +75,8 @@ enum Follow<'p> {
 #[derive(Default)]
 struct Siblings<'i> {
     asked: Vec<Asked<'i>>,
-    /// Steps about those that are not asked, because their condition is not met or their type lacks the relation.
+    /// Steps about usersets or parents that are not asked, because their condition is not met or their type lacks the
+    /// relation.
     aside: Vec<ExplanationStep>,
 }
 
@@ -153,7 +155,8 @@ impl<'a> Walk<'a, '_> {
         self.depth -= 1;
         let mut looked = looked?;
         if looked.outcome == Outcome::TooDeep && self.evaluation.passes_cycles(node.relation) {
-            // The evaluator looks at each of a relation's own usersets or parents once, by the shortest way.
+            // The evaluator visits each of a relation's own usersets or parents once, by the shortest path. The walk
+            // may have come by a longer one, so the evaluator decides.
             looked.outcome = self.verdict(node, levels)?;
         }
         Ok(looked.into_step(kind))
@@ -273,7 +276,9 @@ impl<'a> Walk<'a, '_> {
         Ok(looked.leading_to_outcome())
     }
 
-    /// Makes the step that says which users no tuple names. Returns `None` if the relation takes no such user by name.
+    /// Makes the step that says that no tuple names the user. It lists the users that would have counted: the user, the
+    /// wildcard and, if no step is about a userset (`no_usersets`), the usersets. Returns `None` if the list is empty
+    /// and some step is about a userset.
     fn nobody_named(&self, at: CurrentNode<'_>, no_usersets: bool) -> Option<ExplanationStep> {
         let looked_for = |restriction: &TypeRestriction| {
             let of_type = restriction.type_name == self.user.type_name();
@@ -389,12 +394,12 @@ impl<'a> Walk<'a, '_> {
         }
     }
 
-    /// Returns whether the tuple already has a step, as one that names the user.
+    /// Returns whether the tuple already has a step because it names the user.
     fn has_step(&self, subject: Subject, follow: Follow<'_>) -> bool {
         matches!(follow, Follow::Usersets) && self.evaluation.names_asker(subject)
     }
 
-    /// Unfolds the usersets or parents that are asked, those that decide first.
+    /// Unfolds the usersets or parents that are asked. Those that decide come first.
     fn unfold(
         &mut self,
         at: CurrentNode<'_>,
@@ -522,8 +527,8 @@ impl<'a> Walk<'a, '_> {
         }
     }
 
-    /// Returns the object's name. The index has a name for every object of a tuple, so one without is the object of the
-    /// question.
+    /// Returns the object's name. The index has a name for every object of a tuple, so an object without a name is the
+    /// object of the question.
     fn name(&self, object: ObjectId) -> String {
         self.state.index.name(object).map_or_else(|| self.object.to_string(), ToString::to_string)
     }
@@ -542,8 +547,8 @@ impl Looked {
         ExplanationStep { outcome: self.outcome, has_say: true, kind, steps: self.steps, omitted: self.omitted }
     }
 
-    /// If something holds, steps that do not hold are only counted. A failed condition has no say unless it leaves a
-    /// doubt.
+    /// Drops and counts the steps that do not hold, if something holds. A failed condition has a say only if it is the
+    /// outcome, or if the outcome is the doubt that it leaves.
     fn leading_to_outcome(mut self) -> Self {
         if self.outcome == Outcome::Holds {
             let before = self.steps.len();
@@ -568,7 +573,7 @@ impl Follow<'_> {
     }
 }
 
-/// Returns how many steps a definition is deep, including the tuples at its bottom.
+/// Returns how many levels of steps a definition has, including the tuples at its bottom.
 fn steps_deep(rewrite: &Rewrite) -> usize {
     let mut deepest = 0;
     let mut pending = vec![(rewrite, 3)];

@@ -1,7 +1,7 @@
 //! The changes since the base, or the layer below, was made.
 //!
 //! A layer holds the whole list of users for each node that it touches, so the newest layer with a node is the only one
-//! to ask. In the other direction it holds changes only, because a million tuples may name `user:*`.
+//! to ask. For the nodes of a user it holds the changes only, because a million tuples may name `user:*`.
 
 use std::sync::Arc;
 
@@ -24,8 +24,8 @@ pub(super) struct Layer {
 pub(super) struct NodeTuples {
     pub(super) plain: Vec<Packed>,
     pub(super) conditioned: Vec<(Subject, Arc<StoredCondition>)>,
-    /// The users whom several tuples name, one of which the request brought. Each comes with the condition of the one
-    /// tuple that counts when that user is the asker.
+    /// The users that several tuples name, if the request brought one of these tuples. Each user comes with the
+    /// condition of the one tuple that counts when that user is the asker.
     pub(super) of_request: Vec<(Subject, Option<Arc<StoredCondition>>)>,
 }
 

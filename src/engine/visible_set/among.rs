@@ -1,9 +1,9 @@
 //! Finds out which of some objects are in a visible set, by the tuples about each object.
 //!
 //! An earlier search, from the user outwards, has found the groups, folders and the like that the user holds
-//! ([`Inner`]). The remaining relations only count for the target on the same object, so this module decides each object
-//! by itself: possible or not, certain or not, as in [`super::spread`]. It reads a part of a definition only as long as
-//! that part can matter.
+//! ([`Inner`]). The remaining relations only count for the target on the same object. So this module decides each
+//! object by itself: whether it is possible and whether it is certain, as in [`super::spread`]. It reads a part of a
+//! definition only as long as that part can matter.
 
 use std::collections::HashMap;
 
@@ -270,7 +270,8 @@ impl<'a, 'g> Among<'a, 'g> {
         Ok(false)
     }
 
-    /// Returns whether one of the users is the asker, or holds for the asker what the leaf asks about.
+    /// Returns whether one of the users makes a leaf true: it is the asker, or it is a userset or parent through which
+    /// the asker holds what the leaf asks about.
     fn is_named(
         &mut self,
         bound: Bound,

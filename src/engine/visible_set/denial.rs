@@ -33,9 +33,10 @@ pub(super) struct FormulaPart<'f, 'a, 'd> {
     pub(super) definition: &'d Expression,
 }
 
-/// Returns whether a check of a part of a definition that is not possible would be denied for certain: it could not
-/// fail on a condition, a cycle or too many levels, because there are no usersets or parents for it to follow.
-/// `is_possible` tells whether a part of the relation at a place is possible on the same object.
+/// Returns whether a check of a part of a definition would be denied for certain, given that the part is not possible.
+/// Such a check cannot fail on a condition, a cycle or too many levels, because it comes to no tuple with a condition,
+/// no userset and no parent. `is_possible` tells whether a part of the relation at a place is possible on the same
+/// object.
 pub(super) fn is_surely_denied<'f, 'a>(
     question: &Question<'a>,
     graph: &'f Graph<'a>,

@@ -1,4 +1,5 @@
-//! The part of a model that a visible set depends on, turned around: for each relation, where it counts.
+//! The part of a model that a visible set depends on, as a reversed graph: for each relation it says where that
+//! relation counts.
 
 use crate::engine::index::NumberMap;
 use crate::language::program::{Expression, Program, RelationId, ResolvedUser, TypeId};
@@ -25,8 +26,8 @@ pub(super) struct Relation<'a> {
     pub(super) adds: bool,
     /// The leaves that this relation makes true for the same object.
     pub(super) computed: Vec<Leaf>,
-    /// The leaves that this relation makes true for objects whose tupleset names the object. Each has the tupleset and
-    /// the type of the named object.
+    /// The leaves that this relation on one object makes true for other objects, whose tupleset names that object. Each
+    /// has the tupleset and the type of the named object.
     pub(super) from_parent: Vec<(RelationId, TypeId, Leaf)>,
     /// The relations whose own tuples may name this relation as a userset.
     pub(super) named_by: Vec<usize>,
@@ -61,8 +62,8 @@ pub(super) enum Formula<'a> {
 }
 
 impl Formula<'_> {
-    /// Returns whether the formula holds if `leaf` tells whether a leaf does. `is_left` gets the subtracted part of a
-    /// `but not` and its definition, and tells whether a base that holds is left.
+    /// Returns whether the formula holds. `leaf` tells whether a leaf holds. `is_left` gets the subtracted part of a
+    /// `but not` and its definition, and tells whether something is left of a base that holds.
     pub(super) fn holds(
         &self,
         leaf: &dyn Fn(usize) -> bool,
@@ -251,8 +252,8 @@ fn compile<'a>(expression: &'a Expression, leaves: &mut std::ops::RangeFrom<usiz
     }
 }
 
-/// Calls `take` with each leaf of a definition from left to right, and with the leaf's side. `side` is that of the whole
-/// definition; whatever is inside a subtracted part is subtracted. The nesting of definitions is bounded, so this
+/// Calls `take` with each leaf of a definition from left to right, and with the leaf's side. `side` is the side of the
+/// whole definition; whatever is inside a subtracted part is subtracted. The nesting of definitions is bounded, so this
 /// function may call itself.
 fn for_leaves<'a>(expression: &'a Expression, side: Side, take: &mut dyn FnMut(Dependency<'a>, Side)) {
     match expression {

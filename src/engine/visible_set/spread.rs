@@ -25,7 +25,7 @@ pub(super) enum Rule<'p> {
 #[derive(Debug, Default)]
 pub(super) struct Spread {
     relations: Vec<Sets>,
-    /// How many usersets or parents lie between the user and the object that is furthest away.
+    /// How many usersets or parents lie between the user and the furthest object.
     pub(super) level: u32,
     /// Whether a condition failed, or a check may ignore a tuple that was followed.
     pub(super) has_failed: bool,

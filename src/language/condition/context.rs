@@ -153,7 +153,7 @@ const INT_DIGITS_MAX: usize = 19;
 const POWER_MAX: i64 = 646_456_993;
 /// The bits of the mantissa that Go reads a number into.
 const MANTISSA_BITS: u32 = 64;
-/// One digit fewer than every `u128` can hold.
+/// One less than the number of digits that always fit into a `u128`.
 const DIGITS_KEPT: usize = 37;
 
 /// Reads a number. One that is too large becomes infinite.

@@ -1,7 +1,7 @@
 //! Evaluates the steps of a compiled expression.
 //!
-//! An error is a value: `&&` and `||` absorb it if their other side decides, and so do `exists` and `all`, which
-//! consist of them. A [`Stop`](super::Stop), such as too high a cost, is never absorbed.
+//! An error is a value: `&&` and `||` absorb it if their other side decides. So do `exists` and `all`, which consist of
+//! `&&` and `||`. A [`Stop`](super::Stop), such as too high a cost, is never absorbed.
 
 use std::sync::Arc;
 

@@ -24,9 +24,9 @@ pub struct ConditionInput {
 /// The origin of a parameter's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InputSource {
-    /// The tuple stores it. It takes precedence over the request's.
+    /// The tuple stores the value, which takes precedence over the request's.
     Tuple,
-    /// The request brings it.
+    /// The request brings the value.
     Request,
     /// There is no value, so the condition cannot be evaluated.
     Missing,

@@ -27,7 +27,8 @@ pub(super) enum Kind {
     Map(Box<Kind>, Box<Kind>),
     /// The type of a type, such as `int`.
     Type,
-    /// A type that is not known yet: of the elements of an empty list, or left open by a signature.
+    /// A type that is not known yet, such as that of the elements of an empty list, or one that a signature leaves
+    /// open.
     Variable(u32),
 }
 

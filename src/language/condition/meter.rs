@@ -69,8 +69,8 @@ impl Meter {
         if self.cost > COST_MAX { Err(Stop::TooCostly) } else { Ok(()) }
     }
 
-    /// Notes the value of a step, or `None` if it failed. The note of a step in a loop stays until the loop has ended,
-    /// since such a step may cost nothing. So it counts as work.
+    /// Notes the value of a step, or `None` if it failed. A note counts as work, because a step in a loop may cost
+    /// nothing, and its notes stay until the loop has ended.
     pub(super) fn note(&mut self, step: StepId, value: Option<&Value>) -> Result<(), Stop> {
         self.work(size_of::<(StepId, Option<Value>)>())?;
         self.noted.push((step, value.cloned()));

@@ -83,7 +83,7 @@ impl Timestamp {
         (FIRST_SECOND..=LAST_SECOND).contains(&self.seconds).then_some(self)
     }
 
-    /// Returns the instant in seconds and nanoseconds. Timestamps of one instant have equal values, whatever their
+    /// Returns the instant in seconds and nanoseconds. It is the same for timestamps of one instant, whatever their
     /// offsets.
     pub(super) fn instant(&self) -> (i64, i64) {
         (self.seconds, self.nanoseconds)
@@ -244,8 +244,8 @@ fn zone_offset(zone: &str, at: i64) -> Option<i64> {
     if zone.is_empty() {
         return Some(0);
     }
-    // Zones come with the program and not from the machine, so that every machine decides alike. For zones that have been
-    // merged since, times before 1970 may differ from what OpenFGA's machine says.
+    // Zones come with the program and not from the machine, so that every machine decides alike. Some zones have been
+    // merged in the program's tables. In these, times before 1970 may differ from those on OpenFGA's machine.
     let zone: chrono_tz::Tz = zone.parse().ok()?;
     let time = DateTime::from_timestamp(within_tables(at)?, 0)?;
     Some(i64::from(zone.offset_from_utc_datetime(&time.naive_utc()).fix().local_minus_utc()))
@@ -256,8 +256,8 @@ fn go_integer(text: &str) -> Option<i64> {
     text.parse().ok()
 }
 
-/// The years for which `chrono-tz` has the daylight saving of every zone, and after which it repeats for ever. Every
-/// calendar occurs among them.
+/// The last years for which `chrono-tz` has the daylight saving of every zone. After them the daylight saving repeats
+/// for ever. Every calendar occurs among these years.
 const TABLE_YEARS: std::ops::RangeInclusive<i32> = 2_072..=2_099;
 
 /// Maps an instant after the last year of the tables to one in a year with the same calendar: the year begins on the

@@ -17,14 +17,15 @@ pub(super) fn from_uint(number: u64) -> f64 {
     number as f64
 }
 
-/// Cuts the decimals. Returns `None` if the number is outside of `i64`, or at either end of it.
+/// Converts a double to an `i64` by cutting its decimals. Returns `None` if the number is outside of `i64`, or is the
+/// least `i64`.
 pub(super) fn to_int(number: f64) -> Option<i64> {
     #[expect(clippy::cast_possible_truncation, reason = "decimals are cut, and the range was looked at")]
     let whole = number as i64;
     (number > -INT_END && number < INT_END).then_some(whole)
 }
 
-/// Cuts the decimals. Returns `None` if the number is outside of `u64`.
+/// Converts a double to a `u64` by cutting its decimals. Returns `None` if the number is outside of `u64`.
 pub(super) fn to_uint(number: f64) -> Option<u64> {
     #[expect(
         clippy::cast_possible_truncation,
@@ -107,7 +108,8 @@ pub(super) fn parse_double(text: &str) -> Option<f64> {
     Some(if negative { -magnitude } else { magnitude })
 }
 
-/// Removes `_` if each stands between two digits, for which `0x` counts as a digit. Returns `None` if one does not.
+/// Removes every `_`. Each must stand between two digits, and `0x` counts as a digit for this; returns `None`
+/// otherwise.
 fn without_underscores(text: &str) -> Option<String> {
     let hexadecimal = text.starts_with("0x");
     let bytes = text.as_bytes();
@@ -127,8 +129,8 @@ fn parse_decimal(text: &str) -> Option<f64> {
     text.parse::<f64>().ok().filter(|number| well_formed && number.is_finite())
 }
 
-/// The digits of a hexadecimal mantissa that are kept. Further digits only tell that the number is larger than these
-/// say.
+/// How many digits of a hexadecimal mantissa are kept. Further digits only tell that the number is larger than the kept
+/// digits say.
 const MANTISSA_DIGITS_MAX: usize = 28;
 /// An exponent beyond this gives the same double as any larger one.
 const EXPONENT_MAX: i64 = 100_000;

@@ -1,9 +1,9 @@
-//! Makes the steps of an evaluation from a parsed and checked expression. Like CEL in Go, it computes in advance what
-//! does not depend on values: lists, maps and conversions of literals, and regular expressions. A mistake in one of
-//! these is a mistake in the model.
+//! Makes the steps of an evaluation from a parsed and checked expression. Like CEL in Go, it computes in advance the
+//! parts that do not depend on values: lists, maps and conversions of literals, and also regular expressions. A mistake
+//! in one of these parts is a mistake in the model.
 //!
-//! CEL in Go joins a name and the fields after it into one step, an [`Attribute`]; a conditional `c ? a : b` is one as
-//! well. The cost depends on what counts as a step of its own, so the steps here are the same.
+//! CEL in Go joins a name and the fields after it into one step, an [`Attribute`]. A conditional `c ? a : b` is one
+//! attribute, too. The cost depends on what counts as a step of its own, so the steps here are the same.
 
 use std::sync::Arc;
 

@@ -9,7 +9,7 @@ struct Quote {
 }
 
 /// Returns the length in bytes of the string at the beginning of `rest`, or `None` if there is none. `before` is the
-/// text before it. A string with single marks ends at the end of its line at the latest.
+/// text before `rest`. Unless three marks open the string, it ends at the end of its line at the latest.
 pub(crate) fn string_length(rest: &str, before: &str) -> Option<usize> {
     let quote = opening_quote(rest, before)?;
     let mut length = quote.closing.len();

@@ -24,8 +24,8 @@ const STACK_BYTES: usize = 256 * 1024 * 1024;
 pub(super) fn on_a_large_stack<T: Send>(work: impl FnOnce() -> Result<T, String> + Send) -> Result<T, String> {
     thread::scope(|scope| {
         let working = thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, work);
-        let working = working.map_err(|e| format!("there is no thread for it: {e}"))?;
-        working.join().unwrap_or_else(|_| Err("it was given up".to_owned()))
+        let working = working.map_err(|e| format!("its thread cannot be started: {e}"))?;
+        working.join().unwrap_or_else(|_| Err("its thread panicked".to_owned()))
     })
 }
 

@@ -172,7 +172,7 @@ impl Checker<'_> {
 
     fn comprehension(&mut self, c: &ComprehensionExpr) -> Result<Kind, String> {
         if c.iter_var == c.accu_var {
-            return Err(format!("`{}` is what it gathers in, and names no element", c.iter_var));
+            return Err(format!("`{}` names the result of a comprehension, so it cannot name an element", c.iter_var));
         }
         let range = self.kind(&c.iter_range)?;
         let accumulated = self.kind(&c.accu_init)?;

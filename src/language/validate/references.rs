@@ -254,7 +254,7 @@ fn broken_rule(name: &str, chars_max: usize) -> Option<String> {
 
 const ODD: &str = "has a name with `*`, white space or a control character";
 
-/// Returns whether a name is odd: a server takes such a name in a model, but a tuple cannot use every one of them.
+/// Returns whether a name is odd: a server takes such a name in a model, but a tuple may be unable to name it.
 fn is_odd(name: &str) -> bool {
     name.contains(|c: char| c == '*' || c.is_whitespace() || c.is_control())
 }

@@ -129,7 +129,7 @@ impl<'t> Tree<'t> {
             }
             Event::Alias(anchor) => {
                 let target = self.anchors.get(&anchor).map(Rc::clone);
-                let target = target.ok_or_else(|| YamlError::at(line, "an alias stands within what it stands for"))?;
+                let target = target.ok_or_else(|| YamlError::at(line, "an alias refers to a node that contains it"))?;
                 self.repeated = self.repeated.saturating_add(target.size);
                 if self.repeated > REPEATED_MAX {
                     return Err(YamlError::at(line, format!("aliases repeat more than {REPEATED_MAX} nodes")));
@@ -161,7 +161,7 @@ impl<'t> Tree<'t> {
 
     fn begin(&mut self, line: usize, anchor: usize, kind: OpenKind<'t>) -> Result<Option<Rc<Node<'t>>>, YamlError> {
         if self.open.len() >= DEPTH_MAX {
-            return Err(YamlError::at(line, format!("more than {DEPTH_MAX} lists and mappings are in each other")));
+            return Err(YamlError::at(line, format!("lists and mappings are nested more than {DEPTH_MAX} deep")));
         }
         self.open.push(Open { line, anchor, kind });
         Ok(None)

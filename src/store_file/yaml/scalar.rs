@@ -62,7 +62,7 @@ impl Scalar<'_> {
     }
 }
 
-/// Returns the words that Go takes for a truth value if the field asks for one.
+/// Returns the truth value that Go reads from one of the words of YAML 1.1, if the field asks for a truth value.
 pub(super) fn old_bool(text: &str) -> Option<bool> {
     match text {
         "y" | "Y" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" => Some(true),

@@ -175,7 +175,7 @@ enum Substitution {
     WithinItself,
 }
 
-/// Returns whether the first of two types that fit says no more than the second.
+/// Returns whether, of two types that fit each other, the first says no more than the second.
 pub(super) fn is_less_specific(first: &Kind, second: &Kind) -> bool {
     match (first, second) {
         (Kind::Any | Kind::Dyn | Kind::Variable(_), _) => true,
