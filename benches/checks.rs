@@ -2,9 +2,8 @@
 //! saves.
 //!
 //! A real server (`OPENFGA_BIN`, in memory, on loopback) is loaded with a flat model and with the model of a real
-//! corpus. Each question has a baseline without us in the same run. Caches are off where a figure says *cold*. Beside
-//! the time stands the processor time that the server took for a check. No way of asking can save that. `replica.rs`
-//! measures what retrievals gain.
+//! corpus. Each question has a baseline without us in the same run. Caches are off where a figure says *cold*. The
+//! bench also prints the processor time that the server takes for a check. `replica.rs` measures what retrievals gain.
 
 #![expect(
     clippy::unwrap_used,
@@ -67,7 +66,7 @@ fn warm() -> ChecksConfig {
     ChecksConfig { cache_ttl: Duration::from_mins(10), ..ChecksConfig::default() }
 }
 
-/// Asks about one relation that is held directly. The server can hardly do less for a check.
+/// Asks about one relation that is held directly, for which the server has the least possible work.
 async fn flat(server: &OpenFga) {
     let config = patient(server.config("flat"));
     let store = OpenFgaStore::open(&config).await.unwrap();

@@ -1,9 +1,10 @@
 //! This bench measures what it costs to verify an access token, when the issuer's key is known and when the token was
 //! seen before.
 //!
-//! *New*: the token was not seen before; the clock that the bench hands in moves past the time for which a token is
+//! *New*: the token was not seen before. The clock that the bench hands in moves past the time for which a token is
 //! remembered. The baseline is the bare signature of the same token, checked by the same library. *Remembered*: the
-//! same token at the same time. *Delegated*: a new token with two actors and details, whose claims take longer to read.
+//! same token again, at the same time. *Delegated*: a new token with two actors and details, whose claims take longer
+//! to read.
 
 mod support {
     #[expect(

@@ -1,9 +1,9 @@
-//! This bench measures what it takes to find the visible set of a user who sees 10 % of 100,000 documents.
+//! This bench measures how long it takes to find the visible set of a user who sees 10 % of 100,000 documents.
 //!
-//! The documents lie in 100 folders in 10 folders, and the user sees one of the 10 through a group in a group. *Cold*:
-//! a user who was not asked about before. *Unchanged*: the same user again. The baseline is a check of every guard. The
-//! bench measures a model of unions alone, and one with `but not`, in which one document in a hundred has a tuple that
-//! bans somebody.
+//! The documents lie in 100 folders, which lie in 10 folders. The user sees one of the 10 through a group in a group.
+//! *Cold*: a user who was not asked about before. *Unchanged*: the same user again. The baseline is a check of every
+//! guard. The bench measures a model of unions alone, and one with `but not`, in which one document in a hundred has a
+//! tuple that bans somebody.
 
 use std::hint::black_box;
 use std::sync::Arc;

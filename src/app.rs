@@ -1,5 +1,5 @@
-//! The composition root: it opens the backends that a configuration names, and makes a retriever or a running server of
-//! them.
+//! The composition root: it opens the backends that a configuration names, and builds a retriever or a running server
+//! over them.
 
 #[cfg(feature = "server")]
 mod audit;
@@ -74,7 +74,8 @@ pub struct App {
     request_context: RequestContextRules,
     #[cfg(feature = "server")]
     replica: Option<Arc<ReplicaAuthorizer>>,
-    /// All servers of these backends share this, so each takes the tokens that another one gave.
+    /// The issuer and verifier of consistency tokens. All servers over these backends share it, so each server accepts
+    /// the tokens that another one issued.
     #[cfg(feature = "server")]
     consistency_tokens: Arc<ConsistencyTokens>,
 }
@@ -109,7 +110,7 @@ pub enum AppError {
     #[cfg(feature = "server")]
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// Stored names differ from those that tokens give.
+    /// The store holds names in an older encoding, which access tokens no longer produce.
     #[error("{0}")]
     OldNames(String),
     /// Stored names cannot be read.
@@ -137,9 +138,9 @@ pub enum AppError {
          and let callers ask that server"
     )]
     ServerOnly {
-        /// The setting that asks for it.
+        /// The setting that asks for the server's work.
         setting: &'static str,
-        /// The change to the configuration that makes it fit this build.
+        /// A change to the configuration that makes this build accept it.
         remedy: &'static str,
     },
     /// The address of a server is malformed, or its credential cannot be sent.

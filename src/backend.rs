@@ -1,4 +1,5 @@
-//! The parts that the adapters for `OpenFGA` and Qdrant share: the channel on which they call, and the secret that they send.
+//! The parts that the adapters for `OpenFGA` and Qdrant share: the channel that carries their calls, and the secret
+//! that they send.
 
 use std::error::Error;
 use std::fmt;
@@ -18,8 +19,8 @@ use crate::settings::{Secret, SecretError};
 
 /// A server that accepts no connection within this time counts as out of reach.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// The time for which a peer may be silent before TCP probes it. HTTP/2 pings would not do: gRPC servers in Go close a
-/// connection that is pinged more often than every five minutes.
+/// The time for which a peer may be silent before TCP probes it. HTTP/2 pings are no alternative, because gRPC servers
+/// in Go close a connection that is pinged more than once in five minutes.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(20);
 const TCP_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const TCP_KEEPALIVE_RETRIES: u32 = 3;
@@ -37,7 +38,7 @@ pub enum BackendError {
         setting: &'static str,
         /// The address, as the configuration has it.
         address: String,
-        /// The fault in the address.
+        /// What is wrong with the address, or an empty text if that is unknown.
         detail: String,
     },
     /// The file of a secret cannot be read.
@@ -124,7 +125,7 @@ impl ServerAddress<'_> {
     }
 }
 
-/// Remembers whether a server answered last. The log gets a line when that changes, not at every call.
+/// Remembers whether the last call to a server was answered. The log gets a line when that changes, not at every call.
 #[derive(Debug)]
 pub(crate) struct Reach {
     server: &'static str,
@@ -132,7 +133,7 @@ pub(crate) struct Reach {
 }
 
 impl Reach {
-    /// Begins with a server that is taken to be up.
+    /// Creates the state of a server that is presumed to be up.
     pub(crate) const fn new(server: &'static str) -> Self {
         Self { server, is_up: AtomicBool::new(true) }
     }
@@ -152,12 +153,12 @@ impl Reach {
     }
 }
 
-/// Returns whether a status was made on this side because the connection or the protocol failed, so that neither the
-/// server nor a proxy before it sent one. Whatever its code, such a status says nothing about the question, and the
-/// next try may succeed.
+/// Returns whether a status was made on this side because the connection or the protocol failed, rather than sent by
+/// the server or by a proxy in front of it. Whatever its code, such a status says nothing about the question, and the
+/// next attempt may succeed.
 pub(crate) fn is_of_the_connection(status: &Status) -> bool {
-    // Such a status has the underlying error as its source, and a status that was sent has none. If an answer ended without
-    // its status there is no error, and these texts are all that tonic says.
+    // A status that was made on this side has the underlying error as its source. A status that was sent has no source.
+    // If an answer ends without a status, there is no source either, and tonic says only these texts.
     let says = |beginning| status.message().starts_with(beginning);
     status.source().is_some()
         || says("grpc-status header missing")

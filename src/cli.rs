@@ -1,6 +1,6 @@
 //! The command line. A command that needs a service speaks gRPC: to a server (`--server`), or to the same services
-//! inside this process, over a data directory (`--data`). Commands without a service (models, single checks, files) use
-//! the modules below directly.
+//! inside this process, over a data directory (`--data`). A command that needs no service (models, single checks,
+//! files) calls the lower modules directly.
 
 mod attach;
 mod audit;
@@ -251,8 +251,8 @@ fn data_is_there(config: &Config, uses: Uses) -> Result<(), Failure> {
     )))
 }
 
-/// The time for which an idle thread is kept. It is longer than the pause between two requests of a busy moment, and
-/// short enough that a quiet server does not keep the memory of a busy one.
+/// The time after which an idle thread ends. It is longer than the pauses between the requests of a busy server, and
+/// short enough that a quiet server soon frees the memory that it needed while it was busy.
 const IDLE_THREADS_KEPT: Duration = Duration::from_secs(5);
 
 /// Runs one command and returns its exit code.
@@ -262,8 +262,7 @@ pub fn run(cli: Cli) -> ExitCode {
     let filter = if matches!(cli.command, Command::Serve(_)) {
         "info"
     } else if matches!(cli.command, Command::Tune(_)) {
-        // Some of the measured settings are too much for the server. The result says so, and warnings would only repeat
-        // it.
+        // Some of the measured settings overload the server. The result says so, and warnings would only repeat that.
         "error"
     } else {
         "warn"

@@ -1,7 +1,7 @@
 //! A gRPC client of Ragward's services, on a server or within this process.
 //!
-//! The command line uses it for both: with a data directory it starts the same services within the process, so there is one
-//! way to ask.
+//! The command line uses it for both. For a data directory, the command line starts the services within its own
+//! process, so every command asks in the same way.
 
 use std::io;
 use std::net::IpAddr;
@@ -29,9 +29,9 @@ use crate::proto::retrieval::retrieval_service_client::RetrievalServiceClient;
 use crate::server::{ANSWER_BYTES_MAX, CONSISTENCY_TOKEN_HEADER, DOCUMENT_BYTES_MAX, LIVENESS, metadata_message};
 use crate::settings::Secret;
 
-/// The longest that making a connection may take.
+/// The longest time that making a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// The number of bytes by which one side of an in-process connection may be ahead of the other.
+/// The number of bytes that one side of an in-process connection may write before the other side reads them.
 const PIPE_BYTES: usize = 256 * 1024;
 
 /// A server to call.
@@ -64,7 +64,8 @@ impl Client {
     /// Makes a client whose calls carry an access token.
     ///
     /// # Errors
-    /// Like [`Client::of_server`].
+    /// When `address` is not an address, or names another machine without TLS. On the way to such a machine the token
+    /// could be read, and whoever holds a token can act as its subject (RFC 6750, section 5.3).
     pub fn with_token(address: &str, token: &Secret) -> Result<Self, BackendError> {
         let token = Some(token.clone());
         Self::of_server(&RemoteServer { address: address.to_owned(), token, ..RemoteServer::default() })
@@ -161,8 +162,8 @@ pub struct Health {
     pub consistency_token: String,
 }
 
-/// Returns the consistency token of an answer; empty when it has none. A request that carries the token sees everything
-/// that was written before that answer.
+/// Returns the consistency token of an answer, or an empty text if the answer has none. A request that carries the
+/// token sees everything that was written before that answer.
 #[must_use]
 pub fn consistency_token<T>(answer: &Response<T>) -> &str {
     answer.metadata().get(CONSISTENCY_TOKEN_HEADER).and_then(|token| token.to_str().ok()).unwrap_or_default()

@@ -106,7 +106,7 @@ pub enum ConfigError {
         /// The nearest key that exists.
         suggestion: Option<String>,
     },
-    /// A key has another name since its value carries the unit.
+    /// A key was renamed when its value came to include the unit.
     #[error("`{old}` is now `{new}`, {form}")]
     Renamed {
         /// The former key or variable.
@@ -136,7 +136,7 @@ impl Config {
             tracing::warn!(
                 variable,
                 did_you_mean,
-                "this environment variable is no setting; `RAGWARD__SECTION__KEY` is one"
+                "this environment variable is not a setting; settings have the form `RAGWARD__SECTION__KEY`"
             );
         }
         Self::load_from(file, std::env::vars_os(), overrides)
@@ -165,7 +165,7 @@ impl Config {
         schemars::schema_for!(Config).to_value()
     }
 
-    /// Checks what concerns several settings; a single value is checked where it is read.
+    /// Checks the settings against each other. A single value is checked where it is read.
     fn check(&self) -> Result<(), ConfigError> {
         self.retrieval.check().map_err(ConfigError::Invalid)?;
         self.authorizer.check().map_err(ConfigError::Invalid)

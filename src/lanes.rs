@@ -1,7 +1,7 @@
-//! Lanes: threads for work that computes for long or waits for a disk, so that it does not hold up the requests of others.
+//! Lanes: threads for work that computes for long or waits for a disk, so that it does not delay other requests.
 //!
-//! Each lane has a few places. Without that bound there would be as many threads as concurrent calls, each with memory of
-//! its own, although more threads than cores compute nothing faster.
+//! Each lane has a limited number of places. Otherwise there would be as many threads as concurrent calls, each with
+//! its own memory, although threads beyond the number of cores compute nothing faster.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ impl Lane {
         Self::of(cores())
     }
 
-    /// Makes a lane with this many places, for work that waits for something that few can have at a time.
+    /// Makes a lane with this many places, for work that waits for something that only a few can have at a time.
     #[must_use]
     pub fn of(places: usize) -> Self {
         Self(Arc::new(Semaphore::new(places)))
@@ -117,7 +117,7 @@ mod tests {
         let lane = Lane::of(1);
         assert!(lane.run(|| panic!("on purpose")).await.is_err());
         let (go_on, waiting) = mpsc::channel::<()>();
-        // The caller gives this work up while it runs. Its place is taken until it ends.
+        // The caller abandons this work while it runs. The work keeps its place until it ends.
         assert!(lane.run(move || waiting.recv()).now_or_never().is_none());
         let mut next = Box::pin(lane.run(|| 7));
         assert!(next.as_mut().now_or_never().is_none());

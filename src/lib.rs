@@ -1,13 +1,13 @@
-//! Ragward is a retrieval proxy for RAG: it searches a vector store, checks every candidate chunk against `OpenFGA`
-//! relationship tuples, and answers with only the chunks that this user may see.
+//! Ragward is a retrieval proxy for RAG. It searches a vector store, checks every candidate chunk against `OpenFGA`
+//! relationship tuples, and answers with only the chunks that the asking user may see.
 //!
 //! Most people run the `ragward` command. This library is for programs that want a part of it without a server.
 //!
 //! # An `OpenFGA` evaluator
 //!
-//! [`language`], [`engine`], [`tuple_store`] and [`store_file`] use nothing else of the crate (beside [`storage`], which opens
-//! files), so they are an `OpenFGA` evaluator for Rust. Its answers are those of an `OpenFGA` server ([`engine`] lists the
-//! differences).
+//! The modules [`language`], [`engine`], [`tuple_store`] and [`store_file`] use no other module of the crate except
+//! [`storage`], which opens files. Together they are an `OpenFGA` evaluator for Rust. It answers as an `OpenFGA` server
+//! does, apart from the differences that [`engine`] lists.
 //!
 //! ```
 //! use ragward::engine::snapshot::Snapshot;
@@ -45,11 +45,11 @@
 //! |---|---|
 //! | `openfga` | decisions by an `OpenFGA` server |
 //! | `qdrant` | search in a Qdrant server |
-//! | `server` | the gRPC server and its client; brings `openfga`, whose messages its `OpenFGA` API has |
+//! | `server` | the gRPC server and its client; brings `openfga`, whose messages the server's `OpenFGA` API uses |
 //! | `cli` | the `ragward` command; brings all others |
 //!
-//! Without `server` nothing records answers or reads tokens. [`app::App::open`] then refuses a configuration that asks for
-//! either; `audit.required` is on by default.
+//! Without `server`, nothing records answers or reads tokens, and [`app::App::open`] refuses a configuration that asks
+//! for either. The default configuration asks for records (`audit.required`).
 //!
 //! `ARCHITECTURE.md` is the map of the code. Each module's own page says why it exists.
 

@@ -1,8 +1,8 @@
-//! Metrics and traces, in one place. Their names and labels are a contract, labels come from fixed sets, and this
-//! module never gets a user, an object, an id or a text.
+//! Metrics and traces, in one place. Their names and labels are a contract. Labels come from fixed sets, and this
+//! module never receives a user, an object, an id or a text.
 //!
-//! The crates `metrics` and `tracing` have global state, and only this module reaches it. `main` sets it once. It
-//! decides nothing; without it, every constructor would take a handle.
+//! The crates `metrics` and `tracing` have global state, and only this module uses it. `cli` sets that state once.
+//! Nothing is decided from it. Without it, every constructor would take a handle.
 
 mod config;
 #[cfg(feature = "server")]
@@ -76,17 +76,17 @@ pub fn checked(allowed: usize, denied: usize) {
     histogram!(CHECK_BATCH).record(size(allowed.saturating_add(denied)));
 }
 
-/// Sets the lag of the replica. `None` means that it is not a copy yet, which is reported as infinity.
+/// Sets the lag of the replica. `None` means that the replica is not a complete copy yet; it is reported as infinity.
 pub fn replica_lag(lag: Option<Duration>) {
     gauge!(REPLICA_LAG).set(lag.map_or(f64::INFINITY, |lag| lag.as_secs_f64()));
 }
 
-/// Counts changes that a sweep found although the server's log did not report them.
+/// Counts changes that a sweep found although the server's changelog did not report them.
 pub fn replica_untold_changes(changes: usize) {
     counter!(REPLICA_UNTOLD).increment(changes as u64);
 }
 
-/// Sets whether the replica is used, and for how many kinds of questions it is not.
+/// Sets whether the replica is used, and how many kinds of questions go to the server instead.
 pub fn replica_trusted(trusted: bool, routed: usize) {
     gauge!(REPLICA_TRUSTED).set(if trusted { 1.0 } else { 0.0 });
     gauge!(REPLICA_ROUTED).set(size(routed));

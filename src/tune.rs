@@ -1,9 +1,9 @@
 //! Measures which settings answer the checks of a workload fastest. It changes nothing on the server.
 //!
-//! It recommends only settings that keep the meaning of the current ones. It also measures a cache, and a copy of the
-//! tuples that decides, but never recommends these to an operator who has not configured them.
+//! It recommends only settings that keep the meaning of the current ones. It also measures a cache and a replica
+//! that decides, but recommends them only to an operator who already uses them.
 //!
-//! There is no setting for how long checks wait for others to share their call: a call leaves as soon as a slot is free
+//! There is no setting for how long checks wait to share a call with others: a call leaves as soon as a slot is free
 //! (`authz::batched`).
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -18,7 +18,7 @@ use crate::authz::{Authorizer, AuthzError, Check, CheckBatch, Consistency};
 use crate::config::Config;
 use crate::language::{Object, Relation, User};
 
-/// The most tuples that a workload is made from, unless a page of the server brings more.
+/// The number of tuples at which the reading of tuples for a workload stops. The last page may bring more.
 const TUPLES_MAX: usize = 5_000;
 /// The most users of a workload that is made from tuples.
 const USERS_MAX: usize = 200;
@@ -30,9 +30,9 @@ const REQUESTS: usize = 2_000;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The time that a caller waits after a request that failed.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Settings that reach this share of the throughput of the fastest count as equally fast.
+/// Settings count as equally fast if they reach this share of the fastest settings' throughput.
 const AS_GOOD: f64 = 0.95;
-/// Settings that are not faster than the current ones by this factor are no reason to change.
+/// Other settings are recommended only if they are faster than the current ones by this factor.
 const CLEARLY_FASTER: f64 = 1.1;
 /// The number of settings that are measured a second time, for longer, beside the current ones.
 const FINALISTS: usize = 4;
@@ -129,8 +129,8 @@ impl Settings {
     }
 }
 
-/// Lists the settings to measure: first the current ones, then sizes of calls by numbers of calls in flight, some sizes with a
-/// cache, and a replica that decides.
+/// Lists the settings to measure: first the current ones, then combinations of call sizes and numbers of calls in
+/// flight, then some call sizes with a cache, and a replica that decides.
 #[must_use]
 pub fn grid(now: Settings) -> Vec<Settings> {
     let mode = if now.mode == ReplicaMode::Decide { ReplicaMode::Plan } else { now.mode };
@@ -172,7 +172,7 @@ impl Workload {
             read += page.items.len();
             for tuple in page.items {
                 let defined = model.knows(&tuple.user, relation, tuple.object.type_name()).is_ok();
-                // Only users of the given type ask; a folder, which tuples also name as a user, does not.
+                // Only users of the given type ask. Tuples also name other objects as users, such as folders.
                 if let User::Object(user) = tuple.user
                     && user.type_name() == user_type
                 {
@@ -203,7 +203,8 @@ impl Workload {
         }
         let per_request = CHECKS_PER_REQUEST.min(objects.len());
         let request = |(number, user): (usize, Object)| {
-            // With a stride that has no common divisor with the number of objects, all objects come before one comes again.
+            // The stride has no common divisor with the number of objects, so every object comes once before any comes
+            // again.
             let stride = (7_920..=7_920 + objects.len()).find(|stride| gcd(*stride, objects.len()) == 1).unwrap_or(1);
             let first = number.wrapping_mul(31);
             let asked = (0..per_request).filter_map(|n| objects.get((first + n * stride) % objects.len()).cloned());
@@ -272,7 +273,8 @@ struct Experience {
 
 /// Measures how fast an authorizer answers a workload of several callers at once, for `duration` and no longer.
 ///
-/// A request that is not answered at the end does not count, unless its caller got no answer at all: then it counts as failed.
+/// A request that is still unanswered at the end does not count, unless its caller got no answer at all. Then it counts
+/// as failed.
 pub async fn measure(
     authorizer: &Arc<dyn Authorizer>,
     settings: Settings,
@@ -303,7 +305,8 @@ pub async fn measure(
                     Err(error) => {
                         experience.failed += 1;
                         tracing::debug!(%error, "a measured request failed");
-                        // A well-behaved caller waits. Otherwise this would measure how fast callers are turned away.
+                        // A well-behaved caller waits before it asks again. Without the pause, this would measure how
+                        // fast callers are turned away.
                         let pause =
                             if let AuthzError::Overloaded { retry_after } = error { retry_after } else { PAUSE };
                         sleep_until(end.min(Instant::now() + pause)).await;
@@ -331,8 +334,8 @@ pub async fn measure(
     Measurement { settings, checks_per_second, p50: at(50), p99: at(99), answered: latencies.len(), failed }
 }
 
-/// Returns the positions of the measurements that are worth a longer one: the current settings, the most promising of those
-/// that may be recommended, and the first replica that decides, which is shown for comparison.
+/// Returns the positions of the measurements that are worth a longer one: the current settings, the most promising
+/// settings that may be recommended, and, for comparison, the first replica that decides.
 #[must_use]
 pub fn finalists(measurements: &[Measurement], now: Settings) -> Vec<usize> {
     let of = |wanted: &dyn Fn(&Measurement) -> bool| {
@@ -351,17 +354,17 @@ pub fn finalists(measurements: &[Measurement], now: Settings) -> Vec<usize> {
     finalists
 }
 
-/// Returns whether these settings may be recommended to somebody who uses `now`: decisions of the server stay with the
-/// server, and where no decision was remembered, none will be.
+/// Returns whether these settings may be recommended to somebody who uses `now`. They must not change whether the
+/// replica decides, and must not add a cache.
 fn keeps_meaning(settings: Settings, now: Settings) -> bool {
     let decides = |mode| mode == ReplicaMode::Decide;
     decides(settings.mode) == decides(now.mode) && (!settings.cache || now.cache)
 }
 
-/// Recommends the best of the finalists that keeps the meaning of what is configured. Among settings that are about equally
-/// fast, that is the one with the lowest p99. The current settings stay unless others are clearly faster.
+/// Recommends the best of the finalists that keep the meaning of the current settings. Among settings that are about
+/// equally fast, the best are those with the lowest p99. The current settings stay unless others are clearly faster.
 ///
-/// Returns `None` if no finalist was measured without a failure.
+/// Returns `None` if no such finalist was measured without a failure.
 #[must_use]
 pub fn recommend(measurements: &[Measurement], finalists: &[usize], now: Settings) -> Option<Recommendation> {
     let sound = |m: &Measurement| m.failed == 0 && m.checks_per_second > 0.0 && keeps_meaning(m.settings, now);
@@ -387,7 +390,7 @@ pub fn recommend(measurements: &[Measurement], finalists: &[usize], now: Setting
             of_now.p99.as_secs_f64() * 1e3,
         ),
         None => format!(
-            "{:.0} checks/s, and every request was answered; with what is configured some were not",
+            "{:.0} checks/s, and every request was answered; with the current settings, some were not",
             best.checks_per_second
         ),
     };

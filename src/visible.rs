@@ -1,9 +1,9 @@
-//! Makes text that others wrote safe to show.
+//! Makes texts from other people safe to show.
 
 use std::fmt::Write;
 
-/// Escapes every invisible character of a text as `\u{…}`: those that move a terminal's cursor, turn the direction of writing
-/// or have no picture. So two texts that look equal are equal. Line ends and tabs stay.
+/// Escapes every invisible character of a text as `\u{…}`: a character that moves a terminal's cursor, changes the
+/// direction of writing or has no glyph. So two texts that look equal are equal. Line ends and tabs stay.
 #[must_use]
 pub(crate) fn visible(text: &str) -> String {
     escaped(text, |c, shown| write!(shown, "{}", c.escape_unicode()))
@@ -35,13 +35,14 @@ fn is_visible(c: char) -> bool {
     if c.is_ascii() {
         return !c.is_ascii_control() || matches!(c, '\n' | '\t');
     }
-    // The standard library escapes what has no picture: controls, formats, separators and unassigned characters. It also
-    // escapes a combining mark at the beginning of a text, so the character is tried after a letter.
+    // The standard library escapes characters without a glyph: controls, formats, separators and unassigned characters.
+    // It also escapes a combining mark at the beginning of a text, so the character is tested behind a letter.
     let behind_a_letter = ['a', c].iter().collect::<String>().escape_debug().nth(1);
     behind_a_letter == Some(c) && !has_no_picture(c)
 }
 
-/// Returns whether Unicode draws a letter or mark as nothing (`Default_Ignorable_Code_Point`).
+/// Returns whether Unicode says that a character is drawn as nothing, although it is a letter or a mark
+/// (`Default_Ignorable_Code_Point`).
 fn has_no_picture(c: char) -> bool {
     matches!(
         c,

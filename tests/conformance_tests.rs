@@ -38,7 +38,8 @@ use self::support::shared_data::shared;
 /// Cases that cannot hold: the name of the case, who answers (`evaluator`, `ragward`, `openfga`), and the reason.
 const EXCEPTIONS: [(&str, &str, &str); 0] = [];
 
-/// The number of questions that were asked, so that nothing is left out without notice.
+/// The number of questions that were asked. It is compared with the expected number, so that none is left out
+/// unnoticed.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Asked {
     cases: usize,
@@ -267,8 +268,8 @@ impl Asking<'_> {
         }
     }
 
-    /// Checks the lists: whoever holds a relation on an object is in the list of its users, and the object is in the
-    /// list of theirs. A list may fail where a check does not, since it reads more tuples.
+    /// Checks the lists: whoever holds a relation on an object is in the list of the object's users, and the object is
+    /// in the list of the user's objects. A list may fail where a check does not, because it reads more tuples.
     async fn check_by_lists(&mut self, assertion: &CheckAssertion, extra: &Extra, question: &str) {
         let Tuple { user, relation, object, .. } = &assertion.tuple;
         let (Some((type_name, _)), Some((user_type, id))) = (object.split_once(':'), user.split_once(':')) else {

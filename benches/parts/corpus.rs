@@ -12,8 +12,8 @@ use crate::support::dice::Dice;
 pub(crate) const COLLECTION: &str = "bench";
 pub(crate) const DIMENSION: usize = 384;
 const CENTRES: usize = 1_000;
-/// The width of the range around its centre in which each number of a vector lies. The numbers of the centres are below
-/// 0.5.
+/// Each number of a vector lies in a range of this width around the number of its centre. The numbers of the centres
+/// are below 0.5.
 const SPREAD: f32 = 0.3;
 
 /// The vectors, end to end, and their centres.

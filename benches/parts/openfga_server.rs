@@ -17,7 +17,7 @@ use crate::{float, per_second};
 /// The number of checks in one `BatchCheck`: `OpenFGA`'s default limit.
 const BATCH: usize = 50;
 const TIME: Duration = Duration::from_secs(5);
-/// The time before it is measured.
+/// The time that calls run before they are measured.
 const WARM_UP: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The unit of the processor times in `/proc`, on every Linux.

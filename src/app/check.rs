@@ -1,5 +1,5 @@
-//! Checks a configuration before anything is opened or called. `serve` and `config validate` share these checks, so a
-//! configuration that is valid is accepted.
+//! Checks a configuration before anything is opened or called. `serve` and `config validate` share these checks, so
+//! `serve` accepts every configuration that `config validate` calls valid.
 
 use std::path::Path;
 
@@ -66,7 +66,7 @@ fn check_directory(key: &str, path: &Path) -> Result<(), ConfigError> {
     if !nearest.is_dir() {
         return Err(wrong(format!("`{}` is not a directory", nearest.display())));
     }
-    // The file has no name and disappears at once.
+    // The temporary file has no name and is deleted at once.
     match tempfile::tempfile_in(&nearest) {
         Ok(_file) => Ok(()),
         Err(e) => Err(wrong(format!("cannot write into `{}`: {e}", nearest.display()))),

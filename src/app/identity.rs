@@ -10,8 +10,7 @@ use crate::server::{Authentication, TokenAuthentication};
 /// Decides whether callers need tokens, and makes the verifier of tokens if they do.
 ///
 /// # Errors
-/// If nobody says who is asking (no issuer and no `insecure_identity`), when both do, or if pages of other origins may call
-/// and every caller is believed.
+/// If the configuration has neither an issuer nor `insecure_identity`, or has both.
 pub(super) fn authentication(config: &Config) -> Result<Authentication, AppError> {
     let identity = &config.identity;
     match (identity.issuers.is_empty(), config.server.insecure_identity) {

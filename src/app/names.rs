@@ -1,5 +1,5 @@
-//! Stored names in the percent-encoding of older versions. No token gives such a name any more, so a ban under one bans nobody.
-//! A server looks for them before it accepts tokens, and `ragward names rewrite` rewrites them.
+//! Stored names in the percent-encoding of older versions. Tokens no longer give such names, so a ban on an old name
+//! bans nobody. A server looks for old names before it accepts tokens, and `ragward names rewrite` rewrites them.
 
 use std::time::Duration;
 
@@ -107,10 +107,11 @@ impl OldTuples {
     }
 }
 
-/// Looks for old names and lets tokens in once there are none. It does not return while a server is out of reach.
+/// Looks for old names, unless the configuration accepts them, and lets tokens in if there are none. While the server
+/// that holds the names is out of reach, this keeps trying and does not return.
 ///
 /// # Errors
-/// If there are old names, or that cannot be found out.
+/// If there are old names, or the store cannot be read.
 pub(super) async fn check(
     config: &Config,
     relationships: Option<&RelationshipStores>,
@@ -156,7 +157,7 @@ pub async fn rewrite_names(config: &Config, action: OldNamesAction) -> Result<Na
                 OpenFgaStore::open(&config.authorizer.openfga).await.map_err(|e| AppError::OldNames(e.to_string()))?;
             let mut problems = Vec::new();
             for Replacement { stored, rewritten } in found.rewritable() {
-                // For a moment both are stored, so that a ban never lapses.
+                // The new tuple is written before the old one is deleted, so that a ban never lapses.
                 let written = store.write_tuples(std::slice::from_ref(rewritten)).await;
                 let replaced = match written {
                     Ok(()) => store.delete_tuples(std::slice::from_ref(stored)).await,
@@ -170,7 +171,7 @@ pub async fn rewrite_names(config: &Config, action: OldNamesAction) -> Result<Na
 }
 
 impl OldTuples {
-    /// Returns each tuple that has a form with the names of today, with that form.
+    /// Returns each tuple with an old name that can be rewritten, together with its rewritten form.
     fn rewritable(&self) -> impl Iterator<Item = Replacement<'_>> {
         self.first.iter().filter_map(|FoundTuple { stored, rewritten }| {
             let rewritten = rewritten.as_ref().ok()?;
@@ -178,8 +179,8 @@ impl OldTuples {
         })
     }
 
-    /// Makes the report. `problems` has an entry for each rewritable tuple, in order: `None` if it was rewritten. It is empty if
-    /// nothing was tried.
+    /// Makes the report. `problems` has one entry for each rewritable tuple, in order: `None` if the tuple was
+    /// rewritten, otherwise the problem. `problems` is empty if no tuple was to be rewritten.
     fn report(&self, problems: Vec<Option<String>>) -> NamesReport {
         let mut report = NamesReport { found: self.count, ..NamesReport::default() };
         let mut problems = problems.into_iter();
@@ -218,7 +219,7 @@ async fn in_server_once_there(config: &Config, names: &OldNames) -> Result<OldTu
     loop {
         match in_server(&source, names).await {
             Err(AppError::Names(error)) => {
-                tracing::warn!(%error, "stored names are not checked yet, so no token is taken");
+                tracing::warn!(%error, "stored names are not checked yet, so no token is accepted");
                 tokio::time::sleep(wait).await;
                 wait = longest.min(wait * 2);
             }
@@ -267,7 +268,7 @@ fn rewrite_embedded(store: &RelationshipStore, found: &OldTuples) -> Vec<Option<
     };
     let each = |some: &[Replacement<'_>]| match write(some) {
         Ok(_) => vec![None; some.len()],
-        // One of them cannot be written, so each is written by itself.
+        // One of the tuples cannot be written, so each tuple is written by itself.
         Err(_) => one_by_one(some),
     };
     all.chunks(TUPLES_PER_WRITE_MAX / 2).flat_map(each).collect()

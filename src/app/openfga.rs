@@ -1,4 +1,4 @@
-//! Builds the checks of an `OpenFGA` server, and the replica of it, from the section `[authorizer]`.
+//! Builds, from the section `[authorizer]`, the stack of checks for an `OpenFGA` server, and the server's replica.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -29,8 +29,8 @@ pub(super) async fn open_configured_replica(config: &Config) -> Result<Option<Ar
     }
 }
 
-/// Opens the replica of an `OpenFGA` server in the data directory. The replica also reads the server's changelog for
-/// the cache of checks.
+/// Opens the replica of an `OpenFGA` server in the data directory. The replica also reads the server's changelog on
+/// behalf of the cache of checks.
 ///
 /// # Errors
 /// Returns the errors of [`super::App::open`].
@@ -41,7 +41,7 @@ pub async fn open_replica(config: &Config, used_for: ReplicaUse) -> Result<Arc<R
     let authority = stack(openfga, checks, ChangesFrom::Replica)?;
     let validity = Arc::clone(authority.validity());
     let clock = super::replica::unix_clock();
-    // Verification has its own way to the server. It shares no call, queue or breaker with requests.
+    // Verification calls the server through a client of its own. It shares no call, queue or breaker with requests.
     let server = Arc::new(OpenFgaAuthorizer::new(openfga)?);
     if !replica.is_verified() {
         tracing::warn!("the replica's decisions are not verified (`authorizer.replica.verified_share`)");
@@ -56,8 +56,9 @@ pub fn replica_directory(config: &Config) -> PathBuf {
     config.data.directory.join(REPLICA_DIRECTORY)
 }
 
-/// Builds the stack of checks in front of an `OpenFGA` server. A request's checks enter at the decorator that is added
-/// last, each guard once (`authz::enforce`), and pass down to the one that was added first. Call it inside tokio.
+/// Builds the stack of checks in front of an `OpenFGA` server. A request's checks enter at the decorator that was added
+/// last, and pass down to the one that was added first. `authz::enforce` sends each guard once. Call this function
+/// inside tokio.
 ///
 /// # Errors
 /// When the configuration cannot be used.

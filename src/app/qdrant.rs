@@ -11,10 +11,10 @@ pub(super) fn open_configured(config: &Config) -> Result<QdrantStore, AppError> 
     Ok(QdrantStore::new(&config.vector_store.qdrant)?)
 }
 
-/// Opens the Qdrant store by itself, for what only it can do. Call it inside tokio.
+/// Opens the Qdrant store alone, for callers that need more than the ports offer. Call this function inside tokio.
 ///
 /// # Errors
-/// When its section of the configuration cannot be used.
+/// When the section `[vector_store.qdrant]` cannot be used.
 pub fn open_qdrant(config: &Config, call_timeout: Duration) -> Result<QdrantStore, AppError> {
     Ok(QdrantStore::new(&QdrantConfig { timeout: call_timeout, ..config.vector_store.qdrant.clone() })?)
 }

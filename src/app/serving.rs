@@ -22,8 +22,8 @@ use crate::server::{self, Addresses, Arrived, Authentication, Guards, Services, 
 
 /// The number of connections of an in-process client that may wait to be accepted.
 const IN_PROCESS_CONNECTIONS: usize = 4;
-/// How long a start waits for the stored names of a server that is out of reach. After that the server runs, but takes
-/// no tokens until the names are checked.
+/// How long a start waits for an authorizer's server that is out of reach, to check the names stored there. After that
+/// Ragward serves, but accepts no tokens until the names are checked.
 const NAMES_WAIT_MAX: Duration = Duration::from_secs(2);
 
 impl App {
@@ -49,12 +49,12 @@ impl App {
         }
     }
 
-    /// Prepares whatever a server needs beside the backends: the identity of callers, TLS, and the audit log. So everything
-    /// that refuses a start does so before a port takes connections.
+    /// Prepares everything that a server needs beside the backends: the identity of callers, and the audit log. Any
+    /// reason to refuse the start is found here, before a port accepts connections.
     ///
     /// # Errors
-    /// When nobody says who is asking (see [`check`](super::check)), others could reach an address without TLS, the files of
-    /// TLS cannot be used, the audit log cannot be written, or stored names differ from those that tokens give.
+    /// When the configuration does not say who is asking (see [`check`](super::check)), the audit log cannot be
+    /// written, or stored names differ from those that tokens give.
     pub async fn prepare(&self) -> Result<PreparedServer<'_>, AppError> {
         let authentication = identity::authentication(&self.config)?;
         let protection = Protection::of(&self.config)?;
@@ -62,8 +62,8 @@ impl App {
             Authentication::Tokens(tokens) => Some(Arc::clone(tokens)),
             Authentication::Believed => None,
         };
-        // No token is taken until stored names are checked. A server that is out of reach does not hold the start up
-        // for long.
+        // The server accepts no token until stored names are checked. If the authorizer's server is out of reach, the
+        // start does not wait long for it.
         let mut checking = Box::pin(async move {
             match tokens {
                 Some(tokens) => names::check(&self.config, self.relationships.as_ref(), &tokens).await,
@@ -110,7 +110,7 @@ impl App {
         Guards { hosts, addresses, origins: server.cors_origins.clone() }
     }
 
-    /// Like [`PreparedServer::serve`], and prepares the server first.
+    /// Prepares the server and then serves, like [`PreparedServer::serve`].
     ///
     /// # Errors
     /// Returns the errors of [`App::prepare`] and of [`PreparedServer::serve`].
@@ -118,8 +118,8 @@ impl App {
         self.prepare().await?.serve(listener, stop).await
     }
 
-    /// Starts the same services without a network, for commands that work on a data directory. Whoever can open the
-    /// directory may do anything to it and learn everything in it, so a caller needs no token and nothing is recorded.
+    /// Starts the services without a network, for commands that work on a data directory. A caller needs no token, and
+    /// nothing is recorded, because whoever can open the directory can read and change everything in it.
     ///
     /// # Errors
     /// When the services cannot be described.
@@ -141,7 +141,7 @@ impl App {
 #[derive(Debug)]
 pub struct InProcessServer {
     client: Client,
-    /// Stops the services when it is dropped. Nothing is ever sent.
+    /// The services stop when this is dropped. Nothing is ever sent through it.
     stop: oneshot::Sender<Infallible>,
     serving: JoinHandle<()>,
 }
@@ -168,9 +168,9 @@ pub struct PreparedServer<'a> {
     services: Services,
     protection: Protection,
     shutdown_timeout: Duration,
-    /// Becomes ready if stored names turn out to differ from those that tokens give.
+    /// Becomes ready only if stored names turn out to differ from those that tokens give.
     old_names: Pin<Box<dyn Future<Output = AppError> + Send + 'a>>,
-    /// Ends with the service, like the audit log.
+    /// Keeps the replica's verifications recorded. It is dropped when the services end.
     _recording: Option<Recording>,
 }
 

@@ -1,7 +1,8 @@
-//! Refuses settings that only a server heeds, where the library is built without one.
+//! Refuses settings that only a server obeys, if the library is built without one.
 //!
-//! A program that embeds the library states the principal itself, and what it does with an answer is not recorded. Whoever
-//! configured records or issuers counts on them, so silence would be a promise that is not kept.
+//! A program that embeds the library names the principal itself, and nothing records what the program does with an
+//! answer. An operator who configured records or issuers relies on them, so ignoring these settings would break a
+//! promise.
 
 use super::AppError;
 use crate::config::Config;
@@ -56,7 +57,7 @@ mod tests {
         }
     }
 
-    /// Compiled without the feature `server` alone: with it, a server heeds these settings.
+    /// This test is compiled only without the feature `server`, because a server obeys these settings.
     #[cfg(not(feature = "server"))]
     #[tokio::test]
     async fn nothing_is_opened_with_such_settings() {

@@ -14,15 +14,15 @@ use crate::app;
 use crate::config::{Config, Overrides, VectorStoreKind};
 use crate::vector_store::qdrant::{Attach, Attached, GuardTemplate};
 
-/// The time that a call may take, since building an index of a large collection is slow.
+/// The time that a call may take. It is long because building an index of a large collection is slow.
 const CALL_TIMEOUT: Duration = Duration::from_mins(10);
 
 #[derive(Debug, Args)]
 pub(super) struct AttachArgs {
     /// The Qdrant collection. `[vector_store.qdrant.collections.NAME]` says which program fills it.
     collection: String,
-    /// Write each point's guard, made from a field of its payload: `document:{metadata.source}`. Without this, points
-    /// must have their guards already.
+    /// Write a guard into each point. This template makes the guard from a field of the point's payload:
+    /// `document:{metadata.source}`. Without a template, the points must have their guards already.
     #[arg(long, value_name = "TEMPLATE")]
     guard: Option<String>,
     /// Replace guards that differ from the template's, and remove the guards of points for which the template makes

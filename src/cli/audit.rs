@@ -53,8 +53,8 @@ pub(super) struct LogArgs {
 pub(super) struct VerifyArgs {
     #[command(flatten)]
     log: LogArgs,
-    /// Require that the log has this entry, as `SEQ:MAC`, which an earlier run printed. An entry that you keep
-    /// elsewhere shows whether the log was put back to an older state.
+    /// Require that the log has this entry. An earlier run printed it as `SEQ:MAC`. An entry that you keep elsewhere
+    /// shows whether the log was put back to an older state.
     #[arg(long, value_name = "SEQ:MAC", value_parser = parse_anchor)]
     anchor: Option<(u64, Mac)>,
 }

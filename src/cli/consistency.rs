@@ -10,7 +10,7 @@ pub(super) struct ConsistencyArgs {
     /// Forbid the authorizer from using its caches.
     #[arg(long)]
     higher_consistency: bool,
-    /// Count everything that was written before `healthcheck`, `ingest` or `retrieve` printed this token.
+    /// Take into account everything that was written before `healthcheck`, `ingest` or `retrieve` printed this token.
     #[arg(long, value_name = "TOKEN")]
     consistency_token: Option<String>,
 }

@@ -1,5 +1,4 @@
-//! `ragward demo`: two people ask one question and get two answers. Then one tuple is deleted, and one of them asks
-//! again.
+//! `ragward demo`: two people ask one question and get two answers. Then Bob loses a tuple and asks again.
 
 mod agent;
 mod issuer;
@@ -150,7 +149,7 @@ async fn why_they_differ(app: &App, anne: &[FoundChunk], bob: &[FoundChunk]) -> 
     let mut why = Vec::new();
     for page in anne.symmetric_difference(&bob) {
         let (anne, bob) = (relations_held(app, ANNE, page).await?, relations_held(app, BOB, page).await?);
-        // A page that both may see can be among the best of only one of them.
+        // A page that both may see can be among the best pages of only one of them.
         if may_read(&anne) != may_read(&bob) {
             why.push(HeldRelations { page: page.clone(), anne, bob });
         }

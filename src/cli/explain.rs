@@ -1,4 +1,4 @@
-//! `ragward explain`: shows why a user holds a relation or not.
+//! `ragward explain`: shows why a user holds a relation, or why not.
 
 mod json;
 mod picture;

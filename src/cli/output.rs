@@ -41,8 +41,8 @@ impl Output {
         }
     }
 
-    /// Like [`Output::result`], for a text that another program reads. Its invisible characters are escaped only for a
-    /// terminal.
+    /// Like [`Output::result`], for a text that another program may read. Outside a terminal, the text is written as it
+    /// is, without escapes for invisible characters.
     pub(super) fn source(&self, value: &impl Serialize, source: impl FnOnce() -> String) -> Result<(), Failure> {
         match self.format {
             Format::Table if !std::io::stdout().is_terminal() => write(&source()),
@@ -63,7 +63,8 @@ pub(super) fn write(text: &str) -> Result<(), Failure> {
     Ok(unless_closed(stdout.write_all(line.as_bytes()).and_then(|()| stdout.flush()))?)
 }
 
-/// Turns a closed pipe into success: its reader has seen enough. The exit code is still that of the command's result.
+/// Turns the error of a closed pipe into success, because the reader of the output has seen enough. The exit code is
+/// still that of the command's result.
 pub(super) fn unless_closed(written: std::io::Result<()>) -> std::io::Result<()> {
     match written {
         Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(()),
@@ -71,8 +72,8 @@ pub(super) fn unless_closed(written: std::io::Result<()>) -> std::io::Result<()>
     }
 }
 
-/// Makes a table that fits the terminal. Without a terminal, a line is as long as its cells, since another program may
-/// read its words.
+/// Makes a table that fits the terminal. Without a terminal, no line is wrapped, because another program may read the
+/// table.
 pub(super) fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(UTF8_HORIZONTAL_ONLY);

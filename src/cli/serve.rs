@@ -18,8 +18,8 @@ use crate::server::Tls;
 use crate::settings::socket_address;
 use crate::telemetry;
 
-/// The pause between two looks for the model while there is none. A model that is loaded is noticed soon, and looking
-/// is no burden to a server without one.
+/// The pause between two attempts to find a model while there is none. A model is noticed soon after it was loaded, and
+/// the attempts are no burden to a server without a model.
 const MODEL_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The flags of `serve`, which `config validate` shares.
@@ -100,8 +100,8 @@ async fn tell_model(authorizer: &dyn Authorizer, relation: &Relation) -> Result<
     Ok(lack)
 }
 
-/// Like [`tell_model`], but waits until a model is known: the server that has it may start later, or it may be loaded
-/// later.
+/// Calls [`tell_model`] until a model is known. The server that holds the model may start later, or the model may be
+/// loaded later.
 async fn tell_model_once_known(authorizer: &dyn Authorizer, relation: &Relation) -> Option<String> {
     loop {
         tokio::time::sleep(MODEL_INTERVAL).await;
@@ -149,7 +149,7 @@ mod tests {
     use crate::authz::{CheckBatch, DecidingModel, Decisions, SubtractedBy};
     use crate::language::dsl;
 
-    /// An authorizer that knows its model after this many looks.
+    /// An authorizer that knows its model after this many questions.
     struct Late(AtomicUsize);
 
     #[async_trait]

@@ -58,7 +58,7 @@ impl Count {
     }
 }
 
-/// Fails if an assertion fails or a file cannot be run: what was not tested has not passed.
+/// Fails if an assertion fails or a file cannot be run, because tests that did not run have not passed.
 pub(super) fn run(args: &TestArgs, output: &Output) -> Result<(), Failure> {
     let mut summary = TestReport {
         tests: Count::default(),

@@ -187,7 +187,7 @@ async fn measure_one(
     let scratch = tempfile::tempdir().map_err(|e| Failure::failed(format!("a temporary directory: {e}")))?;
     let authorizer = authorizer(&tuned, scratch.path()).await?;
     let callers = usize::from(args.callers);
-    // The first quarter of the time connects, fills caches and adapts, and is not counted.
+    // The first quarter of the time is not counted: in it, connections are made, caches fill, and the limits adapt.
     measure(&authorizer, settings, workload, callers, duration / 4).await;
     Ok(measure(&authorizer, settings, workload, callers, duration * 3 / 4).await)
 }
@@ -276,7 +276,7 @@ fn picture(
     let most = measurements.iter().map(|m| m.checks_per_second).fold(f64::MIN_POSITIVE, f64::max);
     let best = recommended.map(|recommended| recommended.position);
     let rows = measurements.iter().enumerate().map(|(position, m)| {
-        // The bars are logarithmic: a replica is so much faster that straight bars would show nothing else.
+        // The bars are logarithmic. A replica is so much faster that linear bars would show nothing else.
         let share = (m.checks_per_second.max(1.0).ln() / most.max(2.0).ln()).clamp(0.0, 1.0);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and the width")]
         let bar = "█".repeat((share * BAR_WIDTH) as usize);
@@ -324,7 +324,7 @@ fn picture(
     if let Some(deciding) = measurements.iter().find(decides).filter(|_| !decides_now) {
         write!(
             text,
-            "\n\nNot recommended, because it decides otherwise: a replica that decides (`authorizer.replica.mode = \"decide\"`)\n\
+            "\n\nNot recommended, because it changes who decides: a deciding replica (`authorizer.replica.mode = \"decide\"`)\n\
              does {:.0} checks/s, but a revoked permission may then count for up to `authorizer.replica.staleness_max`.",
             deciding.checks_per_second
         )

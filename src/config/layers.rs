@@ -1,7 +1,7 @@
 //! The layers that a configuration is read from, and how an environment variable becomes a setting.
 //!
-//! A variable has the type that the schema gives its key, never the one that its text looks like: a store that is called
-//! `007` is not store 7.
+//! The schema alone decides the type of a variable's value. The look of the text does not matter: a store that is
+//! called `007` is not store 7.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -17,15 +17,16 @@ use crate::settings::{BYTE_SIZE_DEFINITION, DURATION_DEFINITION};
 /// The beginning of a variable that is a setting. `__` stands for the dots of its key.
 const PREFIX: &str = "RAGWARD__";
 const SEPARATOR: &str = "__";
-/// The beginning of every variable that belongs to Ragward. A platform makes such variables as well: Kubernetes sets
-/// `RAGWARD_SERVICE_HOST` for a service that is called `ragward`.
+/// The beginning of every variable that belongs to Ragward. Platforms also make variables with this beginning:
+/// Kubernetes sets `RAGWARD_SERVICE_HOST` for a service that is called `ragward`.
 const OURS: &str = "RAGWARD";
-/// The variable that `cli` takes the path of the file from.
+/// The variable from which `cli` takes the path of the configuration file.
 const FILE_VARIABLE: &str = "RAGWARD_CONFIG";
-/// The sections with a `kind`, each with the kind that is a server, and the tables that only this kind uses.
+/// The sections with a `kind`. Each entry has the section, the value of `kind` that chooses a server, and the tables
+/// that only this kind uses.
 const SERVERS: [(&str, &str, &[&str]); 2] =
     [("authorizer", "openfga", &["openfga", "checks", "replica"]), ("vector_store", "qdrant", &["qdrant"])];
-/// How alike two keys must be for one to be suggested in place of the other.
+/// The likeness that two keys must have before one is suggested in place of the other.
 const LIKENESS_MIN: f64 = 0.75;
 /// Like [`LIKENESS_MIN`], for whole variables. It is higher because most letters of a variable are those of its section.
 const VARIABLE_LIKENESS_MIN: f64 = 0.9;
@@ -86,7 +87,7 @@ fn refuse_overlaps(seen: &BTreeMap<Vec<String>, String>) -> Result<(), ConfigErr
     Ok(())
 }
 
-/// Puts the key of a wrong value, which the TOML library names behind its message, before the message.
+/// Puts the key of a wrong value before the message. The TOML library names the key after the message.
 fn key_first(error: &str) -> String {
     match error.trim_end().rsplit_once("\nin ") {
         Some((message, key)) => format!("{key}: {}", message.replace('\n', " ")),
@@ -94,8 +95,9 @@ fn key_first(error: &str) -> String {
     }
 }
 
-/// Refuses settings of a server where no `kind` chooses that server. Whoever writes them means to use the server. Without a
-/// `kind`, the embedded engine would be used in its place, and another store would decide what may be seen.
+/// Refuses the settings of a server if no `kind` chooses that server. Whoever writes such settings means to use the
+/// server. If they were ignored, the embedded engine would take its place, and another store would decide what may be
+/// seen.
 fn refuse_unchosen(settings: &Table) -> Result<(), ConfigError> {
     for (section, kind, tables) in SERVERS {
         let Some(Value::Table(given)) = settings.get(section) else { continue };
@@ -110,9 +112,9 @@ fn refuse_unchosen(settings: &Table) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// Finds the variables that begin like Ragward's but mean nothing to it, each with the variable that is most likely
-/// meant. Variables that [`read`] refuses are left out. The rest are only worth a warning, because platforms, tests and
-/// wrappers set variables of their own that begin so.
+/// Finds the variables whose names begin like Ragward's but that set nothing, and pairs each with the variable that was
+/// probably meant. Variables that [`read`] refuses are left out. The others deserve only a warning, because platforms,
+/// tests and wrappers set variables of their own with this beginning.
 pub(super) fn unknown_variables(names: impl Iterator<Item = String>) -> Vec<(String, Option<String>)> {
     let schema = Config::schema();
     let variables = Variables::of(SchemaAt { node: &schema, root: &schema });
@@ -135,11 +137,11 @@ pub(super) fn unknown_variables(names: impl Iterator<Item = String>) -> Vec<(Str
     unknown.into_iter().map(with_nearest).collect()
 }
 
-/// The variables that mean something to us, by their letters and digits.
+/// The variables that Ragward reads, indexed by the letters and digits of their names.
 struct Variables {
     /// The right name of each variable.
     known: BTreeMap<String, String>,
-    /// The former names of settings, each with the right name and form of today.
+    /// The former names of settings, each with the setting's name today and the form of its value.
     former: BTreeMap<String, (String, Form)>,
 }
 
@@ -168,8 +170,8 @@ impl Variables {
         Self { known, former }
     }
 
-    /// Refuses a variable whose letters are those of a setting but whose separators differ, and a variable with the
-    /// former name of a setting. Neither would set anything.
+    /// Refuses a variable that would set nothing, if the mistake is known: its name has the letters of a setting but
+    /// other separators, or it is the former name of a setting.
     fn refuse(&self, name: &str) -> Result<(), ConfigError> {
         let Some(letters) = letters(name) else { return Ok(()) };
         if let Some((new, form)) = self.former.get(&letters) {
@@ -196,7 +198,7 @@ fn variable_of(key: &str) -> String {
     format!("{PREFIX}{}", key.to_uppercase().replace('.', SEPARATOR))
 }
 
-/// Returns the letters and digits after `RAGWARD`; `None` for a variable that is not ours.
+/// Returns the letters and digits after `RAGWARD`, or `None` if the variable is not Ragward's.
 fn letters(name: &str) -> Option<String> {
     let name: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
     name.to_ascii_uppercase().strip_prefix(OURS).map(str::to_owned)
@@ -209,15 +211,16 @@ fn read_file(path: &Path) -> Result<Table, ConfigError> {
     text.parse().map_err(|e: toml::de::Error| ConfigError::Invalid(format!("`{shown}` is not TOML: {e}")))
 }
 
-/// Returns the parts of the key that a variable sets; `None` for a variable that is no setting.
+/// Returns the parts of the key that a variable sets, or `None` if the variable is not a setting.
 fn key_of(name: &str) -> Option<Vec<String>> {
     let name = name.to_ascii_uppercase();
     let key = name.strip_prefix(PREFIX)?;
     Some(key.split(SEPARATOR).map(str::to_lowercase).collect())
 }
 
-/// Reads the value of a variable by the type of its key: texts, numbers and truth values are written as they are, lists and
-/// tables as in the file (`['a', 'b']`, `{ a = 1 }`). An empty text unsets a setting that may be unset; `None` stands for that.
+/// Reads the value of a variable as the type of its key. Texts, numbers and truth values are written plainly; lists and
+/// tables are written as in the file (`['a', 'b']`, `{ a = 1 }`). Returns `None` for an empty text that unsets an
+/// optional setting.
 fn value_of(name: &str, key: &[String], text: &str, schema: SchemaAt<'_>) -> Result<Option<Value>, ConfigError> {
     let mut at = schema;
     let mut path = String::new();
@@ -257,7 +260,7 @@ fn value_of(name: &str, key: &[String], text: &str, schema: SchemaAt<'_>) -> Res
     Ok(Some(value))
 }
 
-/// Returns a value as it is written in the file; `None` for a text that is not exactly one value.
+/// Parses a value that is written as in the file. Returns `None` if the text is not exactly one value.
 fn written_value(text: &str) -> Option<Value> {
     let mut written = format!("v = {text}").parse::<Table>().ok().filter(|table| table.len() == 1)?;
     written.remove("v")
@@ -268,8 +271,8 @@ fn existing_section<'t>(settings: &'t mut Table, sections: &[String]) -> Option<
     sections.iter().try_fold(settings, |table, section| table.get_mut(section)?.as_table_mut())
 }
 
-/// Returns the table that holds the last part of a key. Returns `None` if the file gives a section another type, which
-/// is refused after all variables were read.
+/// Returns the table that holds the last part of a key. Returns `None` if the file gives a section another type; that
+/// mistake is reported, with its key, after all variables were read.
 fn section<'t>(settings: &'t mut Table, sections: &[String]) -> Option<&'t mut Table> {
     let mut table = settings;
     for section in sections {
@@ -305,7 +308,7 @@ fn joined(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
-/// A form of values that carry their unit.
+/// A form of values that include their unit.
 #[derive(Clone, Copy)]
 enum Form {
     Duration,
@@ -320,7 +323,7 @@ impl Form {
         }
     }
 
-    /// Returns the keys that a setting had, or would have had, while its key named the unit.
+    /// Returns the keys that a setting had, or might have had, when the unit was part of the key.
     fn former_keys(self, key: &str) -> Vec<String> {
         match self {
             Self::Duration => vec![format!("{key}_ms"), format!("{key}_seconds")],
@@ -337,8 +340,7 @@ struct SchemaAt<'s> {
 }
 
 impl<'s> SchemaAt<'s> {
-    /// Returns the schema of the value. For an optional setting, the schema says *this or null*, and *this* is
-    /// returned.
+    /// Returns the schema of the value. The schema of an optional setting has the form *X or null*; this returns *X*.
     fn value(self) -> &'s Schema {
         let alternatives = self.node.get("anyOf").and_then(Schema::as_array);
         let value = alternatives.and_then(|either| either.iter().find(|schema| !is_null(schema)));
@@ -363,8 +365,8 @@ impl<'s> SchemaAt<'s> {
             || types.is_some_and(|types| types.iter().any(|name| name == "null"))
     }
 
-    /// Returns the name of the value's only type. It is `string` for a choice of texts, and for sizes and tables that may be
-    /// texts.
+    /// Returns the name of the value's only type. For a choice of texts it is `string`, and also for sizes, which may
+    /// be written as texts.
     fn type_name(self) -> &'s str {
         let schema = self.resolved().get("type");
         let types = schema.and_then(Schema::as_array).map(Vec::as_slice).unwrap_or_default();
@@ -384,7 +386,7 @@ impl<'s> SchemaAt<'s> {
         }
     }
 
-    /// Returns the paths of all settings that hold no others, and of those that may.
+    /// Returns the paths of all settings that are not tables of other settings.
     fn settings(self, path: &str) -> Vec<(String, Option<Form>)> {
         let Some(known) = self.resolved().get("properties").and_then(Schema::as_object) else {
             return vec![(path.to_owned(), self.form())];

@@ -13,7 +13,7 @@ fn load(toml: &str, environment: &[(&str, &str)], overrides: &Overrides) -> Resu
     Config::load_from(Some(file.path()), variables.into_iter(), overrides)
 }
 
-/// Like [`load`], without checking that settings fit together.
+/// Like [`load`], but does not check that the settings fit together.
 fn read(toml: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
     let (file, variables) = sources(toml, environment);
     layers::read(Some(file.path()), variables.into_iter())
@@ -69,8 +69,7 @@ fn what_is_wrong_is_told() {
 /// Both servers are chosen, so that their settings count.
 const SERVERS: &str = "[authorizer]\nkind = 'openfga'\n[vector_store]\nkind = 'qdrant'\n";
 
-/// Settings of a server need its `kind`. If they were ignored without it, the embedded engine would decide in its
-/// place.
+/// Settings of a server need its `kind`. If they were ignored without it, the embedded engine would decide instead.
 #[test]
 fn settings_of_a_server_need_its_kind() {
     type Row<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], &'a str);
@@ -127,7 +126,7 @@ fn contradictions_name_both_keys() {
     }
 }
 
-/// A setting that holds no others, as the schema describes it.
+/// A setting that is not a table of other settings, as the schema describes it.
 struct Leaf {
     key: String,
     /// The name of its type: `string`, `integer`, `Duration` and so on.
@@ -171,10 +170,10 @@ fn leaves() -> Vec<Leaf> {
 
 #[test]
 fn a_variable_has_the_type_of_its_key() {
-    // Texts that look like something else. A text that does not fit its key is refused, and the error names the
+    // Each text looks like a value of some type. A text that does not fit its key is refused, and the error names the
     // variable or the key.
     let texts = ["007", "1e3", "true", "null", "0x10", "", " x", "[1]", "2024-01-01", "1_000", "-1", "yes"];
-    // The texts of these keys have a form of their own.
+    // The values of these keys must be texts of a special form.
     let has_a_form = ["server.listen", "telemetry.metrics_listen", "retrieval.relation", "identity.user_type"];
     let has_a_form_too =
         ["identity.machine_type", "identity.actor_type", "identity.write_relation", "identity.delegation.relation"];
@@ -206,7 +205,7 @@ fn a_variable_has_the_type_of_its_key() {
                     assert!(value.is_none() || value.and_then(Value::as_f64) == number, "{row}: {value:?}");
                     assert!(number.is_some() || is_refused_by(&variable), "{row}: {refused:?}");
                 }
-                // None of the texts has a unit, and only some are numbers.
+                // None of these texts has a unit, and only some are numbers.
                 "Duration" => assert!(is_refused_by(key), "{row}: {refused:?}"),
                 "ByteSize" => match text {
                     "007" => assert_eq!(value, Some(&json!("7B")), "{row}"),
@@ -221,7 +220,7 @@ fn a_variable_has_the_type_of_its_key() {
     }
 }
 
-/// The keys that settings had while the keys named the units, with the keys of today.
+/// The former keys of settings, which named their units, with the keys of today.
 const FORMER: [(&str, &str); 23] = [
     ("server.request_timeout_ms", "server.request_timeout"),
     ("server.shutdown_timeout_ms", "server.shutdown_timeout"),
@@ -242,7 +241,7 @@ const FORMER: [(&str, &str); 23] = [
     ("identity.leeway_seconds", "identity.leeway"),
     ("audit.fsync_interval_ms", "audit.fsync_interval"),
     ("audit.segment_bytes_max", "audit.segment_size_max"),
-    // No version had these, but somebody who is used to the others may write them.
+    // No version had these keys, but somebody who knows the others may write them.
     ("server.request_timeout_seconds", "server.request_timeout"),
     ("identity.leeway_ms", "identity.leeway"),
     ("authorizer.replica.overlap_seconds", "authorizer.replica.overlap"),
@@ -268,7 +267,7 @@ fn a_former_key_is_refused_with_the_key_and_form_of_today() {
             assert_eq!(by_variable, format!("`{name}` is now `{}`, {form}", leaf.variable()), "{former} as a variable");
         }
     }
-    // Every setting that carries its unit is in the list, and no former name is the name of a setting today.
+    // The list has every setting whose value includes a unit, and no former key is the key of a setting today.
     for leaf in &leaves {
         let named = FORMER.iter().any(|(_, today)| *today == leaf.key);
         assert_eq!(named, matches!(leaf.kind.as_str(), "Duration" | "ByteSize"), "{}", leaf.key);
@@ -306,7 +305,7 @@ fn a_former_key_is_refused_with_the_key_and_form_of_today() {
 #[test]
 fn settings_that_carry_their_unit_come_from_file_and_environment() {
     for leaf in leaves() {
-        // Each form is as the file has it, as a variable has it, and as it is printed.
+        // The same value as it is written in the file, as it is written in a variable, and as it is printed.
         let forms = match leaf.kind.as_str() {
             "Duration" => [("'90s'", "90s", "1m 30s"), ("'1m 30s'", "1m 30s", "1m 30s"), ("'500ms'", "500ms", "500ms")],
             "ByteSize" => [("'16MiB'", "16MiB", "16MiB"), ("16777216", "16777216", "16MiB"), ("'1KB'", "1KB", "1000B")],
@@ -546,7 +545,7 @@ fn a_misspelt_variable_is_refused_with_its_right_name() {
     for name in [right, "ragward__retrieval__top_k_max"] {
         assert_eq!(load("", &[(name, "7")], &Overrides::default()).expect(name).retrieval.top_k_max, 7, "{name}");
     }
-    // Every setting is found by its letters: no two have the same ones.
+    // The letters identify every setting: no two settings have the same letters.
     for Leaf { key, .. } in leaves() {
         let [name, right] = ["_", "__"].map(|dot| format!("RAGWARD{dot}{}", key.to_uppercase().replace('.', dot)));
         let error = load("", &[(&name, "x")], &Overrides::default()).expect_err(&name).to_string();

@@ -1,5 +1,6 @@
-//! Keeps the log readable while something fails again and again. Of the warnings and errors from one place in the code,
-//! the first few of each minute are logged. The next one says how many were left out.
+//! Keeps the log readable while something fails again and again. The first few warnings and errors of each minute are
+//! logged for each place in the code, and the rest are left out. The next one that is logged says how many were left
+//! out.
 
 use std::collections::HashMap;
 use std::fmt;

@@ -60,13 +60,13 @@ fn describe() {
     describe_histogram!(STAGE_SECONDS, Unit::Seconds, "Time of one stage of a request, by stage.");
     describe_counter!(TOKENS_REFUSED, Unit::Count, "Calls that the gate refused, by the check that was not passed.");
     describe_counter!(CHECKS, Unit::Count, "Decisions, by outcome: allowed or denied.");
-    describe_histogram!(CHECK_BATCH, Unit::Count, "Checks that one request asks at once.");
+    describe_histogram!(CHECK_BATCH, Unit::Count, "Checks that one request asks for at once.");
     describe_gauge!(REPLICA_LAG, Unit::Seconds, "How far the replica is behind its OpenFGA server.");
-    describe_counter!(REPLICA_UNTOLD, Unit::Count, "Changes that a sweep found and the server's log did not report.");
+    describe_counter!(REPLICA_UNTOLD, Unit::Count, "Changes that a sweep found and the changelog did not report.");
     describe_gauge!(REPLICA_TRUSTED, Unit::Count, "1 while the replica is used, 0 while it is distrusted.");
     describe_gauge!(REPLICA_ROUTED, Unit::Count, "Kinds of questions that the replica may not decide.");
-    describe_counter!(REPLICA_DIFFERENCES, Unit::Count, "Confirmed differences, by what the replica answered wrongly.");
-    describe_counter!(VERIFIED, Unit::Count, "Decisions of the replica that the server was asked for too, by outcome.");
+    describe_counter!(REPLICA_DIFFERENCES, Unit::Count, "Confirmed differences, by the wrong answer of the replica.");
+    describe_counter!(VERIFIED, Unit::Count, "Decisions of the replica that were checked with the server, by outcome.");
     describe_histogram!(AUDIT_BATCH, Unit::Count, "Audit records that are written at once.");
     describe_gauge!(AUDIT_WAITING, Unit::Count, "Audit records that are on their way.");
     describe_counter!(AUDIT_FAILED, Unit::Count, "Audit records that could not be kept.");

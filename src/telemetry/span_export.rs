@@ -32,8 +32,8 @@ impl fmt::Debug for SpanExport {
 }
 
 impl SpanExport {
-    /// Opens the exporter that the settings ask for; `None` if they name no collector. It contacts the collector later, and
-    /// nothing waits for that. Call this inside tokio.
+    /// Opens an exporter. The exporter contacts the collector later, and no request waits for it. Call this function
+    /// inside tokio.
     ///
     /// # Errors
     /// If the address is malformed, or the file of authorities cannot be used.
@@ -52,8 +52,8 @@ impl SpanExport {
         exporter(config).map(drop)
     }
 
-    /// Returns a layer that collects the spans of this crate. It leaves out everything at the level debug, which may
-    /// name ids.
+    /// Returns a layer that collects the spans of this crate. It leaves out everything below the level info, because
+    /// debug events may name ids.
     #[must_use]
     pub fn layer<S: Subscriber + for<'a> LookupSpan<'a>>(&self) -> impl Layer<S> {
         let layer = tracing_opentelemetry::layer().with_tracer(self.provider.tracer(SERVICE));

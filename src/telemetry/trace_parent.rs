@@ -9,14 +9,14 @@ pub struct TraceParent {
 }
 
 impl TraceParent {
-    /// Parses the header's value. Returns `None` if it is malformed; then a new trace begins (section 4.3).
+    /// Parses the header's value. Returns `None` if it is malformed, in which case a new trace begins (section 4.3).
     #[must_use]
     pub fn parse(header: &str) -> Option<Self> {
         let mut parts = header.splitn(4, '-');
         let (version, trace_id, span_id, rest) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
         let flags = rest.split('-').next()?;
         let version = hex(version, 2)?;
-        // The first version has nothing after the flags; later versions may.
+        // In version 00 nothing may follow the flags. In later versions something may.
         if version == 0xff || (version == 0 && rest.len() != 2) {
             return None;
         }

@@ -26,7 +26,8 @@ const COLLECTION: &str = "docs";
 /// The number of rounds for each row. A round writes a document twice, durably, so many rounds take long.
 const ROUNDS: usize = 50;
 
-/// An authorizer of one right, that of one user to one document. It knows the value that the right had a while ago.
+/// An authorizer for a single right, which one user has on one document. It also knows the value that the right had a
+/// while ago.
 struct Late {
     holds: AtomicBool,
     /// The value when it was last read, and the time of that reading.

@@ -317,7 +317,7 @@ fn batch_reply(result: &Value) -> Option<Reply> {
     Some(Reply::Refused(Some(named(name)?), text.to_owned()))
 }
 
-/// Returns the numbers of those error names that checks give.
+/// Returns the number of an error name that checks give.
 fn named(name: &str) -> Option<u32> {
     match name {
         "validation_error" => Some(2000),

@@ -1,11 +1,11 @@
 //! Random worlds, asked of Ragward over `OpenFGA`'s API and of a real `OpenFGA`: checks, batches, lists of objects
-//! (whole and streamed), lists of users, expansions. `RAGWARD_LIVE_SEED` (a number) begins with another seed,
+//! (whole and streamed), lists of users, expansions. `RAGWARD_LIVE_SEED` (a number) sets the first seed,
 //! `RAGWARD_LIVE_WORLDS` sets the number of worlds.
 //!
 //! `OpenFGA` evaluates in parallel and chooses among strategies by how fast they were, so some of its answers differ
-//! from run to run. If the two differ, `OpenFGA` is asked again about the same world in a new store. Only an answer
-//! that it never gives as Ragward does is a difference. Differences that were decided on ([`exception`]) are counted
-//! apart; in each of them Ragward grants less.
+//! from run to run. If the two answers differ, `OpenFGA` is asked again about the same world in a new store. There is a
+//! difference only if it never gives Ragward's answer. Intended differences ([`exception`]) are counted apart; in each
+//! of them Ragward grants less.
 
 use std::collections::BTreeMap;
 

@@ -1,6 +1,6 @@
 //! Situations in which the answer shows how `OpenFGA` evaluates: what a request adds to stored tuples, failed
 //! conditions beside others, and long chains. Every answer in `tests/data/situations.yaml` is `OpenFGA`'s, and a real
-//! one is asked, too. If Ragward answers otherwise, the row says so with the reason.
+//! server is asked, too. If Ragward's answer differs, the row has that answer and the reason.
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! The channels by which a filter of retrievals can leak, each with the tests that hold it shut.
+//! The channels by which a filter of retrievals can leak, each with the tests that keep it shut.
 //!
 //! | channel | rule | tests |
 //! |---|---|---|
@@ -6,15 +6,15 @@
 //! | scores from statistics of the corpus | statistics of the visible set alone | `twin_worlds.rs`; `vector_store/exact_store.rs`: `what_is_hidden_changes_no_byte`; `end_to_end/keps.rs` |
 //! | time | measured (`cargo bench --bench timing`) and said in `SECURITY.md`; never claimed to be constant. A re-check costs one check for each id; words of hidden chunks alone are not scored | `openfga/decoys.rs`; `retrieval/decoys.rs`; `vector_store/exact/text_search.rs` |
 //! | page tokens | authenticated, bound, one refusal | `end_to_end/pages.rs`; `retrieval/page.rs`; `retrieval/retriever/tests/pages.rs`; `twin_worlds.rs` (a page after a hidden change) |
-//! | error texts; absent or forbidden | the same bytes | `twin_worlds.rs` (refusals are compared whole); `end_to_end/server.rs`: `forbidden_and_absent_look_the_same` |
+//! | error texts; absent or forbidden | both give the same bytes | `twin_worlds.rs` (refusals are compared whole); `end_to_end/server.rs`: `forbidden_and_absent_look_the_same` |
 //! | caches that users share | a key holds the whole question | `a_thousand_users_share_no_cached_answer` below; `authz/cached/tests.rs`, `authz/decision_key/tests.rs` |
 //! | a decision on the wrong item | one answer for each question, or none | `authz/enforce/tests.rs`: `exactly_the_permitted_items_come_out`, `an_answer_that_does_not_match_the_questions_permits_nothing` |
 //! | an empty visible set that becomes *no filter* | an empty answer in every plan | `retrieval/retriever/tests/hints.rs`: `an_empty_visible_set_is_an_empty_answer_in_every_plan`; `vector_store/exact_store.rs` and `vector_store_suite` (an empty scope) |
-//! | a stale pre-filter | hints hide at most | `retrieval/retriever/tests/hints.rs`: `a_stale_pre_filter_leaks_nothing_and_is_refilled` (visible sets), `a_wrong_pass_rate_costs_rounds_and_changes_no_answer`, `guards_that_all_changed_are_not_released_and_are_refilled` (payloads) |
+//! | a stale pre-filter | a wrong hint hides chunks and shows none | `retrieval/retriever/tests/hints.rs`: `a_stale_pre_filter_leaks_nothing_and_is_refilled` (visible sets), `a_wrong_pass_rate_costs_rounds_and_changes_no_answer`, `guards_that_all_changed_are_not_released_and_are_refilled` (payloads) |
 //! | a chunk that claims another document | the writer holds the relation on the guard; a guard is an object | `identity/delegation.rs`: `a_writer_needs_the_relation_on_old_and_new_guards`; `end_to_end/server.rs`: `a_bad_document_changes_nothing`; `qdrant_faults` (payloads without a guard) |
 //! | a caller's filter that widens | it only shrinks | `a_filter_only_shrinks_an_answer` below; `vector_store/exact_store.rs` |
 //! | several tenants in one collection | the tenant is the verified token's | `identity/tenants.rs` |
-//! | revocation in mid-request, and before the model is called | what was revoked before its check is not released; a re-check tells of the rest | `retrieval/retriever/tests/hints.rs`: `a_revocation_between_any_two_steps_counts_from_the_next_check`; `end_to_end/server.rs`: `a_revoked_tuple_ends_the_sight_of_held_chunks` |
+//! | revocation during a request, and before the language model is called | what was revoked before its check is not released; a re-check tells of the rest | `retrieval/retriever/tests/hints.rs`: `a_revocation_between_any_two_steps_counts_from_the_next_check`; `end_to_end/server.rs`: `a_revoked_tuple_ends_the_sight_of_held_chunks` |
 //! | vectors in answers | no answer has one | `no_answer_to_a_user_holds_a_vector` below |
 //! | logs | no query and no text of a chunk | `end_to_end/quiet_log.rs` |
 
@@ -72,8 +72,8 @@ fn text() -> Query {
 const USERS: usize = 1_000;
 const DOCUMENTS: usize = 12;
 
-/// Returns the documents of a user: those whose bits are set in the user's number. So neighbours differ in one
-/// document.
+/// Returns the documents of a user: those whose bits are set in the user's number. So the users 2n and 2n + 1 differ in
+/// one document.
 fn documents_of(user: usize) -> Vec<usize> {
     (0..DOCUMENTS).filter(|document| user >> document & 1 == 1).collect()
 }

@@ -1,5 +1,5 @@
-//! Puts a bounded load on a server of its own, and counts the bytes, threads and streams that peers make it keep:
-//! before, during and after.
+//! Puts a bounded load on a server, and counts the bytes, threads and streams that its peers make it keep: before,
+//! during and after the load.
 
 use std::fs;
 use std::net::SocketAddr;

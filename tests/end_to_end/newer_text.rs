@@ -48,7 +48,8 @@ const LANES: usize = 32;
 const ROUNDS: u64 = 300;
 /// The time after which a row ends even if it has shown too little.
 const PATIENCE: Duration = Duration::from_mins(1);
-/// The number of further questions before a deletion, so that it comes at any time of a reading.
+/// The bound on the number of further questions before a deletion. The number varies, so that a deletion comes at any
+/// time of a reading.
 const QUESTIONS_MORE_MAX: usize = 8;
 const SEED: u64 = 17;
 const MODEL: &str = "model

@@ -1,6 +1,6 @@
-//! A revoked chunk is not released. If the deletion of a tuple was acknowledged before a request was sent, its answer
-//! holds no chunk that depends on the tuple. This counts for requests for higher consistency, and for requests with a
-//! token from after the revocation.
+//! A revoked chunk is not released. If the deletion of a tuple was acknowledged before a request was sent, the answer
+//! holds no chunk that depends on the tuple. This is tested for requests for higher consistency, and for requests with
+//! a token from after the revocation.
 //!
 //! `ragward serve` runs in front of a real `OpenFGA`, with many callers, and with writers that grant and revoke at
 //! random. A run takes some seconds; `SOAK_SECONDS=300` sets another length.
@@ -37,8 +37,8 @@ const WRITERS: usize = 2;
 const PACE: Duration = Duration::from_millis(4);
 /// The length for each mode of the replica, unless `SOAK_SECONDS` sets that of the whole run.
 const SHORT: Duration = Duration::from_secs(2);
-/// The time after which a run ends even if it has shown too little. Where a copy decides, a question about a moment
-/// waits for a look at the server's log, so there are few answers a second.
+/// The time after which a run ends even if it has shown too little. If a copy decides, a request with a
+/// consistency token waits for the next reading of the changelog, so there are few answers a second.
 const PATIENCE: Duration = Duration::from_mins(1);
 const SEED: u64 = 11;
 const TOKEN: &str = "ragward-consistency-token";

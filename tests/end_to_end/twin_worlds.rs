@@ -1,10 +1,10 @@
-//! Twin worlds: the same request is asked in world A, and in world B, which is A with anything changed that the asker
-//! may not see - text, vectors, number and names of documents, groups, tuples. The answers must be the same bytes,
+//! Twin worlds: the same request is asked in world A and in world B, which differs from A only in things that the asker
+//! may not see: text, vectors, number and names of documents, groups, tuples. The answers must be the same bytes,
 //! errors included.
 //!
-//! Two servers run over the embedded engines, with a corpus and tuples of its own for each pair of worlds. This test
-//! decides what the asker may see by looking at every tuple, and compares that before and after a change. So a change
-//! that the asker sees fails the test, rather than looking like a leak.
+//! Two servers run over the embedded engines. Each pair of worlds has a corpus and tuples of its own. This test decides
+//! what the asker may see by looking at every tuple, and compares that before and after a change. So if the asker may
+//! see a change, the test fails because of that, and not because of a supposed leak.
 //!
 //! A search may span pages. In world B the change comes after the first page, so that its token is used in the changed
 //! world. Page tokens and consistency tokens hold the time, so only their lengths are compared.

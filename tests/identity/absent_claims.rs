@@ -1,5 +1,6 @@
-//! Tokens that lack a claim. If the model takes people out by that claim (`but not`), the token is refused. If it takes
-//! nobody out by it, the user counts as one who *holds nothing*. A real `OpenFGA` behaves the same, if there is one.
+//! Tokens that lack a claim. If the model excludes people by that claim (`but not`), the token is refused. If it
+//! excludes nobody by it, the user counts as one who *holds nothing*. If there is a real `OpenFGA`, it must give the
+//! same results.
 
 use ragward::config::AuthorizerKind;
 use ragward::identity::config::{Absent, ClaimContext, ClaimTuple, IdentityConfig};

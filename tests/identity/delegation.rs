@@ -32,7 +32,8 @@ async fn a_token_speaks_for_its_subject_alone() {
         world.seen("bob", &[]).await.unwrap(),
         ["document:salaries#0", "document:salaries#1", "document:welcome#0", "document:welcome#1"]
     );
-    // A name with a special meaning in OpenFGA is refused. If its issuer encodes names, it belongs to nobody else.
+    // A name with a special meaning in OpenFGA is refused. If the issuer encodes names, the encoded name is nobody
+    // else's.
     let encoding = World::start(|identity| identity.issuers[0].encode_subjects = true).await;
     for special in ["*", "hr#member", "user:anne", "anne ", "anne\u{0}"] {
         assert_eq!(world.seen(special, &[]).await.unwrap_err().code(), Code::Unauthenticated, "`{special}`");

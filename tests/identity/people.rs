@@ -40,8 +40,8 @@ async fn no_machine_is_everybody() {
     for (shape, subject, claims) in machines() {
         let claims: Vec<(&str, Value)> =
             claims.as_object().unwrap().iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
-        // Each variant has all claims, lacks one, or has a login besides. Where no claim marks the machine, only the lack
-        // of a login does, so there it stays without one.
+        // One variant has all claims, some lack a claim, and one has a login besides. If no claim marks the machine,
+        // only the lack of a login marks it, so it gets no login.
         let mut variants = vec![claims.clone()];
         for place in 0..claims.len() {
             let mut fewer = claims.clone();

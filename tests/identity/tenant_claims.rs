@@ -1,6 +1,6 @@
 //! Several tenants in one collection. Only the token says which tenant a caller belongs to: as a relationship of one
 //! request (`claim_tuples`), or as a value that conditions compare (`claim_context`). Every chunk is checked against
-//! it, also by a real OpenFGA, if there is one.
+//! the caller's tenant, also by a real OpenFGA, if there is one.
 
 use ragward::language::{Relation, TypeName};
 use std::process::Command;

@@ -39,7 +39,7 @@ const WORDS: [&str; 8] = ["leave", "pay", "on", "call", "the", "release", "budge
 /// dimension.
 const NOBODYS: usize = GUARDS;
 
-/// The guards that the agent may see, beside those of its user.
+/// The guards that the agent may see, compared with those that its user may see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Agent {
     Less,

@@ -229,7 +229,7 @@ async fn front(right: &RightServer, fault: Fault, spoils: fn(usize) -> bool) -> 
     (server, calls)
 }
 
-/// Returns every stage of the stack as the top one, each over an adapter of its own.
+/// Returns one stack for each stage, with that stage at the top. Each stack has an adapter of its own.
 fn stages(config: &OpenFgaConfig) -> Vec<(&'static str, Arc<dyn Decider>)> {
     let checks = ChecksConfig { calls_in_flight_max: 8, checks_waiting_max: 2_000, ..ChecksConfig::default() };
     let bare = || -> Arc<dyn Decider> { Arc::new(OpenFgaAuthorizer::new(config).expect("an authorizer")) };

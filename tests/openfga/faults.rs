@@ -320,8 +320,8 @@ async fn a_connection_that_breaks_is_no_refusal() {
     }
 }
 
-/// Whoever asks for readiness asks a known store for its latest model. A deleted store still answers that, so asking must not
-/// put off the moment at which the store is looked up by its name again.
+/// A question about readiness asks a known store for its latest model. A deleted store still answers that. So the
+/// question must not postpone the moment at which the store is looked up by its name again.
 #[tokio::test]
 async fn readiness_does_not_keep_a_store_that_lost_its_name() {
     // Shorter than the time for which a store is used, which is 5 s; twice this is longer.

@@ -175,7 +175,7 @@ async fn reflection_and_health_know_the_service() {
         let health = HealthClient::new(channel.clone()).check(HealthCheckRequest { service: service.to_owned() }).await;
         assert_eq!(health.expect("known").into_inner().status(), expected, "{service}");
     }
-    // A client that knows no file asks for that of the service, and then for all files that it imports.
+    // A client that knows no file yet asks for the file of the service, and then for all files that it imports.
     let mut pending = vec![MessageRequest::FileContainingSymbol(SERVICE.to_owned())];
     let mut files = BTreeSet::new();
     while let Some(message) = pending.pop() {

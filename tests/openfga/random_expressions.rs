@@ -1,5 +1,5 @@
-//! Random expressions of conditions with random values, against a real `OpenFGA`: whether it takes a model with the
-//! expression, and its outcome for each context: met, not met, failed, or too costly.
+//! Compares random expressions of conditions with a real `OpenFGA`: whether it accepts a model with the expression, and
+//! the outcome in contexts with random values: met, not met, failed, or too costly.
 //!
 //! Some 1,000 expressions are compared. `RAGWARD_EXPRESSIONS` sets another number, `RAGWARD_SEED` another seed.
 

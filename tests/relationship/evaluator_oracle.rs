@@ -142,8 +142,8 @@ fn compare(world: &World, order: u64, comparisons: &AtomicU64) -> Result<(), Dif
 }
 
 /// Checks that a list of users has exactly the users whom a check allows, or the wildcard in their place. As in
-/// `OpenFGA`, three kinds of worlds are exempt: a tuple of the request that replaces a stored one in checks alone, a
-/// loop that ends the list, and users of a kind that the relation does not lead to.
+/// `OpenFGA`, three cases are exempt: a tuple of the request replaces a stored one in checks alone, a loop ends the
+/// list, or the relation does not lead to users of the kind.
 fn lists_whom_checks_allow(
     world: &World,
     oracle: &Oracle,

@@ -1,6 +1,6 @@
-//! Visible sets against checks and against the oracle, on random worlds: set algebra to depth 5, cycles, wildcards,
-//! usersets of several types, parents, conditions, contextual tuples; under random writes; under other names and
-//! another order.
+//! Compares visible sets with checks and with the oracle, on random worlds: set algebra to depth 5, cycles, wildcards,
+//! usersets of several types, parents, conditions, contextual tuples. The comparisons go on after random writes, and
+//! under other names in another order.
 //!
 //! `RAGWARD_ORACLE_SEED` (a number) adds as many worlds, beginning with that seed.
 
@@ -206,7 +206,8 @@ async fn checked(
     allowed.map(|answer| batch.checks[answer.position].object.to_string()).collect()
 }
 
-/// Questions are repeated between writes, so that what was kept from before is used, and must be dropped.
+/// Questions are repeated between writes. So anything that is kept from earlier questions is used, and must be dropped
+/// after a write.
 #[tokio::test]
 async fn a_write_counts_at_once() {
     const USERS: [&str; 5] = ["user:0", "user:1", "user:stranger", "bot:0", "doc:1"];

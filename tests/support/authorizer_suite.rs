@@ -260,7 +260,8 @@ async fn each_row_alone(name: &str, authorizer: &dyn Authorizer) {
     }
 }
 
-/// Asks batches of sizes around one call's maximum, and batches of many calls. Larger ones repeat the questions.
+/// Asks batches whose sizes are near the maximum of one call, and batches that need many calls. A batch that is larger
+/// than the table repeats its questions.
 async fn batches_of_any_size(name: &str, authorizer: &dyn Authorizer) {
     for size in [0, 1, 2, 49, 50, 51, 99, 100, 101, 1_025] {
         let rows: Vec<Row> = ROWS.into_iter().cycle().take(size).collect();
@@ -304,7 +305,7 @@ async fn visible_sets(name: &str, authorizer: &dyn Authorizer) {
     }
 }
 
-/// Sends as many tuples as a request may add, with long names, with more checks than fit into one call.
+/// Sends the most tuples that a request may add, all with long names, and more checks than fit into one call.
 async fn long_claims(name: &str, authorizer: &dyn Authorizer) {
     let claimed = |number| match number {
         0 => "group:eng".to_owned(),

@@ -38,8 +38,8 @@ impl BruteForce {
         self.documents.values().flat_map(|document| &document.chunks)
     }
 
-    /// Checks that an answer is right. `guards` is the space, if there is one; the space in `search` is ignored. A
-    /// failure names `row`.
+    /// Checks that an answer is right. `guards` is the search space; `None` stands for everything. The space in
+    /// `search` is ignored. A failure names `row`.
     #[track_caller]
     pub(crate) fn check(&self, row: &str, search: &Search, guards: Option<&BTreeSet<&str>>, answer: &[Candidate]) {
         let expected = self.expected(search, guards);
@@ -143,7 +143,7 @@ fn cosines<'a>(query: &[f32], chunks: &[&'a Chunk]) -> Vec<(&'a Chunk, f32)> {
     chunks.iter().filter(|chunk| !chunk.vector.is_empty()).map(|chunk| (*chunk, cosine(chunk))).collect()
 }
 
-/// Returns the reciprocal ranks of two rankings, cut at the length that the engine considers.
+/// Fuses two rankings by their reciprocal ranks. Each ranking is cut at the length that the engine considers.
 fn fused<'a>(rankings: &[Vec<(&'a Chunk, f32)>; 2]) -> Vec<(&'a Chunk, f32)> {
     let mut scores: BTreeMap<&str, (&Chunk, f64)> = BTreeMap::new();
     for ranking in rankings {
@@ -156,8 +156,8 @@ fn fused<'a>(rankings: &[Vec<(&'a Chunk, f32)>; 2]) -> Vec<(&'a Chunk, f32)> {
     scores.into_values().map(|(chunk, score)| (chunk, score as f32)).collect()
 }
 
-/// Returns BM25 scores. Words are separated by spaces: the texts of these tests have only lower-case words that are
-/// their own stems.
+/// Returns BM25 scores. Words are separated by spaces, because the texts of these tests have only lower-case words that
+/// are their own stems.
 fn bm25<'a>(query: &str, chunks: &[&'a Chunk]) -> Vec<(&'a Chunk, f32)> {
     let words = |text: &str| -> Vec<String> {
         text.split(' ').filter(|word| word.chars().any(char::is_alphanumeric)).map(str::to_owned).collect()

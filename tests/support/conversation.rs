@@ -245,7 +245,7 @@ fn is_id(text: &str) -> bool {
     text.len() == 26 && text.starts_with('0') && text.chars().all(|c| c.is_ascii_digit() || c.is_ascii_uppercase())
 }
 
-/// Repeats the letter before `*`: `user:a*600` stands for `user:` and 600 times `a`.
+/// Repeats the letter before `*`: `user:a*600` stands for `user:` and then 600 times `a`.
 fn repeated(text: String) -> String {
     let Some((head, times)) = text.rsplit_once('*') else { return text };
     match (times.parse::<usize>(), head.chars().last()) {
@@ -254,7 +254,7 @@ fn repeated(text: String) -> String {
     }
 }
 
-/// Makes a list of `{$repeat: [n, {…}]}`: n copies of an object, with `#n` replaced by the number of each.
+/// Expands `{$repeat: [n, {…}]}` to a list of n copies of the object. In each copy, its number replaces `#n`.
 fn many(repeat: &[Value]) -> Value {
     let [count, template] = repeat else { panic!("`$repeat` takes a number and a template") };
     let template = template.to_string();
@@ -262,7 +262,7 @@ fn many(repeat: &[Value]) -> Value {
     Value::Array((0..count.as_u64().expect("a number")).map(one).collect())
 }
 
-/// Makes an object of `{$entries: [n, "name#k", {…}]}`: n entries, with `#k` replaced by the number of each.
+/// Expands `{$entries: [n, "name#k", {…}]}` to an object with n entries. In each entry, its number replaces `#k`.
 fn named(entries: &[Value]) -> Value {
     let [count, name, template] = entries else { panic!("`$entries` takes a number, a name and a template") };
     let (name, template) = (name.as_str().expect("a name"), template.to_string());
@@ -273,7 +273,8 @@ fn named(entries: &[Value]) -> Value {
     Value::Object((0..count.as_u64().expect("a number")).map(one).collect())
 }
 
-/// Nests `{$nest: [n, {… $inner …}, {…}]}`: puts the second form inside the first, n times, in the place of `$inner`.
+/// Expands `{$nest: [n, {… $inner …}, {…}]}`: wraps the first form around the second n times. Each time, the form so
+/// far replaces `$inner`.
 fn nested(nest: &[Value]) -> Value {
     let [count, around, innermost] = nest else { panic!("`$nest` takes a number and two templates") };
     (0..count.as_u64().expect("a number")).fold(innermost.clone(), |inner, _| with_inner(around, inner))

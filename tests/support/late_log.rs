@@ -1,6 +1,6 @@
-//! A proxy for an `OpenFGA` server that tells its log of changes late. A reader gets all changes up to the moment of
-//! asking, but learns only after a while that there are no more. So a copy that follows the log is late, and so is a
-//! cache that drops decisions when the log tells of a change.
+//! A proxy in front of an `OpenFGA` server that delays the end of the server's changelog. A reader gets all changes up
+//! to the moment of asking, but learns only after a while that there are no more. So a copy that follows the changelog
+//! is late, and so is a cache that drops decisions when the changelog reports a change.
 
 use std::convert::Infallible;
 use std::pin::Pin;

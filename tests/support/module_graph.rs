@@ -114,8 +114,8 @@ impl ModuleGraph {
         references
     }
 
-    /// Finds the module that defines the item that `segments` names in the module `from`. Returns `None` for an item of
-    /// another crate.
+    /// Resolves the path `segments`, as it is written in the module `from`, to the module that defines the item.
+    /// Returns `None` for an item of another crate.
     fn resolve(&self, from: &ModulePath, segments: &[String], steps: usize) -> Option<ModulePath> {
         let steps = steps.checked_sub(1)?;
         let (first, mut rest) = segments.split_first()?;

@@ -1,9 +1,9 @@
-//! A slow, obvious evaluator that stays unoptimised, to compare the fast one with. It shares the structure of a parsed
-//! model with the library, and nothing else.
+//! A slow, obvious evaluator that stays unoptimised, to compare the fast one with. The only thing that it shares with
+//! the library is the structure of a parsed model.
 //!
 //! For one user, every relation of every object starts as unknown, and the definitions are applied until nothing
-//! changes any more. A relation that is unknown at the end depends on itself, and is denied, or depends on a condition
-//! that failed.
+//! changes any more. A relation that is still unknown then either depends on itself, and is denied, or depends on a
+//! condition that failed.
 //!
 //! `OpenFGA` finds checks, lists of users and lists of objects in different ways, and so does this evaluator: see
 //! [`Purpose`].
@@ -35,7 +35,8 @@ pub(crate) struct Oracle {
     objects: BTreeSet<String>,
     /// Other objects that questions name.
     unnamed: BTreeSet<String>,
-    /// The answers so far, by user and purpose, since a list of users asks the same questions again and again.
+    /// The answers so far, by user and purpose. They are kept because a list of users asks the same questions again and
+    /// again.
     known: RefCell<BTreeMap<(String, Purpose), Rc<Holdings>>>,
 }
 
@@ -212,8 +213,8 @@ impl Oracle {
         Some(listed)
     }
 
-    /// Finds the list as `OpenFGA` does for a single user, which is from sets. A condition matters if its tuple names
-    /// the user, or a userset or parent that the user holds.
+    /// Finds the list as `OpenFGA` does for a single user, by computing with sets. A condition matters if its tuple
+    /// names the user, or a userset or parent that the user holds.
     fn objects_as_sets(&self, user: &str, relation: &str, type_name: &str) -> Option<BTreeSet<String>> {
         let holdings = self.holdings_for(user, Purpose::Sets);
         let holds = |object: &str, relation: &str| holdings.check(relation, object) == Some(true);
@@ -384,8 +385,8 @@ impl Oracle {
         Some(listed)
     }
 
-    /// Returns whether a list searches for users of this kind at all. Of `and` and of `but not`, it follows the first
-    /// operand.
+    /// Returns whether a list searches for users of this kind at all. The search follows only the first operand of
+    /// `and` and of `but not`.
     pub(crate) fn leads_to(&self, kind: &str, object: &str, relation: &str) -> bool {
         let (type_name, userset) = kind.split_once('#').map_or((kind, None), |(of, relation)| (of, Some(relation)));
         let Some(needed) = self.needed(relation, type_of(object), followed) else { return false };
@@ -569,8 +570,8 @@ impl Asked<'_> {
         Holdings(truths)
     }
 
-    /// Denies relations that depend on themselves through their own usersets or parents alone, since each of those is
-    /// read once.
+    /// Denies relations that depend on themselves only through their own usersets or parents. A check reads each of
+    /// those once, so such a cycle adds nothing.
     fn deny_own_cycles(&self, truths: &mut BTreeMap<(String, String), Truth>) {
         let oracle = self.oracle;
         let Some(weights) = oracle.weights.as_ref().filter(|_| !self.user.contains('#')) else { return };
@@ -585,7 +586,8 @@ impl Asked<'_> {
         self.settle(truths, &[Truth::Yes, Truth::No]);
     }
 
-    /// Applies the definitions to unknown statements until none of them settles to one of these truths any more.
+    /// Applies the definitions to the unknown statements, and keeps each result that is one of the given truths, until
+    /// no statement changes any more.
     fn settle(&self, truths: &mut BTreeMap<(String, String), Truth>, what: &[Truth]) {
         self.settle_where(truths, what, &|_| true);
     }
@@ -761,7 +763,8 @@ impl Asked<'_> {
         if self.purpose == Purpose::Sets && named.counts == Truth::Failed { Truth::No } else { named.counts }
     }
 
-    /// In a check, only the first of the request's tuples that name the user counts, if there is one.
+    /// Returns whether this tuple is hidden by another one. If tuples of the request name the user of a check, only the
+    /// first of them counts.
     fn is_hidden(&self, one: &Named, named: &[Named]) -> bool {
         let is_single = !self.user.contains('#') && !self.user.ends_with(":*");
         if self.purpose != Purpose::Check || !is_single || one.user != self.user {
@@ -771,8 +774,8 @@ impl Asked<'_> {
         first.is_some_and(|first| !std::ptr::eq(first, one))
     }
 
-    /// Returns the group of usersets that a check reads together with this one, if it reads them apart from the others.
-    /// In a group, a failed condition is passed over if another condition is met.
+    /// Returns the group of usersets that a check reads together with this one, or `None` if the check does not read
+    /// the usersets in groups. In a group, a failed condition is passed over if another condition is met.
     fn read_apart(&self, object: &str, relation: &str, of: &str, userset: &str) -> Option<String> {
         let weights = self.oracle.weights.as_ref().filter(|_| !self.user.contains('#'))?;
         let name = |of: &str, relation: &str| (type_of(of).to_owned(), relation.to_owned());
@@ -837,8 +840,8 @@ fn any(truths: impl Iterator<Item = Truth>) -> Truth {
     truths.max().unwrap_or(Truth::No)
 }
 
-/// Joins truths under `and`. A statement that depends on itself outweighs a failed condition, since that alone is
-/// reason enough to deny.
+/// Joins truths under `and`. A statement that depends on itself outweighs a failed condition, because depending on
+/// itself is reason enough to deny.
 fn all(truths: impl Iterator<Item = Truth>) -> Truth {
     let weight = |truth: &Truth| match truth {
         Truth::No => 0,

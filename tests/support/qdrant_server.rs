@@ -22,7 +22,7 @@ use tonic::Status;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
-/// The size of the largest message that is taken. All documents of a write come in one message.
+/// The size of the largest message that is accepted. All documents of a write come in one message.
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
 
 /// A running server. Dropping it ends it.

@@ -1,7 +1,7 @@
 //! Random worlds: a model, stored tuples, and what a request adds to them. Everything follows from a seed.
 //!
 //! The universe is small, so that even a few tuples make cycles, bring wildcards together with usersets, and reach an
-//! object in several ways. It is so small that no chain in it is deeper than an evaluator goes.
+//! object in several ways. No chain in it is longer than an evaluator follows.
 
 pub(crate) mod shrink;
 
@@ -57,7 +57,7 @@ pub(crate) const SUBJECTS: [&str; 17] = [
     "group:0",
     "group:*",
 ];
-/// Everything that questions may name.
+/// The objects that questions may name.
 pub(crate) const OBJECTS: [&str; 9] =
     ["group:0", "group:1", "group:unnamed", "folder:0", "folder:1", "doc:0", "doc:1", "doc:2", "doc:unnamed"];
 /// The types that have relations.
@@ -79,8 +79,8 @@ const CONDITIONS: [NamedCondition; 5] = [
 /// The relations with random definitions, which may refer to each other.
 const DOC_RELATIONS: [&str; 5] = ["r0", "r1", "r2", "r3", "r4"];
 const FOLDER_RELATIONS: [&str; 2] = ["r0", "r1"];
-/// The number of models that are drawn. A model may be impossible (nobody can ever hold a relation); then another one
-/// is drawn.
+/// The most models that are drawn for one world. If a model is impossible (nobody can ever hold one of its relations),
+/// another one is drawn.
 const ATTEMPTS_MAX: usize = 10_000;
 
 impl World {

@@ -1,5 +1,5 @@
-//! Data beside the project, which is not part of it. Without it, a test that needs it says so and is skipped. With `CI`
-//! set, the data must be there.
+//! Data in a folder beside the project, outside the repository. If the data is missing, a test that needs it says so
+//! and is skipped. If `CI` is set, the data must be there.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -1,8 +1,8 @@
 //! The contract of the two ports of a vector store, asserted with data, for every adapter.
 //!
 //! `run` takes a store and goes through all cases, each in a collection of its own. It reads the store's abilities from
-//! its [`CollectionInfo`]: without text queries, texts are only read back. If a search was not exact, any of several
-//! equal scores may be cut off at the limit.
+//! its [`CollectionInfo`]. If the store has no text queries, texts are only read back. If a search was not exact, any
+//! of several chunks with equal scores may be cut off at the limit.
 
 use std::collections::{BTreeSet, HashSet};
 

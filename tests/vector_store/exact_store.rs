@@ -132,7 +132,7 @@ fn questions() -> impl Strategy<Value = Question> {
         vectors().prop_map(Query::Vector),
         (texts(), vectors()).prop_map(|(text, vector)| Query::Hybrid { text, vector }),
     ];
-    // Some of these are scores that occur.
+    // Some of these thresholds are scores that occur.
     let lowest = prop::sample::select(vec![-1.0, 0.0, 0.03, 0.5, f64::from(0.5_f32.sqrt()), 1.0, 1.5]);
     let of_document = (0..4_usize).prop_map(NonZeroUsize::new);
     let space = prop::option::of(prop::collection::btree_set(0..GUARDS.len(), 0..GUARDS.len()));
@@ -252,8 +252,8 @@ proptest! {
     }
 }
 
-/// Depending on its share of the guards, the engine searches a scope as a list, as a set of what is in it, or as a set
-/// of what is not.
+/// The engine searches a scope as a list, as the set of guards in it, or as the set of guards outside it. Its share of
+/// the guards decides which.
 #[tokio::test]
 async fn a_scope_of_any_size_is_searched_as_by_brute_force() {
     const MANY: usize = 320;

@@ -1,5 +1,5 @@
-//! INVARIANT (one version): each chunk of an answer is of one version. Its filter, score and guard belong to the text
-//! that comes with it, whenever its document was replaced.
+//! INVARIANT (one version): each chunk of an answer is of one version. Its score, its guard and the metadata that
+//! passed the filter belong to its text, whenever the document was replaced.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};

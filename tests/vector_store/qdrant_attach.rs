@@ -94,7 +94,7 @@ async fn documents_with_numbers_are_counted_as_others_are() {
             ]);
             PointStruct::new(u64::from(place), vec![1.0, f32::from(place) / 100.0], payload)
         };
-        // There are four points of each, the nearest first.
+        // Each document has four points, and the points of the first document are the nearest.
         server.put(COLLECTION, (0..24).map(|place| point(place, i64::from(place) / 4 - 1)).collect()).await;
         let store = store(&server.url, layout.clone());
         for per_document_max in 1..=3 {
@@ -509,7 +509,7 @@ async fn the_command_attaches_what_the_configuration_names() {
         let (code, done) = run(&config, &[]);
         assert_eq!((code, &done["examples"]["1"]), (Some(0), &"document:a".into()), "{server_name}: {done}");
         assert_eq!(server.payloads(COLLECTION).await["1"]["guard"], Payload::from("document:a"), "{server_name}");
-        // It refuses to run without a Qdrant, with a malformed path, and with a malformed template.
+        // The command refuses to run without a Qdrant, with a malformed path, and with a malformed template.
         assert_eq!(run("", &[]).0, Some(2), "{server_name}: no Qdrant");
         assert_eq!(run(&format!("{config}text = 'a[0]'\n"), &[]).0, Some(2), "{server_name}: a malformed path");
         assert_eq!(run(&format!("{config}texts = 'a'\n"), &[]).0, Some(2), "{server_name}: an unknown setting");
@@ -542,7 +542,7 @@ fn list(_: ListCollectionsRequest) -> impl Future<Output = Result<ListCollection
     std::future::ready(Ok(ListCollectionsResponse { collections, time: 0.0 }))
 }
 
-/// Pages that make no sense end the run, which would otherwise never end.
+/// Pages that make no sense are an error. Otherwise the run would never end.
 #[tokio::test]
 async fn pages_that_do_not_go_on_are_an_error() {
     type Page = fn(Option<PointId>) -> (Vec<u64>, Option<u64>);

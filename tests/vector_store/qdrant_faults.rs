@@ -202,7 +202,8 @@ async fn a_short_answer_is_asked_for_again() {
     }
 }
 
-/// The chunks of one page are followed by those of the next, so the server must not choose which equal scores are cut.
+/// Each page continues where the page before it ended, so the server must not choose which of several equal scores are
+/// cut off.
 #[tokio::test]
 async fn equal_scores_are_not_cut_off_by_the_server() {
     let found = search(|request| async move {

@@ -171,7 +171,7 @@ async fn an_alias_is_refused_by_every_call() {
     }
 }
 
-/// Returns the collection that each call names in place of an alias.
+/// Returns, for each call, the collection that its refusal tells the caller to name in place of an alias.
 async fn refusals(store: &QdrantStore, alias: &str) -> Vec<String> {
     let id = || vec!["d000".to_owned()];
     let search = Search { collection: alias.to_owned(), ..nearest(SearchSpace::Everything, 1) };
@@ -213,8 +213,8 @@ async fn guards_that_are_too_many_or_have_no_index_are_not_known() {
     assert!(full.guards("bare").await.expect("a collection").is_none());
 }
 
-/// Returns what the filters of the searches say about guards: `+` for a list of those in scope, `-` for a list of the
-/// others.
+/// Returns what the filters of the searches say about guards: `+` for a list of the guards in scope, `-` for a list of
+/// the guards outside it.
 fn guard_filters(server: &QdrantServer) -> Vec<String> {
     let list = |condition: &Condition| match &condition.condition_one_of {
         Some(ConditionOneOf::Field(field)) if field.key == "guard" => {
@@ -242,8 +242,8 @@ async fn a_scope_is_one_filter_if_it_can_be() {
         (0, &[]),
         (1, &["+1"]),
         (3, &["+3"]),
-        // Both parts have fewer chunks than are wanted. The store asks each again whether that is all, because it does
-        // not know how many chunks a part has.
+        // Both parts have fewer chunks than are wanted. The store asks again for each part, because it does not know
+        // how many chunks a part has.
         (6, &["+3", "+3", "+3", "+3"]),
         (7, &["-3"]),
         (9, &["-1"]),

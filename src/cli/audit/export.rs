@@ -118,12 +118,12 @@ impl<W: Write> Export<W> {
 
 /// Makes a writer of CSV as in RFC 4180, except that lines end with `\n`.
 fn csv_writer<W: Write>(target: W) -> csv::Writer<W> {
-    // Some readers trim cells without quotes. The writer quotes a cell that contains its comment character, so this puts
-    // quotes around every cell with a space.
+    // Some readers trim cells without quotes. The writer quotes every cell that contains its comment character. With a
+    // space as that character, it quotes every cell that contains a space.
     csv::WriterBuilder::new().comment(Some(b' ')).from_writer(target)
 }
 
-/// Returns the target's own error, whose kind says whether its reader has closed it.
+/// Returns the I/O error of the target. Its kind tells whether the reader of the output has closed it.
 fn io_error(error: csv::Error) -> io::Error {
     if let csv::ErrorKind::Io(error) = error.into_kind() {
         error
@@ -173,8 +173,8 @@ fn json_cell(names: &[String]) -> String {
     if names.is_empty() { String::new() } else { serde_json::Value::from(names).to_string() }
 }
 
-/// Returns the text of a cell. A cell that a spreadsheet would take for a formula begins with an apostrophe, and
-/// invisible characters are escaped. The JSON lines keep the text itself.
+/// Returns the text of a cell. If a spreadsheet would take the text for a formula, an apostrophe is put before it.
+/// Invisible characters are escaped. An export as JSON Lines keeps the text as it is.
 fn csv_cell(text: &str) -> String {
     let text = visible(text);
     let is_formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']);

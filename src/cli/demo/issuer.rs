@@ -66,7 +66,8 @@ impl Issuer {
     /// Serves the metadata (RFC 8414) and the keys (RFC 7517).
     pub(super) fn serve(self) -> impl Future<Output = Result<(), tonic::transport::Error>> {
         let metadata = json!({"issuer": self.url, "jwks_uri": format!("{}{KEYS}", self.url)});
-        // An uncompressed point is one byte that says so, followed by both coordinates (SEC 1, section 2.3.3).
+        // An uncompressed point is one byte that marks it as uncompressed, followed by both coordinates (SEC 1, section
+        // 2.3.3).
         let point = self.key.public_key().as_ref().get(1..).unwrap_or_default();
         let (x, y) = point.split_at_checked(32).unwrap_or_default();
         let (x, y) = (URL_SAFE_NO_PAD.encode(x), URL_SAFE_NO_PAD.encode(y));

@@ -1,5 +1,5 @@
-//! Draws an explanation as a tree on the terminal. The steps that decide come first, and the steps that had no say
-//! share one line.
+//! Draws an explanation as a tree on the terminal. The steps that decide come first. The steps that had no influence on
+//! the answer share one line.
 
 use std::fmt::Write;
 
@@ -61,7 +61,7 @@ impl Pen<'_> {
             (false, _) => format!("{} {}", mark(outcome), text(step, at.object)),
             (true, Outcome::Holds) => format!("✗ but not {}: it holds, and takes the user out", text(step, at.object)),
             (true, Outcome::DoesNotHold) => {
-                // The reasons why somebody is not taken out would be long and of no interest.
+                // The reasons why the user is not excluded would be long and of no interest.
                 self.line(at.around, at.here, &format!("✓ but not {}: it does not hold", name(step, at.object)));
                 return;
             }
@@ -114,15 +114,15 @@ impl Pen<'_> {
 /// The parts of a step that are drawn below it.
 #[derive(Default)]
 struct Below<'a> {
-    /// The steps that have a say, each with its position.
+    /// The steps that influence the answer, each with its position.
     drawn: Vec<(usize, &'a ExplanationStep)>,
     aside: Vec<String>,
     omitted: u64,
 }
 
 impl<'a> Below<'a> {
-    /// Collects the steps to draw. The tuples and parents of a union are drawn directly, since a line for the union
-    /// would add nothing.
+    /// Collects the steps to draw. The tuples and parents below a union are drawn in its place, because a line of their
+    /// own would add nothing.
     fn collect(&mut self, step: &'a ExplanationStep, object: &str) {
         let operator = operator(step);
         self.omitted += step.omitted;
@@ -169,7 +169,7 @@ fn mark(outcome: Outcome) -> char {
     }
 }
 
-/// Returns the mark of a step that is taken out.
+/// Returns the mark of an operand that `but not` excludes: the mark of the opposite outcome.
 fn negated(outcome: Outcome) -> char {
     match outcome {
         Outcome::Holds => mark(Outcome::DoesNotHold),
@@ -226,7 +226,7 @@ fn text(step: &ExplanationStep, object: &str) -> String {
     }
 }
 
-/// Returns whether the definition is a set operation. Any other definition shows in the steps.
+/// Returns whether the definition is a set operation. The steps already show any other definition.
 fn is_set_operation(definition: &str) -> bool {
     [" or ", " and ", " but not "].iter().any(|operator| definition.contains(operator))
 }

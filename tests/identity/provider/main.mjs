@@ -8,7 +8,7 @@ import { SignJWT, exportJWK, generateKeyPair } from "jose";
 
 import { ACCESS_TOKEN, REDIRECT_URI, TOKEN_EXCHANGE, start } from "./provider.mjs";
 
-// What the library has to say is not an answer.
+// The library's own messages must not mix with the answers.
 console.info = console.error;
 console.warn = console.error;
 const issuer = await start();

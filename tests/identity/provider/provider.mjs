@@ -12,7 +12,7 @@ export const TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange";
 export const ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token";
 export const REDIRECT_URI = "https://desk.example/callback";
 export const DETAILS_TYPE = "ragward_retrieval";
-// The resource is asked for with these; a token for another resource serves to be refused.
+// The scopes of every resource. A token for another resource than the server's is there to be refused.
 const SCOPES = "ragward:retrieve ragward:ingest ragward:administer ragward:explain ragward:assert_user";
 // How the tokens of each client are signed.
 const ALGORITHMS = { desk: "RS256", "desk-helper": "ES256", crawler: "ES256" };
@@ -92,7 +92,7 @@ function configuration(jwks) {
       },
       richAuthorizationRequests: {
         enabled: true,
-        // What they say is the resource server's to understand.
+        // Only the resource server understands the details.
         types: { [DETAILS_TYPE]: { validate: () => undefined } },
         authorizationDetailsForGrantSource: (ctx) => requestedDetails(ctx),
         authorizationDetailsForAccessToken: (ctx, _token, source) => requestedDetails(ctx) ?? source?.rar,

@@ -1,5 +1,5 @@
-//! Computes, from the model alone, the levels of tuples between a relation and the users of a type. `OpenFGA` chooses
-//! its way of evaluating by these numbers.
+//! Computes how many levels of tuples lie between a relation and the users of a type. The model alone decides that.
+//! `OpenFGA` chooses its way of evaluating by these numbers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +12,8 @@ type Name = (String, String);
 pub(super) struct Weights {
     /// All relations that each relation depends on.
     rests_on: BTreeMap<Name, BTreeSet<Name>>,
-    /// The weight by relation and type of users. There is none if no tuple could make such a user hold the relation.
+    /// The weight by relation and type of users. There is no entry if no tuple could make such a user hold the
+    /// relation.
     weights: BTreeMap<(Name, String), u32>,
 }
 
@@ -66,8 +67,9 @@ impl Weights {
         !self.is_cyclic(relation) && self.weights.get(&(userset.clone(), type_name.to_owned())) == Some(&1)
     }
 
-    /// Returns whether a check follows the relation level by level: it leads back to itself in one way only, through
-    /// its own usersets or parents, and nothing else of it needs a level of tuples for users of the type.
+    /// Returns whether a check follows the relation level by level. It does if the relation leads back to itself in one
+    /// way only, through its own usersets or parents, and no other part of the relation needs a level of tuples for
+    /// users of the type.
     pub(super) fn goes_along_its_own(&self, model: &AuthorizationModel, name: &Name, type_name: &str) -> bool {
         let mut operands = vec![rewrite_of(model, name).expect("a relation of the model")];
         let mut ways_back = BTreeSet::new();
