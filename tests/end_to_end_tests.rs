@@ -26,6 +26,9 @@ mod support {
     pub(crate) mod dice;
     pub(crate) mod documents;
     pub(crate) mod fga;
+    #[expect(dead_code, reason = "the tests of the HTTP doors use the rest of it")]
+    pub(crate) mod http;
+    pub(crate) mod json_door;
     pub(crate) mod late_log;
     pub(crate) mod openfga;
     #[expect(dead_code, reason = "other tests use the rest of it")]

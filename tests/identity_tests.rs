@@ -28,6 +28,8 @@ mod support {
     #[expect(dead_code, reason = "other tests use more of it")]
     pub(crate) mod dice;
     pub(crate) mod documents;
+    #[expect(dead_code, reason = "the tests of the HTTP doors use the rest of it")]
+    pub(crate) mod http;
     pub(crate) mod issuer;
     pub(crate) mod openfga;
     #[expect(dead_code, reason = "shared with the end-to-end tests, which use all of it")]

@@ -11,6 +11,7 @@ mod openfga {
     mod live_authorizer;
     mod live_checks;
     mod live_explain;
+    mod live_http;
     mod live_load;
     mod live_replica;
     mod random_expressions;
@@ -23,6 +24,8 @@ mod support {
     #[expect(dead_code, reason = "nothing is shuffled here")]
     pub(crate) mod dice;
     pub(crate) mod faulty_server;
+    #[expect(dead_code, reason = "the tests of the HTTP doors use the rest of it")]
+    pub(crate) mod http;
     pub(crate) mod openfga;
     #[expect(dead_code, reason = "the relationships are a server's here, and there are no documents")]
     pub(crate) mod running;

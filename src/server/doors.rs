@@ -348,7 +348,11 @@ where
                         Ok(answer) => call.answer(answer, slot).await,
                         Err(refusal) => Err(refusal),
                     };
-                    Ok(answered.unwrap_or_else(|refusal| doors.refused(&call.shape, &refusal)))
+                    Ok(match answered {
+                        Ok(answer) => answer,
+                        Err(refusal) if call.ends_lines(&refusal) => call.failed_stream(&refusal),
+                        Err(refusal) => doors.refused(&call.shape, &refusal),
+                    })
                 })
             }
             Arrival::Refused(fault, shape) => {

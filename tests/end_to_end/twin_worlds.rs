@@ -8,6 +8,8 @@
 //!
 //! A search may span pages. In world B the change comes after the first page, so that its token is used in the changed
 //! world. Page tokens and consistency tokens hold the time, so only their lengths are compared.
+//!
+//! In the last world B, every question is asked once more at each door that takes JSON, and says the same as over gRPC.
 #![expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "counts of a test are small")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,12 +21,13 @@ use ragward::proto::ingest::{Chunk, DeleteDocumentsRequest, Document};
 use ragward::proto::metadata::{Value, value};
 use ragward::proto::retrieval::retrieve_request::Query;
 use ragward::proto::retrieval::{
-    FetchRequest, Filter, FilterList, Hybrid, OneOf, Range, RecheckRequest, RetrieveRequest, RetrieveResponse, Vector,
-    filter,
+    FetchRequest, FetchResponse, Filter, FilterList, Hybrid, OneOf, Range, RecheckRequest, RecheckResponse,
+    RetrieveRequest, RetrieveResponse, Vector, filter,
 };
 use tonic::{Code, Status};
 
 use crate::support::dice::Dice;
+use crate::support::json_door::{Door, JsonDoor};
 use crate::support::running::{Running, config};
 use crate::support::untimed::Untimed;
 
@@ -391,6 +394,27 @@ async fn further(running: &Running, question: &Question, mut token: Option<Strin
     pages
 }
 
+/// Returns the first answer to a question at a door that takes JSON.
+async fn answer_in_json(at: &JsonDoor, door: Door, question: &Question) -> Answer {
+    match question.clone() {
+        Question::Retrieve(request) | Question::Pages(request) => {
+            let mut answer = at.ask::<_, RetrieveResponse>(door, "Retrieve", &request).await;
+            if let Ok(response) = &mut answer {
+                response.next_page_token = "x".repeat(response.next_page_token.len());
+            }
+            Answer::of(answer.map(tonic::Response::new))
+        }
+        Question::Recheck(request) => {
+            let answer = at.ask::<_, RecheckResponse>(door, "Recheck", &request).await;
+            Answer::of(answer.map(tonic::Response::new))
+        }
+        Question::Fetch(request) => {
+            let answer = at.ask::<_, FetchResponse>(door, "Fetch", &request).await;
+            Answer::of(answer.map(tonic::Response::new))
+        }
+    }
+}
+
 /// Returns all answers to a question, given the first.
 async fn finished(running: &Running, question: &Question, first: (Answer, Option<String>)) -> Vec<Answer> {
     let (answer, token) = first;
@@ -406,6 +430,7 @@ struct Tally {
     refused: usize,
     further_pages: usize,
     changes_in_vain: usize,
+    in_json: usize,
 }
 
 impl Tally {
@@ -435,6 +460,7 @@ async fn what_is_hidden_changes_no_byte_of_an_answer() {
         running.load(dsl::load(MODEL).expect("a model"), Vec::new());
     }
     let mut tally = Tally::default();
+    let json = JsonDoor::at(&b.address.to_string());
     for number in 0..WORLDS {
         let (names, mut dice) = (Names(number), Dice::new(SEED ^ number));
         let in_a = world(&names, &mut dice);
@@ -476,9 +502,16 @@ async fn what_is_hidden_changes_no_byte_of_an_answer() {
                 );
             }
         }
+        for (question, answers) in questions.iter().zip(&answers) {
+            for door in [Door::Connect, Door::Rest] {
+                let in_json = answer_in_json(&json, door, question).await;
+                assert_eq!(Some(&in_json), answers.first(), "seed {SEED}, world {number}, {door:?}: {question:#?}");
+                tally.in_json += 1;
+            }
+        }
     }
     println!("{tally:?}");
-    assert_eq!(tally.pairs, 10_000);
+    assert_eq!((tally.pairs, tally.in_json), (10_000, 4_000));
     assert!(tally.with_chunks > 4_000 && tally.without > 500 && tally.refused > 500, "{tally:?}");
     assert!(tally.further_pages > 1_000, "{tally:?}");
     assert!(tally.changes_in_vain < 50, "{tally:?}");

@@ -13,6 +13,7 @@ use tonic::{Code, Status};
 use crate::identity::rpcs::records;
 use crate::identity::secrets::http_get;
 use crate::identity::world::{RETRIEVE, about_leave, identity, retrieve, start, with_token};
+use crate::support::http::Call;
 use crate::support::issuer::{SigningKey, TestIssuer, now};
 use crate::support::running::config;
 use crate::support::served::Served;
@@ -361,6 +362,25 @@ async fn whatever_is_wrong_is_refused_in_one_way() {
         refusal.contains(&format!("Bearer error=\\\"invalid_token\\\", resource_metadata=\\\"{url}\\\"")),
         "{refusal}"
     );
+    let challenge = format!("Bearer error=\"invalid_token\", resource_metadata=\"{url}\"");
+    let asked = json!({ "collection": "handbook", "text": "leave", "topK": 10 });
+    let doors = [
+        ("REST", Call::json("/v1/collections/handbook/retrieve", &asked), 200),
+        ("Connect", Call::json("/ragward.retrieval.v1.RetrievalService/Retrieve", &asked), 200),
+        ("OpenFGA's API", Call::new("GET", "/stores"), 403),
+    ];
+    let address = running.address.to_string();
+    for (door, call, of_a_good_token) in doors {
+        assert_eq!(call.clone().bearer(&key.sign(&good)).send(&address).await.status, of_a_good_token, "{door}");
+        let mut refusals = BTreeSet::new();
+        for (name, token) in &rows {
+            let reply = call.clone().bearer(token).send(&address).await;
+            assert_eq!(reply.status, 401, "{door}: {name}: {reply:?}");
+            assert_eq!(reply.header("www-authenticate"), Some(challenge.as_str()), "{door}: {name}");
+            refusals.insert(reply.json().to_string());
+        }
+        assert_eq!(refusals.len(), 1, "{door}: {refusals:#?}");
+    }
 }
 
 /// A refusal does not tell the caller which check failed. The operator finds it in a metric and in the record.

@@ -27,13 +27,13 @@ use crate::support::conversation::{Answer, Conversation};
 use crate::support::openfga::OpenFga;
 
 #[derive(Deserialize)]
-struct Script {
-    script: String,
-    calls: Vec<Map<String, Value>>,
+pub(super) struct Script {
+    pub(super) script: String,
+    pub(super) calls: Vec<Map<String, Value>>,
 }
 
 /// Returns the scripts of all files, in the order of their names.
-fn scripts() -> Vec<Script> {
+pub(super) fn scripts() -> Vec<Script> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/openfga/live_api");
     let files = std::fs::read_dir(directory).expect("the scripts").map(|entry| entry.expect("a file").path());
     let mut files: Vec<_> = files.filter(|file| file.extension().is_some_and(|e| e == "yaml")).collect();
@@ -46,7 +46,7 @@ fn scripts() -> Vec<Script> {
 }
 
 /// Starts Ragward on a port of loopback, until the runtime of the test ends.
-async fn ragward(data: &Path) -> String {
+pub(super) async fn ragward(data: &Path) -> String {
     let overrides = Overrides { data: Some(data.to_owned()), insecure_identity: true, ..Overrides::default() };
     let app = Arc::new(App::open(&Config::load(None, &overrides).expect("a configuration")).await.expect("opened"));
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -56,7 +56,7 @@ async fn ragward(data: &Path) -> String {
 }
 
 /// The stack of the test. Models may be nested thousands deep, and the clients of this test recurse for every level.
-const STACK_BYTES: usize = 512 * 1024 * 1024;
+pub(super) const STACK_BYTES: usize = 512 * 1024 * 1024;
 
 #[test]
 fn both_answer_alike() {

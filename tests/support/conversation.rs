@@ -1,6 +1,8 @@
 //! A sequence of calls to one server. Each call can use values from earlier answers. Requests and answers are JSON, and
 //! error numbers are those on the wire.
 
+mod http_api;
+
 use std::fmt;
 
 use futures::TryStreamExt;
@@ -19,6 +21,9 @@ use tower::util::{BoxCloneService, MapResponse};
 
 use ragward::language::{dsl, json as model_json};
 
+use self::http_api::HttpApi;
+use crate::support::http::Reply;
+
 /// tonic drops a `grpc-status` that it does not know, so a copy is kept in the metadata.
 const NUMBER_COPY: &str = "number-on-the-wire";
 
@@ -32,11 +37,17 @@ pub(crate) enum Answer {
 /// The number of results that a list may have.
 const LISTED_MAX: usize = 1_000;
 
+/// The way to the server.
+enum Transport {
+    Grpc(OpenFgaServiceClient<Wire>),
+    Http(HttpApi),
+}
+
 type Wire = BoxCloneService<http::Request<Body>, http::Response<Body>, tonic::transport::Error>;
 
 /// A client with the values of earlier answers.
 pub(crate) struct Conversation {
-    client: OpenFgaServiceClient<Wire>,
+    transport: Transport,
     store: String,
     models: Vec<String>,
     token: String,
@@ -47,8 +58,25 @@ impl Conversation {
     pub(crate) fn with(address: &str) -> Self {
         let channel = Endpoint::from_shared(address.to_owned()).expect("an address").connect_lazy();
         let wire: MapResponse<Channel, _> = channel.map_response(copy_number);
-        let client = OpenFgaServiceClient::new(BoxCloneService::new(wire));
-        Self { client, store: String::new(), models: Vec::new(), token: String::new(), earlier_token: String::new() }
+        Self::through(Transport::Grpc(OpenFgaServiceClient::new(BoxCloneService::new(wire))))
+    }
+
+    /// Like [`Self::with`], over the HTTP API at an address such as `127.0.0.1:8080`.
+    pub(crate) fn over_http(address: &str) -> Self {
+        Self::through(Transport::Http(HttpApi::at(address)))
+    }
+
+    fn through(transport: Transport) -> Self {
+        let (store, models) = (String::new(), Vec::new());
+        Self { transport, store, models, token: String::new(), earlier_token: String::new() }
+    }
+
+    /// Returns the last answer over HTTP as it was sent.
+    pub(crate) fn last_reply(&self) -> Option<&Reply> {
+        match &self.transport {
+            Transport::Grpc(_) => None,
+            Transport::Http(api) => api.last_reply.as_ref(),
+        }
     }
 
     /// Calls a method. `$model` is the latest model, `$first_model` the first, `$store` the latest store, `$token` the
@@ -159,7 +187,10 @@ impl Conversation {
     }
 
     async fn send(&mut self, method: &str, request: Value) -> Answer {
-        let client = &mut self.client;
+        let client = match &mut self.transport {
+            Transport::Grpc(client) => client,
+            Transport::Http(api) => return api.send(method, request).await,
+        };
         match method {
             "CreateStore" => answer(client.create_store(parsed(&request)).await),
             "UpdateStore" => answer(client.update_store(parsed(&request)).await),

@@ -16,6 +16,9 @@ const START_ATTEMPTS: usize = 3;
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// The line that the server logs once it listens.
 const LISTENING: &str = "starting gRPC server on";
+/// The flag that turns its HTTP server on, and the line that this logs once it listens.
+pub(crate) const WITH_HTTP: &str = "--http-enabled=true";
+const LISTENING_TO_HTTP: &str = "starting HTTP server on";
 
 /// A running server. Dropping it kills the process.
 pub(crate) struct OpenFga {
@@ -67,10 +70,11 @@ impl OpenFga {
             .kill_on_drop(true)
             .spawn()
             .expect("the server's process");
+        let last_line = if flags.contains(&WITH_HTTP) { LISTENING_TO_HTTP } else { LISTENING };
         let mut log = BufReader::new(process.stdout.take().expect("a pipe")).lines();
         let listening = async {
             while let Ok(Some(line)) = log.next_line().await {
-                if line.contains(LISTENING) {
+                if line.contains(last_line) {
                     return true;
                 }
             }

@@ -209,12 +209,23 @@ impl HttpCall {
         }
         let first = messages.next().await;
         if let Some(Err(refusal)) = &first {
-            let body = format!("{}\n", openfga::stream_error(refusal));
-            let json = Kind::Unary(Codec::Json).content_type();
-            return self.shape.response(StatusCode::BAD_REQUEST, json, Body::new(Full::from(body)));
+            return self.failed_stream(refusal);
         }
         let lines = stream::iter(first).chain(messages).map(move |message| call.line(message));
         self.shape.response(StatusCode::OK, Kind::Unary(Codec::Json).content_type(), streamed(lines))
+    }
+
+    /// Returns a stream of lines that failed before its first message.
+    pub(super) fn failed_stream(&self, refusal: &Refusal) -> http::Response<Body> {
+        let body = format!("{}\n", openfga::stream_error(refusal));
+        let json = Kind::Unary(Codec::Json).content_type();
+        self.shape.response(openfga::stream_status(refusal), json, Body::new(Full::from(body)))
+    }
+
+    /// Returns whether a refusal is told as the end of a stream of lines. `OpenFGA`'s gateway tells so whatever its API refused.
+    pub(super) fn ends_lines(&self, refusal: &Refusal) -> bool {
+        let is_stream = self.shape.dialect == Dialect::OpenFga && self.operation.answer == Messages::Many;
+        is_stream && openfga::is_of_the_api(refusal)
     }
 
     fn envelope(&self, kind: Kind, message: Result<Bytes, Refusal>) -> Result<Option<Bytes>, Refusal> {

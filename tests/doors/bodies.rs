@@ -1,0 +1,106 @@
+//! Bodies that come slowly, in pieces, or not to their end.
+
+use serde_json::json;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use crate::doors::world::{COLLECTION, World};
+use crate::support::http::{Call, Reply};
+
+/// How long a caller waits whose body never ends.
+const WAITS_MS: &str = "300";
+
+/// Whether a request ends after its last byte.
+#[derive(Clone, Copy)]
+enum Ends {
+    Whole,
+    Early,
+}
+
+fn retrieve(world: &World) -> Call {
+    let path = format!("/v1/collections/{COLLECTION}/retrieve");
+    let call = Call::json(&path, &json!({ "text": "leave", "topK": 3 }));
+    call.bearer(&world.token("anne", "ragward:retrieve"))
+}
+
+/// Sends the pieces of a request, each in a packet of its own.
+async fn sent(address: &str, pieces: impl Iterator<Item = &[u8]>) -> TcpStream {
+    let mut connection = TcpStream::connect(address).await.unwrap();
+    connection.set_nodelay(true).unwrap();
+    for piece in pieces {
+        connection.write_all(piece).await.unwrap();
+        connection.flush().await.unwrap();
+    }
+    connection
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_may_come_in_any_pieces() {
+    let world = World::start().await;
+    let call = retrieve(&world);
+    let expected = world.send(&call).await.json()["chunks"].clone();
+    assert_eq!(expected.as_array().map(Vec::len), Some(2), "{expected}");
+    let whole = call.bytes(&world.address);
+    for bytes in [1, 7, 100] {
+        let mut connection = sent(&world.address, whole.chunks(bytes)).await;
+        let reply = Reply::read(&mut connection).await.unwrap();
+        assert_eq!((reply.status, &reply.json()["chunks"]), (200, &expected), "in pieces of {bytes} bytes");
+    }
+    let body = br#"{"text":"leave","topK":3}"#;
+    let mut chunked: Vec<u8> = Vec::new();
+    for byte in body {
+        chunked.extend([b"1\r\n".as_slice(), &[*byte], b"\r\n"].concat());
+    }
+    chunked.extend(b"0\r\n\r\n");
+    let chunked = call.without("content-length").with("transfer-encoding", "chunked").body(chunked);
+    let reply = world.send(&chunked).await;
+    assert_eq!((reply.status, &reply.json()["chunks"]), (200, &expected), "in chunks, without a length");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_without_an_end_ends_with_the_callers_deadline() {
+    let world = World::start().await;
+    let call = retrieve(&world).with("connect-timeout-ms", WAITS_MS);
+    let rows = [
+        ("nothing of the body", call.clone().with("content-length", "100").body("")),
+        ("half of the body", call.clone().with("content-length", "100").body("{\"text\":")),
+        ("half of a chunk", call.without("content-length").with("transfer-encoding", "chunked").body("64\r\n{\"text\":")),
+    ];
+    for (row, call) in rows {
+        let whole = call.bytes(&world.address);
+        let mut connection = sent(&world.address, [whole.as_slice()].into_iter()).await;
+        let reply = Reply::read(&mut connection).await.expect(row);
+        assert_eq!((reply.status, &reply.json()["code"]), (504, &json!("deadline_exceeded")), "{row}");
+    }
+    assert_eq!(world.send(&retrieve(&world)).await.status, 200, "the server goes on");
+}
+
+/// A client that closes its half of the connection can still get the answer, or none. It never gets half of one, and nobody
+/// else notices.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_half_closed_connection_ends_cleanly() {
+    let world = World::start().await;
+    let call = retrieve(&world);
+    let expected = world.send(&call).await.json()["chunks"].clone();
+    let (whole, cut) = (call.bytes(&world.address), call.with("content-length", "100").bytes(&world.address));
+    let head = whole.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
+    let rows: [(&str, &[u8], Ends); 5] = [
+        ("after the request", &whole, Ends::Whole),
+        ("within the body", &cut, Ends::Early),
+        ("after the head", &whole[..head + 4], Ends::Early),
+        ("within the head", &whole[..head / 2], Ends::Early),
+        ("at once", &[], Ends::Early),
+    ];
+    for (row, bytes, ends) in rows {
+        let mut connection = sent(&world.address, [bytes].into_iter()).await;
+        connection.shutdown().await.unwrap();
+        match (Reply::read(&mut connection).await, ends) {
+            (None, _) => {}
+            (Some(reply), Ends::Whole) => {
+                assert_eq!((reply.status, &reply.json()["chunks"]), (200, &expected), "{row}");
+            }
+            (Some(reply), Ends::Early) => assert!(reply.status >= 400, "{row}: {reply:?}"),
+        }
+        assert_eq!(world.send(&retrieve(&world)).await.json()["chunks"], expected, "the server goes on: {row}");
+    }
+}

@@ -1,0 +1,161 @@
+//! What a page in a visitor's browser can send to a server that believes its callers: every route, by another name, from
+//! another origin, or as a form. All of it is refused, and nothing is changed.
+
+use prost::Message;
+use prost_reflect::{DescriptorPool, DynamicMessage, Value as Field};
+use ragward::language::{RelationshipTuple, dsl};
+use ragward::proto::DESCRIPTORS;
+use ragward::proto::ingest::GetIngestStatusRequest;
+use serde_json::{Value, json};
+
+use crate::doors::world::{COLLECTION, MODEL};
+use crate::support::documents::document;
+use crate::support::http::Call;
+use crate::support::running::{Running, config};
+
+/// A route of the port.
+#[derive(Clone, Debug)]
+struct Route {
+    verb: String,
+    /// The path, with fields in braces.
+    template: String,
+}
+
+/// Returns every route that the descriptors name: the paths of all RPCs, and those of `google.api.http`.
+fn routes() -> Vec<Route> {
+    let mut routes = vec![Route { verb: "GET".to_owned(), template: "/healthz".to_owned() }];
+    for set in [DESCRIPTORS, openfga_client::client::FILE_DESCRIPTOR_SET] {
+        let pool = DescriptorPool::decode(set).unwrap();
+        let http = pool.get_extension_by_name("google.api.http").expect("the annotations");
+        for method in pool.services().flat_map(|service| service.methods().collect::<Vec<_>>()) {
+            let template = format!("/{}/{}", method.parent_service().full_name(), method.name());
+            routes.push(Route { verb: "POST".to_owned(), template });
+            let options = method.options();
+            let Field::Message(rule) = options.get_extension(&http).into_owned() else { panic!("a rule") };
+            routes.extend(rules(rule));
+        }
+    }
+    routes
+}
+
+fn rules(rule: DynamicMessage) -> Vec<Route> {
+    let further = rule.get_field_by_name("additional_bindings").map(std::borrow::Cow::into_owned);
+    let further: Vec<DynamicMessage> = match further {
+        Some(Field::List(rules)) => rules.iter().filter_map(|rule| rule.as_message().cloned()).collect(),
+        _ => Vec::new(),
+    };
+    let all = std::iter::once(rule).chain(further);
+    let routes = all.flat_map(|rule| {
+        ["get", "put", "post", "delete", "patch"].into_iter().filter_map(move |verb| {
+            let template = rule.get_field_by_name(verb)?.as_str()?.to_owned();
+            (!template.is_empty()).then(|| Route { verb: verb.to_uppercase(), template })
+        })
+    });
+    routes.collect()
+}
+
+impl Route {
+    /// Returns the path with values for its fields, so that a request that got through would find what it names.
+    fn path(&self, store: &str, model: &str) -> String {
+        let segments = self.template.split('/').map(|segment| match segment {
+            "{store_id}" => store,
+            "{id}" | "{authorization_model_id}" => model,
+            "{collection}" | "{chunk.collection}" => COLLECTION,
+            _ if segment.starts_with('{') => "welcome",
+            _ => segment,
+        });
+        segments.collect::<Vec<_>>().join("/")
+    }
+}
+
+/// Returns a body that would change something if a route took it.
+fn body() -> Value {
+    let tuple = json!({ "user": "user:mallory", "relation": "reader", "object": "document:welcome" });
+    json!({
+        "collection": COLLECTION,
+        "name": "attacker",
+        "documentIds": ["document:welcome"],
+        "writes": { "tuple_keys": [tuple] },
+        "schema_version": "1.1",
+        "type_definitions": [{ "type": "user" }],
+    })
+}
+
+/// Everything that a request could change.
+async fn state(running: &Running, store: &str) -> String {
+    let address = running.address.to_string();
+    let mut state = String::new();
+    for path in ["stores".to_owned(), format!("stores/{store}/changes"), format!("stores/{store}/authorization-models")] {
+        let reply = Call::new("GET", &format!("/{path}")).send(&address).await;
+        assert_eq!(reply.status, 200, "{path}: {}", reply.text());
+        let mut listed = reply.json();
+        listed["continuation_token"].take();
+        state += &listed.to_string();
+    }
+    let request = GetIngestStatusRequest { collection: COLLECTION.to_owned(), ..GetIngestStatusRequest::default() };
+    let status = running.client.ingest().get_ingest_status(request).await.unwrap().into_inner();
+    format!("{state}{:?}", status.encode_to_vec())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_page_reaches_a_service() {
+    let data = tempfile::tempdir().unwrap();
+    let running = Running::start(&config(data.path())).await;
+    let tuple = RelationshipTuple::parse("user:anne", "reader", "document:welcome").unwrap();
+    running.load(dsl::load(MODEL).unwrap(), vec![tuple]);
+    running.upsert(COLLECTION, vec![document("document:welcome", &["about leave"])]).await.unwrap();
+    let address = running.address.to_string();
+    let stores = Call::new("GET", "/stores").send(&address).await.json();
+    let store = stores["stores"][0]["id"].as_str().unwrap().to_owned();
+    let models = Call::new("GET", &format!("/stores/{store}/authorization-models")).send(&address).await.json();
+    let model = models["authorization_models"][0]["id"].as_str().unwrap().to_owned();
+    let before = state(&running, &store).await;
+
+    let routes = routes();
+    assert!(routes.len() > 45, "{routes:?}");
+    let from = |origin: &str| [("origin", origin.to_owned())];
+    let by = |host: &str| [("host", host.to_owned())];
+    let port = running.address.port();
+    let foreign = [
+        ("another origin", from("https://attacker.example")),
+        ("an opaque origin", from("null")),
+        ("the server's own name on another port", from("http://127.0.0.1:1")),
+        ("the server's own address as a beginning", from(&format!("http://{address}.attacker.example"))),
+        ("the server's own address as an ending", from(&format!("http://attacker-{address}"))),
+        ("a rebinding name", by("attacker.example")),
+        ("a rebinding name with the port", by(&format!("attacker.example:{port}"))),
+        ("a name that resolves to loopback", by(&format!("localhost.attacker.example:{port}"))),
+        ("another address", by(&format!("10.0.0.7:{port}"))),
+        ("an address of all interfaces", by(&format!("0.0.0.0:{port}"))),
+        ("an empty name", by("")),
+    ];
+    for route in &routes {
+        let path = route.path(&store, &model);
+        let json = Call::json(&path, &body()).verb(&route.verb);
+        for (row, headers) in &foreign {
+            let call = headers.iter().fold(json.clone(), |call, (name, value)| call.with(name, value.clone()));
+            let reply = call.send(&address).await;
+            let what = format!("{} {path}, {row}: {reply:?}", route.verb);
+            assert_eq!(reply.status, 403, "{what}");
+            assert!(["permission_denied", "forbidden"].map(Value::from).contains(&reply.json()["code"]), "{what}");
+            assert_eq!(reply.header("access-control-allow-origin"), None, "{what}");
+            let preflight = call.verb("OPTIONS").with("access-control-request-method", route.verb.as_str());
+            let reply = preflight.send(&address).await;
+            assert_eq!(reply.status, 403, "preflight of {what}");
+            assert_eq!(reply.header("access-control-allow-origin"), None, "preflight of {what}");
+        }
+        // A form needs no preflight, and some browsers send it without an origin.
+        if !["POST", "PUT", "PATCH"].contains(&route.verb.as_str()) {
+            continue;
+        }
+        let types = ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=a"];
+        for form in types.into_iter().map(Some).chain([None]) {
+            let call = json.clone().without("content-type");
+            let call = form.into_iter().fold(call, |call, form| call.with("content-type", form));
+            let reply = call.send(&address).await;
+            assert_eq!(reply.status, 415, "{} {path} as {form:?}: {reply:?}", route.verb);
+        }
+    }
+    assert_eq!(state(&running, &store).await, before, "nothing was changed");
+    running.stop().await.unwrap();
+}

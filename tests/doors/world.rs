@@ -1,0 +1,117 @@
+//! `ragward serve` as its operator would start it: with tokens, metrics and the record, over a few documents.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use ragward::audit::{AuditKey, Event, Record, read_log};
+use ragward::identity::config::{IdentityConfig, IssuerConfig, PeopleConfig};
+use ragward::language::{RelationshipTuple, dsl};
+
+use crate::support::documents::document;
+use crate::support::http::{Call, Reply};
+use crate::support::issuer::{AUDIENCE, SigningKey, TestIssuer};
+use crate::support::running::{Running, config};
+use crate::support::served::Served;
+
+pub(crate) const COLLECTION: &str = "handbook";
+
+pub(crate) const MODEL: &str = "
+model
+  schema 1.1
+
+type user
+
+type document
+  relations
+    define reader: [user]
+    define can_read: reader
+";
+
+/// The readers of each document.
+const READERS: [(&str, &str); 2] = [("user:anne", "document:welcome"), ("user:bob", "document:salaries")];
+
+pub(crate) struct World {
+    pub(crate) address: String,
+    pub(crate) metrics: SocketAddr,
+    pub(crate) served: Served,
+    data: PathBuf,
+    key: SigningKey,
+    issuer: TestIssuer,
+    _directory: tempfile::TempDir,
+}
+
+impl World {
+    pub(crate) async fn start() -> Self {
+        let key = SigningKey::es256("key");
+        let issuer = TestIssuer::start(&[&key]).await;
+        let directory = tempfile::tempdir().unwrap();
+        let data = directory.path().join("data");
+        prepare(&data).await;
+        // These are free ports: the exporter does not take port 0, and the client needs the address in a text.
+        let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let (address, metrics) = (free(), free());
+        let mut settings = config(&data);
+        settings.server.insecure_identity = false;
+        settings.identity = identity(&issuer);
+        settings.telemetry.metrics_listen = Some(metrics);
+        let file = directory.path().join("ragward.toml");
+        std::fs::write(&file, toml::to_string(&settings).unwrap()).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ragward"));
+        command.arg("--config").arg(file).args(["serve", "--listen", &address.to_string()]).stdin(Stdio::null());
+        let served = Served::start(command);
+        Self { address: address.to_string(), metrics, served, data, key, issuer, _directory: directory }
+    }
+
+    pub(crate) fn token(&self, subject: &str, scope: &str) -> String {
+        self.key.sign(&self.issuer.claims(subject, scope))
+    }
+
+    pub(crate) async fn send(&self, call: &Call) -> Reply {
+        call.send(&self.address).await
+    }
+
+    /// Returns how often each call was answered with each code, as the metrics count it.
+    pub(crate) async fn counted(&self) -> Vec<(String, String, usize)> {
+        let metrics = Call::new("GET", "/metrics").send(&self.metrics.to_string()).await.text();
+        let counted = metrics.lines().filter_map(|line| {
+            let (labels, count) = line.strip_prefix("ragward_requests_total{rpc=\"")?.split_once("\"} ")?;
+            let (rpc, code) = labels.split_once("\",code=\"")?;
+            Some((rpc.to_owned(), code.to_owned(), count.parse().ok()?))
+        });
+        counted.collect()
+    }
+
+    /// Stops the server and returns the records of all calls, in their order.
+    pub(crate) async fn stop(self) -> Vec<Record> {
+        self.served.stop().await;
+        records(&self.data)
+    }
+}
+
+fn identity(issuer: &TestIssuer) -> IdentityConfig {
+    let people = PeopleConfig { clients_alone: true, clients: vec!["assistant".to_owned()], ..PeopleConfig::default() };
+    let issuer = IssuerConfig { people, ..IssuerConfig::new(&issuer.url) };
+    IdentityConfig { audience: Some(AUDIENCE.to_owned()), issuers: vec![issuer], ..IdentityConfig::default() }
+}
+
+async fn prepare(data: &Path) {
+    let running = Running::start(&config(data)).await;
+    let tuples = READERS.map(|(user, object)| RelationshipTuple::parse(user, "reader", object).unwrap());
+    running.load(dsl::load(MODEL).unwrap(), tuples.to_vec());
+    let documents = READERS.map(|(_, id)| document(id, &["about leave", "more about leave"]));
+    running.upsert(COLLECTION, documents.to_vec()).await.unwrap();
+    running.stop().await.unwrap();
+}
+
+fn records(data: &Path) -> Vec<Record> {
+    let key = AuditKey::read(&data.join("audit.key")).unwrap();
+    let mut records = Vec::new();
+    let report = read_log(&data.join("audit"), &key, |_, _, entry| {
+        if let Event::Record(record) = &entry.event {
+            records.push((**record).clone());
+        }
+    });
+    assert!(report.unwrap().is_intact());
+    records
+}

@@ -1,0 +1,21 @@
+//! The HTTP doors of the port, as HTTP clients use them.
+#![cfg(test)]
+
+mod doors {
+    mod bad_input;
+    mod bodies;
+    mod browser_pages;
+    mod clients;
+    mod revocation;
+    mod world;
+}
+
+mod support {
+    pub(crate) mod documents;
+    pub(crate) mod http;
+    #[expect(dead_code, reason = "the tests of identity use the rest of it")]
+    pub(crate) mod issuer;
+    #[expect(dead_code, reason = "the end-to-end tests use the rest of it")]
+    pub(crate) mod running;
+    pub(crate) mod served;
+}
