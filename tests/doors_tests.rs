@@ -12,10 +12,13 @@ mod doors {
 
 mod support {
     pub(crate) mod documents;
+    #[expect(dead_code, reason = "the tests of relationships use the rest of it")]
+    pub(crate) mod fga;
     pub(crate) mod http;
     #[expect(dead_code, reason = "the tests of identity use the rest of it")]
     pub(crate) mod issuer;
     #[expect(dead_code, reason = "the end-to-end tests use the rest of it")]
     pub(crate) mod running;
+    #[expect(dead_code, reason = "the tests of identity use its gRPC client")]
     pub(crate) mod served;
 }

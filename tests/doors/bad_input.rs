@@ -55,13 +55,13 @@ fn rows_of_bodies(door: &str, good: &Call, fields: &Value) -> Vec<Row> {
     let invalid: [(&str, Vec<u8>); 14] = [
         ("no JSON", b"text=leave&top_k=3".to_vec()),
         ("an empty body", Vec::new()),
-        ("a half", fields[..fields.len() - 1].into()),
+        ("a half", fields.as_bytes()[..fields.len() - 1].to_vec()),
         ("two values", format!("{fields} {fields}").into()),
         ("a list", format!("[{fields}]").into()),
         ("null", b"null".to_vec()),
         ("a text", b"\"leave\"".to_vec()),
-        ("bytes that are no text", [b"{\"text\":\"\xff\"}".as_slice()].concat()),
-        ("a byte order mark", [b"\xef\xbb\xbf", fields.as_bytes()].concat()),
+        ("bytes that are no text", b"{\"text\":\"\xff\"}".to_vec()),
+        ("a byte order mark", [b"\xef\xbb\xbf".as_slice(), fields.as_bytes()].concat()),
         ("an unknown field", with("\"nope\":1").into()),
         ("a field twice", with("\"topK\":4").into()),
         ("a number in place of a text", with("\"pageToken\":1").into()),
@@ -152,9 +152,8 @@ fn rows_of_heads(good: &Call, plain: &Call, tokens: &Tokens) -> Vec<Row> {
 fn rows_of_openfga(store: &str, tokens: &Tokens) -> Vec<Row> {
     let stores = |body: &str| Call::json("/stores", &json!({})).bearer(&tokens.administrator).body(body);
     let at = |verb: &str, path: &str| Call::new(verb, path).bearer(&tokens.administrator);
-    let refused = |name: &str, body: &str| {
-        theirs(name, stores(body), 400, "validation_error", "INVALID_ARGUMENT", CREATE_STORE)
-    };
+    let refused =
+        |name: &str, body: &str| theirs(name, stores(body), 400, "validation_error", "INVALID_ARGUMENT", CREATE_STORE);
     let missing = |name: &str, verb: &str, path: &str| {
         theirs(name, at(verb, path), 404, "undefined_endpoint", "NOT_FOUND", UNKNOWN)
     };
@@ -233,7 +232,7 @@ fn assert_told(row: &Row, reply: &Reply) {
     assert_eq!(reply.header("cache-control"), Some("no-store"), "{name}");
     assert_eq!(reply.header("x-content-type-options"), Some("nosniff"), "{name}");
     assert_eq!(reply.header("content-type"), Some("application/json"), "{name}");
-    assert_eq!(reply.header("www-authenticate").is_some(), matches!(status, 401) || told_of_scope(row), "{name}");
+    assert_eq!(reply.header("www-authenticate").is_some(), *status == 401 || told_of_scope(row), "{name}");
     let is_of_verb = row.code == "UNIMPLEMENTED";
     assert_eq!(reply.header("allow").is_some(), is_of_verb, "{name}");
     if name.contains("HEAD") {

@@ -24,7 +24,7 @@ fn retrieve(world: &World) -> Call {
 }
 
 /// Sends the pieces of a request, each in a packet of its own.
-async fn sent(address: &str, pieces: impl Iterator<Item = &[u8]>) -> TcpStream {
+async fn sent<'a>(address: &str, pieces: impl Iterator<Item = &'a [u8]>) -> TcpStream {
     let mut connection = TcpStream::connect(address).await.unwrap();
     connection.set_nodelay(true).unwrap();
     for piece in pieces {
@@ -64,7 +64,10 @@ async fn a_body_without_an_end_ends_with_the_callers_deadline() {
     let rows = [
         ("nothing of the body", call.clone().with("content-length", "100").body("")),
         ("half of the body", call.clone().with("content-length", "100").body("{\"text\":")),
-        ("half of a chunk", call.without("content-length").with("transfer-encoding", "chunked").body("64\r\n{\"text\":")),
+        (
+            "half of a chunk",
+            call.without("content-length").with("transfer-encoding", "chunked").body("64\r\n{\"text\":"),
+        ),
     ];
     for (row, call) in rows {
         let whole = call.bytes(&world.address);

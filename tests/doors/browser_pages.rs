@@ -40,10 +40,8 @@ fn routes() -> Vec<Route> {
 
 fn rules(rule: DynamicMessage) -> Vec<Route> {
     let further = rule.get_field_by_name("additional_bindings").map(std::borrow::Cow::into_owned);
-    let further: Vec<DynamicMessage> = match further {
-        Some(Field::List(rules)) => rules.iter().filter_map(|rule| rule.as_message().cloned()).collect(),
-        _ => Vec::new(),
-    };
+    let further = further.as_ref().and_then(Field::as_list).unwrap_or_default();
+    let further: Vec<DynamicMessage> = further.iter().filter_map(|rule| rule.as_message().cloned()).collect();
     let all = std::iter::once(rule).chain(further);
     let routes = all.flat_map(|rule| {
         ["get", "put", "post", "delete", "patch"].into_iter().filter_map(move |verb| {
@@ -85,7 +83,8 @@ fn body() -> Value {
 async fn state(running: &Running, store: &str) -> String {
     let address = running.address.to_string();
     let mut state = String::new();
-    for path in ["stores".to_owned(), format!("stores/{store}/changes"), format!("stores/{store}/authorization-models")] {
+    for path in ["stores".to_owned(), format!("stores/{store}/changes"), format!("stores/{store}/authorization-models")]
+    {
         let reply = Call::new("GET", &format!("/{path}")).send(&address).await;
         assert_eq!(reply.status, 200, "{path}: {}", reply.text());
         let mut listed = reply.json();

@@ -175,7 +175,7 @@ async fn the_resource_tells_whose_tokens_it_takes() {
 async fn get(address: &str, url: &str) -> (String, String) {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let mut connection = tokio::net::TcpStream::connect(address).await.unwrap();
-    let request = format!("GET {url} HTTP/1.1\r\nhost: any\r\nconnection: close\r\n\r\n");
+    let request = format!("GET {url} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
     connection.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
     connection.read_to_string(&mut answer).await.unwrap();

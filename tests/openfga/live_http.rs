@@ -25,12 +25,12 @@ struct Named {
     is_this: fn(&Compared) -> bool,
 }
 
-/// The deepest JSON that is read here, one level less than serde's bound. Deeper contexts and models are refused over gRPC, too.
+/// The deepest JSON that Ragward reads. Deeper contexts and models are refused over gRPC, too.
 const DEPTH_MAX: usize = 127;
 
 const NAMED: [Named; 1] = [Named {
     reason: "JSON that is nested deeper than its reader goes is refused, where OpenFGA reads it to 10,000 levels",
-    is_this: |compared| compared.ours["status"] == 400 && depth(compared.request) > DEPTH_MAX - 3,
+    is_this: |compared| compared.ours["status"] == 400 && depth(compared.request) > DEPTH_MAX,
 }];
 
 /// Returns how deep a value is nested.
@@ -38,14 +38,24 @@ fn depth(value: &Value) -> usize {
     match value {
         Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or_default(),
         Value::Object(fields) => {
-            // A form that is nested n times stands for as many objects.
+            // A form that is put around another n times.
             if let Some(Value::Array(nest)) = fields.get("$nest") {
                 let times = usize::try_from(nest[0].as_u64().expect("a number")).expect("a small number");
-                return times * depth(&nest[1]);
+                return times * depth_of_inner(&nest[1]).expect("one `$inner`") + depth(&nest[2]);
             }
             1 + fields.values().map(depth).max().unwrap_or_default()
         }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 0,
+    }
+}
+
+/// Returns how deep `$inner` lies in a form.
+fn depth_of_inner(form: &Value) -> Option<usize> {
+    match form {
+        Value::String(text) => (text == "$inner").then_some(0),
+        Value::Array(items) => items.iter().find_map(depth_of_inner).map(|depth| depth + 1),
+        Value::Object(fields) => fields.values().find_map(depth_of_inner).map(|depth| depth + 1),
+        Value::Null | Value::Bool(_) | Value::Number(_) => None,
     }
 }
 

@@ -37,15 +37,17 @@ impl Fga {
         Some(Self { binary })
     }
 
+    /// Returns the command that runs the program. A home of its own keeps the configuration of the machine's user out.
+    pub(crate) fn command(&self, home: &Path) -> Command {
+        let mut command = Command::new(&self.binary);
+        command.env("HOME", home);
+        command
+    }
+
     /// Runs a store file and returns the outcome.
     pub(crate) fn test(&self, store_file: &Path) -> Verdict {
-        let run = Command::new(&self.binary)
-            .args(["model", "test", "--tests"])
-            .arg(store_file)
-            // This keeps the configuration of the machine's user out.
-            .env("HOME", store_file.parent().expect("a folder"))
-            .output()
-            .expect("fga runs");
+        let mut command = self.command(store_file.parent().expect("a folder"));
+        let run = command.args(["model", "test", "--tests"]).arg(store_file).output().expect("fga runs");
         let told = String::from_utf8_lossy(&run.stderr);
         match (run.status.success(), told.contains("# Test Summary #")) {
             (true, _) => Verdict::Pass,

@@ -79,8 +79,8 @@ fn refusal(reply: &Reply) -> Status {
 }
 
 fn code(name: &str) -> Code {
-    let codes = (0..=16).map(Code::from_i32);
+    let mut codes = (0..=16).map(Code::from_i32);
     // Connect has one `l` fewer than gRPC.
     let spelled = |code: &Code| format!("{code:?}").to_lowercase().replace("cancelled", "canceled");
-    codes.into_iter().find(|code| spelled(code) == name.replace('_', "")).unwrap_or_else(|| panic!("the code `{name}`"))
+    codes.find(|code| spelled(code) == name.replace('_', "")).unwrap_or_else(|| panic!("the code `{name}`"))
 }

@@ -78,15 +78,14 @@ fn call(method: &str, request: Value) -> Call {
     if let Some(number) = fields.remove("$number") {
         fields.insert("consistency".to_owned(), number[1].clone());
     }
-    let segments = template.split('/').map(|segment| {
-        match segment.strip_prefix('{').and_then(|name| name.strip_suffix('}')) {
+    let segments =
+        template.split('/').map(|segment| match segment.strip_prefix('{').and_then(|name| name.strip_suffix('}')) {
             Some(name) => {
                 let value = fields.remove(name).unwrap_or_default();
                 utf8_percent_encode(value.as_str().unwrap_or_default(), NON_ALPHANUMERIC).to_string()
             }
             None => segment.to_owned(),
-        }
-    });
+        });
     let path = segments.collect::<Vec<_>>().join("/");
     match *verb {
         "GET" | "DELETE" => Call::new(verb, &with_query(&path, &fields)),

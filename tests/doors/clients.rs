@@ -1,0 +1,218 @@
+//! Clients that others wrote do here what their own quickstarts do: OpenFGA's SDKs, its command line, and Connect.
+//!
+//! The scripts lie in `clients/`, with the versions of what they need. Without these, a test says that it is skipped; with `CI`
+//! set, it fails.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::doors::world::{MODEL, World};
+use crate::support::fga::Fga;
+use crate::support::running::{Running, config};
+
+/// The folder with Python packages that `.ci/run` installs.
+const PYTHON_PACKAGES: &str = "OPENFGA_SDK_PATH";
+
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/doors/clients").join(name)
+}
+
+/// Says that a test is skipped; with `CI` set, it fails.
+fn skip(what: &str, lacking: &str) {
+    assert!(std::env::var_os("CI").is_none(), "CI must run {what}; it lacks {lacking}");
+    drop(writeln!(std::io::stderr(), "skipped: {what} lacks {lacking}"));
+}
+
+fn python_packages() -> Option<OsString> {
+    let found = std::env::var_os(PYTHON_PACKAGES).filter(|path| !path.is_empty());
+    if found.is_none() {
+        skip(
+            "OpenFGA's Python SDK",
+            "its packages: install tests/doors/clients/python/requirements.txt, name the folder in OPENFGA_SDK_PATH",
+        );
+    }
+    found
+}
+
+fn has_npm_packages(what: &str) -> bool {
+    let found = folder("js/node_modules").is_dir();
+    if !found {
+        skip(what, "its packages: run `npm ci` in tests/doors/clients/js");
+    }
+    found
+}
+
+/// What a command told on both of its channels.
+#[derive(Debug)]
+struct Outcome {
+    is_success: bool,
+    told: String,
+}
+
+async fn outcome(command: Command) -> Outcome {
+    let output = tokio::process::Command::from(command).output().await.expect("the program runs");
+    let told = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    Outcome { is_success: output.status.success(), told: told.concat() }
+}
+
+/// Runs a script of a client, which ends with `done`.
+async fn assert_done(what: &str, command: Command) {
+    let Outcome { is_success, told } = outcome(command).await;
+    assert!(is_success && told.trim_end().ends_with("done"), "{what}:\n{told}");
+}
+
+fn python(script: &str, packages: &OsString) -> Command {
+    let mut command = Command::new("python3");
+    command.arg(script).current_dir(folder("python"));
+    command.env("PYTHONPATH", packages).env("PYTHONDONTWRITEBYTECODE", "1");
+    command
+}
+
+fn node(script: &str) -> Command {
+    let mut command = Command::new("node");
+    command.arg(script).current_dir(folder("js"));
+    command
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn openfgas_sdks_do_their_quickstarts() {
+    let python_packages = python_packages();
+    let scripts = python_packages
+        .iter()
+        .flat_map(|packages| ["quickstart.py", "quickstart_async.py"].map(|script| (script, python(script, packages))));
+    let mut scripts: Vec<(&str, Command)> = scripts.collect();
+    if has_npm_packages("OpenFGA's JavaScript SDK") {
+        scripts.push(("quickstart.mjs", node("quickstart.mjs")));
+    }
+    let with_tokens = World::start().await;
+    let token = with_tokens.token("operator", "ragward:administer");
+    for (script, mut command) in scripts {
+        command.env("FGA_API_URL", format!("http://{}", with_tokens.address)).env("FGA_API_TOKEN", &token);
+        assert_done(script, command).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connect_for_javascript_retrieves() {
+    if !has_npm_packages("Connect for JavaScript") {
+        return;
+    }
+    let world = World::start().await;
+    let mut command = node("connect.mjs");
+    command.env("RAGWARD_URL", format!("http://{}", world.address));
+    command.env("RAGWARD_TOKEN", world.token("anne", "ragward:retrieve"));
+    assert_done("connect.mjs", command).await;
+}
+
+const STORE_FILE: &str = "
+name: imported
+model_file: model.fga
+tuples:
+  - user: user:anne
+    relation: reader
+    object: document:welcome
+tests:
+  - name: readers
+    check:
+      - user: user:anne
+        object: document:welcome
+        assertions:
+          can_read: true
+";
+const TUPLES: &str =
+    "user_type,user_id,user_relation,relation,object_type,object_id\nuser,carl,,reader,document,welcome\n";
+
+/// Commands on one store, each with a part of what it tells. `$ID` is the store.
+const COMMANDS: [(&str, &str); 24] = [
+    ("store list", "$ID"),
+    ("store get --store-id $ID", r#""name":"shop""#),
+    ("model validate --file model.fga", r#""is_valid":true"#),
+    ("model transform --file model.fga --output-format json", r#""schema_version""#),
+    ("model write --store-id $ID --file model.fga", r#""authorization_model_id""#),
+    ("model list --store-id $ID", r#""authorization_models""#),
+    ("model get --store-id $ID", "define can_read: reader"),
+    ("tuple write --store-id $ID user:anne reader document:welcome", r#""successful":[{"#),
+    ("tuple write --store-id $ID --file tuples.csv", r#""failed_count":0"#),
+    ("tuple read --store-id $ID", "user:carl"),
+    ("tuple read --store-id $ID --user user:anne --object document:", "user:anne"),
+    ("tuple changes --store-id $ID", "TUPLE_OPERATION_WRITE"),
+    ("query check --store-id $ID user:anne can_read document:welcome", r#""allowed":true"#),
+    ("query check --store-id $ID user:bob can_read document:welcome", r#""allowed":false"#),
+    ("query list-objects --store-id $ID user:anne can_read document", r#"{"objects":["document:welcome"]}"#),
+    ("query list-relations --store-id $ID user:anne document:welcome", r#"{"relations":["can_read","reader"]}"#),
+    (
+        "query list-users --store-id $ID --object document:welcome --relation can_read --user-filter user",
+        r#"{"id":"anne","type":"user"}"#,
+    ),
+    ("query expand --store-id $ID can_read document:welcome", r#""userset":"document:welcome#reader""#),
+    ("tuple delete --store-id $ID user:anne reader document:welcome", "{}"),
+    ("query check --store-id $ID user:anne can_read document:welcome", r#""allowed":false"#),
+    ("store export --store-id $ID", "user: user:carl"),
+    ("store import --file store.fga.yaml", r#""name":"imported""#),
+    ("model test --tests store.fga.yaml", "Checks 1/1 passing"),
+    ("store delete --store-id $ID --force", "{}"),
+];
+
+/// Commands that are refused, with a part of what they tell.
+const REFUSED: [(&str, &str); 2] = [
+    ("store get --store-id $ID", "store_id_not_found"),
+    ("query check --store-id $ID user:anne can_read document:welcome", "with error code"),
+];
+
+/// `fga` at one server.
+struct FgaAt<'a> {
+    fga: &'a Fga,
+    home: &'a Path,
+    address: &'a str,
+    token: Option<&'a str>,
+}
+
+impl FgaAt<'_> {
+    async fn run(&self, arguments: &str) -> Outcome {
+        let mut command = self.fga.command(self.home);
+        command.current_dir(self.home).args(["--api-url", &format!("http://{}", self.address)]);
+        if let Some(token) = self.token {
+            command.args(["--api-token", token]);
+        }
+        command.args(arguments.split(' '));
+        outcome(command).await
+    }
+
+    async fn all_commands(&self, server: &str) {
+        let made = self.run("store create --name shop --model model.fga").await;
+        let (_, id) = made.told.split_once(r#""id":""#).unwrap_or_else(|| panic!("{server}: {made:?}"));
+        let (id, _) = id.split_once('"').expect("the end of the id");
+        for (command, part) in COMMANDS {
+            let ran = self.run(&command.replace("$ID", id)).await;
+            assert!(ran.is_success && ran.told.contains(&part.replace("$ID", id)), "{server}: {command}: {ran:?}");
+        }
+        for (command, part) in REFUSED {
+            let ran = self.run(&command.replace("$ID", id)).await;
+            assert!(!ran.is_success && ran.told.contains(part), "{server}: {command}: {ran:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn openfgas_command_line_does_all_it_can() {
+    let Some(fga) = Fga::find() else { return };
+    let home = tempfile::tempdir().unwrap();
+    for (file, text) in [("model.fga", MODEL), ("store.fga.yaml", STORE_FILE), ("tuples.csv", TUPLES)] {
+        std::fs::write(home.path().join(file), text.trim_start()).unwrap();
+    }
+    let with_tokens = World::start().await;
+    let token = with_tokens.token("operator", "ragward:administer");
+    let at = FgaAt { fga: &fga, home: home.path(), address: &with_tokens.address, token: Some(&token) };
+    at.all_commands("with a token").await;
+    let refused = FgaAt { token: None, ..at }.run("store list").await;
+    assert!(!refused.is_success && refused.told.contains("unauthenticated"), "{refused:?}");
+
+    let data = tempfile::tempdir().unwrap();
+    let believing = Running::start(&config(data.path())).await;
+    let address = believing.address.to_string();
+    let at = FgaAt { fga: &fga, home: home.path(), address: &address, token: None };
+    at.all_commands("without a token").await;
+    believing.stop().await.unwrap();
+}
