@@ -1,9 +1,9 @@
-//! Clients that others wrote do here what their own quickstarts do: OpenFGA's SDKs, its command line, and Connect.
+//! Clients that others wrote do here what their own quickstarts do: `OpenFGA`'s SDKs, its command line, and Connect.
 //!
 //! The scripts lie in `clients/`, with the versions of what they need. Without these, a test says that it is skipped; with `CI`
 //! set, it fails.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -63,7 +63,7 @@ async fn assert_done(what: &str, command: Command) {
     assert!(is_success && told.trim_end().ends_with("done"), "{what}:\n{told}");
 }
 
-fn python(script: &str, packages: &OsString) -> Command {
+fn python(script: &str, packages: &OsStr) -> Command {
     let mut command = Command::new("python3");
     command.arg(script).current_dir(folder("python"));
     command.env("PYTHONPATH", packages).env("PYTHONDONTWRITEBYTECODE", "1");
