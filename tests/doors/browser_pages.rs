@@ -8,7 +8,7 @@ use ragward::proto::DESCRIPTORS;
 use ragward::proto::ingest::GetIngestStatusRequest;
 use serde_json::{Value, json};
 
-use crate::doors::world::{COLLECTION, MODEL};
+use crate::doors::world::{COLLECTION, MODEL, World};
 use crate::support::documents::document;
 use crate::support::http::Call;
 use crate::support::running::{Running, config};
@@ -157,4 +157,50 @@ async fn no_page_reaches_a_service() {
     }
     assert_eq!(state(&running, &store).await, before, "nothing was changed");
     running.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_a_listed_page_may_call() {
+    const LISTED: &str = "https://app.example";
+    let world = World::start_with(|settings| settings.server.cors_origins = vec![LISTED.to_owned()]).await;
+    let path = format!("/v1/collections/{COLLECTION}/retrieve");
+    let plain = Call::json(&path, &json!({ "text": "leave", "topK": 3 }));
+    let good = plain.clone().bearer(&world.token("anne", "ragward:retrieve"));
+    let preflight = Call::new("OPTIONS", &path).with("access-control-request-method", "POST");
+
+    let rows = [
+        ("a preflight", preflight.clone(), 204),
+        ("an answer", good.clone(), 200),
+        ("a refusal", plain.clone(), 401),
+        ("a fault of the form", good.clone().without("content-type"), 415),
+    ];
+    for (row, call, status) in rows {
+        let reply = call.with("origin", LISTED).send(&world.address).await;
+        assert_eq!(reply.status, status, "{row}: {reply:?}");
+        assert_eq!(reply.header("access-control-allow-origin"), Some(LISTED), "{row}: {reply:?}");
+        assert_eq!(reply.header("access-control-allow-credentials"), None, "{row}: {reply:?}");
+        assert_eq!(reply.header("vary"), Some("origin"), "{row}: {reply:?}");
+        assert_eq!(reply.header("access-control-allow-methods"), (status == 204).then_some("POST"), "{row}: {reply:?}");
+    }
+    let strangers = [
+        "https://app.example.attacker.example",
+        "https://attacker-app.example",
+        "https://sub.app.example",
+        "http://app.example",
+        "https://app.example:8443",
+        "https://APP.example",
+        "https://app.example/",
+        "null",
+        "*",
+        "",
+    ];
+    for origin in strangers {
+        for call in [&preflight, &good] {
+            let reply = call.clone().with("origin", origin).send(&world.address).await;
+            assert_eq!(reply.status, 403, "`{origin}`: {reply:?}");
+            assert_eq!(reply.header("access-control-allow-origin"), None, "`{origin}`: {reply:?}");
+        }
+    }
+    let twice = good.with("origin", LISTED).with("origin", LISTED).send(&world.address).await;
+    assert_eq!(twice.status, 403, "two origins: {twice:?}");
 }

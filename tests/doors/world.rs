@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use ragward::audit::{AuditKey, Event, Record, read_log};
+use ragward::config::Config;
 use ragward::identity::config::{IdentityConfig, IssuerConfig, PeopleConfig};
 use ragward::language::{RelationshipTuple, dsl};
 
@@ -43,6 +44,11 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    /// Like [`Self::start`], with other settings.
+    pub(crate) async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
         let key = SigningKey::es256("key");
         let issuer = TestIssuer::start(&[&key]).await;
         let directory = tempfile::tempdir().unwrap();
@@ -55,6 +61,7 @@ impl World {
         settings.server.insecure_identity = false;
         settings.identity = identity(&issuer);
         settings.telemetry.metrics_listen = Some(metrics);
+        change(&mut settings);
         let file = directory.path().join("ragward.toml");
         std::fs::write(&file, toml::to_string(&settings).unwrap()).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_ragward"));
