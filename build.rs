@@ -50,9 +50,11 @@ mod generate {
         ["WriteAuthorizationModelRequest", "ReadAuthorizationModelResponse", "ReadAuthorizationModelsResponse"];
 
     pub(crate) fn all() -> Result<(), Box<dyn std::error::Error>> {
-        let descriptors = protox::compile(PROTOS, ["proto"])?;
+        let mut compiler = protox::Compiler::new(["proto"])?;
+        compiler.include_imports(true).include_source_info(true).open_files(PROTOS)?;
         let out = PathBuf::from(std::env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR for a build script")?);
-        std::fs::write(out.join("descriptors.bin"), protox::prost::Message::encode_to_vec(&descriptors))?;
+        // The compiler encodes them itself, because the messages of `prost-types` lose the HTTP routes.
+        std::fs::write(out.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
         let well_known = protox::compile(WELL_KNOWN, ["proto"])?;
         std::fs::write(out.join("well_known.bin"), protox::prost::Message::encode_to_vec(&well_known))?;
         tonic_prost_build::configure()
@@ -63,7 +65,7 @@ mod generate {
             // Maps are ordered, so that equal answers are equal bytes.
             .btree_map(".")
             .include_file("services.rs")
-            .compile_fds(descriptors)?;
+            .compile_fds(compiler.file_descriptor_set())?;
         Builder::new().build_client(false).compile(&[openfga_service()]);
         Ok(())
     }
