@@ -6,6 +6,7 @@
 //! time in which a request arrives, nor the silence of a connection, and it answers HTTP/1.1 with an empty success.
 
 mod activity;
+mod leftover;
 
 use std::convert::Infallible;
 use std::io;
@@ -337,6 +338,7 @@ where
         let arrival = self.doors.arrival(&request);
         let route = arrival.route(&request);
         let running = self.activity.begin(AnswerEnd::of(route.answer_bytes_max()));
+        let (request, leftover) = leftover::watched(request);
         let (parts, body) = request.into_parts();
         let parts = if route.access() == Access::Open { without_ballast(&parts) } else { parts };
         let request = Request::from_parts(parts, body);
@@ -348,6 +350,7 @@ where
         let answering = self.service.call(request);
         Box::pin(async move {
             let Ok(answer) = answering.await;
+            leftover.discard().await;
             running.answered();
             let reserved = slot.take();
             Ok(answer.map(|body| Body::new(HeldBody::new(body, (reserved, running)))))
