@@ -78,6 +78,32 @@ async fn a_body_without_an_end_ends_with_the_callers_deadline() {
     assert_eq!(world.send(&retrieve(&world)).await.status, 200, "the server goes on");
 }
 
+/// A client that sends its body after its head still reads why it was refused, although nobody read that body.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_before_the_body_is_read_by_its_client() {
+    let world = World::start().await;
+    let body = vec![b' '; 1_000_000];
+    let good = retrieve(&world);
+    let rows = [
+        ("no token", good.clone().without("authorization"), 401),
+        ("another verb", good.clone().verb("PUT"), 405),
+        ("another path", good.clone().path("/nothing"), 404),
+        ("another type", good.clone().without("content-type"), 415),
+        ("another host", good.with("host", "attacker.example"), 403),
+    ];
+    for (row, call, status) in rows {
+        let whole = call.body(body.clone()).bytes(&world.address);
+        let (head, body) = whole.split_at(whole.len() - body.len());
+        let mut connection = sent(&world.address, [head].into_iter()).await;
+        for piece in body.chunks(100_000) {
+            tokio::task::yield_now().await;
+            connection.write_all(piece).await.expect(row);
+        }
+        let reply = Reply::read(&mut connection).await.expect(row);
+        assert_eq!(reply.status, status, "{row}");
+    }
+}
+
 /// A client that closes its half of the connection can still get the answer, or none. It never gets half of one, and nobody
 /// else notices.
 #[tokio::test(flavor = "multi_thread")]

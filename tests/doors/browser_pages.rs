@@ -1,6 +1,8 @@
 //! What a page in a visitor's browser can send to a server that believes its callers: every route, by another name, from
 //! another origin, or as a form. All of it is refused, and nothing is changed.
 
+use openfga_client::client::FILE_DESCRIPTOR_SET as OPENFGA;
+use openfga_client::prost_types::FileDescriptorSet;
 use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage, Value as Field};
 use ragward::language::{RelationshipTuple, dsl};
@@ -21,20 +23,56 @@ struct Route {
     template: String,
 }
 
-/// Returns every route that the descriptors name: the paths of all RPCs, and those of `google.api.http`.
+/// The routes of `OpenFGA`'s HTTP API, one for each of its RPCs.
+const OPENFGA_ROUTES: [(&str, &str); 19] = [
+    ("GET", "/stores"),
+    ("POST", "/stores"),
+    ("GET", "/stores/{store_id}"),
+    ("PATCH", "/stores/{store_id}"),
+    ("DELETE", "/stores/{store_id}"),
+    ("GET", "/stores/{store_id}/authorization-models"),
+    ("POST", "/stores/{store_id}/authorization-models"),
+    ("GET", "/stores/{store_id}/authorization-models/{id}"),
+    ("POST", "/stores/{store_id}/read"),
+    ("POST", "/stores/{store_id}/write"),
+    ("GET", "/stores/{store_id}/changes"),
+    ("POST", "/stores/{store_id}/check"),
+    ("POST", "/stores/{store_id}/batch-check"),
+    ("POST", "/stores/{store_id}/expand"),
+    ("POST", "/stores/{store_id}/list-objects"),
+    ("POST", "/stores/{store_id}/streamed-list-objects"),
+    ("POST", "/stores/{store_id}/list-users"),
+    ("GET", "/stores/{store_id}/assertions/{authorization_model_id}"),
+    ("PUT", "/stores/{store_id}/assertions/{authorization_model_id}"),
+];
+
+fn route(verb: &str, template: impl Into<String>) -> Route {
+    Route { verb: verb.to_owned(), template: template.into() }
+}
+
+/// Returns every route: the paths of all RPCs, those of `google.api.http`, and those of `OpenFGA`.
 fn routes() -> Vec<Route> {
-    let mut routes = vec![Route { verb: "GET".to_owned(), template: "/healthz".to_owned() }];
-    for set in [DESCRIPTORS, openfga_client::client::FILE_DESCRIPTOR_SET] {
-        let pool = DescriptorPool::decode(set).unwrap();
-        let http = pool.get_extension_by_name("google.api.http").expect("the annotations");
-        for method in pool.services().flat_map(|service| service.methods().collect::<Vec<_>>()) {
-            let template = format!("/{}/{}", method.parent_service().full_name(), method.name());
-            routes.push(Route { verb: "POST".to_owned(), template });
-            let options = method.options();
-            let Field::Message(rule) = options.get_extension(&http).into_owned() else { panic!("a rule") };
-            routes.extend(rules(rule));
+    let mut routes = vec![route("GET", "/healthz")];
+    let pool = DescriptorPool::decode(DESCRIPTORS).unwrap();
+    let http = pool.get_extension_by_name("google.api.http").expect("the annotations");
+    for method in pool.services().flat_map(|service| service.methods().collect::<Vec<_>>()) {
+        routes.push(route("POST", format!("/{}/{}", method.parent_service().full_name(), method.name())));
+        let options = method.options();
+        let Field::Message(rule) = options.get_extension(&http).into_owned() else { panic!("a rule") };
+        let of_annotation = rules(rule);
+        assert!(!of_annotation.is_empty(), "{} has a route", method.name());
+        routes.extend(of_annotation);
+    }
+    let mut rpcs = 0;
+    for file in FileDescriptorSet::decode(OPENFGA).unwrap().file {
+        for service in &file.service {
+            let path = |method: &str| format!("/{}.{}/{method}", file.package(), service.name());
+            routes.extend(service.method.iter().map(|method| route("POST", path(method.name()))));
+            rpcs += service.method.len();
         }
     }
+    assert_eq!(rpcs, OPENFGA_ROUTES.len(), "every RPC of OpenFGA has its route above");
+    routes.extend(OPENFGA_ROUTES.map(|(verb, template)| route(verb, template)));
     routes
 }
 
