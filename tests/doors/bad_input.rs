@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::doors::world::World;
 use crate::support::http::{Call, Reply};
+use crate::support::running::{Running, config};
 
 const REST: &str = "/v1/collections/handbook/retrieve";
 const CONNECT: &str = "/ragward.retrieval.v1.RetrievalService/Retrieve";
@@ -179,7 +180,7 @@ fn rows_of_openfga(store: &str, tokens: &Tokens) -> Vec<Row> {
             "INVALID_ARGUMENT",
             CHECK,
         ),
-        theirs("too large", stores("").body(large), 413, "validation_error", "RESOURCE_EXHAUSTED", CREATE_STORE),
+        theirs("too large", stores("").body(large), 413, "resource_exhausted", "RESOURCE_EXHAUSTED", CREATE_STORE),
         theirs("another verb", at("PUT", "/stores"), 404, "unimplemented", "UNIMPLEMENTED", UNKNOWN),
         theirs("HEAD", at("HEAD", "/stores"), 404, "unimplemented", "UNIMPLEMENTED", UNKNOWN),
         theirs("no type", plain.clone(), 415, "validation_error", "INVALID_ARGUMENT", CREATE_STORE),
@@ -291,6 +292,16 @@ async fn every_refusal_is_json_and_told_alike_everywhere() {
     let counted: BTreeMap<(&str, &str), usize> =
         counted.iter().map(|(rpc, code, count)| ((rpc.as_str(), code.as_str()), *count)).collect();
     assert_eq!(counted, expected, "the metrics");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_is_a_status() {
+    let data = tempfile::tempdir().unwrap();
+    let running = Running::start(&config(data.path())).await;
+    let empty = Call::new("GET", "/healthz").send(&running.address.to_string()).await;
+    assert_eq!((empty.status, empty.json()), (503, json!({ "status": "NOT_SERVING" })), "no model is loaded");
+    let full = World::start().await.send(&Call::new("GET", "/healthz")).await;
+    assert_eq!((full.status, full.json()), (200, json!({ "status": "SERVING" })), "a model is loaded");
 }
 
 /// Proxies write such headers for servers that believe them.

@@ -84,6 +84,10 @@ impl HttpCall {
             Dialect::Connect(Kind::Stream(Codec::Json)) => self.message(&connect::opened(&body)?)?,
             Dialect::Connect(Kind::Unary(Codec::Json)) | Dialect::Rest | Dialect::OpenFga => self.message(&body)?,
         };
+        // The service would refuse it, too, and a client that came too often is refused in the same way.
+        if message.len() > self.operation.request_bytes_max {
+            return Err(too_large().into());
+        }
         Ok(Frame::data(frames::framed(&message)?))
     }
 
@@ -160,7 +164,7 @@ impl HttpCall {
         let (status, kind) = match self.shape.dialect {
             Dialect::Connect(kind) => (StatusCode::OK, kind),
             Dialect::Rest => (StatusCode::OK, Kind::Unary(Codec::Json)),
-            Dialect::OpenFga => (openfga::answered(self.operation.path), Kind::Unary(Codec::Json)),
+            Dialect::OpenFga => (openfga::answered(self.operation.path, &message), Kind::Unary(Codec::Json)),
         };
         if status == StatusCode::NO_CONTENT {
             let mut response = self.shape.response(status, kind.content_type(), Body::empty());

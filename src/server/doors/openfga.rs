@@ -2,15 +2,20 @@
 
 use std::collections::BTreeMap;
 
+use prost::Message;
 use prost_reflect::DescriptorPool;
 use serde_json::{Value as Json, json};
 use tonic::Code;
 use tonic::codegen::http::StatusCode;
+use tonic_health::pb::HealthCheckResponse;
+use tonic_health::pb::health_check_response::ServingStatus::Serving;
 
 use crate::server::refusal::{HttpFault, Refusal};
 
 /// The package of `OpenFGA`'s API.
 const PACKAGE: &str = "openfga.v1";
+/// The RPC behind `/healthz`.
+const HEALTH: &str = "/grpc.health.v1.Health/Check";
 /// gRPC's own number, which `OpenFGA` sends where a write conflicts with what is stored.
 const ABORTED: u32 = 10;
 
@@ -61,7 +66,7 @@ fn unnumbered(refusal: &Refusal) -> (StatusCode, &'static str) {
     match refusal.http_fault() {
         Some(HttpFault::Method { .. }) => return (StatusCode::NOT_FOUND, "unimplemented"),
         Some(HttpFault::MediaType) => return (StatusCode::UNSUPPORTED_MEDIA_TYPE, "validation_error"),
-        Some(HttpFault::Size) => return (StatusCode::PAYLOAD_TOO_LARGE, "validation_error"),
+        Some(HttpFault::Size) => return (StatusCode::PAYLOAD_TOO_LARGE, "resource_exhausted"),
         None => {}
     }
     match refusal.code() {
@@ -83,8 +88,13 @@ fn unnumbered(refusal: &Refusal) -> (StatusCode, &'static str) {
     }
 }
 
-/// Returns the status of an answer.
-pub(super) fn answered(rpc: &str) -> StatusCode {
+/// Returns the status of an answer with this message.
+pub(super) fn answered(rpc: &str, message: &[u8]) -> StatusCode {
+    if rpc == HEALTH {
+        // Whoever asks for health over HTTP reads the status alone.
+        let is_serving = HealthCheckResponse::decode(message).is_ok_and(|health| health.status() == Serving);
+        return if is_serving { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    }
     match rpc.rsplit_once('/').map(|(_service, method)| method) {
         Some("CreateStore" | "WriteAuthorizationModel") => StatusCode::CREATED,
         Some("DeleteStore" | "WriteAssertions") => StatusCode::NO_CONTENT,

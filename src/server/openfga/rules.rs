@@ -251,6 +251,9 @@ pub(super) fn read_changes(request: &api::ReadChangesRequest) -> Checked {
         let past = is_past(start);
         require(past, MESSAGE, "StartTime", "value must be less than now")?;
     }
+    // The rule of this message has another text than that of the others, and so another name over HTTP.
+    let is_positive = request.page_size.is_none_or(|size| size >= 1);
+    require(is_positive, MESSAGE, "PageSize", "value must be greater than or equal to 1")?;
     page(MESSAGE, request.page_size, &request.continuation_token)
 }
 
