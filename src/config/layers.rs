@@ -28,8 +28,9 @@ const SERVERS: [(&str, &str, &[&str]); 2] =
     [("authorizer", "openfga", &["openfga", "checks", "replica"]), ("vector_store", "qdrant", &["qdrant"])];
 /// The likeness that two keys must have before one is suggested in place of the other.
 const LIKENESS_MIN: f64 = 0.75;
-/// Like [`LIKENESS_MIN`], for whole variables. It is higher because most letters of a variable are those of its section.
-const VARIABLE_LIKENESS_MIN: f64 = 0.9;
+/// Like [`LIKENESS_MIN`], for whole variables. It is higher because most letters of a variable are those of its section,
+/// and because platforms set variables of their own, such as `RAGWARD_SERVICE_HOST`.
+const VARIABLE_LIKENESS_MIN: f64 = 0.95;
 
 /// Reads the file and the environment. A setting that is in neither has its default.
 pub(super) fn read(

@@ -9,6 +9,7 @@ use prost_reflect::{
     DeserializeOptions, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, ReflectMessage, SerializeOptions,
     Value,
 };
+use serde::de::Error;
 use serde_json::{Value as Json, json};
 use tonic::Code;
 use tonic::codegen::Bytes;
@@ -20,6 +21,9 @@ use crate::strict_json;
 
 /// The deepest nesting of our own requests: a filter of 8 levels, each of which is three objects or lists.
 const DEPTH_MAX: usize = 64;
+
+/// The package of types that have a JSON of their own.
+const GOOGLE: &str = "google.protobuf";
 
 /// The treatment of requests that say more than they should.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,8 +53,9 @@ pub(super) fn read(
 ) -> Result<DynamicMessage, Refusal> {
     let options = DeserializeOptions::new().deny_unknown_fields(strictness == Strictness::Strict);
     let message = match strictness {
-        Strictness::Strict => strict_json::object(json, DEPTH_MAX).and_then(|object| {
-            DynamicMessage::deserialize_with_options(descriptor.clone(), Json::Object(object), &options)
+        Strictness::Strict => strict_json::object(json, DEPTH_MAX).map(Json::Object).and_then(|object| {
+            named_once(descriptor, &object)?;
+            DynamicMessage::deserialize_with_options(descriptor.clone(), object, &options)
         }),
         Strictness::Lenient => {
             // serde_json bounds the depth: 128 levels.
@@ -63,6 +68,34 @@ pub(super) fn read(
         let name = descriptor.name();
         Refusal::new(Code::InvalidArgument, format!("the body is not the JSON of a `{name}`: {error}"))
     })
+}
+
+/// Refuses a field that stands under both of its names, `chunkIds` and `chunk_ids`. A reader that takes one of them would be
+/// told something else than a reader that takes the other.
+fn named_once(descriptor: &MessageDescriptor, json: &Json) -> Result<(), serde_json::Error> {
+    // Google's own types have a JSON of their own, in which names are not fields.
+    let (Json::Object(object), false) = (json, descriptor.package_name() == GOOGLE) else { return Ok(()) };
+    for field in descriptor.fields() {
+        let (json_name, name) = (field.json_name(), field.name());
+        if json_name != name && object.contains_key(json_name) && object.contains_key(name) {
+            return Err(Error::custom(format!("`{json_name}` and `{name}` are one field, which occurs twice")));
+        }
+        let Kind::Message(mut of_field) = field.kind() else { continue };
+        if field.is_map() {
+            let Kind::Message(of_value) = of_field.map_entry_value_field().kind() else { continue };
+            of_field = of_value;
+        }
+        let Some(value) = object.get(json_name).or_else(|| object.get(name)) else { continue };
+        match value {
+            Json::Array(values) => values.iter().try_for_each(|value| named_once(&of_field, value))?,
+            Json::Object(values) if field.is_map() => {
+                values.values().try_for_each(|value| named_once(&of_field, value))?;
+            }
+            Json::Object(_) => named_once(&of_field, value)?,
+            Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => {}
+        }
+    }
+    Ok(())
 }
 
 /// Sets fields of a message from the path and the query of a request. A name with dots is that of a field within fields.
@@ -159,7 +192,7 @@ fn show_unset(message: &DynamicMessage, json: &mut Json) {
     let descriptor = message.descriptor();
     let Json::Object(object) = json else { return };
     // Google's own types have a JSON of their own, in which nothing is missing.
-    if descriptor.package_name() == "google.protobuf" {
+    if descriptor.package_name() == GOOGLE {
         return;
     }
     for field in descriptor.fields() {
@@ -167,7 +200,7 @@ fn show_unset(message: &DynamicMessage, json: &mut Json) {
         let name = field.json_name();
         if field.is_map() {
             let Kind::Message(of_value) = of_field.map_entry_value_field().kind() else { continue };
-            if of_value.package_name() == "google.protobuf" {
+            if of_value.package_name() == GOOGLE {
                 continue;
             }
             let (Some(values), Some(Json::Object(shown))) =
@@ -234,7 +267,13 @@ mod tests {
             ("an unknown field", recheck, r#"{"chunk_id":["a"]}"#, vec![], Err("chunk_id")),
             ("an unknown field in the query", recheck, "{}", vec![("limit", "1")], Err("is not a field")),
             ("a field twice", recheck, r#"{"user":"a","user":"b"}"#, vec![], Err("twice")),
-            ("a field in both spellings", recheck, r#"{"chunkIds":["a"],"chunk_ids":["b"]}"#, vec![], Err("chunk")),
+            (
+                "a field in both spellings",
+                recheck,
+                r#"{"chunkIds":["a"],"chunk_ids":["b"]}"#,
+                vec![],
+                Err("occurs twice"),
+            ),
             ("another type", recheck, r#"{"user":1}"#, vec![], Err("invalid type")),
             ("an unknown name of an enum", recheck, r#"{"consistency":"SOON"}"#, vec![], Err("SOON")),
             ("no JSON", recheck, "user=anne", vec![], Err("expected value")),

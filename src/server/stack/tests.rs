@@ -179,7 +179,7 @@ async fn a_door_renders_refusals_in_its_own_shape() {
     let rows = [
         ("wrong fields", believed(), RECHECK, &wrong, none, 400, "INVALID_ARGUMENT"),
         ("a collection that is not there", believed(), RECHECK, &gone, none, 404, "NOT_FOUND"),
-        ("an RPC that is not there", believed(), unknown, &valid, none, 404, "UNIMPLEMENTED"),
+        ("an RPC that is not there", believed(), unknown, &valid, none, 501, "UNIMPLEMENTED"),
         ("an RPC of another message", believed(), streamed, &valid, none, 400, "INVALID_ARGUMENT"),
         ("no token", by_token(), RECHECK, &valid, none, 401, "UNAUTHENTICATED"),
         ("a wrong token", by_token(), RECHECK, &valid, &["wrong"], 401, "UNAUTHENTICATED"),

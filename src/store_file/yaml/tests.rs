@@ -111,7 +111,7 @@ fn documents_and_aliases_are_bounded() {
         ("a second document", "a: 1\n---\nb: 2\n", "line 3: a second document"),
         ("a broken second document", "a: 1\n---\n[\n", "line 3"),
         ("a name twice", "a: 1\nb: 2\na: 3\n", "line 3: `a` occurs twice"),
-        ("deep", deep.as_str(), "more than 100 lists and mappings"),
+        ("deep", deep.as_str(), "nested more than 100 deep"),
         ("aliases of aliases", laughs.as_str(), "aliases repeat more than 1000000 nodes"),
         ("itself", "a: &a [*a]\n", "line 1"),
         ("no anchor", "a: *b\n", "line 1"),
