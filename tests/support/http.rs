@@ -72,8 +72,7 @@ impl Call {
     /// Returns the bytes of the request to a server at this address.
     pub(crate) fn bytes(&self, address: &str) -> Vec<u8> {
         let is_needed = |name: &str| {
-            !self.left_out.iter().any(|left_out| *left_out == name)
-                && !self.headers.iter().any(|(given, _)| given.eq_ignore_ascii_case(name))
+            !self.left_out.contains(&name) && !self.headers.iter().any(|(given, _)| given.eq_ignore_ascii_case(name))
         };
         let mut head = format!("{} {} {}\r\n", self.verb, self.path, self.version);
         let added = [
