@@ -42,11 +42,14 @@ use self::http_call::HttpCall;
 use self::openfga::ErrorNames;
 use self::routes::{BodyPart, Fields, HttpRoute, Lookup};
 use super::answers::AnswerSlot;
-use super::operations::{Messages, NotServed, Operation, Route};
+use super::operations::{Access, Messages, NotServed, Operation, Route};
 use super::plain_http::{self, BodyAllowed};
 use super::refusal::Refusal;
 use super::{ServerError, deadline, grpc, reflection};
 use crate::proto::DESCRIPTORS;
+
+/// The longest query of a request in bytes: a token of `OpenFGA`'s for the next page (5,120 characters) and a few fields.
+const QUERY_BYTES_MAX: usize = 8 * 1_024;
 
 /// The dialects of HTTP that callers speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,20 +185,23 @@ impl Doors {
         if streams != (operation.answer == Messages::Many) || is_encoded(request.headers()) {
             return Arrival::Refused(NotServed::ContentType(operation), shape);
         }
-        self.call(operation, shape, BodyPart::Whole, Fields::new())
+        self.call(operation, shape, BodyPart::Whole, Fields::new(), String::new())
     }
 
     fn routed_call<B>(&self, request: &http::Request<B>, shape: Shape) -> Arrival {
         match routes::find(self.0.routes.iter(), request.method(), request.uri().path()) {
-            Lookup::Route(route, mut fields) => {
+            Lookup::Route(route, in_path) => {
                 let Some(operation) = Operation::at(&route.rpc) else { return Arrival::AsItIs };
+                let mut query = String::new();
                 if route.body == BodyPart::Nothing {
-                    let query = request.uri().query().unwrap_or_default();
-                    fields.extend(url::form_urlencoded::parse(query.as_bytes()).into_owned());
+                    query.push_str(request.uri().query().unwrap_or_default());
+                    if query.len() > query_bytes_max(operation) {
+                        return Arrival::Refused(NotServed::Query(operation), shape);
+                    }
                 } else if is_encoded(request.headers()) || !has_type_of(operation, request.headers()) {
                     return Arrival::Refused(NotServed::ContentType(operation), shape);
                 }
-                self.call(operation, shape, route.body.clone(), fields)
+                self.call(operation, shape, route.body.clone(), in_path, query)
             }
             Lookup::OtherVerbs(verbs) => {
                 let allowed = routes::listed(&verbs);
@@ -209,11 +215,18 @@ impl Doors {
         }
     }
 
-    fn call(&self, operation: &'static Operation, shape: Shape, body: BodyPart, fields: Fields) -> Arrival {
+    fn call(
+        &self,
+        operation: &'static Operation,
+        shape: Shape,
+        body: BodyPart,
+        in_path: Fields,
+        query: String,
+    ) -> Arrival {
         let Some(RpcMessages { request, answer }) = self.0.messages.get(operation.path).cloned() else {
             return Arrival::AsItIs;
         };
-        Arrival::Call(Arc::new(HttpCall { operation, shape, request, answer, body, fields }))
+        Arrival::Call(Arc::new(HttpCall { operation, shape, request, answer, body, in_path, query }))
     }
 
     /// Renders a refusal.
@@ -266,6 +279,15 @@ impl Shape {
         plain_http::harden(headers);
         guards::open(&self.page, headers);
         response
+    }
+}
+
+/// Returns the longest query that an operation takes. A call that needs no token keeps its query for as long as its body
+/// takes to arrive, on every stream of every connection.
+fn query_bytes_max(operation: &Operation) -> usize {
+    match operation.access {
+        Access::Open => 256,
+        Access::AnyToken | Access::AnyScope | Access::Needs(_) => QUERY_BYTES_MAX,
     }
 }
 

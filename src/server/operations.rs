@@ -216,6 +216,8 @@ pub(super) enum NotServed {
     Method(Option<&'static Operation>, Cow<'static, str>),
     /// An RPC has this path, and takes other content types.
     ContentType(&'static Operation),
+    /// An RPC has this path, and takes shorter queries.
+    Query(&'static Operation),
     /// An RPC has this path, and takes a stream of messages, which only gRPC and our own route have.
     ClientStream(&'static Operation),
     /// An RPC has this path, and gRPC needs HTTP/2: over HTTP/1.1 the answer would arrive without its status.
@@ -271,7 +273,10 @@ impl Route {
         match self {
             Self::Rpc(operation)
             | Self::Refused(
-                NotServed::ContentType(operation) | NotServed::ClientStream(operation) | NotServed::Version(operation),
+                NotServed::ContentType(operation)
+                | NotServed::Query(operation)
+                | NotServed::ClientStream(operation)
+                | NotServed::Version(operation),
             ) => Some(operation),
             Self::Refused(NotServed::Method(operation, _)) => *operation,
             Self::UnknownRpc | Self::Public | Self::Refused(NotServed::Host | NotServed::Origin | NotServed::Path) => {
@@ -338,6 +343,7 @@ impl NotServed {
                     "this path takes JSON (`content-type: application/json`) without encoding, and gRPC over HTTP/2";
                 Refusal::new(Code::InvalidArgument, text).with_http_fault(HttpFault::MediaType)
             }
+            Self::Query(_) => Refusal::new(Code::InvalidArgument, "the query of the request is too long"),
             Self::ClientStream(operation) => {
                 let name = operation.name();
                 let text = format!(

@@ -14,7 +14,7 @@ use tonic::codegen::{Bytes, StdError};
 use tonic::{Code, Status};
 
 use super::connect::{self, Codec, Kind};
-use super::json::{self, Strictness, UnsetMessages};
+use super::json::{self, Place, Strictness, UnsetMessages};
 use super::routes::{BodyPart, Fields};
 use super::{Dialect, Shape, frames, openfga};
 use crate::server::answers::AnswerSlot;
@@ -38,7 +38,11 @@ pub(in crate::server) struct HttpCall {
     pub(super) request: MessageDescriptor,
     pub(super) answer: MessageDescriptor,
     pub(super) body: BodyPart,
-    pub(super) fields: Fields,
+    /// The fields in the path.
+    pub(super) in_path: Fields,
+    /// The query as it came; empty if the route reads none. It is cut into fields only when the message is read: behind the
+    /// gate, and no sooner than the body has arrived.
+    pub(super) query: String,
 }
 
 impl HttpCall {
@@ -106,7 +110,9 @@ impl HttpCall {
             BodyPart::Whole => json::read(&self.request, body, strictness)?,
             BodyPart::Field(name) => self.message_around(name, body, strictness)?,
         };
-        json::set(&mut message, &self.fields, strictness)?;
+        let in_query: Fields = url::form_urlencoded::parse(self.query.as_bytes()).into_owned().collect();
+        json::set(&mut message, &in_query, Place::Query, strictness)?;
+        json::set(&mut message, &self.in_path, Place::Path, strictness)?;
         Ok(message.encode_to_vec().into())
     }
 

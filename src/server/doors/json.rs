@@ -34,6 +34,15 @@ pub(super) enum Strictness {
     Lenient,
 }
 
+/// The part of a URL that tells a field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// What the path says stands. Nothing else of the request adds to it or replaces it.
+    Path,
+    /// A list is told item by item.
+    Query,
+}
+
 /// The way in which an answer shows a message field that is not set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum UnsetMessages {
@@ -98,11 +107,17 @@ fn named_once(descriptor: &MessageDescriptor, json: &Json) -> Result<(), serde_j
     Ok(())
 }
 
-/// Sets fields of a message from the path and the query of a request. A name with dots is that of a field within fields.
+/// Sets fields of a message from the path or the query of a request. A name with dots is that of a field within fields. The
+/// path comes last, so that it has the last word.
 ///
 /// # Errors
-/// When the message has no such field, the text is no value of it, or the body says something else of it.
-pub(super) fn set(message: &mut DynamicMessage, fields: &Fields, strictness: Strictness) -> Result<(), Refusal> {
+/// When the message has no such field, the text is no value of it, or the rest of the request says something else of it.
+pub(super) fn set(
+    message: &mut DynamicMessage,
+    fields: &Fields,
+    place: Place,
+    strictness: Strictness,
+) -> Result<(), Refusal> {
     for (name, text) in fields {
         let wrong = |text: &str| Refusal::from(FieldViolation::new(name, text));
         let (mut within, mut rest) = (&mut *message, name.as_str());
@@ -113,7 +128,7 @@ pub(super) fn set(message: &mut DynamicMessage, fields: &Fields, strictness: Str
             (within, rest) = (outer.ok_or_else(|| wrong("is not a field of this request"))?, inner);
         }
         match (field(within, rest), strictness) {
-            (Some(field), _) => set_one(within, &field, text, strictness).map_err(wrong)?,
+            (Some(field), _) => set_one(within, &field, text, place, strictness).map_err(wrong)?,
             (None, Strictness::Lenient) => {}
             (None, Strictness::Strict) => return Err(wrong("is not a field of this request")),
         }
@@ -131,6 +146,7 @@ fn set_one(
     message: &mut DynamicMessage,
     field: &FieldDescriptor,
     text: &str,
+    place: Place,
     strictness: Strictness,
 ) -> Result<(), &'static str> {
     // The JSON of numbers, enums, times and wrappers may be a text, so one form serves them all.
@@ -139,7 +155,7 @@ fn set_one(
     let value = one.map_err(|_wrong| "has a value of another kind")?.get_field(field).into_owned();
     let said = message.has_field(field).then(|| message.get_field(field).into_owned());
     match (said, value) {
-        (Some(Value::List(mut all)), Value::List(more)) => {
+        (Some(Value::List(mut all)), Value::List(more)) if place == Place::Query => {
             all.extend(more);
             message.set_field(field, Value::List(all));
         }
@@ -249,7 +265,7 @@ mod tests {
         };
         let fields = fields.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
         let mut message = read(&message(name), body.as_bytes(), strictness).map_err(told)?;
-        set(&mut message, &fields, strictness).map_err(told)?;
+        set(&mut message, &fields, Place::Path, strictness).map_err(told)?;
         Ok(message.serialize_with_options(serde_json::value::Serializer, &SerializeOptions::new()).unwrap())
     }
 
@@ -302,6 +318,29 @@ mod tests {
         for (row, name, body, fields, expected) in rows {
             let read = read_and_set(&format!("openfga.v1.{name}"), body, &fields, Strictness::Lenient);
             assert_eq!(read, Ok(expected), "{row}");
+        }
+    }
+
+    #[test]
+    fn nothing_replaces_what_the_path_says() {
+        let (lenient, strict) = (Strictness::Lenient, Strictness::Strict);
+        let delete = "ragward.ingest.v1.DeleteDocumentsRequest";
+        let rows = [
+            ("openfga.v1.GetStoreRequest", lenient, ("store_id", "b"), ("store_id", "a"), Some(json!({ "store_id": "a" }))),
+            (delete, strict, ("collection", "b"), ("collection", "a"), None),
+            (delete, strict, ("collection", "b"), ("collection", ""), None),
+            (delete, strict, ("document_ids", "b"), ("document_ids", "a"), None),
+            (delete, strict, ("documentIds", "b"), ("document_ids", "a"), None),
+        ];
+        for (name, strictness, query, path, expected) in rows {
+            let fields = |(name, value): (&str, &str)| vec![(name.to_owned(), value.to_owned())];
+            let mut read = DynamicMessage::new(message(name));
+            set(&mut read, &fields(query), Place::Query, strictness).unwrap();
+            let is_set = set(&mut read, &fields(path), Place::Path, strictness);
+            let found = is_set.ok().map(|()| {
+                read.serialize_with_options(serde_json::value::Serializer, &SerializeOptions::new()).unwrap()
+            });
+            assert_eq!(found, expected, "{name}: {query:?}, {path:?}");
         }
     }
 
