@@ -261,7 +261,7 @@ fn streamed(pieces: impl Stream<Item = Bytes> + Send + 'static) -> Body {
 
 /// Returns the messages of a body that has one in each line (NDJSON). Empty lines are passed over.
 fn lines(call: Arc<HttpCall>, body: Body) -> impl Stream<Item = Result<Frame<Bytes>, Status>> + Send {
-    let reading = Lines { call, body: Some(body), arrived: BytesMut::new(), number: 0 };
+    let reading = Lines { call, body: Some(body), arrived: BytesMut::new(), searched: 0, number: 0 };
     stream::try_unfold(reading, async |mut reading| Ok(reading.next().await?.map(|frame| (frame, reading))))
 }
 
@@ -270,6 +270,9 @@ struct Lines {
     /// The rest of the body; `None` after its end.
     body: Option<Body>,
     arrived: BytesMut,
+    /// How many of these bytes are known to hold no end of a line. Otherwise a long line in many small pieces would be searched
+    /// anew for each of them.
+    searched: usize,
     number: usize,
 }
 
@@ -303,14 +306,20 @@ impl Lines {
 
     /// Takes the next line out of the bytes that have arrived, once it is whole.
     fn take(&mut self) -> Option<Bytes> {
-        match self.arrived.iter().position(|byte| *byte == b'\n') {
-            Some(end) => {
+        let fresh = self.arrived.get(self.searched..).unwrap_or_default();
+        match fresh.iter().position(|byte| *byte == b'\n') {
+            Some(further) => {
+                let end = self.searched + further;
+                self.searched = 0;
                 let mut line = self.arrived.split_to(end + 1);
                 line.truncate(end);
                 Some(line.freeze())
             }
             None if self.body.is_none() && !self.arrived.is_empty() => Some(self.arrived.split().freeze()),
-            None => None,
+            None => {
+                self.searched = self.arrived.len();
+                None
+            }
         }
     }
 }
