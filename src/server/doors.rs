@@ -142,8 +142,9 @@ impl Doors {
 
     /// Recognizes a request from its head.
     pub(super) fn arrival<B>(&self, request: &http::Request<B>) -> Arrival {
-        // A browser cannot call gRPC. Whatever has its content type alone passes the guards like any other request.
-        if Route::of(request).is_grpc() {
+        // Clients of gRPC name no origin. A browser names one with every POST, and over HTTP/2 it can send whatever content type
+        // it likes to a name that it takes for its page's own.
+        if Route::of(request).is_grpc() && !request.headers().contains_key(header::ORIGIN) {
             return Arrival::AsItIs;
         }
         let path = request.uri().path();

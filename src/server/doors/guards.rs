@@ -63,7 +63,9 @@ impl Guards {
         };
         let text = origin.to_str().map_err(|_not_text| NotServed::Origin)?;
         if self.origins.iter().any(|allowed| allowed == text) {
-            return Ok(Page::Allowed(origin.clone()));
+            // A clone would share, and so keep, the memory of all headers of the request.
+            let copy = HeaderValue::from_bytes(origin.as_bytes()).map_err(|_not_a_value| NotServed::Origin)?;
+            return Ok(Page::Allowed(copy));
         }
         let own = ["http://", "https://"].iter().any(|scheme| text.strip_prefix(scheme) == Some(host));
         if own { Ok(Page::Own) } else { Err(NotServed::Origin) }
