@@ -48,6 +48,8 @@ pub(super) struct Reserved {
 pub(super) struct AnswerSlot {
     answers: Answers,
     until: Instant,
+    /// How many times larger than its message the answer may become at the door.
+    growth: usize,
     reserved: Arc<Mutex<Option<Reserved>>>,
 }
 
@@ -77,7 +79,13 @@ fn semaphore(units: u32) -> Arc<Semaphore> {
 impl AnswerSlot {
     /// Returns a slot without room, which waits for room until the moment `until`.
     pub(super) fn new(answers: &Answers, until: Instant) -> Self {
-        Self { answers: answers.clone(), until, reserved: Arc::default() }
+        Self { answers: answers.clone(), until, growth: 1, reserved: Arc::default() }
+    }
+
+    /// Makes each later reservation so many times larger, because the door writes the answer in a larger form.
+    #[must_use]
+    pub(super) fn growing(self, growth: usize) -> Self {
+        Self { growth, ..self }
     }
 
     /// Returns the room of the connection that this slot belongs to, and the room of all connections.
@@ -98,13 +106,13 @@ impl AnswerSlot {
         request.extensions().get::<Self>().cloned().ok_or_else(Refusal::lost)
     }
 
-    /// Reserves room for an answer of `bytes`, in place of the room that the slot holds. An answer that is larger than
+    /// Reserves room for an answer whose message has `bytes`, in place of the room that the slot holds. An answer that is larger than
     /// a connection's room takes all of it.
     ///
     /// # Errors
     /// When there is no room in time.
     pub(super) async fn reserve(&self, bytes: usize) -> Result<(), Refusal> {
-        let wanted = u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX).min(CONNECTION_UNITS);
+        let wanted = units_of(bytes.saturating_mul(self.growth));
         let held = self.take();
         let held_units = held.as_ref().map_or(0, Reserved::units);
         let reserved = match held {
@@ -120,6 +128,39 @@ impl AnswerSlot {
         Ok(())
     }
 
+    /// Fits the room to an answer of `bytes` that is in memory already.
+    ///
+    /// INVARIANT (no answer without room): it does not wait, and gives back no room before it has more. If it waited as
+    /// [`AnswerSlot::reserve`] does, then any number of answers could wait in memory without room.
+    ///
+    /// # Errors
+    /// When there is no room at once.
+    pub(super) fn fit(&self, bytes: usize) -> Result<(), Refusal> {
+        let wanted = units_of(bytes);
+        let fitted = match self.take() {
+            Some(held) if wanted <= held.units() => Some(held.shrunk_to(wanted)),
+            None if wanted == 0 => None,
+            held => Some(self.grown_to(held, wanted)?),
+        };
+        *self.reserved.lock().unwrap_or_else(PoisonError::into_inner) = fitted;
+        Ok(())
+    }
+
+    fn grown_to(&self, held: Option<Reserved>, units: u32) -> Result<Reserved, Refusal> {
+        let more = units.saturating_sub(held.as_ref().map_or(0, Reserved::units));
+        let Answers { all, of_connection } = &self.answers;
+        let of_connection = Arc::clone(of_connection).try_acquire_many_owned(more).map_err(|_none| no_room())?;
+        let all = Arc::clone(all).try_acquire_many_owned(more).map_err(|_none| no_room())?;
+        Ok(match held {
+            Some(mut held) => {
+                held.of_connection.merge(of_connection);
+                held.all.merge(all);
+                held
+            }
+            None => Reserved { of_connection, all },
+        })
+    }
+
     /// Takes the room out of the slot, for the caller to keep with the answer.
     pub(super) fn take(&self) -> Option<Reserved> {
         self.reserved.lock().unwrap_or_else(PoisonError::into_inner).take()
@@ -133,6 +174,11 @@ impl AnswerSlot {
         let all = Arc::clone(&self.answers.all).acquire_many_owned(units).await.map_err(|_closed| no_room())?;
         Ok(Reserved { of_connection, all })
     }
+}
+
+/// Returns the units that `bytes` take. An answer that is larger than a connection's room takes all of it.
+fn units_of(bytes: usize) -> u32 {
+    u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX).min(CONNECTION_UNITS)
 }
 
 fn no_room() -> Refusal {
@@ -235,6 +281,22 @@ mod tests {
         };
         let (first, second) = futures::join!(grow(slot(&answers)), grow(slot(&answers)));
         assert!(first.is_ok() && second.is_ok(), "{first:?} {second:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_in_memory_never_waits_without_room() {
+        let answers = Answers::new();
+        let all = answers.free_units();
+        let slot = slot(&answers).growing(2);
+        slot.reserve(10 * UNIT_BYTES).await.unwrap();
+        assert_eq!(answers.free_units(), all.map(|free| free - 20), "room for the form at the door");
+        for units in [15, 30, 0, 3] {
+            slot.fit(units * UNIT_BYTES).unwrap();
+            assert_eq!(answers.free_units(), all.map(|free| free - units));
+        }
+        let other = AnswerSlot::new(&answers, Instant::now() + Duration::from_secs(1));
+        other.reserve(CONNECTION_BYTES - 5 * UNIT_BYTES).await.unwrap();
+        assert_eq!(slot.fit(6 * UNIT_BYTES).map_err(|refusal| refusal.code()), Err(Code::ResourceExhausted));
     }
 
     #[tokio::test(start_paused = true)]

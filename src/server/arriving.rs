@@ -31,18 +31,20 @@ type Reserving = Pin<Box<dyn Future<Output = Result<(), Refusal>> + Send>>;
 ///
 /// A request of one message ends only once `answers` has room for the largest answer that the request may get. Its
 /// handler waits for that end. The returned slot holds the room. When the answer is ready, the caller takes the room
-/// out of the slot, and keeps it until the answer has been read.
+/// out of the slot, and keeps it until the answer has been read. `growth` tells how many times larger than its message the
+/// answer may become at the door.
 pub(super) fn bounded<B>(
     request: Request<B>,
     route: &Route,
     answers: &Answers,
+    growth: usize,
     request_timeout: Duration,
 ) -> (Request<Body>, AnswerSlot)
 where
     B: HttpBody<Data = Bytes> + Send + 'static,
     B::Error: Into<StdError>,
 {
-    let slot = AnswerSlot::new(answers, deadline::of_headers(request.headers(), request_timeout));
+    let slot = AnswerSlot::new(answers, deadline::of_headers(request.headers(), request_timeout)).growing(growth);
     let is_upload = route.operation().is_some_and(|operation| operation.request == Messages::Many);
     let (parts, body) = request.into_parts();
     let body = if is_upload {

@@ -112,6 +112,14 @@ impl Arrival {
             Self::Preflight(..) => Route::Public,
         }
     }
+
+    /// Returns how many times larger than its message the answer may become.
+    pub(super) fn answer_growth(&self) -> usize {
+        match self {
+            Self::Call(call) => call.answer_growth(),
+            Self::AsItIs | Self::Refused(..) | Self::Preflight(..) => 1,
+        }
+    }
 }
 
 impl Doors {

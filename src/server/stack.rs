@@ -146,7 +146,7 @@ impl Stack {
         *request.extensions_mut() = caller.extensions.clone();
         let route = Route::of(&request);
         let (request, slot) =
-            arriving::bounded(request, &route, connection.unwrap_or(&self.answers), self.request_timeout);
+            arriving::bounded(request, &route, connection.unwrap_or(&self.answers), 1, self.request_timeout);
         let answering = self.clone().oneshot(request);
         let answer = match until {
             Some(until) => timeout_at(until, answering).await.unwrap_or_else(|_elapsed| Err(Refusal::late()))?,

@@ -129,6 +129,16 @@ impl HttpCall {
         Ok(message)
     }
 
+    /// Returns how many times larger than its message the answer may become. Seldom is JSON larger than that.
+    pub(super) const fn answer_growth(&self) -> usize {
+        match self.shape.dialect {
+            Dialect::Connect(Kind::Unary(Codec::Proto) | Kind::Stream(Codec::Proto)) => 1,
+            Dialect::Connect(Kind::Unary(Codec::Json) | Kind::Stream(Codec::Json))
+            | Dialect::Rest
+            | Dialect::OpenFga => 2,
+        }
+    }
+
     fn json_bytes_max(&self) -> usize {
         let message_bytes_max = self.operation.request_bytes_max;
         match self.shape.dialect {
@@ -150,8 +160,8 @@ impl HttpCall {
             Messages::One => {
                 let answer = self.only_answer(frames::only(body).await?)?;
                 if let Some(slot) = slot {
-                    // JSON is larger than the message for which there is room.
-                    slot.reserve(usize::try_from(answer.body().size_hint().lower()).unwrap_or(usize::MAX)).await?;
+                    // JSON is larger than the message. It may be larger than the room that was taken for it, too.
+                    slot.fit(usize::try_from(answer.body().size_hint().lower()).unwrap_or(usize::MAX))?;
                 }
                 answer
             }
