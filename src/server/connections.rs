@@ -342,7 +342,8 @@ where
         let (parts, body) = request.into_parts();
         let parts = if route.access() == Access::Open { without_ballast(&parts) } else { parts };
         let request = Request::from_parts(parts, body);
-        let (mut request, slot) = arriving::bounded(request, &route, &self.answers, arrival.answer_growth(), self.request_timeout);
+        let (mut request, slot) =
+            arriving::bounded(request, &route, &self.answers, arrival.answer_growth(), self.request_timeout);
         request.extensions_mut().insert(arrival);
         request.extensions_mut().insert(self.peer);
         request.extensions_mut().insert(self.certificate);

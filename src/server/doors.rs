@@ -46,8 +46,11 @@ use super::operations::{Access, Messages, NotServed, Operation, Route};
 use super::plain_http::{self, BodyAllowed};
 use super::refusal::Refusal;
 use super::{ServerError, deadline, grpc, reflection};
+use crate::lanes::Lane;
 use crate::proto::DESCRIPTORS;
 
+/// How many large bodies of JSON are read at a time.
+const LARGE_READS_MAX: usize = 2;
 /// The longest query of a request in bytes: a token of `OpenFGA`'s for the next page (5,120 characters) and a few fields.
 const QUERY_BYTES_MAX: usize = 8 * 1_024;
 
@@ -94,6 +97,8 @@ struct Tables {
     error_names: ErrorNames,
     /// The description of our own routes.
     openapi: Bytes,
+    /// The places in which large JSON of requests is read.
+    reading: Lane,
 }
 
 #[derive(Clone, Debug)]
@@ -140,7 +145,8 @@ impl Doors {
             (path, RpcMessages { request: method.input(), answer: method.output() })
         });
         let messages = messages.collect();
-        Ok(Self(Arc::new(Tables { guards, routes, messages, error_names: ErrorNames::of(&pool), openapi })))
+        let (error_names, reading) = (ErrorNames::of(&pool), Lane::of(LARGE_READS_MAX));
+        Ok(Self(Arc::new(Tables { guards, routes, messages, error_names, openapi, reading })))
     }
 
     /// Returns the description of our own routes (`OpenAPI`), as JSON.
@@ -235,7 +241,8 @@ impl Doors {
         let Some(RpcMessages { request, answer }) = self.0.messages.get(operation.path).cloned() else {
             return Arrival::AsItIs;
         };
-        Arrival::Call(Arc::new(HttpCall { operation, shape, request, answer, body, in_path, query }))
+        let reading = self.0.reading.clone();
+        Arrival::Call(Arc::new(HttpCall { operation, shape, request, answer, body, in_path, query, reading }))
     }
 
     /// Renders a refusal.

@@ -17,6 +17,7 @@ use super::connect::{self, Codec, Kind};
 use super::json::{self, Place, Strictness, UnsetMessages};
 use super::routes::{BodyPart, Fields};
 use super::{Dialect, Shape, frames, openfga};
+use crate::lanes::Lane;
 use crate::server::answers::AnswerSlot;
 use crate::server::operations::{Messages, Operation};
 use crate::server::refusal::{HttpFault, Refusal};
@@ -29,6 +30,12 @@ const CALLER_HEADERS: [HeaderName; 3] =
 const ANSWER_HEADERS: [&str; 2] = [consistency_token::HEADER, "openfga-authorization-model-id"];
 /// JSON is larger than the message that it stands for: numbers are texts, and texts have escapes.
 const JSON_GROWTH: usize = 4;
+/// The largest JSON that is read where it arrives. While it is read, JSON takes up to fifty times its size: `0,` becomes a
+/// value of JSON and a value of a message. Larger JSON waits for a place in a lane, so that few of them are read at a time, and
+/// none keeps a thread from other requests.
+const READ_AT_ONCE_MAX: usize = 64 * 1_024;
+/// The most values and members that JSON may have: as many numbers as the largest document has in its usual spelling.
+const JSON_ITEMS_MAX: usize = 4 << 20;
 
 /// One call of an RPC over HTTP.
 #[derive(Clone, Debug)]
@@ -43,6 +50,8 @@ pub(in crate::server) struct HttpCall {
     /// The query as it came; empty if the route reads none. It is cut into fields only when the message is read: behind the
     /// gate, and no sooner than the body has arrived.
     pub(super) query: String,
+    /// The places in which large JSON is read.
+    pub(super) reading: Lane,
 }
 
 impl HttpCall {
@@ -80,19 +89,37 @@ impl HttpCall {
         }
     }
 
-    async fn only_message(&self, body: Body) -> Result<Frame<Bytes>, Status> {
+    async fn only_message(self: &Arc<Self>, body: Body) -> Result<Frame<Bytes>, Status> {
         let body = Limited::new(body, self.json_bytes_max()).collect().await.map_err(unread)?.to_bytes();
         let message = match self.shape.dialect {
             Dialect::Connect(Kind::Unary(Codec::Proto)) => body,
             Dialect::Connect(Kind::Stream(Codec::Proto)) => connect::opened(&body)?,
-            Dialect::Connect(Kind::Stream(Codec::Json)) => self.message(&connect::opened(&body)?)?,
-            Dialect::Connect(Kind::Unary(Codec::Json)) | Dialect::Rest | Dialect::OpenFga => self.message(&body)?,
+            Dialect::Connect(Kind::Stream(Codec::Json)) => self.read(connect::opened(&body)?).await?,
+            Dialect::Connect(Kind::Unary(Codec::Json)) | Dialect::Rest | Dialect::OpenFga => self.read(body).await?,
         };
         // The service would refuse it, too, and a client that came too often is refused in the same way.
         if message.len() > self.operation.request_bytes_max {
             return Err(too_large().into());
         }
         Ok(Frame::data(frames::framed(&message)?))
+    }
+
+    /// Reads the message of a request from its body, its path and its query, in a place of the lane if the body is large.
+    async fn read(self: &Arc<Self>, body: Bytes) -> Result<Bytes, Refusal> {
+        if body.len() <= READ_AT_ONCE_MAX {
+            return self.message(&body);
+        }
+        let call = Arc::clone(self);
+        let reading = self.reading.run(move || {
+            if body.iter().filter(|byte| **byte == b',').count() > JSON_ITEMS_MAX {
+                return Err(too_large());
+            }
+            call.message(&body)
+        });
+        reading.await.unwrap_or_else(|lost| {
+            tracing::error!(%lost, "the JSON of a request was not read");
+            Err(Refusal::lost())
+        })
     }
 
     /// Reads the message of a request from its body, its path and its query.
@@ -295,8 +322,8 @@ impl Lines {
                     continue;
                 }
                 let number = self.number;
-                let message =
-                    self.call.message(&line).map_err(|refusal| refusal.with_place(&format!("line {number}")))?;
+                let message = self.call.read(line).await;
+                let message = message.map_err(|refusal| refusal.with_place(&format!("line {number}")))?;
                 return Ok(Some(Frame::data(frames::framed(&message)?)));
             }
             let Some(body) = &mut self.body else { return Ok(None) };

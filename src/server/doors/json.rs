@@ -326,7 +326,13 @@ mod tests {
         let (lenient, strict) = (Strictness::Lenient, Strictness::Strict);
         let delete = "ragward.ingest.v1.DeleteDocumentsRequest";
         let rows = [
-            ("openfga.v1.GetStoreRequest", lenient, ("store_id", "b"), ("store_id", "a"), Some(json!({ "store_id": "a" }))),
+            (
+                "openfga.v1.GetStoreRequest",
+                lenient,
+                ("store_id", "b"),
+                ("store_id", "a"),
+                Some(json!({ "store_id": "a" })),
+            ),
             (delete, strict, ("collection", "b"), ("collection", "a"), None),
             (delete, strict, ("collection", "b"), ("collection", ""), None),
             (delete, strict, ("document_ids", "b"), ("document_ids", "a"), None),
