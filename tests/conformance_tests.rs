@@ -15,6 +15,7 @@ mod support {
     pub(crate) mod cases;
     pub(crate) mod conversation;
     pub(crate) mod dice;
+    pub(crate) mod http;
     pub(crate) mod openfga;
     pub(crate) mod ragward_server;
     pub(crate) mod random_world;

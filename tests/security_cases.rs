@@ -20,6 +20,7 @@
 mod support {
     pub(crate) mod conversation;
     pub(crate) mod dice;
+    pub(crate) mod http;
     pub(crate) mod ragward_server;
 }
 

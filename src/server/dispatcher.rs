@@ -16,7 +16,7 @@ use tower::Service;
 
 use super::answers::AnswerSlot;
 use super::authentication::Authentication;
-use super::doors::Doors;
+use super::doors::{Doors, HttpCall};
 use super::health::{HealthApi, Readiness};
 use super::ingest::IngestApi;
 use super::openfga::OpenFgaApi;
@@ -97,13 +97,19 @@ impl Service<http::Request<Body>> for Dispatcher {
                 return Box::pin(std::future::ready(Err(Refusal::lost())));
             }
         };
+        let door = request.extensions().get::<Arc<HttpCall>>().cloned();
+        let slot = request.extensions().get::<AnswerSlot>().cloned();
         let answering = self.routes.call(request);
         Box::pin(async move {
             let Ok(response) = answering.await;
-            match (Refusal::of_response(&response), operation.answer) {
-                (Some(refusal), _) => Err(refusal),
-                (None, Messages::One) => whole(response).await,
-                (None, Messages::Many) => Ok(response),
+            let answer = match (Refusal::of_response(&response), operation.answer) {
+                (Some(refusal), _) => return Err(refusal),
+                (None, Messages::One) => whole(response).await?,
+                (None, Messages::Many) => response,
+            };
+            match door {
+                Some(call) => call.answer(answer, slot).await,
+                None => Ok(answer),
             }
         })
     }

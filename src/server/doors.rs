@@ -5,6 +5,9 @@
 //! head → which RPC, which dialect → the stack: record → gate → service → the message, read from the body → answer → JSON
 //! ```
 //!
+//! An answer is translated at the bottom of the stack. One that cannot be written as JSON, or for which there is no room, is
+//! refused before its record is kept.
+//!
 //! A body is translated when the service reads its message. The gate stands before that, so a caller without a right learns
 //! nothing of what is wrong with its body, and the record has the code of whatever was.
 //!
@@ -38,10 +41,9 @@ use tower::Service;
 use self::connect::{Codec, Kind};
 use self::guards::Page;
 pub use self::guards::{Addresses, Guards};
-use self::http_call::HttpCall;
+pub(super) use self::http_call::HttpCall;
 use self::openfga::ErrorNames;
 use self::routes::{BodyPart, Fields, HttpRoute, Lookup};
-use super::answers::AnswerSlot;
 use super::operations::{Access, Messages, NotServed, Operation, Route};
 use super::plain_http::{self, BodyAllowed};
 use super::refusal::Refusal;
@@ -379,14 +381,10 @@ where
                 })
             }
             Arrival::Call(call) => {
-                let slot = request.extensions().get::<AnswerSlot>().cloned();
+                // The stack gives the answer in the form of the door.
                 let answering = self.within_deadline(call.call(request));
                 Box::pin(async move {
-                    let answered = match answering.await {
-                        Ok(answer) => call.answer(answer, slot).await,
-                        Err(refusal) => Err(refusal),
-                    };
-                    Ok(match answered {
+                    Ok(match answering.await {
                         Ok(answer) => answer,
                         Err(refusal) if call.ends_lines(&refusal) => call.failed_stream(&refusal),
                         Err(refusal) => doors.refused(&call.shape, &refusal),

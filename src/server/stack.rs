@@ -30,7 +30,7 @@ use super::audit::{AuditLayer, OngoingWork};
 use super::authentication::GateLayer;
 use super::connections::{self, Arrived, PortSettings, STREAMS_MAX};
 use super::dispatcher::Dispatcher;
-use super::doors::{Doors, Port};
+use super::doors::{Doors, HttpCall, Port};
 use super::health::Readiness;
 use super::operations::Route;
 use super::refusal::Refusal;
@@ -144,6 +144,8 @@ impl Stack {
             }
         }
         *request.extensions_mut() = caller.extensions.clone();
+        // The answer is for the door, which wants the message.
+        request.extensions_mut().remove::<Arc<HttpCall>>();
         let route = Route::of(&request);
         let (request, slot) =
             arriving::bounded(request, &route, connection.unwrap_or(&self.answers), 1, self.request_timeout);

@@ -77,6 +77,7 @@ impl HttpCall {
             }
         }
         *call.extensions_mut() = parts.extensions;
+        call.extensions_mut().insert(Arc::clone(self));
         call
     }
 
@@ -177,7 +178,12 @@ impl HttpCall {
     }
 
     /// Turns the answer of the gRPC call into one of this dialect.
-    pub(super) async fn answer(
+    ///
+    /// INVARIANT (one code): this happens inside of the record, so the record has the code that the client gets.
+    ///
+    /// # Errors
+    /// When the answer cannot be written in this dialect, or there is no room for it.
+    pub(in crate::server) async fn answer(
         &self,
         answer: http::Response<Body>,
         slot: Option<AnswerSlot>,
