@@ -117,32 +117,31 @@ async fn export(args: ExportArgs, config: Option<&Path>, output: &Output) -> Res
     let (model_id, model) = store.model(None).await?;
     let form = ModelForm::of(&model).map_err(|e| Failure::failed(e.to_string()))?;
     let Some(out) = args.out else { return print(&store, &model_id, &model, form).await };
-    let mut files = vec![out.clone()];
+    let beside = model_file(&out);
+    // Both files take their names at the end. Until then an older store file keeps the model that it was written for.
+    let model_json = match &form {
+        ModelForm::Text(_) => None,
+        ModelForm::Json(json) => Some(Unfinished::new(&beside, |sink| sink.write_all(json.as_bytes()))?),
+    };
     let place = match &form {
         ModelForm::Text(text) => ModelPlace::Inline(text),
-        ModelForm::Json(json) => {
-            let beside = model_file(&out);
-            put(&beside, |sink| sink.write_all(json.as_bytes()))?;
-            files.push(beside);
-            let name = files.last().and_then(|file| file.file_name()).and_then(|name| name.to_str());
+        ModelForm::Json(_) => {
+            let name = beside.file_name().and_then(|name| name.to_str());
             ModelPlace::File(name.ok_or_else(|| Failure::usage("the name of the file must be UTF-8"))?)
         }
     };
-    let unfinished = unfinished(&out);
-    let failed = |error: io::Error| Failure::failed(format!("{}: {error}", unfinished.display()));
-    let sink = BufWriter::new(File::create(&unfinished).map_err(failed)?);
-    let exported = match export_to(&store, &model_id, place, sink).await {
+    let unfinished = Unfinished::new(&out, |_sink| Ok(()))?;
+    let exported = match export_to(&store, &model_id, place, BufWriter::new(&unfinished.sink)).await {
         Ok(exported) => exported,
-        Err(stopped) => {
-            // The file is of no use to anybody, and the reason that counts is why the export stopped.
-            drop(std::fs::remove_file(&unfinished));
-            return Err(match stopped {
-                Stopped::Reading(failure) => failure,
-                Stopped::Writing(error) => failed(error),
-            });
-        }
+        Err(Stopped::Reading(failure)) => return Err(failure),
+        Err(Stopped::Writing(error)) => return Err(unfinished.failed(&error)),
     };
-    std::fs::rename(&unfinished, &out).map_err(failed)?;
+    let mut files = vec![out.clone()];
+    if let Some(model_json) = model_json {
+        model_json.finish()?;
+        files.push(beside);
+    }
+    unfinished.finish()?;
     let names: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
     let left_out = left_out(exported.assertions_left_out, "assertions, which a store file cannot express");
     let Exported { tuples, assertions, .. } = exported;
@@ -191,15 +190,51 @@ fn model_file(out: &Path) -> PathBuf {
     out.with_file_name(format!("{stem}.model.json"))
 }
 
-/// Returns the name under which a file is written until it is whole.
-fn unfinished(file: &Path) -> PathBuf {
-    let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    file.with_file_name(format!(".{name}.unfinished"))
+/// A file that is not whole yet. It lies beside its place under another name, and is removed unless it is finished.
+struct Unfinished {
+    path: PathBuf,
+    place: PathBuf,
+    sink: File,
 }
 
-fn put(file: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), Failure> {
-    let written = File::create(file).and_then(|mut sink| write(&mut sink));
-    written.map_err(|error| Failure::failed(format!("{}: {error}", file.display())))
+impl Unfinished {
+    /// Makes the file, and writes its beginning.
+    fn new(place: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<Self, Failure> {
+        let path = unfinished(place);
+        // What a killed process with this number left behind.
+        drop(std::fs::remove_file(&path));
+        // A link that somebody has put there is not followed.
+        let made = File::options().write(true).create_new(true).open(&path);
+        let failed = |error: io::Error| Failure::failed(format!("{}: {error}", path.display()));
+        let sink = made.map_err(failed)?;
+        let mut file = Self { path, place: place.to_owned(), sink };
+        match write(&mut file.sink) {
+            Ok(()) => Ok(file),
+            Err(error) => Err(file.failed(&error)),
+        }
+    }
+
+    /// Gives the file its name.
+    fn finish(self) -> Result<(), Failure> {
+        std::fs::rename(&self.path, &self.place).map_err(|error| self.failed(&error))
+    }
+
+    fn failed(&self, error: &io::Error) -> Failure {
+        Failure::failed(format!("{}: {error}", self.path.display()))
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        // A finished file has left this name.
+        drop(std::fs::remove_file(&self.path));
+    }
+}
+
+/// Returns the name under which a file is written until it is whole. Two exports at a time do not share it.
+fn unfinished(file: &Path) -> PathBuf {
+    let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    file.with_file_name(format!(".{name}.{}.unfinished", std::process::id()))
 }
 
 /// Writes a store page by page, so a store of any size takes the same memory.
@@ -226,6 +261,12 @@ async fn export_to<W: Write>(
                 }
             }
         }
+    }
+    let (model_now, _) = store.model(None).await?;
+    if model_now != model_id {
+        // The tuples of the new model under the old one could grant what neither grants.
+        let text = format!("the store got another model meanwhile: {model_now} after {model_id}; export it again");
+        return Err(Failure::failed(text).into());
     }
     let of = assertions.len();
     let tests = tests_of(assertions, &stored);
@@ -289,6 +330,12 @@ fn assertions_of(tests: &[StoreTest], model: &ValidModel) -> Kept {
             + test.list_users.iter().map(|list| list.assertions.len()).sum::<usize>();
         kept.left_out += of_lists;
         for check in &test.checks {
+            let expected = expectations(check);
+            // A check of long lists stands for their product, which may be more than memory holds. So it is only counted.
+            if expected > EXPECTATIONS_MAX {
+                kept.left_out = kept.left_out.saturating_add(expected);
+                continue;
+            }
             for assertion in each_assertion(test, check) {
                 let is_known = model.knows(&assertion.user, &assertion.relation, assertion.object.type_name()).is_ok();
                 let fits = assertion.contextual.tuples.len() <= CONTEXTUAL_TUPLES_OF_ASSERTION_MAX
@@ -302,6 +349,14 @@ fn assertions_of(tests: &[StoreTest], model: &ValidModel) -> Kept {
         }
     }
     kept
+}
+
+/// The most expectations of one check that are looked at. A store keeps [`ASSERTIONS_MAX`] of all.
+const EXPECTATIONS_MAX: usize = 100 * ASSERTIONS_MAX;
+
+/// Returns the number of combinations of user, object and relation.
+fn expectations(check: &CheckTest) -> usize {
+    check.users.len().saturating_mul(check.objects.len()).saturating_mul(check.assertions.len())
 }
 
 /// Returns an assertion for each combination of user, object and relation.

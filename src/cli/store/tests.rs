@@ -111,6 +111,8 @@ fn what_a_store_does_not_keep_is_counted() {
         context: serde_json::Map::new(),
         assertions: vec![(Relation::parse("reader").unwrap(), Vec::new())],
     };
+    let objects = (0..100_000).map(|object| Object::parse(&format!("doc:{object}")).unwrap()).collect();
+    let long = CheckTest { objects, ..check(100_000, &["reader"]) };
     let lists = StoreTest { list_objects: vec![of_lists], ..test(vec![check(1, &["reader"])], 0) };
     let rows = [
         ("every combination", vec![test(vec![check(3, &["reader", "owner"])], 0)], (6, 0)),
@@ -118,6 +120,7 @@ fn what_a_store_does_not_keep_is_counted() {
         ("a relation that the model lacks", vec![test(vec![check(1, &["reader", "writer"])], 0)], (1, 1)),
         ("the most assertions", vec![test(vec![check(100, &["reader"])], 0)], (100, 0)),
         ("more than the most assertions", vec![test(vec![check(101, &["reader"])], 0)], (100, 1)),
+        ("a product that no memory holds", vec![test(vec![long], 0)], (0, 100_000 * 100_000)),
         ("the most contextual tuples", vec![test(vec![check(1, &["reader"])], 20)], (1, 0)),
         ("more than the most contextual tuples", vec![test(vec![check(1, &["reader"])], 21)], (0, 1)),
     ];
@@ -139,4 +142,21 @@ fn a_model_lies_beside_its_store_file() {
     for (out, expected) in rows {
         assert_eq!(model_file(Path::new(out)), Path::new(expected), "{out}");
     }
+}
+
+#[test]
+fn a_file_has_its_name_once_it_is_whole() {
+    let directory = tempfile::tempdir().unwrap();
+    let (place, other) = (directory.path().join("store.fga.yaml"), directory.path().join("other"));
+    std::fs::write(&place, "old").unwrap();
+    std::fs::write(&other, "kept").unwrap();
+    // Somebody has put a link in the way.
+    std::os::unix::fs::symlink(&other, unfinished(&place)).unwrap();
+    let write = |file: &mut File| file.write_all(b"new");
+    drop(Unfinished::new(&place, write).unwrap());
+    assert_eq!(std::fs::read_to_string(&place).unwrap(), "old");
+    Unfinished::new(&place, write).unwrap().finish().unwrap();
+    assert_eq!(std::fs::read_to_string(&place).unwrap(), "new");
+    assert_eq!(std::fs::read_to_string(&other).unwrap(), "kept");
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 2);
 }
