@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use self::batch::Batch;
-use self::turns::{Turns, Uploader};
+use self::turns::{Open, Turns, Uploader};
 use super::audit::{Draft, OpenRecord};
 use super::authentication::{self, Authentication};
 use super::connections::Peer;
@@ -79,6 +79,8 @@ pub(super) struct IngestApi {
     documents: Arc<dyn DocumentStore>,
     request_timeout: Duration,
     turns: Turns,
+    /// The places of lists. A list may look at every document of a collection, and ask about every guard.
+    lists: Turns,
     cutting: Lane,
     consistency_tokens: Arc<ConsistencyTokens>,
     clock: Clock,
@@ -95,6 +97,7 @@ impl IngestApi {
             documents: Arc::clone(&services.documents),
             request_timeout: services.request_timeout,
             turns: Turns::new(),
+            lists: Turns::new(),
             cutting: Lane::of(CUTTING_MAX),
             consistency_tokens: Arc::clone(&services.consistency_tokens),
             clock: Arc::new(authentication::now),
@@ -140,7 +143,7 @@ impl IngestService for IngestApi {
     ) -> Result<Response<message::ListDocumentsResponse>, Status> {
         let draft = Draft::of(&request)?;
         let caller = authentication::caller(&request)?;
-        Ok(Response::new(self.list(&draft, &caller, request.get_ref()).await?))
+        Ok(Response::new(self.list(&draft, &caller, peer(&request), request.get_ref()).await?))
     }
 
     async fn list_collections(
@@ -148,7 +151,7 @@ impl IngestService for IngestApi {
         request: Request<message::ListCollectionsRequest>,
     ) -> Result<Response<message::ListCollectionsResponse>, Status> {
         let caller = authentication::caller(&request)?;
-        Ok(Response::new(self.collections(&caller).await?))
+        Ok(Response::new(self.collections(&caller, peer(&request)).await?))
     }
 
     async fn delete_documents(
@@ -173,18 +176,14 @@ impl IngestService for IngestApi {
 
 impl IngestApi {
     fn call<T>(&self, request: &Request<T>) -> Result<Call, Status> {
-        let peer = request.extensions().get::<Peer>().and_then(|peer| peer.0);
         let record = OpenRecord::of(request)?;
-        Ok(self.call_by(authentication::caller(request)?, peer, record)?)
+        Ok(self.call_by(authentication::caller(request)?, peer(request), record)?)
     }
 
     /// Returns the call of this caller. `peer` is the machine that calls; `None` for this process.
     fn call_by(&self, caller: Caller, peer: Option<IpAddr>, record: OpenRecord) -> Result<Call, Refusal> {
         let writer = self.writer(&caller)?;
-        let uploader = match &writer {
-            Some(writer) => Uploader::Subject(writer.principal.subject().clone()),
-            None => peer.map_or(Uploader::Local, Uploader::Machine),
-        };
+        let uploader = uploader(writer.as_ref(), peer);
         Ok(Call { caller, writer, uploader, record })
     }
 
@@ -277,9 +276,19 @@ impl IngestApi {
     async fn take_in(
         &self,
         call: &Call,
+        messages: impl Stream<Item = Result<message::UpsertDocumentsRequest, Status>> + Unpin + Send,
+    ) -> Result<message::UpsertDocumentsResponse, Refusal> {
+        let open = self.turns.open(&call.uploader).await?;
+        self.take_in_at(&open, call, messages).await
+    }
+
+    /// Like [`IngestApi::take_in`], at a place that was taken before.
+    async fn take_in_at(
+        &self,
+        _open: &Open,
+        call: &Call,
         mut messages: impl Stream<Item = Result<message::UpsertDocumentsRequest, Status>> + Unpin + Send,
     ) -> Result<message::UpsertDocumentsResponse, Refusal> {
-        let _open = self.turns.open(&call.uploader).await?;
         let mut collection: Option<String> = None;
         let mut batch: Option<Batch> = None;
         let mut written = message::UpsertDocumentsResponse::default();
@@ -362,19 +371,26 @@ impl IngestApi {
         new_guards: &[Object],
     ) -> Result<(), Refusal> {
         let Some(writer) = writer else { return Ok(()) };
-        let stored = match self.within(self.documents.guards_of(collection, document_ids)).await {
-            Ok(Some(stored)) => stored,
-            // Nobody may write a document if one of its chunks has no usable guard.
-            Ok(None) => return Err(Refusal::denied(MAY_NOT_WRITE)),
-            Err(refusal) if refusal.code() == Code::NotFound => BTreeSet::new(),
-            Err(refusal) => return Err(refusal),
-        };
+        let stored = self.stored_guards(collection, document_ids).await?;
         let guards: BTreeSet<Object> = stored.into_iter().chain(new_guards.iter().cloned()).collect();
         let mut enforcer = self.enforcer(writer, Instant::now() + self.request_timeout);
-        if writable_guards(&mut enforcer, &guards).await? == guards {
-            Ok(())
-        } else {
-            Err(Refusal::denied(MAY_NOT_WRITE))
+        if writable_guards(&mut enforcer, &guards).await? != guards {
+            return Err(Refusal::denied(MAY_NOT_WRITE));
+        }
+        // Checks of many guards take long, and a writer chooses how many there are. Somebody else may have put one of the
+        // documents under another guard meanwhile.
+        let now = self.stored_guards(collection, document_ids).await?;
+        if now.is_subset(&guards) { Ok(()) } else { Err(Refusal::denied(MAY_NOT_WRITE)) }
+    }
+
+    /// Returns the guards of all chunks that these documents have now.
+    async fn stored_guards(&self, collection: &str, document_ids: &[String]) -> Result<BTreeSet<Object>, Refusal> {
+        match self.within(self.documents.guards_of(collection, document_ids)).await {
+            Ok(Some(stored)) => Ok(stored),
+            // Nobody may write a document if one of its chunks has no usable guard.
+            Ok(None) => Err(Refusal::denied(MAY_NOT_WRITE)),
+            Err(refusal) if refusal.code() == Code::NotFound => Ok(BTreeSet::new()),
+            Err(refusal) => Err(refusal),
         }
     }
 
@@ -444,6 +460,19 @@ impl IngestApi {
         };
         *written = call.record.run_part(writing).await?;
         Ok(())
+    }
+}
+
+/// Returns the machine that calls; `None` for this process.
+fn peer<T>(request: &Request<T>) -> Option<IpAddr> {
+    request.extensions().get::<Peer>().and_then(|peer| peer.0)
+}
+
+/// Returns the caller whose places a call takes.
+fn uploader(writer: Option<&WritingPrincipal>, peer: Option<IpAddr>) -> Uploader {
+    match writer {
+        Some(writer) => Uploader::Subject(writer.principal.subject().clone()),
+        None => peer.map_or(Uploader::Local, Uploader::Machine),
     }
 }
 

@@ -5,12 +5,15 @@
 //! may not write change no byte of any page.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tokio::time::Instant;
 
-use super::{IngestApi, WritingPrincipal, asked, check_request, documents_of, is_writable, writable_guards};
+use super::{
+    IngestApi, WritingPrincipal, asked, check_request, documents_of, is_writable, uploader, writable_guards,
+};
 use crate::authz::enforce::Enforcer;
 use crate::identity::Caller;
 use crate::language::Object;
@@ -74,6 +77,7 @@ impl IngestApi {
         &self,
         draft: &Draft,
         caller: &Caller,
+        peer: Option<IpAddr>,
         message: &message::ListDocumentsRequest,
     ) -> Result<message::ListDocumentsResponse, Refusal> {
         let writer = self.writer(caller)?;
@@ -83,7 +87,12 @@ impl IngestApi {
         let AskedPage { size, from } = AskedPage::read(message)?;
         // The first document of the next page is looked for, too: without one there is no next page.
         let wanted = size.saturating_add(1);
-        let mut documents = self.within(self.writable_from(writer.as_ref(), &message.collection, from, wanted)).await?;
+        let uploader = uploader(writer.as_ref(), peer);
+        let reading = async {
+            let _place = self.lists.open(&uploader).await?;
+            self.writable_from(writer.as_ref(), &message.collection, from, wanted).await
+        };
+        let mut documents = self.within(reading).await?;
         let next = if documents.len() > size { documents.pop() } else { None };
         draft.released(documents_of(documents.len() as u64));
         Ok(message::ListDocumentsResponse {
@@ -93,10 +102,16 @@ impl IngestApi {
     }
 
     /// Lists those collections in which the caller may write a document, and all of them for an administrator.
-    pub(super) async fn collections(&self, caller: &Caller) -> Result<message::ListCollectionsResponse, Refusal> {
+    pub(super) async fn collections(
+        &self,
+        caller: &Caller,
+        peer: Option<IpAddr>,
+    ) -> Result<message::ListCollectionsResponse, Refusal> {
         let writer = self.writer(caller)?;
+        let uploader = uploader(writer.as_ref(), peer);
         let may_count = caller.may_administer();
         let listing = async {
+            let _place = self.lists.open(&uploader).await?;
             let mut collections = Vec::new();
             for name in self.documents.collection_names().await? {
                 if collections.len() == COLLECTIONS_MAX {

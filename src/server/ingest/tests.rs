@@ -182,6 +182,7 @@ fn world(authorizer_answers: AuthorizerAnswers) -> World {
         documents: Arc::new(Told { inner: store.clone(), written: tell }),
         request_timeout: Duration::from_secs(10),
         turns: Turns::new(),
+        lists: Turns::new(),
         cutting: Lane::of(CUTTING_MAX),
         consistency_tokens: Arc::new(ConsistencyTokens::new().unwrap()),
         clock: Arc::new(move || clock.load(Ordering::Relaxed)),
