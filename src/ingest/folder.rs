@@ -53,6 +53,11 @@ fn collect(root: &Path, folder: &Path, paths: &mut Vec<Result<PathBuf, IngestErr
             Ok(kind) if kind.is_symlink() => paths.extend(inside(root, &path).err().map(Err)),
             Ok(kind) if kind.is_dir() => collect(root, &path, paths),
             Ok(kind) if kind.is_file() && is_text(&path) => paths.push(Ok(path)),
+            // Without this error, its document would seem to be gone. Only a regular file is opened: opening a pipe would
+            // wait for a writer.
+            Ok(kind) if !kind.is_file() && is_text(&path) => {
+                paths.push(Err(IngestError::file(&path, "is not a regular file")));
+            }
             Ok(_) => {}
         }
     }

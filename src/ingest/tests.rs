@@ -70,12 +70,14 @@ fn a_file_that_cannot_be_read_is_passed_over_and_named() {
     let directory = folder(&[("a.md", b"a"), ("latin1.md", b"caf\xe9"), ("below/c.md", b"c"), ("z.txt", b"z")]);
     std::os::unix::fs::symlink(directory.path().join("gone.md"), directory.path().join("dangling.md")).expect("linked");
     std::os::unix::fs::symlink("/", directory.path().join("out")).expect("linked");
+    let _listener = std::os::unix::net::UnixListener::bind(directory.path().join("socket.md")).expect("bound");
     let (ids, errors) = all(&by_type(&directory));
     assert_eq!(ids, ["document:a", "document:below/c", "document:z"]);
-    let [dangling, latin1, out] = errors.as_slice() else { panic!("{errors:?}") };
+    let [dangling, latin1, out, socket] = errors.as_slice() else { panic!("{errors:?}") };
     assert!(dangling.contains("dangling.md") && latin1.contains("latin1.md") && out.contains("out"), "{errors:?}");
+    assert!(socket.contains("socket.md"), "{errors:?}");
     let (totals, ahead) = by_type(&directory).totals().expect("counted");
-    assert_eq!((totals.documents, ahead.len()), (Some(4), 2), "{ahead:?}");
+    assert_eq!((totals.documents, ahead.len()), (Some(4), 3), "{ahead:?}");
 
     let lines = b"{\"id\": \"doc:a\", \"path\": \"a.md\"}\n{\"id\": \"doc:b\", \"path\": \"a.md\", \"tags\": [\"x\"]}\n{\"id\"\n\
                   {\"id\": \"doc:l\", \"path\": \"latin1.md\"}\n{\"id\": \"doc:z\", \"path\": \"z.txt\"}\n";
@@ -239,8 +241,6 @@ fn a_folder_gives_guards_from_paths() {
     ];
     let directory = folder(&files);
     std::os::unix::fs::symlink(directory.path().join("b.md"), directory.path().join("link.md")).expect("linked");
-    // Only a regular file is opened: opening a pipe would wait for a writer.
-    let _listener = std::os::unix::net::UnixListener::bind(directory.path().join("socket.md")).expect("bound");
     let (documents, error) = read(&by_type(&directory));
     assert_eq!(error, None);
     let found: Vec<(&str, &str)> = documents.iter().map(|d| (d.id.as_str(), d.title.as_str())).collect();

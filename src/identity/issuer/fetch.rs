@@ -126,7 +126,7 @@ impl HttpClient {
     }
 
     async fn metadata(&self, url: Url, issuer: &str) -> Result<Url, FetchError> {
-        let bytes = self.get(url).await?;
+        let bytes = self.get(url.clone()).await?;
         let metadata = strict_json::object(&bytes, DEPTH_MAX).map_err(|e| FetchError::Metadata(e.to_string()))?;
         // RFC 8414, section 3.3: otherwise one issuer could speak for another.
         if metadata.get("issuer").and_then(Value::as_str) != Some(issuer) {
@@ -134,7 +134,12 @@ impl HttpClient {
         }
         let key_set_url = metadata.get("jwks_uri").and_then(Value::as_str);
         let key_set_url = key_set_url.ok_or_else(|| FetchError::Metadata("it has no `jwks_uri`".to_owned()))?;
-        Ok(check_url(key_set_url)?)
+        let key_set_url = check_url(key_set_url)?;
+        // Otherwise whoever listens on a port of this machine could give the keys of an issuer that has TLS.
+        if key_set_url.scheme() != url.scheme() && key_set_url.scheme() != "https" {
+            return Err(FetchError::Metadata("its `jwks_uri` has no TLS, and the issuer has".to_owned()));
+        }
+        Ok(key_set_url)
     }
 
     async fn get(&self, url: Url) -> Result<Vec<u8>, FetchError> {
@@ -188,6 +193,17 @@ mod tests {
             let read = client.key_set(&issuer, url.map(String::as_str)).await;
             assert_eq!(read.is_ok(), expected, "{name}: {read:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn an_issuer_with_tls_has_no_keys_without_it() {
+        let ours = Authority::new("ours");
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let issuer = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+        let metadata = json!({"issuer": issuer, "jwks_uri": "http://127.0.0.1:1/keys"}).to_string();
+        ours.serve_documents(listener, move |_path| metadata.clone());
+        let read = HttpClient::new(Some(&ours.file())).unwrap().key_set(&issuer, None).await;
+        assert!(read.is_err_and(|error| error.to_string().contains("has no TLS")));
     }
 
     #[test]
