@@ -25,6 +25,9 @@ const UNIT_BYTES: usize = 1_024;
 const ALL_UNITS: u32 = 256 * 1_024;
 /// The room of one connection: 64 MiB, which is seven of the largest answers, or about eighty answers of ten chunks.
 const CONNECTION_UNITS: u32 = 64 * 1_024;
+/// The most large messages of requests that are in memory at a time, each from its first byte until its answer is ready.
+/// Streams of uploads have places of their own (`ingest::turns`).
+const LARGE_MESSAGES_MAX: usize = 16;
 /// The wait after which a refused client should try again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -33,6 +36,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 pub(super) struct Answers {
     all: Arc<Semaphore>,
     of_connection: Arc<Semaphore>,
+    /// The places for large messages of requests, of all connections together.
+    large: Arc<Semaphore>,
 }
 
 /// Room that an answer takes up.
@@ -51,16 +56,20 @@ pub(super) struct AnswerSlot {
     /// How many times larger than its message the answer may become at the door.
     growth: usize,
     reserved: Arc<Mutex<Option<Reserved>>>,
+    /// The place of the request's own message, if that may be large. It is free when the last clone of the slot is dropped.
+    message: Arc<Mutex<Option<OwnedSemaphorePermit>>>,
 }
 
 impl Answers {
     pub(super) fn new() -> Self {
-        Self { all: semaphore(ALL_UNITS), of_connection: semaphore(CONNECTION_UNITS) }
+        let large = Arc::new(Semaphore::new(LARGE_MESSAGES_MAX));
+        Self { all: semaphore(ALL_UNITS), of_connection: semaphore(CONNECTION_UNITS), large }
     }
 
     /// Returns the room for one more connection.
     pub(super) fn for_connection(&self) -> Self {
-        Self { all: Arc::clone(&self.all), of_connection: semaphore(CONNECTION_UNITS) }
+        let (all, large) = (Arc::clone(&self.all), Arc::clone(&self.large));
+        Self { all, of_connection: semaphore(CONNECTION_UNITS), large }
     }
 }
 
@@ -79,13 +88,26 @@ fn semaphore(units: u32) -> Arc<Semaphore> {
 impl AnswerSlot {
     /// Returns a slot without room, which waits for room until the moment `until`.
     pub(super) fn new(answers: &Answers, until: Instant) -> Self {
-        Self { answers: answers.clone(), until, growth: 1, reserved: Arc::default() }
+        let (reserved, message) = (Arc::default(), Arc::default());
+        Self { answers: answers.clone(), until, growth: 1, reserved, message }
     }
 
     /// Makes each later reservation so many times larger, because the door writes the answer in a larger form.
     #[must_use]
     pub(super) fn growing(self, growth: usize) -> Self {
         Self { growth, ..self }
+    }
+
+    /// Takes a place for a message that may be large, before any of it is read.
+    ///
+    /// # Errors
+    /// When no place is free in time.
+    pub(super) async fn admit_large(&self) -> Result<(), Refusal> {
+        let too_many = || Refusal::busy("too many large requests are being read; try again later", RETRY_AFTER);
+        let place = timeout_at(self.until, Arc::clone(&self.answers.large).acquire_owned()).await;
+        let place = place.map_err(|_elapsed| too_many())?.map_err(|_closed| too_many())?;
+        *self.message.lock().unwrap_or_else(PoisonError::into_inner) = Some(place);
+        Ok(())
     }
 
     /// Returns the room of the connection that this slot belongs to, and the room of all connections.
@@ -269,6 +291,19 @@ mod tests {
         assert_eq!(answers.free_units(), less(5), "whoever took the room holds it");
         drop(held);
         assert_eq!(answers.free_units(), all);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn few_large_messages_are_in_memory() {
+        let answers = Answers::new();
+        let slots: Vec<AnswerSlot> = (0..LARGE_MESSAGES_MAX).map(|_| slot(&answers.for_connection())).collect();
+        for slot in &slots {
+            slot.admit_large().await.unwrap();
+        }
+        let late = slot(&answers.for_connection()).admit_large().await.unwrap_err();
+        assert_eq!(late.code(), tonic::Code::ResourceExhausted);
+        drop(slots);
+        slot(&answers.for_connection()).admit_large().await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]

@@ -17,7 +17,7 @@ use tonic::codegen::{Bytes, StdError};
 
 use super::answers::{AnswerSlot, Answers};
 use super::deadline;
-use super::operations::{Messages, Route};
+use super::operations::{Messages, REQUEST_BYTES_MAX, Route};
 use super::refusal::Refusal;
 
 /// How long the one message of a request may take to arrive.
@@ -51,7 +51,13 @@ where
         Arriving::stream(body, SILENCE_MAX)
     } else {
         let (room, bytes) = (slot.clone(), route.answer_bytes_max().unwrap_or_default());
-        Arriving::message(body, MESSAGE_MAX, Box::pin(async move { room.reserve(bytes).await }))
+        let message = Arriving::message(body, MESSAGE_MAX, Box::pin(async move { room.reserve(bytes).await }));
+        if route.operation().is_some_and(|operation| operation.request_bytes_max > REQUEST_BYTES_MAX) {
+            let place = slot.clone();
+            message.after(Box::pin(async move { place.admit_large().await }))
+        } else {
+            message
+        }
     };
     let mut request = Request::from_parts(parts, Body::new(body));
     request.extensions_mut().insert(slot.clone());
@@ -66,6 +72,8 @@ struct Arriving<B> {
     /// The longest silence of a stream of messages; `None` for one message, which must have arrived whole by the moment
     /// `overdue`.
     silence_max: Option<Duration>,
+    /// Waits for a place before the request is read.
+    admitting: Option<Reserving>,
     /// Waits for room once the request is whole.
     reserving: Option<Reserving>,
 }
@@ -74,13 +82,18 @@ impl<B> Arriving<B> {
     /// Returns one message, which has to be whole within `arrives_within` and then waits for `reserving`.
     fn message(body: B, arrives_within: Duration, reserving: Reserving) -> Self {
         let (body, overdue) = (Box::pin(body), Box::pin(sleep(arrives_within)));
-        Self { body, is_whole: false, overdue, silence_max: None, reserving: Some(reserving) }
+        Self { body, is_whole: false, overdue, silence_max: None, admitting: None, reserving: Some(reserving) }
+    }
+
+    /// Reads nothing before `admitting` is ready.
+    fn after(self, admitting: Reserving) -> Self {
+        Self { admitting: Some(admitting), ..self }
     }
 
     /// Returns a stream of messages with no longer silence between them than `silence_max`.
     fn stream(body: B, silence_max: Duration) -> Self {
         let (body, overdue) = (Box::pin(body), Box::pin(sleep(silence_max)));
-        Self { body, is_whole: false, overdue, silence_max: Some(silence_max), reserving: None }
+        Self { body, is_whole: false, overdue, silence_max: Some(silence_max), admitting: None, reserving: None }
     }
 }
 
@@ -93,6 +106,15 @@ where
     type Error = Status;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if let Some(admitting) = &mut self.admitting {
+            let admitted = ready!(admitting.as_mut().poll(context));
+            self.admitting = None;
+            if let Err(no_place) = admitted {
+                return Poll::Ready(Some(Err(no_place.into())));
+            }
+            // Only the request's own time counts.
+            self.overdue.as_mut().reset(Instant::now() + MESSAGE_MAX);
+        }
         if !self.is_whole {
             match self.body.as_mut().poll_frame(context) {
                 Poll::Ready(Some(Ok(frame))) => {
