@@ -53,11 +53,17 @@ impl CalledServer {
         let ca_file = match self.ca_file {
             Some(file) => Some(file),
             // The variable is for every call of this environment. One to `http://localhost` has no use for it.
-            None if address.starts_with("https://") => text(CA_FILE_VARIABLE)?.map(PathBuf::from),
-            None => None,
+            None if is_plain(&address) => None,
+            None => text(CA_FILE_VARIABLE)?.map(PathBuf::from),
         };
         Ok(Self { address: Some(address), ca_file })
     }
+}
+
+/// Returns whether an address has no TLS. A scheme may have capital letters, and `HTTPS://` must not mean other authorities
+/// than `https://`.
+fn is_plain(address: &str) -> bool {
+    address.split_once("://").is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("http"))
 }
 
 fn variable(name: &str) -> Option<OsString> {
@@ -83,6 +89,8 @@ mod tests {
             ("the address by flag", called(Some(far), None), near, "v", called(Some(far), Some("v"))),
             ("the file by flag", called(None, Some("f")), far, "v", called(Some(far), Some("f"))),
             ("a variable for TLS, and an address without", called(Some(near), None), "", "v", called(Some(near), None)),
+            ("capitals", called(Some("HTTPS://a"), None), "", "v", called(Some("HTTPS://a"), Some("v"))),
+            ("capitals without TLS", called(Some("HTTP://a"), None), "", "v", called(Some("HTTP://a"), None)),
             (
                 "a flag for TLS, and an address without",
                 called(Some(near), Some("f")),
