@@ -49,8 +49,16 @@ fn collect(root: &Path, folder: &Path, paths: &mut Vec<Result<PathBuf, IngestErr
         }
         match entry.file_type() {
             Err(e) => paths.push(Err(IngestError::unreadable(&path, &e))),
-            // The target of a link within the folder is read under its own path.
-            Ok(kind) if kind.is_symlink() => paths.extend(inside(root, &path).err().map(Err)),
+            Ok(kind) if kind.is_symlink() => match inside(root, &path) {
+                Err(error) => paths.push(Err(error)),
+                // The target is read under its own path.
+                Ok(target) if is_read(root, &target) => {}
+                // Without this error, its document would seem to be gone.
+                Ok(target) if target.is_dir() || is_text(&path) => {
+                    paths.push(Err(IngestError::file(&path, "is a link to something that is not read")));
+                }
+                Ok(_) => {}
+            },
             Ok(kind) if kind.is_dir() => collect(root, &path, paths),
             Ok(kind) if kind.is_file() && is_text(&path) => paths.push(Ok(path)),
             // Without this error, its document would seem to be gone. Only a regular file is opened: opening a pipe would
@@ -61,6 +69,13 @@ fn collect(root: &Path, folder: &Path, paths: &mut Vec<Result<PathBuf, IngestErr
             Ok(_) => {}
         }
     }
+}
+
+/// Returns whether a file or folder below the root is read under its own path. The path has no links.
+fn is_read(root: &Path, path: &Path) -> bool {
+    let relative = path.strip_prefix(root).unwrap_or(path);
+    let is_hidden = relative.iter().any(|part| part.as_encoded_bytes().starts_with(b"."));
+    !is_hidden && (path.is_dir() || path.is_file() && is_text(path))
 }
 
 fn is_text(path: &Path) -> bool {

@@ -87,6 +87,21 @@ fn a_file_that_cannot_be_read_is_passed_over_and_named() {
     assert_eq!(errors.len(), 3, "{errors:?}");
 }
 
+/// Tools such as git-annex, and mounted `ConfigMap`s, put the contents of files elsewhere and links in their places.
+#[test]
+fn a_link_to_what_is_not_read_is_passed_over_and_named() {
+    let directory = folder(&[("a.md", b"a"), (".store/b.md", b"b"), ("store/c", b"c"), ("store/d.md", b"d")]);
+    for (link, target) in [("b.md", ".store/b.md"), ("c.md", "store/c"), ("d.md", "store/d.md"), ("e", ".store")] {
+        std::os::unix::fs::symlink(target, directory.path().join(link)).expect("linked");
+    }
+    std::os::unix::fs::symlink("store/c", directory.path().join("picture")).expect("linked");
+    let (ids, errors) = all(&by_type(&directory));
+    assert_eq!(ids, ["document:a", "document:store/d"]);
+    let named: Vec<bool> =
+        ["b.md", "c.md", "e`"].iter().zip(&errors).map(|(name, error)| error.contains(name)).collect();
+    assert_eq!((named, errors.len()), (vec![true; 3], 3), "{errors:?}");
+}
+
 /// A document is returned whole or not at all, whatever is wrong with one of its lines. A row names the document of
 /// each line. `!` marks a line whose metadata is a list, and `?` stands for a line that is not JSON.
 #[test]
