@@ -11,9 +11,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tokio::time::Instant;
 
-use super::{
-    IngestApi, WritingPrincipal, asked, check_request, documents_of, is_writable, uploader, writable_guards,
-};
+use super::{IngestApi, WritingPrincipal, asked, check_request, documents_of, is_writable, uploader, writable_guards};
 use crate::authz::enforce::Enforcer;
 use crate::identity::Caller;
 use crate::language::Object;
