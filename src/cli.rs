@@ -157,6 +157,15 @@ impl Connection {
         self.connect(config_file, |config| data_is_there(config, Uses::RelationshipsAndChunks)).await
     }
 
+    /// Returns the user to ask for, or an empty text if a server takes the user from the token.
+    fn asker(&self, user: Option<String>) -> Result<String, Failure> {
+        match user {
+            Some(user) => Ok(user),
+            None if self.remote_server()?.is_some() => Ok(String::new()),
+            None => Err(Failure::usage("name the user who asks with `--user`; only a server can take the user from a token")),
+        }
+    }
+
     /// Returns the server to call; `None` if the backends are opened in this process. `--data` wins over variables.
     fn remote_server(&self) -> Result<Option<RemoteServer>, Failure> {
         let flags = CalledServer { address: self.server.clone(), ca_file: self.ca_file.clone() };

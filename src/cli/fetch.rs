@@ -16,7 +16,7 @@ use crate::proto::retrieval::{Completion, FetchRequest, FetchResponse};
 #[derive(Debug, Args)]
 pub(super) struct FetchArgs {
     /// The user who asks, such as `user:anne`. It may be left out if an access token names the user.
-    #[arg(long, required_unless_present = "server")]
+    #[arg(long)]
     user: Option<String>,
     /// Fetch all chunks of this document. It may be given several times.
     #[arg(long = "document", value_name = "ID")]
@@ -47,7 +47,7 @@ struct FetchJson<'a> {
 pub(super) async fn run(args: FetchArgs, config: Option<PathBuf>, output: &Output) -> Result<(), Failure> {
     let (consistency, consistency_token) = args.consistency.read();
     let request = FetchRequest {
-        user: args.user.unwrap_or_default(),
+        user: args.connection.asker(args.user)?,
         collection: args.collection,
         chunk_ids: args.chunk_ids,
         document_ids: args.document_ids,

@@ -15,7 +15,7 @@ use crate::proto::retrieval::RecheckRequest;
 #[derive(Debug, Args)]
 pub(super) struct RecheckArgs {
     /// The user who asks, such as `user:anne`. It may be left out if an access token names the user.
-    #[arg(long, required_unless_present = "server")]
+    #[arg(long)]
     user: Option<String>,
     /// The collection of the chunks.
     #[arg(long)]
@@ -41,7 +41,7 @@ struct RecheckReport<'a> {
 pub(super) async fn run(args: RecheckArgs, config: Option<PathBuf>, output: &Output) -> Result<(), Failure> {
     let (consistency, consistency_token) = args.consistency.read();
     let request = RecheckRequest {
-        user: args.user.unwrap_or_default(),
+        user: args.connection.asker(args.user)?,
         collection: args.collection,
         chunk_ids: args.chunk_ids.clone(),
         consistency: consistency.into(),

@@ -18,7 +18,7 @@ use crate::proto::retrieval::{self as message, RetrieveRequest, RetrieveResponse
 #[derive(Debug, Args)]
 pub(super) struct RetrieveArgs {
     /// The user who asks, such as `user:anne`. It may be left out if an access token names the user.
-    #[arg(long, required_unless_present = "server")]
+    #[arg(long)]
     user: Option<String>,
     /// The collection to search.
     #[arg(long)]
@@ -93,7 +93,7 @@ pub(super) async fn run(args: RetrieveArgs, config: Option<PathBuf>, output: &Ou
     };
     let (consistency, consistency_token) = args.consistency.read();
     let request = RetrieveRequest {
-        user: args.user.unwrap_or_default(),
+        user: args.connection.asker(args.user)?,
         collection: args.collection,
         query: Some(query),
         top_k: args.top_k,

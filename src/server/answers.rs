@@ -170,7 +170,7 @@ impl AnswerSlot {
 
     fn grown_to(&self, held: Option<Reserved>, units: u32) -> Result<Reserved, Refusal> {
         let more = units.saturating_sub(held.as_ref().map_or(0, Reserved::units));
-        let Answers { all, of_connection } = &self.answers;
+        let Answers { all, of_connection, .. } = &self.answers;
         let of_connection = Arc::clone(of_connection).try_acquire_many_owned(more).map_err(|_none| no_room())?;
         let all = Arc::clone(all).try_acquire_many_owned(more).map_err(|_none| no_room())?;
         Ok(match held {
