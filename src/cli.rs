@@ -162,7 +162,9 @@ impl Connection {
         match user {
             Some(user) => Ok(user),
             None if self.remote_server()?.is_some() => Ok(String::new()),
-            None => Err(Failure::usage("name the user who asks with `--user`; only a server can take the user from a token")),
+            None => Err(Failure::usage(
+                "name the user who asks with `--user`; only a server can take the user from a token",
+            )),
         }
     }
 

@@ -13,8 +13,10 @@ mod conformance {
 
 mod support {
     pub(crate) mod cases;
+    #[expect(dead_code, reason = "this program has its conversations over gRPC alone")]
     pub(crate) mod conversation;
     pub(crate) mod dice;
+    #[expect(dead_code, reason = "this program has its conversations over gRPC alone")]
     pub(crate) mod http;
     pub(crate) mod openfga;
     pub(crate) mod ragward_server;

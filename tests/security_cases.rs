@@ -18,8 +18,10 @@
 #![cfg(test)]
 
 mod support {
+    #[expect(dead_code, reason = "this program has its conversations over gRPC alone")]
     pub(crate) mod conversation;
     pub(crate) mod dice;
+    #[expect(dead_code, reason = "this program has its conversations over gRPC alone")]
     pub(crate) mod http;
     pub(crate) mod ragward_server;
 }

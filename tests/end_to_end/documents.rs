@@ -23,7 +23,7 @@ async fn call(running: &Running, method: &str, path: &str, body: &str) -> (Strin
     connection.read_to_string(&mut answer).await.unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     let status = head.split(' ').nth(1).unwrap().to_owned();
-    let json = body.find('{').zip(body.rfind('}')).map(|(begin, end)| &body[begin..=end]).unwrap_or_default();
+    let json = body.find('{').zip(body.rfind('}')).and_then(|(begin, end)| body.get(begin..=end)).unwrap_or_default();
     (status, serde_json::from_str(json).unwrap_or_else(|_| panic!("{method} {path}: {answer}")))
 }
 

@@ -299,22 +299,22 @@ fn an_import_that_cannot_be_whole_loads_nothing() {
 async fn a_running_server_takes_a_new_model() {
     let directory = tempfile::tempdir().unwrap();
     let served = Served::start(directory.path());
-    let server = ["--server", served.address.as_str()];
-    let none = ends("no model yet", &[&["model", "show"][..], &server].concat(), 2);
+    let there = ["--server", served.address.as_str()];
+    let none = ends("no model yet", &[&["model", "show"][..], &there].concat(), 2);
     assert!(none.contains("no authorization model is loaded"), "{none}");
-    let load = |file: &str| json(file, &[&["model", "load", file][..], &server].concat())["model_id"].clone();
+    let load = |file: &str| json(file, &[&["model", "load", file][..], &there].concat())["model_id"].clone();
     let first = load("schema/models/workspace.fga");
     let second = load("schema/handbook/store.fga.yaml");
-    let listed = json("list", &[&["model", "list"][..], &server].concat());
+    let listed = json("list", &[&["model", "list"][..], &there].concat());
     assert_eq!(listed.as_array().unwrap().first(), Some(&second), "{listed}");
     assert!(listed.as_array().unwrap().contains(&first), "{listed}");
-    let shown = ends("get", &[&["model", "get"][..], &server].concat(), 0);
+    let shown = ends("get", &[&["model", "get"][..], &there].concat(), 0);
     assert!(shown.starts_with(&format!("# {}\n", second.as_str().unwrap())), "{shown}");
     assert!(shown.contains("withheld_from"), "{shown}");
-    let earlier = ends("by id", &[&["model", "get", "--id", first.as_str().unwrap()][..], &server].concat(), 0);
+    let earlier = ends("by id", &[&["model", "get", "--id", first.as_str().unwrap()][..], &there].concat(), 0);
     assert!(!earlier.contains("withheld_from"), "{earlier}");
     let gone = ["model", "get", "--id", "01ARZ3NDEKTSV4RRFFQ69G5FAV"];
-    ends("a version that is not there", &[&gone[..], &server].concat(), 2);
+    ends("a version that is not there", &[&gone[..], &there].concat(), 2);
 }
 
 #[tokio::test]
@@ -324,7 +324,7 @@ async fn a_deleted_tuple_revokes_at_a_running_server() {
     ends("load", &["model", "load", "schema/handbook/store.fga.yaml", "--data", data], 0);
     ends("ingest", &["ingest", "schema/handbook", "--collection", "handbook", "--data", data], 0);
     let served = Served::start(directory.path());
-    let server = ["--server", served.address.as_str()];
+    let there = ["--server", served.address.as_str()];
     let retrieve = [
         "retrieve",
         "--user",
@@ -337,12 +337,12 @@ async fn a_deleted_tuple_revokes_at_a_running_server() {
         "pay bands",
     ];
     let pay_bands = "\"document:pay-bands#0\"";
-    let before = ends("before", &[&retrieve[..], &server].concat(), 0);
+    let before = ends("before", &[&retrieve[..], &there].concat(), 0);
     assert!(before.contains(pay_bands), "{before}");
-    ends("revoke", &[&["tuple", "delete", "user:bob", "member", "group:hr"][..], &server].concat(), 0);
-    let after = ends("after", &[&retrieve[..], &server].concat(), 0);
+    ends("revoke", &[&["tuple", "delete", "user:bob", "member", "group:hr"][..], &there].concat(), 0);
+    let after = ends("after", &[&retrieve[..], &there].concat(), 0);
     assert!(!after.contains(pay_bands), "{after}");
-    ends("grant", &[&["tuple", "write", "user:bob", "member", "group:hr"][..], &server].concat(), 0);
-    let again = ends("again", &[&retrieve[..], &server].concat(), 0);
+    ends("grant", &[&["tuple", "write", "user:bob", "member", "group:hr"][..], &there].concat(), 0);
+    let again = ends("again", &[&retrieve[..], &there].concat(), 0);
     assert!(again.contains(pay_bands), "{again}");
 }
