@@ -85,11 +85,11 @@ pub mod server_config;
 pub mod settings;
 pub mod storage;
 pub mod store_file;
-#[cfg(feature = "cli")]
 mod strict_json;
 pub mod telemetry;
 #[cfg(feature = "openfga")]
 pub mod tune;
 pub mod tuple_store;
 pub mod vector_store;
+#[cfg(feature = "cli")]
 mod visible;
