@@ -349,7 +349,7 @@ fn chunk_line_errors_name_the_line() {
         (r#"{"id": "b", "document_id": "b", "gaurd": "doc:x", "text": "t"}"#, &["unknown field `gaurd`"]),
         (r#"{"id": "b", "document_id": "b", "guard": "doc:x"}"#, &["neither text nor vector"]),
         (r#"{"id": "b", "document_id": "b", "guard": "doc:x", "vector": [0, 0]}"#, &["all zero"]),
-        (r#"{"id": "b", "document_id": "b", "guard": "doc:x", "vector": [1e39]}"#, &["not finite at position 0"]),
+        (r#"{"id": "b", "document_id": "b", "guard": "doc:x", "vector": [1e39]}"#, &["number out of range"]),
         (r#"{"id": "b", "document_id": "b", "guard": "doc:x", "vector": [NaN]}"#, &["column"]),
         (r#"{"id": "", "document_id": "b", "guard": "doc:x", "text": "t"}"#, &["empty name"]),
         (r#"{"id": "b", "document_id": "b", "guard": "doc:x", "text": "t", "metadata": {"a": []}}"#, &["`a` must be"]),

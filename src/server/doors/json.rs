@@ -295,7 +295,7 @@ mod tests {
             ("no JSON", recheck, "user=anne", vec![], Err("expected value")),
             ("an empty body", recheck, "", vec![], Err("EOF")),
             ("two values", recheck, "{} {}", vec![], Err("trailing")),
-            ("a list", recheck, "[]", vec![], Err("invalid type")),
+            ("a list", recheck, "[]", vec![], Err("not an object")),
         ];
         for (row, name, body, fields, expected) in rows {
             let read = read_and_set(name, body, &fields, Strictness::Strict);
