@@ -373,7 +373,8 @@ async fn whatever_is_wrong_is_refused_in_one_way() {
     for (door, call, of_a_good_token) in doors {
         assert_eq!(call.clone().bearer(&key.sign(&good)).send(&address).await.status, of_a_good_token, "{door}");
         let mut refusals = BTreeSet::new();
-        for (name, token) in &rows {
+        // White space at the end of a line is no part of a header's value over HTTP/1.1 (RFC 9110, section 5.5).
+        for (name, token) in rows.iter().filter(|(_, token)| !token.ends_with(' ')) {
             let reply = call.clone().bearer(token).send(&address).await;
             assert_eq!(reply.status, 401, "{door}: {name}: {reply:?}");
             assert_eq!(reply.header("www-authenticate"), Some(challenge.as_str()), "{door}: {name}");
