@@ -20,13 +20,13 @@ use super::doors::{Doors, HttpCall};
 use super::health::{HealthApi, Readiness};
 use super::ingest::IngestApi;
 use super::openfga::OpenFgaApi;
-use super::operations::{Messages, Operation, REQUEST_BYTES_MAX, Route};
+use super::operations::{Messages, OPENFGA_REQUEST_BYTES_MAX, Operation, REQUEST_BYTES_MAX, Route};
 use super::public::Public;
 use super::refusal::Refusal;
 use super::resource_metadata::{BoundTokens, ResourceMetadata};
 use super::retrieval::RetrievalApi;
 use super::services::Services;
-use super::{DOCUMENT_BYTES_MAX, ServerError, openfga, reflection};
+use super::{DOCUMENT_BYTES_MAX, ServerError, reflection};
 use crate::proto::ingest::ingest_service_server::IngestServiceServer;
 use crate::proto::openfga::open_f_g_a_service_server::OpenFGAServiceServer;
 use crate::proto::retrieval::retrieval_service_server::RetrievalServiceServer;
@@ -59,7 +59,7 @@ impl Dispatcher {
             .add_service(ingest.max_decoding_message_size(DOCUMENT_BYTES_MAX));
         if let Some(stores) = services.relationships.clone() {
             let openfga = OpenFGAServiceServer::new(OpenFgaApi::new(stores, services.request_timeout));
-            routes = routes.add_service(openfga.max_decoding_message_size(openfga::MESSAGE_BYTES_MAX));
+            routes = routes.add_service(openfga.max_decoding_message_size(OPENFGA_REQUEST_BYTES_MAX));
         }
         let bound_tokens = match &services.tls {
             Some(tls) if tls.asks_for_certificates() => BoundTokens::Taken,

@@ -54,8 +54,6 @@ pub(super) use self::tuples::context_map;
 // A struct in the messages of Ragward is this type, too.
 pub(super) use openfga_client::prost_wkt_types::Struct;
 
-/// The largest message in bytes.
-pub(super) const MESSAGE_BYTES_MAX: usize = 512 * 1_204; // `OpenFGA`'s own default, its typo included.
 /// The number of entries of a page, unless the request names another.
 const PAGE_SIZE: usize = 50;
 /// How long a check may hold up the thread that its request arrived on. Handing a check to another thread and back takes

@@ -13,8 +13,8 @@ use std::borrow::Cow;
 use tonic::Code;
 use tonic::codegen::http::{self, HeaderMap, Method, Version, header};
 
+use super::DOCUMENT_BYTES_MAX;
 use super::refusal::{HttpFault, Refusal};
-use super::{DOCUMENT_BYTES_MAX, openfga};
 use crate::identity::Scope;
 
 /// The name that the record has for a path outside the table. The caller chose the text of that path, so it is not kept.
@@ -84,6 +84,8 @@ pub(super) struct Operation {
 
 /// The largest request for chunks in bytes: a vector and a filter, or the ids of a re-check or a fetch.
 pub(super) const REQUEST_BYTES_MAX: usize = 1024 * 1024;
+/// The largest request of `OpenFGA`'s API in bytes.
+pub(super) const OPENFGA_REQUEST_BYTES_MAX: usize = 512 * 1_204; // `OpenFGA`'s own default, its typo included.
 /// One word. Callers without a token may leave such an answer unread on every stream of every connection. All of these
 /// together must not fill the room that all answers share.
 const WORD: Option<usize> = Some(64);
@@ -114,7 +116,7 @@ const fn ingest(path: &'static str, answer_bytes_max: Option<usize>) -> Operatio
 }
 
 const fn openfga(path: &'static str, answer_bytes_max: Option<usize>) -> Operation {
-    let (served_by, request_bytes_max) = (ServedBy::Embedded, openfga::MESSAGE_BYTES_MAX);
+    let (served_by, request_bytes_max) = (ServedBy::Embedded, OPENFGA_REQUEST_BYTES_MAX);
     Operation { served_by, request_bytes_max, ..unary(path, Scope::Administer, answer_bytes_max) }
 }
 

@@ -34,10 +34,10 @@ pub struct Guards {
 /// The addresses of IP that a request may name as its host.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Addresses {
-    /// Those of loopback.
+    /// An address of loopback alone. A server that listens there is reached by no other.
     #[default]
     Loopback,
-    /// Every address.
+    /// Any address. A server behind several addresses does not know them all.
     Any,
 }
 
