@@ -38,7 +38,7 @@ pub enum BackendError {
         setting: &'static str,
         /// The address, as the configuration has it.
         address: String,
-        /// What is wrong with the address, or an empty text if that is unknown.
+        /// The fault in the address; empty if it is not known.
         detail: String,
     },
     /// The file of a secret cannot be read.

@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::server::Tls;
 use crate::server_config::TlsConfig;
 
-/// What protects the port from those who read along on the way.
+/// The protection that keeps others on the network from reading what the port sends and receives.
 pub(super) enum Protection {
     /// Nothing, so only this machine may reach it.
     Loopback,

@@ -201,7 +201,7 @@ impl Unfinished {
     /// Makes the file, and writes its beginning.
     fn new(place: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<Self, Failure> {
         let path = unfinished(place);
-        // What a killed process with this number left behind.
+        // A killed process with this number may have left the file behind.
         drop(std::fs::remove_file(&path));
         // A link that somebody has put there is not followed.
         let made = File::options().write(true).create_new(true).open(&path);

@@ -54,7 +54,7 @@ pub(super) struct WriteArgs {
     /// file.
     #[arg(long, value_name = "JSON|@FILE", requires = "condition")]
     context: Option<String>,
-    /// What to do about a tuple that is already there. One that is there with another condition is always an error.
+    /// Fail on a tuple that is already stored, or ignore it. A stored tuple with another condition is always an error.
     #[arg(long, value_enum, default_value_t = OnConflictArg::Error)]
     on_duplicate: OnConflictArg,
     #[command(flatten)]
@@ -65,7 +65,7 @@ pub(super) struct WriteArgs {
 pub(super) struct DeleteArgs {
     #[command(flatten)]
     tuple: TupleArgs,
-    /// What to do about a tuple that is not there.
+    /// Fail on a tuple that is not stored, or ignore it.
     #[arg(long, value_enum, default_value_t = OnConflictArg::Error)]
     on_missing: OnConflictArg,
     #[command(flatten)]

@@ -1,4 +1,5 @@
-//! What a gRPC connection trusts, and which files of certificates are taken. `identity::issuer` has the same for HTTP.
+//! These tests show which certificates a gRPC connection trusts, and which files of certificates are accepted. The tests
+//! of `identity::issuer` show it for HTTP.
 
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;

@@ -305,7 +305,7 @@ fn a_former_key_is_refused_with_the_key_and_form_of_today() {
 #[test]
 fn settings_that_carry_their_unit_come_from_file_and_environment() {
     for leaf in leaves() {
-        // The same value as it is written in the file, as it is written in a variable, and as it is printed.
+        // Each row writes one value three times: in the file, in a variable, and as `config print` shows it.
         let forms = match leaf.kind.as_str() {
             "Duration" => [("'90s'", "90s", "1m 30s"), ("'1m 30s'", "1m 30s", "1m 30s"), ("'500ms'", "500ms", "500ms")],
             "ByteSize" => [("'16MiB'", "16MiB", "16MiB"), ("16777216", "16777216", "16MiB"), ("'1KB'", "1KB", "1000B")],

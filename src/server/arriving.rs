@@ -158,7 +158,7 @@ mod tests {
     /// A row's name; how the request arrives; the seconds before each frame; what follows the last frame; the outcome.
     type Row = (&'static str, Messages, Vec<u64>, AfterFrames, Result<usize, Code>);
 
-    /// What follows the last frame of a body.
+    /// The behaviour of a body after its last frame.
     #[derive(Clone, Copy, PartialEq, Eq)]
     enum AfterFrames {
         End,

@@ -66,7 +66,7 @@ enum Dialect {
     OpenFga,
 }
 
-/// What a door makes of a request, from its head.
+/// The way that a request takes, as a door tells it from the head of the request.
 #[derive(Clone, Debug)]
 pub(super) enum Arrival {
     /// gRPC, a public document, or nothing that a door knows. The stack gets it as it is.

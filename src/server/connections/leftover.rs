@@ -22,7 +22,8 @@ const WAIT_MAX: Duration = Duration::from_millis(500);
 /// The body of a request, of which somebody else holds the [`Leftover`].
 pub(super) struct Watched<B>(Arc<Mutex<Pin<Box<B>>>>);
 
-/// What is not yet read of a request's body. It is nothing over HTTP/2, whose streams do not end the connection.
+/// The part of a request's body that nobody has read yet. Over HTTP/2 there is no such part, because the end of a
+/// stream does not end its connection.
 pub(super) struct Leftover<B>(Option<Arc<Mutex<Pin<Box<B>>>>>);
 
 /// Splits a body into what the service reads, and a handle to the rest.

@@ -225,7 +225,7 @@ async fn a_handshake_has_a_place_and_an_end_and_keeps_nobody_waiting() {
     }
     drop(fourth);
 
-    // Who speaks without TLS is answered nothing but an alert, and no call reaches the services.
+    // A client that speaks without TLS gets nothing but an alert, and none of its calls reaches the services.
     let calls = world.calls.load(Ordering::Relaxed);
     let mut plain = world.connect().await;
     plain.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();

@@ -37,7 +37,7 @@ pub(super) enum Strictness {
 /// The part of a URL that tells a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
-    /// What the path says stands. Nothing else of the request adds to it or replaces it.
+    /// The path of the request sets the field. Nothing else in the request adds to that value or replaces it.
     Path,
     /// A list is told item by item.
     Query,
