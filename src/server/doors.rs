@@ -15,7 +15,7 @@
 //! the stack alone, from the caller's own headers.
 
 mod connect;
-mod frames;
+pub(super) mod frames;
 mod guards;
 mod http_call;
 mod json;

@@ -12,15 +12,15 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::{Stream, stream};
 use http_body::Frame;
-use http_body_util::{BodyExt, Full, StreamBody};
+use http_body_util::{Full, StreamBody};
 use prost::Message;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
+use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::Bytes;
 use tonic::codegen::http::{self, HeaderValue, Version, header, request};
-use tonic::{Code, Status};
 use tower::util::{BoxCloneSyncService, MapResultLayer};
 use tower::{Service, ServiceBuilder, ServiceExt};
 
@@ -30,7 +30,7 @@ use super::audit::{AuditLayer, OngoingWork};
 use super::authentication::GateLayer;
 use super::connections::{self, Arrived, PortSettings, STREAMS_MAX};
 use super::dispatcher::Dispatcher;
-use super::doors::{Doors, HttpCall, Port};
+use super::doors::{Doors, HttpCall, Port, frames};
 use super::health::Readiness;
 use super::operations::Route;
 use super::refusal::Refusal;
@@ -40,8 +40,6 @@ use super::{ServerError, consistency_token, deadline};
 
 /// The headers that an in-process call takes over from its caller: who calls, how long it waits, and its trace.
 const CALLER_HEADERS: [&str; 3] = ["authorization", "grpc-timeout", "traceparent"];
-/// The bytes before a message of gRPC: whether it is compressed, and its length.
-const FRAME_HEAD_BYTES: usize = 5;
 /// The wait after which a refused caller within the process should try again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -128,7 +126,7 @@ impl Stack {
             Some(_) => Ok(None),
             None => self.call_permit(caller).await.map(Some),
         };
-        let (permit, body) = match permit.and_then(|permit| Ok((permit, framed(message)?))) {
+        let (permit, body) = match permit.and_then(|permit| Ok((permit, frames::framed(&message.encode_to_vec())?))) {
             Ok((permit, bytes)) => (permit, Body::new(Full::<Bytes>::from(bytes))),
             // The stack meets this error when it reads the request, so the refusal is recorded like any other.
             Err(refusal) => (None, unreadable(refusal)),
@@ -156,11 +154,11 @@ impl Stack {
             // write is not given up.
             None => answering.await?,
         };
-        let body = answer.into_body().collect().await.map_err(|status| Refusal::from(&status))?;
-        match Refusal::of_trailers(body.trailers()) {
-            Some(refusal) => Err(refusal),
-            None => Ok(InProcessAnswer { message: unframed(&body.to_bytes())?, _room: slot.take(), _permit: permit }),
-        }
+        let message = A::decode(frames::only(answer.into_body()).await?).map_err(|error| {
+            tracing::error!(%error, path, "the answer to an in-process call is of another type");
+            Refusal::lost()
+        })?;
+        Ok(InProcessAnswer { message, _room: slot.take(), _permit: permit })
     }
 
     /// Waits until one more call that came by no connection may run.
@@ -209,31 +207,6 @@ impl Service<http::Request<Body>> for Stack {
 /// Returns a body that fails with a refusal as soon as it is read.
 fn unreadable(refusal: Refusal) -> Body {
     Body::new(StreamBody::new(stream::iter([Err::<Frame<Bytes>, Status>(refusal.into())])))
-}
-
-/// Returns a message as the body of a gRPC request.
-fn framed<Q: Message>(message: &Q) -> Result<Vec<u8>, Refusal> {
-    let too_large = || Refusal::new(Code::ResourceExhausted, "the message is too large");
-    let length = u32::try_from(message.encoded_len()).map_err(|_large| too_large())?;
-    let mut bytes = Vec::with_capacity(FRAME_HEAD_BYTES + message.encoded_len());
-    bytes.push(0);
-    bytes.extend(length.to_be_bytes());
-    message.encode(&mut bytes).map_err(|_no_room| too_large())?;
-    Ok(bytes)
-}
-
-/// Returns the one message of a gRPC answer. No answer is compressed, since no in-process call asks for it.
-fn unframed<A: Message + Default>(bytes: &Bytes) -> Result<A, Refusal> {
-    let lost = || {
-        tracing::error!("the answer to an in-process call is not exactly one message");
-        Refusal::lost()
-    };
-    let (head, message) = bytes.split_at_checked(FRAME_HEAD_BYTES).ok_or_else(lost)?;
-    let length = u32::try_from(message.len()).map_err(|_large| lost())?;
-    if head != [&[0], length.to_be_bytes().as_slice()].concat() {
-        return Err(lost());
-    }
-    A::decode(message).map_err(|_malformed| lost())
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use tonic::codegen::Bytes;
 use crate::server::refusal::Refusal;
 
 /// The bytes before a message: whether it is compressed, and its length.
-pub(super) const HEAD_BYTES: usize = 5;
+pub(in crate::server) const HEAD_BYTES: usize = 5;
 /// The mark of a message that is not compressed.
 const PLAIN: u8 = 0;
 
@@ -34,7 +34,7 @@ pub(super) fn marked(mark: u8, message: &[u8]) -> Result<Bytes, Refusal> {
 ///
 /// # Errors
 /// When the length does not fit.
-pub(super) fn framed(message: &[u8]) -> Result<Bytes, Refusal> {
+pub(in crate::server) fn framed(message: &[u8]) -> Result<Bytes, Refusal> {
     marked(PLAIN, message)
 }
 
@@ -42,7 +42,7 @@ pub(super) fn framed(message: &[u8]) -> Result<Bytes, Refusal> {
 ///
 /// # Errors
 /// The refusal at its end, or that of an answer which is not exactly one message.
-pub(super) async fn only(body: Body) -> Result<Bytes, Refusal> {
+pub(in crate::server) async fn only(body: Body) -> Result<Bytes, Refusal> {
     let mut messages = pin!(messages(body));
     let first = messages.next().await.unwrap_or_else(|| Err(lost()))?;
     match messages.next().await {

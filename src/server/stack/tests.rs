@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tonic::Code;
 use tonic::codegen::http::StatusCode;
 
 use super::*;
@@ -286,7 +287,7 @@ async fn an_in_process_call_is_refused_past_the_bounds_of_the_port() {
 #[tokio::test]
 async fn a_call_past_the_bounds_is_not_answered() {
     let World { door, directory } = world(Authentication::Believed, RECHECK).await;
-    let message = Body::new(Full::from(vec![0u8; FRAME_HEAD_BYTES]));
+    let message = Body::new(Full::from(vec![0u8; frames::HEAD_BYTES]));
     let mut request = http::Request::post(RECHECK).header("content-type", "application/grpc").body(message).unwrap();
     *request.version_mut() = Version::HTTP_2;
     let refused = door.stack.oneshot(request).await.unwrap_err();
@@ -300,7 +301,7 @@ async fn every_operation_of_the_table_has_its_service() {
     // `OpenFGA` has it in its API and does not implement it.
     let without = "/openfga.v1.OpenFGAService/UpdateStore";
     for operation in OPERATIONS.iter().filter(|operation| operation.path != without) {
-        let message = Body::new(Full::from(vec![0u8; FRAME_HEAD_BYTES]));
+        let message = Body::new(Full::from(vec![0u8; frames::HEAD_BYTES]));
         let mut request =
             http::Request::post(operation.path).header("content-type", "application/grpc").body(message).unwrap();
         *request.version_mut() = Version::HTTP_2;
