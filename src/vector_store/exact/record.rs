@@ -140,10 +140,10 @@ fn encode_terms(terms: &[IndexedTerm]) -> Vec<TermRecord> {
 
 fn decode_terms(records: Vec<TermRecord>, terms_len: TermId) -> Result<Vec<IndexedTerm>, String> {
     let mut last: TermId = 0;
-    let mut terms = Vec::with_capacity(records.len());
-    for TermRecord { difference, count } in records {
+    // The terms are most of a record. They have the size of their records, so this collects them in the same memory.
+    let terms = records.into_iter().map(|TermRecord { difference, count }| {
         last = last.checked_add(difference).filter(|id| *id < terms_len).ok_or("a term is not in the dictionary")?;
-        terms.push(IndexedTerm { id: last, count });
-    }
-    Ok(terms)
+        Ok(IndexedTerm { id: last, count })
+    });
+    terms.collect()
 }
