@@ -3,10 +3,12 @@
 
 use std::error::Error;
 use std::fmt;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use tonic::codegen::http::Uri;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
@@ -15,7 +17,7 @@ use tonic::{Request, Status};
 
 pub use crate::client_tls::CaFileError;
 use crate::client_tls::{EndpointError, TrustedAuthorities};
-use crate::settings::{Secret, SecretError};
+use crate::settings::{Secret, SecretError, ServerTls};
 
 /// A server that accepts no connection within this time counts as out of reach.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -58,6 +60,19 @@ pub enum BackendError {
         /// The TLS library's error.
         detail: String,
     },
+    /// A secret would be sent to another machine, and anybody on the way could read it.
+    #[error(
+        "{setting} is `{address}`, which is another machine without TLS, and its secret could be read on the way: use an \
+         `https://` address, or set `{tls_setting} = \"elsewhere\"` if something else encrypts the way to that server"
+    )]
+    Unencrypted {
+        /// The setting that gives the address, as the user writes it.
+        setting: &'static str,
+        /// The address, as the configuration has it.
+        address: String,
+        /// The setting that may say what else encrypts the way.
+        tls_setting: &'static str,
+    },
     /// A setting is out of its bounds.
     #[error("{0}")]
     Setting(String),
@@ -71,6 +86,14 @@ pub(crate) struct ServerAddress<'a> {
     pub(crate) address: &'a str,
     /// The file with the only authorities to trust; those of the system if there is none.
     pub(crate) ca_file: Option<&'a Path>,
+}
+
+/// The setting that may say that something else than this program encrypts the way to a server.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WayToServer {
+    /// The key of the setting.
+    pub(crate) setting: &'static str,
+    pub(crate) tls: Option<ServerTls>,
 }
 
 /// Adds a secret to every call, or nothing if there is none.
@@ -96,12 +119,35 @@ impl Credential {
         value.set_sensitive(true);
         Ok(Self(Some((name, value))))
     }
+
+    fn is_some(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
+/// Returns whether nobody on the way can read a secret that is sent to this address: it has TLS, or it is on this machine.
+pub(crate) fn keeps_secrets(address: &Uri) -> bool {
+    let host = address.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    let is_loopback =
+        host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback());
+    is_loopback || address.scheme_str() == Some("https")
 }
 
 /// Makes a channel that connects at the first call, so that a server may be down when Ragward starts.
-pub(crate) fn channel(server: ServerAddress<'_>, credential: Credential) -> Result<BackendChannel, BackendError> {
-    let channel = server
-        .endpoint()?
+///
+/// # Errors
+/// When the address cannot be used, or a secret would go to another machine and nothing encrypts the way there.
+pub(crate) fn channel(
+    server: ServerAddress<'_>,
+    credential: Credential,
+    way: WayToServer,
+) -> Result<BackendChannel, BackendError> {
+    let endpoint = server.endpoint()?;
+    if credential.is_some() && way.tls.is_none() && !keeps_secrets(endpoint.uri()) {
+        let ServerAddress { setting, address, ca_file: _ } = server;
+        return Err(BackendError::Unencrypted { setting, address: address.to_owned(), tls_setting: way.setting });
+    }
+    let channel = endpoint
         .tcp_nodelay(true)
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_keepalive(Some(TCP_KEEPALIVE))
@@ -178,16 +224,56 @@ impl Interceptor for Credential {
 mod tests {
     use super::*;
 
+    const NO_WORD: WayToServer = WayToServer { setting: "setting.tls", tls: None };
+
+    fn at(address: &str) -> ServerAddress<'_> {
+        ServerAddress { setting: "`setting`", address, ca_file: None }
+    }
+
     #[tokio::test]
     async fn an_address_is_a_url() {
-        let none = || Credential::bearer(None).expect("no secret");
-        let at = |address| ServerAddress { setting: "`setting`", address, ca_file: None };
         for good in ["http://127.0.0.1:8081", "http://openfga:8081", "https://example.org"] {
-            assert!(channel(at(good), none()).is_ok(), "`{good}` was refused");
+            assert!(channel(at(good), Credential::default(), NO_WORD).is_ok(), "`{good}` was refused");
         }
         for bad in ["", "127.0.0.1:8081", "ftp://example.org", "http://", "not a url"] {
-            let refused = channel(at(bad), none()).map(|_| ()).expect_err(bad).to_string();
+            let refused = channel(at(bad), Credential::default(), NO_WORD).map(|_| ()).expect_err(bad).to_string();
             assert!(refused.starts_with(&format!("`setting` is `{bad}`; it must have")), "{refused}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_secret_goes_to_another_machine_only_if_nobody_can_read_it_on_the_way() {
+        let word = WayToServer { tls: Some(ServerTls::Elsewhere), ..NO_WORD };
+        let (canary, secretless) = (Secret::new("canary-93"), None);
+        let secret = Some(&canary);
+        let rows = [
+            ("loopback", "http://127.0.0.1:8081", secret, NO_WORD, true),
+            ("another address of loopback", "http://127.8.8.8:8081", secret, NO_WORD, true),
+            ("loopback of IPv6", "http://[::1]:8081", secret, NO_WORD, true),
+            ("loopback of IPv4 in IPv6", "http://[::ffff:127.0.0.1]:8081", secret, NO_WORD, true),
+            ("localhost", "http://localhost:8081", secret, NO_WORD, true),
+            ("TLS", "https://openfga.example", secret, NO_WORD, true),
+            ("TLS in capitals", "HTTPS://openfga.example", secret, NO_WORD, true),
+            ("no secret", "http://openfga:8081", secretless, NO_WORD, true),
+            ("a neighbour", "http://openfga:8081", secret, NO_WORD, false),
+            ("an address of the network", "http://10.0.0.7:8081", secret, NO_WORD, false),
+            ("every address", "http://0.0.0.0:8081", secret, NO_WORD, false),
+            ("a name that begins like loopback", "http://127.0.0.1.example:8081", secret, NO_WORD, false),
+            ("a user like loopback", "http://127.0.0.1@openfga:8081", secret, NO_WORD, false),
+            ("a neighbour behind something with TLS", "http://openfga:8081", secret, word, true),
+            ("TLS twice", "https://openfga.example", secret, word, true),
+        ];
+        for (row, address, secret, way, expected) in rows {
+            let credential = Credential::header("api-key", "API key", secret.map(|secret| secret.expose().to_owned()));
+            let made = channel(at(address), credential.expect("a header"), way).map(drop);
+            let refused = made.err().map(|error| error.to_string());
+            assert_eq!(refused.is_none(), expected, "{row}: {refused:?}");
+            if let Some(refused) = refused {
+                let says = |text: &str| assert!(refused.contains(text), "{row}: {refused}");
+                says(&format!("`setting` is `{address}`"));
+                says("`setting.tls = \"elsewhere\"`");
+                assert!(!refused.contains("canary-93"), "{row}: {refused}");
+            }
         }
     }
 

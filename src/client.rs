@@ -4,14 +4,12 @@
 //! process, so every command asks in the same way.
 
 use std::io;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc::Sender;
-use tonic::codegen::http::Uri;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Endpoint;
 use tonic::{Response, Status};
@@ -21,7 +19,7 @@ use tonic_health::pb::health_client::HealthClient;
 
 use crate::authz::AuthzError;
 use crate::authz::openfga::{Creation, OpenFgaStore, StoreSelector};
-use crate::backend::{BackendChannel, BackendError, Credential, ServerAddress};
+use crate::backend::{BackendChannel, BackendError, Credential, ServerAddress, keeps_secrets};
 use crate::chunk::{Chunk, Document};
 use crate::proto::ingest;
 use crate::proto::ingest::ingest_service_client::IngestServiceClient;
@@ -80,7 +78,7 @@ impl Client {
     pub fn of_server(server: &RemoteServer) -> Result<Self, BackendError> {
         let RemoteServer { address, ca_file, token } = server;
         let endpoint = ServerAddress { setting: "the address", address, ca_file: ca_file.as_deref() }.endpoint()?;
-        if token.is_some() && endpoint.uri().scheme_str() != Some("https") && !is_loopback(endpoint.uri()) {
+        if token.is_some() && !keeps_secrets(endpoint.uri()) {
             return Err(BackendError::Setting(format!(
                 "an access token is not sent to `{address}` without TLS; use an `https://` address of the server, or a proxy on \
                  this machine that adds TLS"
@@ -167,11 +165,6 @@ pub struct Health {
 #[must_use]
 pub fn consistency_token<T>(answer: &Response<T>) -> &str {
     answer.metadata().get(CONSISTENCY_TOKEN_HEADER).and_then(|token| token.to_str().ok()).unwrap_or_default()
-}
-
-fn is_loopback(address: &Uri) -> bool {
-    let host = address.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// Turns a document into the message of an upload.

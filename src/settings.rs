@@ -328,6 +328,15 @@ impl SecretFile {
     }
 }
 
+/// The setting `tls` of a server that Ragward calls at an address without TLS. When it is unset, no secret leaves this
+/// machine for such an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ServerTls {
+    /// Something else encrypts the way to the server, such as a service mesh or a tunnel.
+    Elsewhere,
+}
+
 /// Reads an address to listen on. A host name may stand for several addresses, so none is looked up.
 ///
 /// # Errors

@@ -72,3 +72,67 @@ fn check_directory(key: &str, path: &Path) -> Result<(), ConfigError> {
         Err(e) => Err(wrong(format!("cannot write into `{}`: {e}", nearest.display()))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error_code::ErrorCode;
+    use crate::settings::{SecretFile, ServerTls};
+
+    const NEIGHBOUR: &str = "http://neighbour:1";
+    const ELSEWHERE: Option<ServerTls> = Some(ServerTls::Elsewhere);
+    /// The name of each row, the address, whether there is a key, what the configuration says of TLS, and whether a server may
+    /// start.
+    const ROWS: [(&str, &str, bool, Option<ServerTls>, bool); 6] = [
+        ("this machine", "http://127.0.0.1:1", true, None, true),
+        ("TLS", "https://neighbour:1", true, None, true),
+        ("a neighbour", NEIGHBOUR, true, None, false),
+        ("a neighbour without a key", NEIGHBOUR, false, None, true),
+        ("a neighbour behind a service mesh", NEIGHBOUR, true, ELSEWHERE, true),
+        ("a neighbour behind a service mesh, without a key", NEIGHBOUR, false, ELSEWHERE, true),
+    ];
+
+    fn refused(config: &Config) -> Option<String> {
+        let error = check(config).err()?;
+        assert_eq!(error.code(), ErrorCode::InvalidArgument, "{error}");
+        Some(error.to_string())
+    }
+
+    /// Checks every row. `set` puts an address, the file of a key and the word about TLS into a configuration.
+    fn try_rows(setting: &str, set: impl Fn(&mut Config, &str, Option<SecretFile>, Option<ServerTls>)) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key");
+        std::fs::write(&path, "canary-93\n").unwrap();
+        for (row, address, has_key, tls, expected) in ROWS {
+            let mut config = Config::default();
+            config.data.directory = directory.path().join("data");
+            config.server.insecure_identity = true;
+            set(&mut config, address, has_key.then(|| SecretFile::new(&path)), tls);
+            let refused = refused(&config);
+            assert_eq!(refused.is_none(), expected, "{row}: {refused:?}");
+            if let Some(refused) = refused {
+                assert!(refused.contains(&format!("`{setting}.tls = \"elsewhere\"`")), "{row}: {refused}");
+                assert!(!refused.contains("canary-93"), "{row}: {refused}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn no_key_of_openfga_is_sent_to_another_machine_without_tls() {
+        try_rows("authorizer.openfga", |config, address, key, tls| {
+            config.authorizer.kind = AuthorizerKind::Openfga;
+            let openfga = &mut config.authorizer.openfga;
+            (openfga.address, openfga.api_token_file, openfga.tls) = (address.to_owned(), key, tls);
+        });
+    }
+
+    #[cfg(feature = "qdrant")]
+    #[tokio::test]
+    async fn no_key_of_qdrant_is_sent_to_another_machine_without_tls() {
+        try_rows("vector_store.qdrant", |config, address, key, tls| {
+            config.vector_store.kind = VectorStoreKind::Qdrant;
+            let qdrant = &mut config.vector_store.qdrant;
+            (qdrant.url, qdrant.api_key_file, qdrant.tls) = (address.to_owned(), key, tls);
+        });
+    }
+}

@@ -26,7 +26,7 @@ use super::{
     Abilities, Authorizer, AuthzError, Check, CheckBatch, Consistency, DecidingModel, Decisions, Source, SubtractedBy,
     SubtractedByLast, VisiblePositions, VisibleSetQuery,
 };
-use crate::backend::{BackendChannel, BackendError, Credential, Reach, ServerAddress, channel};
+use crate::backend::{BackendChannel, BackendError, Credential, Reach, ServerAddress, WayToServer, channel};
 use crate::language::Relation;
 use crate::language::json;
 use crate::language::model::AuthorizationModel;
@@ -377,8 +377,9 @@ impl Server {
             address: &config.address,
             ca_file: config.ca_file.as_deref(),
         };
+        let way = WayToServer { setting: "authorizer.openfga.tls", tls: config.tls };
         Ok(Self {
-            channel: channel(address, credential)?,
+            channel: channel(address, credential, way)?,
             store: config.store(),
             model_id: config.authorization_model_id.clone(),
             timeout: config.timeout,

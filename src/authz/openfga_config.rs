@@ -6,7 +6,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::settings::{HumanDuration, PositiveDuration, SecretFile, at_least_one};
+use crate::settings::{HumanDuration, PositiveDuration, SecretFile, ServerTls, at_least_one};
 
 /// The most checks of one call that a server with default settings accepts.
 pub(super) const CHECKS_PER_CALL_DEFAULT: usize = 50;
@@ -26,8 +26,11 @@ pub struct OpenFgaConfig {
     pub store_id: Option<String>,
     /// The id of the authorization model that decides. When unset, the store's latest model decides.
     pub authorization_model_id: Option<String>,
-    /// A file with the server's pre-shared key, if it has one.
+    /// A file with the server's pre-shared key, if it has one. It is sent to another machine only if the address is `https://`, or
+    /// `tls` says that something else encrypts the way.
     pub api_token_file: Option<SecretFile>,
+    /// `elsewhere` if something other than an `https://` address encrypts the way to the server, such as a service mesh.
+    pub tls: Option<ServerTls>,
     /// The most checks of one call. The server takes at most 50 unless it is configured otherwise.
     #[serde(deserialize_with = "at_least_one")]
     pub checks_per_call: usize,
@@ -86,6 +89,7 @@ impl Default for OpenFgaConfig {
             store_id: None,
             authorization_model_id: None,
             api_token_file: None,
+            tls: None,
             checks_per_call: CHECKS_PER_CALL_DEFAULT,
             timeout: Duration::from_secs(3),
             list_results_max: 1_000,

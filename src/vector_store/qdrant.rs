@@ -21,7 +21,9 @@ use tonic::{Code, Response, Status};
 use super::remote::overview::Overviews;
 use super::remote::own_writes::OwnWrites;
 use super::{CollectionInfo, DocumentPage, DocumentStore, GuardTable, Search, Searched, VectorStore, VectorStoreError};
-use crate::backend::{BackendChannel, BackendError, Credential, Reach, ServerAddress, channel, is_of_the_connection};
+use crate::backend::{
+    BackendChannel, BackendError, Credential, Reach, ServerAddress, WayToServer, channel, is_of_the_connection,
+};
 use crate::chunk::{Candidate, Chunk, ChunkMetadata, Document};
 use crate::language::Object;
 use crate::settings::SecretFile;
@@ -90,8 +92,9 @@ impl QdrantStore {
             address: &config.url,
             ca_file: config.ca_file.as_deref(),
         };
+        let way = WayToServer { setting: "vector_store.qdrant.tls", tls: config.tls };
         Ok(Self {
-            channel: channel(address, Credential::api_key(api_key.as_ref())?)?,
+            channel: channel(address, Credential::api_key(api_key.as_ref())?, way)?,
             config: config.clone(),
             own: Layout::default(),
             foreign,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::settings::{HumanDuration, PositiveDuration, SecretFile, at_least_one};
+use crate::settings::{HumanDuration, PositiveDuration, SecretFile, ServerTls, at_least_one};
 
 /// A Qdrant server, and how to search it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -18,8 +18,11 @@ pub struct QdrantConfig {
     /// A PEM file with the only authorities whose certificates are accepted from an `https://` address. When unset, those
     /// that the system trusts.
     pub ca_file: Option<PathBuf>,
-    /// A file with the API key, if the server has one.
+    /// A file with the API key, if the server has one. It is sent to another machine only if the address is `https://`, or `tls` says
+    /// that something else encrypts the way.
     pub api_key_file: Option<SecretFile>,
+    /// `elsewhere` if something other than an `https://` address encrypts the way to the server, such as a service mesh.
+    pub tls: Option<ServerTls>,
     /// The longest that one call may take.
     #[serde(with = "PositiveDuration")]
     pub timeout: Duration,
@@ -157,6 +160,7 @@ impl Default for QdrantConfig {
             url: "http://127.0.0.1:6334".to_owned(),
             ca_file: None,
             api_key_file: None,
+            tls: None,
             timeout: Duration::from_secs(5),
             vector_name: None,
             exact: false,
