@@ -47,7 +47,7 @@ const AUDIT_BATCH: &str = "ragward_audit_batch_size";
 const AUDIT_WAITING: &str = "ragward_audit_queue_records";
 const AUDIT_FAILED: &str = "ragward_audit_failed_records_total";
 
-/// Counts a call that was answered or refused.
+/// Counts a call that has ended: with an answer or a refusal, or because its caller went away.
 pub fn answered(rpc: &'static str, code: &'static str, took: Duration) {
     tracing::debug!(?took, "answered");
     counter!(REQUESTS, "rpc" => rpc, "code" => code).increment(1);

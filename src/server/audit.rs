@@ -4,18 +4,20 @@
 //! handler could forget a record; a layer cannot. The gate and the handlers add what they learn to the [`Draft`] that
 //! travels with the request, and a handler that finds no draft refuses. A call whose caller goes away is recorded as
 //! `CANCELLED`. The operations that are open to everybody (health, the resource's metadata) are not recorded.
+//!
+//! INVARIANT (one code): record, metrics and wire tell the same code. So the deadline of a caller ends its call here, inside
+//! of the record, and nowhere further out.
 
 mod draft;
 mod open_record;
 #[cfg(test)]
 pub(super) mod sample;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use futures::future::BoxFuture;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use tonic::Code;
 use tonic::body::Body;
 use tonic::codegen::http;
@@ -25,6 +27,7 @@ use tracing::field::Empty;
 
 pub(super) use self::draft::{Draft, decided_by, searched};
 pub(super) use self::open_record::{OngoingWork, OpenRecord};
+use super::deadline;
 use super::operations::Route;
 use super::refusal::Refusal;
 use crate::audit::{AuditSink, Kept};
@@ -61,11 +64,17 @@ pub(super) struct Audited<S> {
 /// A call under way. If its caller goes away before there is an answer, the call is recorded when the last holder drops
 /// this; that may be work that goes on ([`OpenRecord`]).
 struct Running {
+    rpc: &'static str,
     draft: Draft,
     started: Instant,
+    /// The moment at which the caller stops waiting, if it says so.
+    answer_by: Option<Instant>,
     audit: Option<Audit>,
     work: OngoingWork,
-    is_handed_in: AtomicBool,
+    /// The code that the caller got. The metrics count it then.
+    told: OnceLock<Code>,
+    /// The code in the record, once the record is handed in.
+    handed_in: OnceLock<Code>,
 }
 
 impl<S> Layer<S> for AuditLayer {
@@ -90,9 +99,12 @@ where
     }
 
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
-        let route = Route::of(&request);
+        let (route, answer_by) = (Route::of(&request), deadline::answer_by(&request));
         if !route.is_recorded() {
-            return Box::pin(self.inner.call(request));
+            let answering = self.inner.call(request);
+            return Box::pin(
+                async move { in_time(answer_by, answering).await.unwrap_or_else(|| Err(Refusal::late())) },
+            );
         }
         let rpc = route.call_name();
         let parent = request.headers().get(TRACE_HEADER).and_then(|value| TraceParent::parse(value.to_str().ok()?));
@@ -103,27 +115,20 @@ where
         let AuditLayer { audit, work } = self.layer.clone();
         let draft = Draft::new(rpc, trace_id, audit.as_ref().map(|audit| Arc::clone(&audit.sink)));
         request.extensions_mut().insert(draft.clone());
-        let is_handed_in = AtomicBool::new(false);
-        let running = Arc::new(Running { draft, started: Instant::now(), audit, work, is_handed_in });
+        let started = Instant::now();
+        let (told, handed_in) = (OnceLock::new(), OnceLock::new());
+        let running = Running { rpc, draft, started, answer_by, audit, work, told, handed_in };
+        let running = Arc::new(running);
         request.extensions_mut().insert(OpenRecord::new(&running));
         let answering = span.in_scope(|| self.inner.call(request));
         let recorded = async move {
-            let answered = telemetry::in_call(of_call, answering).await;
-            let (kept, _) = telemetry::stage("audit", running.end(code_of(&route, &answered))).await;
-            let given = match kept {
-                Ok(()) => answered,
-                Err(refusal) => {
-                    let withheld = answered.ok();
-                    if let Some(one_use) = withheld.and_then(|mut answer| answer.extensions_mut().remove::<Arc<Use>>())
-                    {
-                        one_use.withheld();
-                    }
-                    Err(refusal)
-                }
+            let given = match in_time(answer_by, telemetry::in_call(of_call, answering)).await {
+                Some(answered) => running.give(&route, answered).await,
+                None => Err(running.give_up().await),
             };
             let code = code_name(code_of(&route, &given));
             tracing::Span::current().record("code", code);
-            telemetry::answered(rpc, code, running.started.elapsed());
+            telemetry::answered(rpc, code, started.elapsed());
             given
         };
         Box::pin(recorded.instrument(span))
@@ -133,7 +138,7 @@ where
 impl Running {
     /// Hands in the record. The sink has it when this returns, so from then on the caller may go away.
     fn hand_in(&self, code: Code) -> Option<Kept> {
-        self.is_handed_in.store(true, Ordering::Relaxed);
+        self.handed_in.get_or_init(|| code);
         let audit = self.audit.as_ref()?;
         Some(audit.sink.record(self.draft.finish(code_name(code), self.started.elapsed())))
     }
@@ -157,14 +162,70 @@ impl Running {
             }
         }
     }
+
+    /// Records an answer or a refusal, and returns what the caller gets.
+    async fn give(
+        &self,
+        route: &Route,
+        answered: Result<http::Response<Body>, Refusal>,
+    ) -> Result<http::Response<Body>, Refusal> {
+        let (kept, _) = telemetry::stage("audit", self.end(code_of(route, &answered))).await;
+        let given = match kept {
+            Ok(()) => answered,
+            Err(refusal) => {
+                let withheld = answered.ok();
+                if let Some(one_use) = withheld.and_then(|mut answer| answer.extensions_mut().remove::<Arc<Use>>()) {
+                    one_use.withheld();
+                }
+                Err(refusal)
+            }
+        };
+        self.told.get_or_init(|| code_of(route, &given));
+        given
+    }
+
+    /// Gives up a call whose caller stops waiting, and returns what the caller gets.
+    ///
+    /// The caller does not wait for work that goes on. The record does, so it names what was changed, under the code that the
+    /// caller got.
+    async fn give_up(self: Arc<Self>) -> Refusal {
+        let late = Refusal::late();
+        self.told.get_or_init(|| late.code());
+        match Arc::into_inner(self) {
+            Some(running) => running.end(late.code()).await.err().unwrap_or(late),
+            None => late,
+        }
+    }
+
+    /// Returns the code of a call whose caller went away without an answer.
+    fn abandoned_code(&self) -> Code {
+        // A caller that goes away at its deadline is late, even if this task was not polled before.
+        let is_late = self.answer_by.is_some_and(|moment| moment <= Instant::now());
+        if is_late { Code::DeadlineExceeded } else { Code::Cancelled }
+    }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if !*self.is_handed_in.get_mut() {
+        let code = self.handed_in.get().copied().unwrap_or_else(|| {
+            let code = self.told.get().copied().or_else(|| self.draft.outcome());
+            let code = code.unwrap_or_else(|| self.abandoned_code());
             // No caller is left who would wait for it.
-            drop(self.hand_in(self.draft.outcome().unwrap_or(Code::Cancelled)));
+            drop(self.hand_in(code));
+            code
+        });
+        if self.told.get().is_none() {
+            telemetry::answered(self.rpc, code_name(code), self.started.elapsed());
         }
+    }
+}
+
+/// Waits for an answer until its caller stops waiting. Returns `None` if the answer is late; then the call is given up, but for
+/// work that runs to its end.
+async fn in_time<T>(answer_by: Option<Instant>, answering: impl Future<Output = T>) -> Option<T> {
+    match answer_by {
+        Some(moment) => timeout_at(moment, answering).await.ok(),
+        None => Some(answering.await),
     }
 }
 

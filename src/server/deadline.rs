@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tonic::codegen::http::HeaderMap;
+use tonic::codegen::http::{HeaderMap, Request};
 use tonic::metadata::MetadataMap;
 
 /// Returns the moment by which a call with this metadata must be answered: the server's own limit, or the caller's
@@ -15,6 +15,19 @@ pub(super) fn deadline(metadata: &MetadataMap, request_timeout: Duration) -> Ins
 /// Like [`deadline`], for the headers of a request.
 pub(super) fn of_headers(headers: &HeaderMap, request_timeout: Duration) -> Instant {
     Instant::now() + asked(headers).map_or(request_timeout, |asked| asked.min(request_timeout))
+}
+
+/// The moment by which the caller of a request wants its answer. It goes with a request whose caller waited before the stack
+/// was called.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct AnswerBy(pub(super) Instant);
+
+/// Returns the moment at which the caller of a request stops waiting; `None` if it does not say.
+pub(super) fn answer_by<B>(request: &Request<B>) -> Option<Instant> {
+    match request.extensions().get::<AnswerBy>() {
+        Some(AnswerBy(moment)) => Some(*moment),
+        None => asked(request.headers()).map(|asked| Instant::now() + asked),
+    }
 }
 
 /// Returns how long the caller waits, if it says so.

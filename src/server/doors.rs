@@ -32,7 +32,6 @@ use std::task::{Context, Poll};
 use futures::future::BoxFuture;
 use http_body_util::Full;
 use prost_reflect::MessageDescriptor;
-use tokio::time::{Instant, timeout_at};
 use tonic::body::Body;
 use tonic::codegen::Bytes;
 use tonic::codegen::http::{self, HeaderMap, HeaderValue, Method, StatusCode, header};
@@ -47,7 +46,7 @@ use self::routes::{BodyPart, Fields, HttpRoute, Lookup};
 use super::operations::{Access, Messages, NotServed, Operation, Route};
 use super::plain_http::{self, BodyAllowed};
 use super::refusal::Refusal;
-use super::{ServerError, deadline, grpc, reflection};
+use super::{ServerError, grpc, reflection};
 use crate::lanes::Lane;
 use crate::proto::DESCRIPTORS;
 
@@ -368,7 +367,7 @@ where
         match arrival.unwrap_or_else(|| doors.arrival(&request)) {
             Arrival::AsItIs => {
                 let (route, shape) = (Route::of(&request), Shape::plain(&request));
-                let answering = self.within_deadline(request);
+                let answering = self.stack.call(request);
                 Box::pin(async move {
                     Ok(match (answering.await, route) {
                         (Ok(response), Route::Rpc(Operation { answer: Messages::Many, .. })) => {
@@ -382,7 +381,7 @@ where
             }
             Arrival::Call(call) => {
                 // The stack gives the answer in the form of the door.
-                let answering = self.within_deadline(call.call(request));
+                let answering = self.stack.call(call.call(request));
                 Box::pin(async move {
                     Ok(match answering.await {
                         Ok(answer) => answer,
@@ -393,7 +392,7 @@ where
             }
             Arrival::Refused(fault, shape) => {
                 request.extensions_mut().insert(Route::Refused(fault));
-                let answering = self.within_deadline(request);
+                let answering = self.stack.call(request);
                 Box::pin(async move {
                     let refusal = answering.await.err().unwrap_or_else(Refusal::lost);
                     Ok(doors.refused(&shape, &refusal))
@@ -401,26 +400,5 @@ where
             }
             Arrival::Preflight(shape, verbs) => Box::pin(std::future::ready(Ok(shape.preflight(&verbs)))),
         }
-    }
-}
-
-impl<S> Port<S>
-where
-    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Refusal>,
-    S::Future: Send + 'static,
-{
-    /// Calls the stack. The caller's own deadline bounds every call, even if the handler never looks at it.
-    fn within_deadline(
-        &mut self,
-        request: http::Request<Body>,
-    ) -> BoxFuture<'static, Result<http::Response<Body>, Refusal>> {
-        let until = deadline::asked(request.headers()).map(|asked| Instant::now() + asked);
-        let answering = self.stack.call(request);
-        Box::pin(async move {
-            match until {
-                Some(until) => timeout_at(until, answering).await.unwrap_or_else(|_elapsed| Err(Refusal::late())),
-                None => answering.await,
-            }
-        })
     }
 }

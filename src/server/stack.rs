@@ -29,6 +29,7 @@ use super::arriving;
 use super::audit::{AuditLayer, OngoingWork};
 use super::authentication::GateLayer;
 use super::connections::{self, Arrived, PortSettings, STREAMS_MAX};
+use super::deadline::AnswerBy;
 use super::dispatcher::Dispatcher;
 use super::doors::{Doors, HttpCall, Port, frames};
 use super::health::Readiness;
@@ -144,16 +145,15 @@ impl Stack {
         *request.extensions_mut() = caller.extensions.clone();
         // The answer is for the door, which wants the message.
         request.extensions_mut().remove::<Arc<HttpCall>>();
+        if let Some(until) = until {
+            request.extensions_mut().insert(AnswerBy(until));
+        }
         let route = Route::of(&request);
         let (request, slot) =
             arriving::bounded(request, &route, connection.unwrap_or(&self.answers), 1, self.request_timeout);
-        let answering = self.clone().oneshot(request);
-        let answer = match until {
-            Some(until) => timeout_at(until, answering).await.unwrap_or_else(|_elapsed| Err(Refusal::late()))?,
-            // A call without a deadline keeps the limits of its RPC, as at the port. Some RPCs have none, so that a
-            // write is not given up.
-            None => answering.await?,
-        };
+        // The stack ends a call at the deadline of its caller. A call without one keeps the limits of its RPC, as at the port.
+        // Some RPCs have none, so that a write is not given up.
+        let answer = self.clone().oneshot(request).await?;
         let message = A::decode(frames::only(answer.into_body()).await?).map_err(|error| {
             tracing::error!(%error, path, "the answer to an in-process call is of another type");
             Refusal::lost()

@@ -55,7 +55,7 @@ pub fn serve_metrics(address: SocketAddr) -> Result<(), TelemetryError> {
 
 /// Registers a description for each metric.
 fn describe() {
-    describe_counter!(REQUESTS, Unit::Count, "Answers and refusals, by RPC and gRPC status code.");
+    describe_counter!(REQUESTS, Unit::Count, "Calls that have ended, by RPC and gRPC status code.");
     describe_histogram!(REQUEST_SECONDS, Unit::Seconds, "Time from the arrival of a request to its answer, by RPC.");
     describe_histogram!(STAGE_SECONDS, Unit::Seconds, "Time of one stage of a request, by stage.");
     describe_counter!(TOKENS_REFUSED, Unit::Count, "Calls that the gate refused, by the check that was not passed.");

@@ -9,6 +9,8 @@ use crate::support::http::{Call, Reply};
 
 /// How long a caller waits whose body never ends.
 const WAITS_MS: &str = "300";
+const RETRIEVE: &str = "ragward.retrieval.v1.RetrievalService/Retrieve";
+const CREATE_STORE: &str = "openfga.v1.OpenFGAService/CreateStore";
 
 /// Whether a request ends after its last byte.
 #[derive(Clone, Copy)]
@@ -61,21 +63,43 @@ async fn a_body_may_come_in_any_pieces() {
 async fn a_body_without_an_end_ends_with_the_callers_deadline() {
     let world = World::start().await;
     let call = retrieve(&world).with("connect-timeout-ms", WAITS_MS);
+    let half = |call: Call| call.with("content-length", "100").body("{\"text\":");
+    let at_connect = call.clone().path(&format!("/{RETRIEVE}"));
+    let at_openfga = Call::new("POST", "/stores").with("content-type", "application/json");
+    let at_openfga = at_openfga.bearer(&world.token("anne", "ragward:administer"));
     let rows = [
-        ("nothing of the body", call.clone().with("content-length", "100").body("")),
-        ("half of the body", call.clone().with("content-length", "100").body("{\"text\":")),
+        ("nothing of the body", call.clone().with("content-length", "100").body(""), RETRIEVE),
+        ("half of the body", half(call.clone()), RETRIEVE),
+        ("half of the body, at Connect", half(at_connect), RETRIEVE),
+        ("half of the body, with the header of gRPC", half(retrieve(&world).with("grpc-timeout", "300m")), RETRIEVE),
+        ("half of the body, at OpenFGA's API", half(at_openfga.with("connect-timeout-ms", WAITS_MS)), CREATE_STORE),
         (
             "half of a chunk",
             call.without("content-length").with("transfer-encoding", "chunked").body("64\r\n{\"text\":"),
+            RETRIEVE,
         ),
     ];
-    for (row, call) in rows {
+    for (row, call, _) in &rows {
         let whole = call.bytes(&world.address);
         let mut connection = sent(&world.address, [whole.as_slice()].into_iter()).await;
         let reply = Reply::read(&mut connection).await.expect(row);
         assert_eq!((reply.status, &reply.json()["code"]), (504, &json!("deadline_exceeded")), "{row}");
     }
     assert_eq!(world.send(&retrieve(&world)).await.status, 200, "the server goes on");
+
+    let late = rows.iter().map(|(row, _, rpc)| (*row, *rpc, "DEADLINE_EXCEEDED"));
+    let told: Vec<(&str, &str, &str)> = late.chain([("the last one", RETRIEVE, "OK")]).collect();
+    let counted = world.counted().await;
+    for (rpc, code, count) in &counted {
+        let of_this = told.iter().filter(|(_, of, with)| (*of, *with) == (rpc.as_str(), code.as_str()));
+        assert_eq!(*count, of_this.count(), "the metrics of {rpc} with {code}");
+    }
+    assert_eq!(counted.iter().map(|(_, _, count)| count).sum::<usize>(), told.len(), "{counted:?}");
+    let records = world.stop().await;
+    for (record, (row, rpc, code)) in records.iter().zip(&told) {
+        assert_eq!((record.call.as_str(), record.code.as_str()), (*rpc, *code), "the record of `{row}`");
+    }
+    assert_eq!(records.len(), told.len(), "one record for each request");
 }
 
 /// A client that sends its body after its head still reads why it was refused, although nobody read that body.

@@ -99,3 +99,88 @@ async fn work_that_outlives_its_caller_is_waited_for_when_the_server_stops() {
     let_on.send(()).unwrap();
     stopping.await;
 }
+
+/// Calls with a deadline, and waits for the answer. Gives the code that the caller got, and the codes that were recorded.
+async fn call_until(path: &str, answering: fn() -> Answering, outcome: fn() -> Kept) -> (Option<Code>, Vec<String>) {
+    let sink = Arc::new(Sink { records: Mutex::default(), outcome });
+    let audit = Audit { sink: Arc::clone(&sink) as _, required: true };
+    let layer = AuditLayer { audit: Some(audit), work: OngoingWork::default() };
+    let given = layer.layer(service_fn(move |_request| answering())).oneshot(with_deadline(path)).await;
+    let records = sink.records.lock().unwrap().iter().map(|record| record.code.clone()).collect();
+    (given.err().map(|refusal| refusal.code()), records)
+}
+
+fn with_deadline(path: &str) -> http::Request<Body> {
+    let request = http::Request::post(path).version(http::Version::HTTP_2).header("content-type", "application/grpc");
+    request.header("grpc-timeout", "100m").body(Body::empty()).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_call_is_recorded_with_the_code_that_its_caller_got() {
+    let under_way: fn() -> Answering = || future::pending().boxed();
+    let given: fn() -> Answering = || future::ready(Ok(http::Response::new(Body::empty()))).boxed();
+    let kept: fn() -> Kept = || future::ready(Ok(())).boxed();
+    let kept_late: fn() -> Kept = || {
+        let keeping = tokio::time::sleep(std::time::Duration::from_secs(1));
+        async move {
+            keeping.await;
+            Ok(())
+        }
+        .boxed()
+    };
+    let failed: fn() -> Kept = || future::ready(Err(AuditError::Full)).boxed();
+    let late = Some(Code::DeadlineExceeded);
+    let rows = [
+        ("an RPC", UNARY, under_way, kept, late, vec!["DEADLINE_EXCEEDED"]),
+        ("a stream", STREAMED, under_way, kept, late, vec!["DEADLINE_EXCEEDED"]),
+        ("an RPC that nobody knows", UNKNOWN, under_way, kept, late, vec!["DEADLINE_EXCEEDED"]),
+        ("an operation that is not recorded", "/grpc.health.v1.Health/Check", under_way, kept, late, vec![]),
+        ("in time", UNARY, given, kept, None, vec!["OK"]),
+        ("an answer in time, whose record is kept late", UNARY, given, kept_late, None, vec!["OK"]),
+        ("not kept", UNARY, under_way, failed, Some(Code::Unavailable), vec!["DEADLINE_EXCEEDED"]),
+    ];
+    for (what, path, answering, outcome, expected, codes) in rows {
+        let codes: Vec<String> = codes.into_iter().map(str::to_owned).collect();
+        assert_eq!(call_until(path, answering, outcome).await, (expected, codes), "{what}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_goes_away_at_its_deadline_is_late() {
+    let sink = Arc::new(Sink { records: Mutex::default(), outcome: || future::ready(Ok(())).boxed() });
+    let audit = Audit { sink: Arc::clone(&sink) as _, required: true };
+    let layer = AuditLayer { audit: Some(audit), work: OngoingWork::default() };
+    let answering = || future::pending::<Result<http::Response<Body>, Refusal>>();
+    for wait_ms in [0, 99, 100] {
+        let mut running = Box::pin(layer.layer(service_fn(move |_request| answering())).oneshot(with_deadline(UNARY)));
+        assert!(running.as_mut().now_or_never().is_none(), "after {wait_ms} ms");
+        tokio::time::advance(std::time::Duration::from_millis(wait_ms)).await;
+    }
+    let codes: Vec<String> = sink.records.lock().unwrap().iter().map(|record| record.code.clone()).collect();
+    assert_eq!(codes, ["CANCELLED", "CANCELLED", "DEADLINE_EXCEEDED"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn work_that_outlives_the_deadline_is_recorded_when_it_is_done() {
+    let sink = Arc::new(Sink { records: Mutex::default(), outcome: || future::ready(Ok(())).boxed() });
+    let codes = || -> Vec<String> { sink.records.lock().unwrap().iter().map(|record| record.code.clone()).collect() };
+    let work = OngoingWork::default();
+    let audit = Audit { sink: Arc::clone(&sink) as _, required: true };
+    let layer = AuditLayer { audit: Some(audit), work: work.clone() };
+    let (let_on, held) = tokio::sync::oneshot::channel::<()>();
+    let held = Mutex::new(Some(held));
+    let service = layer.layer(service_fn(move |request: http::Request<Body>| {
+        let record = request.extensions().get::<OpenRecord>().unwrap().clone();
+        let held = held.lock().unwrap().take().unwrap();
+        async move {
+            record.run_whole(async move { held.await.map_err(|_gone| Refusal::lost()) }).await?;
+            Ok(http::Response::new(Body::empty()))
+        }
+    }));
+    let refused = service.oneshot(with_deadline(UNARY)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::DeadlineExceeded);
+    assert!(codes().is_empty(), "the record names what was changed, so it waits");
+    let_on.send(()).unwrap();
+    work.ended().await;
+    assert_eq!(codes(), ["DEADLINE_EXCEEDED"], "as the caller was told");
+}

@@ -9,10 +9,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
-use tower::service_fn;
+use tower::{Layer, service_fn};
 
 use super::*;
 use crate::server::arriving::MESSAGE_MAX;
+use crate::server::audit::{AuditLayer, OngoingWork};
 use crate::server::doors::{Doors, Guards, Port};
 use crate::server::operations::Route;
 use crate::server::refusal::Refusal;
@@ -52,7 +53,8 @@ impl World {
         });
         let (connections, incoming) = mpsc::channel(16);
         let doors = Doors::new(Guards::default()).unwrap();
-        let service = BoxCloneSyncService::new(Port::new(doors.clone(), service));
+        let stack = AuditLayer { audit: None, work: OngoingWork::default() }.layer(service);
+        let service = BoxCloneSyncService::new(Port::new(doors.clone(), stack));
         let incoming = ReceiverStream::new(incoming);
         let serving = tokio::spawn(serve(doors, service, incoming, settings(tls), std::future::pending()));
         Self { connections, calls, _serving: serving }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tonic::Code;
 use tonic::codegen::http::StatusCode;
+use tower::Layer;
 
 use super::*;
 use crate::audit::Record;
@@ -210,6 +211,7 @@ async fn an_in_process_call_ends_when_its_caller_stops_waiting() {
     let mut request = request(asked, &[]);
     request.headers_mut().insert("grpc-timeout", "1S".parse().unwrap());
     let service = tower::service_fn(|_request| std::future::pending());
+    let service = AuditLayer { audit: None, work: OngoingWork::default() }.layer(service);
     let stack = Stack { service: BoxCloneSyncService::new(service), ..door.stack.clone() };
     let response = JsonDoor { stack, ..door }.answer(request).await;
     assert_eq!(response.status(), StatusCode::GATEWAY_TIMEOUT);
