@@ -159,7 +159,7 @@ impl Doors {
     pub(super) fn arrival<B>(&self, request: &http::Request<B>) -> Arrival {
         // Clients of gRPC name no origin. A browser names one with every POST, and over HTTP/2 it can send whatever content type
         // it likes to a name that it takes for its page's own.
-        if Route::of(request).is_grpc() && !request.headers().contains_key(header::ORIGIN) {
+        if Route::of(request).is_grpc() && !guards::is_of_a_browser(request.headers()) {
             return Arrival::AsItIs;
         }
         let path = request.uri().path();

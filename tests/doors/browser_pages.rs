@@ -152,6 +152,7 @@ async fn no_page_reaches_a_service() {
     assert!(routes.len() > 45, "{routes:?}");
     let from = |origin: &str| [("origin", origin.to_owned())];
     let by = |host: &str| [("host", host.to_owned())];
+    let of = |site: &str| [("sec-fetch-site", site.to_owned())];
     let port = running.address.port();
     let foreign = [
         ("another origin", from("https://attacker.example")),
@@ -165,6 +166,8 @@ async fn no_page_reaches_a_service() {
         ("another address", by(&format!("10.0.0.7:{port}"))),
         ("an address of all interfaces", by(&format!("0.0.0.0:{port}"))),
         ("an empty name", by("")),
+        ("a page of another site, without an origin", of("cross-site")),
+        ("a page on another port, without an origin", of("same-site")),
     ];
     for route in &routes {
         let path = route.path(&store, &model);
@@ -211,6 +214,7 @@ async fn only_a_listed_page_may_call() {
         ("an answer", good.clone(), 200),
         ("a refusal", plain.clone(), 401),
         ("a fault of the form", good.clone().without("content-type"), 415),
+        ("an answer, as browsers ask for it", good.clone().with("sec-fetch-site", "cross-site"), 200),
     ];
     for (row, call, status) in rows {
         let reply = call.with("origin", LISTED).send(&world.address).await;
@@ -238,6 +242,10 @@ async fn only_a_listed_page_may_call() {
             assert_eq!(reply.status, 403, "`{origin}`: {reply:?}");
             assert_eq!(reply.header("access-control-allow-origin"), None, "`{origin}`: {reply:?}");
         }
+    }
+    for (site, status) in [("none", 200), ("same-origin", 200), ("same-site", 403), ("cross-site", 403)] {
+        let reply = Call::new("GET", "/livez").with("sec-fetch-site", site).send(&world.address).await;
+        assert_eq!(reply.status, status, "a page that is {site}: {reply:?}");
     }
     let twice = good.with("origin", LISTED).with("origin", LISTED).send(&world.address).await;
     assert_eq!(twice.status, 403, "two origins: {twice:?}");

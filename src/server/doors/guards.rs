@@ -13,6 +13,8 @@ use crate::server::operations::NotServed;
 
 /// How long a browser may remember what it was allowed to send, in seconds.
 const PREFLIGHT_MAX_AGE: &str = "600";
+/// The header in which a browser tells the site of the page behind a request.
+const FETCH_SITE: &str = "sec-fetch-site";
 /// The headers that a page may send.
 const ALLOWED_HEADERS: &str = "authorization, content-type, connect-protocol-version, connect-timeout-ms, traceparent";
 /// The headers of answers that a page may read.
@@ -58,17 +60,23 @@ impl Guards {
     pub(super) fn check<B>(&self, request: &http::Request<B>) -> Result<Page, NotServed> {
         let host = host(request).filter(|host| self.is_own(host)).ok_or(NotServed::Host)?;
         let mut origins = request.headers().get_all(header::ORIGIN).iter();
-        let (Some(origin), None) = (origins.next(), origins.next()) else {
-            return if request.headers().contains_key(header::ORIGIN) { Err(NotServed::Origin) } else { Ok(Page::Own) };
-        };
-        let text = origin.to_str().map_err(|_not_text| NotServed::Origin)?;
-        if self.origins.iter().any(|allowed| allowed == text) {
+        let (origin, second) = (origins.next(), origins.next());
+        if second.is_some() {
+            return Err(NotServed::Origin);
+        }
+        let is_listed =
+            |origin: &&HeaderValue| self.origins.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes());
+        if let Some(listed) = origin.filter(is_listed) {
             // A clone would share, and so keep, the memory of all headers of the request.
-            let copy = HeaderValue::from_bytes(origin.as_bytes()).map_err(|_not_a_value| NotServed::Origin)?;
+            let copy = HeaderValue::from_bytes(listed.as_bytes()).map_err(|_not_a_value| NotServed::Origin)?;
             return Ok(Page::Allowed(copy));
         }
-        let own = ["http://", "https://"].iter().any(|scheme| text.strip_prefix(scheme) == Some(host));
-        if own { Ok(Page::Own) } else { Err(NotServed::Origin) }
+        let is_own = |origin: &HeaderValue| {
+            let text = origin.to_str().unwrap_or_default();
+            ["http://", "https://"].iter().any(|scheme| text.strip_prefix(scheme) == Some(host))
+        };
+        let may_call = origin.is_none_or(is_own) && !is_of_another_page(request.headers());
+        if may_call { Ok(Page::Own) } else { Err(NotServed::Origin) }
     }
 
     fn is_own(&self, host: &str) -> bool {
@@ -100,6 +108,20 @@ fn host<B>(request: &http::Request<B>) -> Option<&str> {
         (Some(authority), _) => Some(authority.as_str()),
         (None, host) => host,
     }
+}
+
+/// Returns whether a browser sent a request on behalf of a page. Other programs have no use for these headers.
+pub(super) fn is_of_a_browser(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::ORIGIN) || headers.contains_key(FETCH_SITE)
+}
+
+/// Returns whether a browser says that a page of another origin made it send the request.
+///
+/// An image, a script or a link of a page is asked for without an origin. Browsers then still name the site of the page, and no
+/// page can change that (Fetch Metadata). They say `none` where no page is behind a request, such as for an address that a person
+/// typed. Other programs say nothing.
+fn is_of_another_page(headers: &HeaderMap) -> bool {
+    headers.get_all(FETCH_SITE).iter().any(|site| site != "same-origin" && site != "none")
 }
 
 /// Opens an answer to a page of another origin.
@@ -200,5 +222,34 @@ mod tests {
         open(&page, &mut headers);
         assert_eq!(headers[header::ACCESS_CONTROL_ALLOW_ORIGIN], "https://app.example");
         assert!(!headers.contains_key(header::ACCESS_CONTROL_ALLOW_CREDENTIALS));
+    }
+
+    /// A browser sends no origin with a GET that it makes for an image, a script or a link.
+    #[test]
+    fn a_page_without_an_origin_is_told_by_its_site() {
+        let origins = vec!["https://app.example".to_owned()];
+        let guards = Guards { hosts: vec!["rag.example".to_owned()], addresses: Addresses::Any, origins };
+        let none: &[&str] = &[];
+        let rows: [(&str, &[&str], &[&str], bool); 11] = [
+            ("no browser", none, none, true),
+            ("an address that a person typed", none, &["none"], true),
+            ("the server's own page", none, &["same-origin"], true),
+            ("the server's own page, with its origin", &["https://rag.example"], &["same-origin"], true),
+            ("a listed page", &["https://app.example"], &["cross-site"], true),
+            ("another site", none, &["cross-site"], false),
+            ("another origin of the same site, such as another port", none, &["same-site"], false),
+            ("another site that calls itself own", &["http://rag.example"], &["cross-site"], false),
+            ("another site, twice", none, &["none", "cross-site"], false),
+            ("a word that nobody knows", none, &["near"], false),
+            ("capitals", none, &["Same-Origin"], false),
+        ];
+        for (row, origins, sites, expected) in rows {
+            let mut request = request(&["rag.example"], origins);
+            *request.method_mut() = Method::GET;
+            for site in sites {
+                request.headers_mut().append(FETCH_SITE, site.parse().unwrap());
+            }
+            assert_eq!(guards.check(&request).is_ok(), expected, "{row}");
+        }
     }
 }
