@@ -271,7 +271,14 @@ where
 
 fn builder() -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_MAX).max_buf_size(HEADER_BYTES_MAX as usize);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_MAX)
+        .max_buf_size(HEADER_BYTES_MAX as usize)
+        // A client may end its half of the connection after its request, and still wants the answer (RFC 9112, section 9.6). One
+        // that closes the whole connection looks the same until the answer is written, so its call runs to its end.
+        .half_close(true);
     builder
         .http2()
         .timer(TokioTimer::new())

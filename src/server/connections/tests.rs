@@ -29,7 +29,7 @@ fn settings(tls: Option<Tls>) -> PortSettings {
     PortSettings { answers: Answers::new(), connections_max: CONNECTIONS_MAX, request_timeout, tls }
 }
 
-/// A server that reads the request of every call and then gives an empty answer.
+/// A server that reads the request of every call, waits, and then gives an empty answer.
 struct World {
     connections: mpsc::Sender<io::Result<Arrived<DuplexStream>>>,
     calls: Arc<AtomicUsize>,
@@ -38,16 +38,17 @@ struct World {
 
 impl World {
     fn start() -> Self {
-        Self::with(None)
+        Self::with(None, Duration::ZERO)
     }
 
-    fn with(tls: Option<Tls>) -> Self {
+    fn with(tls: Option<Tls>, wait: Duration) -> Self {
         let calls = Arc::new(AtomicUsize::new(0));
         let called = Arc::clone(&calls);
         let service = service_fn(move |request: Request<Body>| {
             called.fetch_add(1, Ordering::Relaxed);
             async move {
                 let read = http_body_util::BodyExt::collect(request.into_body()).await;
+                sleep(wait).await;
                 read.map(|_| Response::new(Body::empty())).map_err(|status| Refusal::from(&status))
             }
         });
@@ -198,7 +199,7 @@ async fn past_the_limit_connections_wait_for_their_place() {
 async fn a_handshake_has_a_place_and_an_end_and_keeps_nobody_waiting() {
     let (authority, directory) = (Authority::new(), tempfile::tempdir().unwrap());
     authority.issue(Life::Running).write(directory.path());
-    let world = World::with(Some(Tls::new(&sample::files(directory.path())).unwrap()));
+    let world = World::with(Some(Tls::new(&sample::files(directory.path())).unwrap()), Duration::ZERO);
     let began = Instant::now();
     let silent = [("nothing", &b""[..]), ("a part of a greeting", &b"\x16\x03\x01\x02\0\x01"[..])];
     let mut peers = Vec::new();
@@ -264,4 +265,32 @@ async fn a_callers_timeout_ends_its_call() {
     let (answer, _silent) = client.send_request(request, false).unwrap();
     assert_eq!(answer.await.unwrap().headers()["grpc-status"], "4");
     assert_eq!(world.calls.load(Ordering::Relaxed), 1);
+}
+
+/// A client of HTTP/1.1 may end its half of the connection after its request.
+#[tokio::test(start_paused = true)]
+async fn who_has_said_everything_still_gets_an_answer() {
+    let json = r#"{"text":"leave","topK":3}"#;
+    let head = "POST /v1/collections/a/retrieve HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n";
+    let rows = [
+        ("a request without a body", "GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n".to_owned()),
+        ("the last request", "GET /livez HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n".to_owned()),
+        ("a body", format!("{head}content-length: {}\r\n\r\n{json}", json.len())),
+        (
+            "a body in chunks",
+            format!("{head}transfer-encoding: chunked\r\n\r\n{:x}\r\n{json}\r\n0\r\n\r\n", json.len()),
+        ),
+    ];
+    for (row, says) in rows {
+        let world = World::with(None, Duration::from_secs(1));
+        let mut peer = world.connect().await;
+        peer.write_all(says.as_bytes()).await.unwrap();
+        peer.shutdown().await.unwrap();
+        let began = Instant::now();
+        let mut told = Vec::new();
+        peer.read_to_end(&mut told).await.unwrap();
+        let told = String::from_utf8(told).unwrap();
+        assert!(told.starts_with("HTTP/1.1 200 "), "{row}: {told}");
+        assert!(began.elapsed() < Duration::from_secs(10), "{row}: the connection ends with the answer");
+    }
 }
