@@ -75,7 +75,18 @@ const DOORS: [(&[&str], &[&str]); 9] = [
     (&["openfga_client"], &["authz/openfga", "server/openfga", "server/reflection", "proto/openfga_model"]),
     (
         &["tonic", "tonic_health", "tonic_prost", "tonic_reflection", "tonic_types"],
-        &["server", "client", "client_tls", "proto", "cli", "backend", "authz/openfga", "vector_store/qdrant"],
+        // The exporter of spans calls its collector over a channel, too.
+        &[
+            "server",
+            "client",
+            "client_tls",
+            "proto",
+            "cli",
+            "backend",
+            "authz/openfga",
+            "vector_store/qdrant",
+            "telemetry/span_export",
+        ],
     ),
     (&["moka"], &["authz/cached"]),
     (&["redb"], &["storage", "tuple_store", "vector_store/exact"]),

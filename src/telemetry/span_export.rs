@@ -1,12 +1,19 @@
 //! Sends spans to a collector (OTLP over gRPC), if one is configured.
+//!
+//! INVARIANT (only `config` reads the environment): the libraries read variables of their own (`OTEL_…`) for whatever a caller
+//! leaves unset, and add headers from them. So everything is set here, and every header that they add is taken away.
 
 use std::fmt;
+use std::time::Duration;
 
 use opentelemetry::Context;
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState, TracerProvider};
-use opentelemetry_otlp::{SpanExporter, WithTonicConfig};
+use opentelemetry_otlp::{SpanExporter, WithExportConfig, WithTonicConfig};
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::trace::SdkTracerProvider;
+use opentelemetry_sdk::resource::TelemetryResourceDetector;
+use opentelemetry_sdk::trace::{BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracerProvider, SpanLimits};
+use tonic::service::Interceptor;
+use tonic::{Request, Status};
 use tracing::{Level, Span, Subscriber};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_subscriber::Layer;
@@ -19,6 +26,14 @@ use crate::client_tls::TrustedAuthorities;
 
 /// The name of this service and of its spans' library.
 const SERVICE: &str = "ragward";
+/// The most spans that wait to be sent; more are dropped. The library's own default, like the three after it.
+const SPANS_WAITING_MAX: usize = 2_048;
+/// The most spans of one call to the collector.
+const SPANS_PER_CALL_MAX: usize = 512;
+/// The time between two calls to the collector, if there are few spans.
+const SEND_INTERVAL: Duration = Duration::from_secs(5);
+/// The longest that one call to the collector may take.
+const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// An exporter of spans. Waiting spans are sent when it is dropped.
 pub struct SpanExport {
@@ -39,8 +54,18 @@ impl SpanExport {
     /// If the address is malformed, or the file of authorities cannot be used.
     pub fn open(config: &TelemetryConfig) -> Result<Option<Self>, TelemetryError> {
         let Some(exporter) = exporter(config)? else { return Ok(None) };
-        let resource = Resource::builder().with_service_name(SERVICE).build();
-        let provider = SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build();
+        let batches = BatchConfigBuilder::default()
+            .with_max_queue_size(SPANS_WAITING_MAX)
+            .with_max_export_batch_size(SPANS_PER_CALL_MAX)
+            .with_scheduled_delay(SEND_INTERVAL);
+        let processor = BatchSpanProcessor::builder(exporter).with_batch_config(batches.build()).build();
+        let resource = Resource::builder_empty().with_detector(Box::new(TelemetryResourceDetector));
+        let provider = SdkTracerProvider::builder()
+            .with_span_processor(processor)
+            .with_sampler(Sampler::ParentBased(Box::new(Sampler::AlwaysOn)))
+            .with_span_limits(SpanLimits::default())
+            .with_resource(resource.with_service_name(SERVICE).build())
+            .build();
         Ok(Some(Self { provider }))
     }
 
@@ -71,8 +96,24 @@ fn exporter(config: &TelemetryConfig) -> Result<Option<SpanExporter>, TelemetryE
     let trusted = TrustedAuthorities::read(ca_file).map_err(|e| wrong(e.to_string()))?;
     let endpoint = trusted.endpoint(address).map_err(|e| wrong(e.to_string()))?;
     // The channel is made here, because the exporter's own has no TLS.
-    let exporter = SpanExporter::builder().with_tonic().with_channel(endpoint.connect_lazy()).build();
+    let exporter = SpanExporter::builder()
+        .with_tonic()
+        .with_channel(endpoint.connect_lazy())
+        .with_timeout(SEND_TIMEOUT)
+        .with_interceptor(WithoutHeaders)
+        .build();
     exporter.map(Some).map_err(|e| wrong(e.to_string()))
+}
+
+/// Takes away the headers that the library has added to a call. The channel adds those of gRPC afterwards.
+#[derive(Clone, Copy, Debug)]
+struct WithoutHeaders;
+
+impl Interceptor for WithoutHeaders {
+    fn call(&mut self, mut call: Request<()>) -> Result<Request<()>, Status> {
+        call.metadata_mut().clear();
+        Ok(call)
+    }
 }
 
 impl Drop for SpanExport {

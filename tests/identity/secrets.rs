@@ -26,14 +26,32 @@ const CANARY_TEXT: &str = "zebrafink";
 const CANARY_TOKEN_ID: &str = "wellensittich";
 const TRACE: u128 = 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736;
 
-/// Starts a collector of spans that keeps every byte it receives.
+/// Variables that the library for spans reads by itself. Ragward's own settings alone count.
+const FOREIGN_VARIABLES: [(&str, &str); 9] = [
+    ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20stieglitz,x-stieglitz=1"),
+    ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "x-stieglitz-of-traces=1"),
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1"),
+    ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://127.0.0.1:1"),
+    ("OTEL_EXPORTER_OTLP_TIMEOUT", "0"),
+    ("OTEL_RESOURCE_ATTRIBUTES", "stieglitz=1"),
+    ("OTEL_SERVICE_NAME", "stieglitz"),
+    ("OTEL_TRACES_SAMPLER", "always_off"),
+    ("OTEL_BSP_MAX_QUEUE_SIZE", "1"),
+];
+
+/// Starts a collector of spans that keeps every byte it receives, with the headers.
 async fn collector() -> (SocketAddr, Arc<Mutex<Vec<u8>>>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let kept = Arc::new(Mutex::new(Vec::new()));
     let keeping = Arc::clone(&kept);
-    let take = move |body: axum::body::Bytes| {
-        keeping.lock().unwrap().extend_from_slice(&body);
+    let take = move |headers: http::HeaderMap, body: axum::body::Bytes| {
+        let mut kept = keeping.lock().unwrap();
+        for (name, value) in &headers {
+            kept.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\n"].concat());
+        }
+        kept.extend_from_slice(&body);
+        drop(kept);
         // The answer is an empty message, with the status ahead of it.
         let answer = http::Response::builder().header("content-type", "application/grpc").header("grpc-status", "0");
         std::future::ready(answer.body(axum::body::Body::from(vec![0u8; 5])).unwrap())
@@ -90,6 +108,7 @@ async fn check(level: &str) {
     std::fs::write(&file, toml::to_string(&settings).unwrap()).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_ragward"));
     command.args(["--config", file.to_str().unwrap(), "serve", "--listen", "127.0.0.1:0"]).env("RUST_LOG", level);
+    command.envs(FOREIGN_VARIABLES);
     command.stdin(Stdio::null());
     let served = Served::start(command);
 
@@ -136,6 +155,8 @@ async fn check(level: &str) {
     for part in ["call", "stage", "hydrate", "authorize", "audit", retrieve] {
         assert!(spans.contains(part), "{part}: {spans:?}");
     }
+    assert!(spans.contains("user-agent: ") && spans.contains("ragward"), "{spans:?}");
+    assert!(!spans.contains("stieglitz"), "the environment adds nothing: {spans:?}");
     assert!(written.contains("user:anne") && written.contains(&format!("{TRACE:032x}")), "{written}");
     assert_eq!(log.contains("stage ended"), level == "debug", "{log}");
 
