@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub struct Record {
     /// The call, as gRPC names it: `ragward.retrieval.v1.RetrievalService/Retrieve`, or `unknown` for a path that is not served.
     pub call: String,
-    /// The gRPC status code of the answer, such as `OK` or `PERMISSION_DENIED`; `CANCELLED` if the caller had gone. A streamed answer has `UNKNOWN`, because its record is kept before the answer ends.
+    /// The gRPC status code of the answer, such as `OK` or `PERMISSION_DENIED`; `CANCELLED` if the caller had gone, and `DEADLINE_EXCEEDED` if its deadline had passed. A streamed answer has `UNKNOWN`, because its record is kept before the answer ends.
     pub code: String,
     /// The trace that the call belongs to: 32 hexadecimal digits (W3C Trace Context).
     pub trace_id: String,
@@ -128,6 +128,9 @@ pub struct Released {
     /// The number of documents that were written, deleted or counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub documents: Option<u64>,
+    /// The number of collections that were listed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub collections: Option<u64>,
 }
 
 /// The time of each stage in microseconds, summed over the rounds.

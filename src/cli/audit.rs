@@ -267,9 +267,10 @@ fn who(record: &Record) -> String {
     through.fold(subject, |who, actor| format!("{who} via {actor}"))
 }
 
-/// Returns how many chunks or documents were released.
+/// Returns how many chunks, documents or collections were released.
 fn released(record: &Record) -> Option<u64> {
-    record.released.as_ref().map(|released| released.documents.unwrap_or(released.chunk_ids.len() as u64))
+    let released = record.released.as_ref()?;
+    Some(released.documents.or(released.collections).unwrap_or(released.chunk_ids.len() as u64))
 }
 
 /// Parses a time into the form of the log, so that the two compare as texts.

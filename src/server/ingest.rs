@@ -150,8 +150,9 @@ impl IngestService for IngestApi {
         &self,
         request: Request<message::ListCollectionsRequest>,
     ) -> Result<Response<message::ListCollectionsResponse>, Status> {
+        let draft = Draft::of(&request)?;
         let caller = authentication::caller(&request)?;
-        Ok(Response::new(self.collections(&caller, peer(&request)).await?))
+        Ok(Response::new(self.collections(&draft, &caller, peer(&request)).await?))
     }
 
     async fn delete_documents(
@@ -279,15 +280,17 @@ impl IngestApi {
         messages: impl Stream<Item = Result<message::UpsertDocumentsRequest, Status>> + Unpin + Send,
     ) -> Result<message::UpsertDocumentsResponse, Refusal> {
         let open = self.turns.open(&call.uploader).await?;
-        self.take_in_at(&open, call, messages).await
+        self.take_in_at(&open, call, messages, None).await
     }
 
-    /// Like [`IngestApi::take_in`], at a place that was taken before.
+    /// Like [`IngestApi::take_in`], at a place that was taken before. `sent` is the number of documents that the caller sends, where
+    /// that is known beforehand.
     async fn take_in_at(
         &self,
         _open: &Open,
         call: &Call,
         mut messages: impl Stream<Item = Result<message::UpsertDocumentsRequest, Status>> + Unpin + Send,
+        sent: Option<usize>,
     ) -> Result<message::UpsertDocumentsResponse, Refusal> {
         let mut collection: Option<String> = None;
         let mut batch: Option<Batch> = None;
@@ -314,7 +317,7 @@ impl IngestApi {
             if collection.is_none() {
                 check_request(&next.collection, &[])?;
                 self.authentication.admit_login(&call.caller, &next.collection)?;
-                call.record.draft().request(asked(&next.collection, None));
+                call.record.draft().request(asked(&next.collection, sent));
             }
             let collection = stream_collection(&mut collection, &next.collection)?;
             let Some(document) = next.document else {

@@ -166,7 +166,7 @@ impl RetrievalApi {
         call.draft.decision(decision);
         let permitted = rechecked.candidates.into_iter();
         let chunk_ids: Vec<String> = permitted.map(|candidate| candidate.into_item().chunk_id).collect();
-        call.draft.released(Released { chunk_ids: chunk_ids.clone(), documents: None });
+        call.draft.released(Released { chunk_ids: chunk_ids.clone(), ..Released::default() });
         Ok(message::RecheckResponse { chunk_ids, consistency_token: self.consistency_tokens.issue() })
     }
 
@@ -298,7 +298,7 @@ fn record_retrieval(draft: &Draft, retrieval: &Retrieval) {
     let completion = Some(messages::completion_name(retrieval.completion).to_owned());
     draft.decision(AuditedDecision { model_id, staleness_ms, completion, ..searched(&retrieval.plan) });
     let chunk_ids = retrieval.chunks.iter().map(|retrieved| retrieved.chunk.item().id.clone()).collect();
-    draft.released(Released { chunk_ids, documents: None });
+    draft.released(Released { chunk_ids, ..Released::default() });
 }
 
 fn record_fetch(draft: &Draft, fetched: &Fetched) {
@@ -307,7 +307,7 @@ fn record_fetch(draft: &Draft, fetched: &Fetched) {
     let withheld = Some(fetched.withheld as u64);
     draft.decision(AuditedDecision { withheld, completion, ..decided_by(fetched.decided_by.as_ref()) });
     let chunk_ids = fetched.chunks.iter().map(|chunk| chunk.item().id.clone()).collect();
-    draft.released(Released { chunk_ids, documents: None });
+    draft.released(Released { chunk_ids, ..Released::default() });
 }
 
 fn recheck_decision(rechecked: &Rechecked) -> AuditedDecision {

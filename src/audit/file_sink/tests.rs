@@ -88,7 +88,8 @@ async fn more_than_there_is_room_for_is_refused_and_the_rest_is_kept() {
     let sink = FileAuditSink::open(config.clone(), clock()).unwrap();
     let (turn, own) = turn(&sink);
     let large = || {
-        let released = Released { chunk_ids: vec!["x".repeat(WAITING_BYTES_MAX / 3)], documents: None };
+        let chunk_ids = vec!["x".repeat(WAITING_BYTES_MAX / 3)];
+        let released = Released { chunk_ids, ..Released::default() };
         Record { released: Some(released), ..record(1) }
     };
     let mut following: Vec<Kept> = (0..3).map(|_| sink.record(large())).collect();

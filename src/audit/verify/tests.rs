@@ -217,7 +217,7 @@ fn a_line_says_what_its_entry_said() {
     let key = AuditKey::from_bytes(&[1; 32]);
     proptest!(|(seq: u64, texts in prop::collection::vec(".{0,20}", 0..8), total: u64, withheld: Option<u64>)| {
         let mut record = super::super::sample::record(0);
-        record.released = Some(super::super::Released { chunk_ids: texts.clone(), documents: withheld });
+        record.released = Some(super::super::Released { chunk_ids: texts.clone(), documents: withheld, collections: withheld });
         record.latency_us.total = total;
         record.code = texts.concat();
         let entry = AuditEntry { seq, prev: Mac::NONE, time: String::new(), event: Event::Record(Box::new(record)) };

@@ -54,7 +54,7 @@ fn what_was_acknowledged_is_never_out_of_the_file() {
         c.segment_size_max = ByteSize::bytes(u64::MAX);
     });
     let mut writer = writer(&config);
-    let large = Released { chunk_ids: vec!["x".repeat(4 << 20)], documents: None };
+    let large = Released { chunk_ids: vec!["x".repeat(4 << 20)], ..Released::default() };
     writer.write(&[event(Record { released: Some(large), ..record(0) })]).unwrap();
     let (path, length) = writer.tail.as_ref().map(|tail| (tail.segment.path.clone(), tail.bytes)).unwrap();
     let is_over = AtomicBool::new(false);

@@ -4,7 +4,7 @@
 //! nothing else. Its pages are filled from these, and the token of the next page names one of these. So documents that the bearer
 //! may not write change no byte of any page.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
 
 use base64::Engine;
@@ -12,6 +12,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tokio::time::Instant;
 
 use super::{IngestApi, WritingPrincipal, asked, check_request, documents_of, is_writable, uploader, writable_guards};
+use crate::audit::Released;
 use crate::authz::enforce::Enforcer;
 use crate::identity::Caller;
 use crate::language::Object;
@@ -19,18 +20,36 @@ use crate::proto::ingest as message;
 use crate::retrieval::FieldViolation;
 use crate::server::audit::Draft;
 use crate::server::refusal::Refusal;
-use crate::vector_store::{ListedDocument, VectorStoreError};
+use crate::vector_store::{GuardTable, ListedDocument, VectorStoreError};
 
 /// The number of documents on a page for which nobody asks for a number.
 const PAGE_SIZE: u32 = 100;
 /// The largest number of documents on a page. With the longest ids and titles it has 2 MB.
 const PAGE_SIZE_MAX: u32 = 1_000;
 /// The smallest number of documents that are read from the store at a time, so that a reader of few does not make many calls.
-const READ_MIN: usize = 256;
+pub(super) const READ_MIN: usize = 256;
 /// The longest source of a document that is listed, in bytes, as `ragward ingest --source` takes it.
 const SOURCE_BYTES_MAX: usize = 128;
 /// The largest number of collections in an answer.
 const COLLECTIONS_MAX: usize = 1_000;
+/// The most documents of one collection that are looked at to learn whether the writer may write one of them, if it is known
+/// which guards are likely. Reading so many takes the embedded engine some hundredths of a second.
+pub(super) const LOOKED_AT_MAX: usize = 10_000;
+/// The same where that is not known. Each of them may then cost a check, and one call to an `OpenFGA` server holds 50.
+pub(super) const CHECKED_MAX: usize = 1_000;
+/// The most guards that are asked about after so many documents were looked at in vain.
+const GUARDS_ASKED_MAX: usize = 16;
+/// The part of a request's time that the visible set of one collection may take: one in this many.
+const LIST_PART_OF_TIME: u32 = 4;
+
+/// The outcome of a look for a document that the writer may write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    Yes,
+    No,
+    /// There are more documents than may be looked at.
+    TooMany,
+}
 
 /// The page that a caller asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -102,14 +121,19 @@ impl IngestApi {
     /// Lists those collections in which the caller may write a document, and all of them for an administrator.
     pub(super) async fn collections(
         &self,
+        draft: &Draft,
         caller: &Caller,
         peer: Option<IpAddr>,
     ) -> Result<message::ListCollectionsResponse, Refusal> {
         let writer = self.writer(caller)?;
         let uploader = uploader(writer.as_ref(), peer);
-        let may_count = caller.may_administer();
+        // Whoever has no token is believed, and may count.
+        let named_for = if caller.may_administer() { None } else { writer.as_ref() };
         let listing = async {
             let _place = self.lists.open(&uploader).await?;
+            // A guard that several collections share is asked about once.
+            let deadline = Instant::now() + self.request_timeout;
+            let mut enforcer = named_for.map(|writer| self.enforcer(writer, deadline));
             let mut collections = Vec::new();
             for name in self.documents.collection_names().await? {
                 if collections.len() == COLLECTIONS_MAX {
@@ -119,13 +143,18 @@ impl IngestApi {
                 if self.authentication.admit_login(caller, &name).is_err() {
                     continue;
                 }
-                let listed =
-                    if may_count { self.counted(&name).await } else { self.named(writer.as_ref(), &name).await };
+                let listed = match &mut enforcer {
+                    Some(enforcer) => self.named(enforcer, &name).await,
+                    None => self.counted(&name).await,
+                };
                 collections.extend(listed?);
             }
             Ok::<_, Refusal>(message::ListCollectionsResponse { collections })
         };
-        self.within(listing).await
+        let listed = self.within(listing).await?;
+        let collections = Some(listed.collections.len() as u64);
+        draft.released(Released { collections, ..Released::default() });
+        Ok(listed)
     }
 
     /// Returns a collection with its totals; `None` for one that cannot be searched, or is gone by now.
@@ -140,26 +169,83 @@ impl IngestApi {
     }
 
     /// Returns the name of a collection if the writer may write a document of it.
+    ///
+    /// INVARIANT (bounded): a collection of documents that the writer may not write costs one visible set and one look. Without
+    /// that set, or where the writer may write some, no more than a bound is looked at. So a large collection of others does not
+    /// make the list fail, which would tell of it.
     async fn named(
         &self,
-        writer: Option<&WritingPrincipal>,
+        enforcer: &mut Enforcer<'_>,
         name: &str,
     ) -> Result<Option<message::ListedCollection>, Refusal> {
-        let found = self.first_writable(writer, name).await?;
-        let collection = || message::ListedCollection { name: name.to_owned(), ..message::ListedCollection::default() };
-        Ok(found.map(|_document| collection()))
-    }
-
-    async fn first_writable(
-        &self,
-        writer: Option<&WritingPrincipal>,
-        collection: &str,
-    ) -> Result<Option<ListedDocument>, Refusal> {
         // One document is looked at without asking, to learn whether the collection has a list at all.
-        if unless_unlisted(self.documents.list(collection, None, 1).await)?.is_none() {
+        if unless_unlisted(self.documents.list(name, None, 1).await)?.is_none() {
             return Ok(None);
         }
-        Ok(self.writable_from(writer, collection, None, 1).await?.into_iter().next())
+        let Some(table) = unless_unlisted(self.vector_store.guards(name).await)? else { return Ok(None) };
+        let likely = match &table {
+            Some(table) => self.likely_writable(enforcer, table).await,
+            None => None,
+        };
+        let is_writers = match &likely {
+            Some(likely) if likely.is_empty() => false,
+            Some(likely) => match self.find_writable(enforcer, name, Some(likely), LOOKED_AT_MAX).await? {
+                Found::Yes => true,
+                Found::No => false,
+                // These guards are in use, and whoever may write under one of them knows of the collection.
+                Found::TooMany => {
+                    let some: BTreeSet<Object> = likely.iter().take(GUARDS_ASKED_MAX).cloned().collect();
+                    !writable_guards(enforcer, &some).await?.is_empty()
+                }
+            },
+            None => self.find_writable(enforcer, name, None, CHECKED_MAX).await? == Found::Yes,
+        };
+        let collection = || message::ListedCollection { name: name.to_owned(), ..message::ListedCollection::default() };
+        Ok(is_writers.then(collection))
+    }
+
+    /// Returns the guards under which the writer may write, as a hint; `None` where the authorizer cannot tell them all at once.
+    async fn likely_writable(&self, enforcer: &mut Enforcer<'_>, table: &GuardTable) -> Option<HashSet<Object>> {
+        let list_deadline = Instant::now() + self.request_timeout / LIST_PART_OF_TIME;
+        let listed = enforcer.known_visible_set(&table.guards, &table.in_use, list_deadline).await;
+        // An authorizer that cannot make the list may still decide each check. If it cannot do that either, the checks fail.
+        let positions = listed.unwrap_or_else(|error| {
+            tracing::debug!(%error, "the guards of a writer are not known, so documents are looked at");
+            None
+        });
+        let guard_at = |position: u32| table.guards.get(usize::try_from(position).ok()?).cloned();
+        positions.map(|positions| positions.iter().filter_map(guard_at).collect())
+    }
+
+    /// Looks for a document that the writer may write, among about `looked_at_max` documents of a collection. Without a hint,
+    /// the guards of all of these are checked.
+    async fn find_writable(
+        &self,
+        enforcer: &mut Enforcer<'_>,
+        collection: &str,
+        likely: Option<&HashSet<Object>>,
+        looked_at_max: usize,
+    ) -> Result<Found, Refusal> {
+        let is_likely = |document: &ListedDocument| {
+            let guards = document.guards.as_ref();
+            likely.is_none_or(|likely| guards.is_some_and(|guards| guards.iter().all(|guard| likely.contains(guard))))
+        };
+        let (mut from, mut looked_at): (Option<String>, usize) = (None, 0);
+        while looked_at < looked_at_max {
+            let page = unless_unlisted(self.documents.list(collection, from.as_deref(), READ_MIN).await)?;
+            let Some(page) = page else { return Ok(Found::No) };
+            // A part of the list may be empty, and still costs a look.
+            looked_at = looked_at.saturating_add(page.documents.len().max(1));
+            let candidates: Vec<ListedDocument> = page.documents.into_iter().filter(is_likely).collect();
+            if !only_writable(enforcer, candidates).await?.is_empty() {
+                return Ok(Found::Yes);
+            }
+            match page.next {
+                Some(next) => from = Some(next),
+                None => return Ok(Found::No),
+            }
+        }
+        Ok(Found::TooMany)
     }
 
     /// Reads on until it has as many documents as are wanted that the writer may write, or the list ends. The request's

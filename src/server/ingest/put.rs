@@ -23,7 +23,8 @@ impl IngestApi {
     ) -> Result<message::PutDocumentResponse, Refusal> {
         check_request(&message.collection, &[])?;
         self.authentication.admit_login(&call.caller, &message.collection)?;
-        call.record.draft().request(asked(&message.collection, Some(1)));
+        let sent = Some(1);
+        call.record.draft().request(asked(&message.collection, sent));
         let collection = message.collection.clone();
         // The place comes before the cutting, so that one caller's texts do not keep all others waiting to be cut.
         let open = self.turns.open(&call.uploader).await?;
@@ -33,7 +34,7 @@ impl IngestApi {
         })??;
         let chunks = u32::try_from(document.chunks.len()).unwrap_or(u32::MAX);
         let upload = message::UpsertDocumentsRequest { collection, document: Some(document) };
-        let written = self.take_in_at(&open, call, stream::iter([Ok(upload)])).await.map_err(of_this_request)?;
+        let written = self.take_in_at(&open, call, stream::iter([Ok(upload)]), sent).await.map_err(of_this_request)?;
         let consistency_token = self.consistency_tokens.issue();
         Ok(message::PutDocumentResponse { chunks, consistency_token, warnings: written.warnings })
     }

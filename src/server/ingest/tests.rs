@@ -11,7 +11,7 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use super::*;
 use crate::authz::embedded::EmbeddedAuthorizer;
-use crate::authz::{AuthzError, CheckBatch, Decisions};
+use crate::authz::{AuthzError, CheckBatch, Decisions, VisiblePositions, VisibleSetQuery};
 use crate::chunk::Document;
 use crate::identity::StepUpRules;
 use crate::identity::sample::{self, LEEWAY_SECONDS, NOW};
@@ -37,21 +37,31 @@ type note
     define can_edit: [user, user:*]
 ";
 
-/// The embedded authorizer. It counts its calls.
+/// The embedded authorizer. It counts its calls, and the checks in them.
 struct Counted {
     inner: EmbeddedAuthorizer,
     calls: AtomicUsize,
-    answers: bool,
+    checks: AtomicUsize,
+    answers: AuthorizerAnswers,
 }
 
 #[async_trait]
 impl Authorizer for Counted {
     async fn check(&self, batch: &CheckBatch) -> Result<Decisions, AuthzError> {
         self.calls.fetch_add(1, Ordering::Relaxed);
-        if !self.answers {
-            return std::future::pending().await;
+        self.checks.fetch_add(batch.checks.len(), Ordering::Relaxed);
+        match self.answers {
+            AuthorizerAnswers::Never => std::future::pending().await,
+            AuthorizerAnswers::Always | AuthorizerAnswers::ChecksAlone => self.inner.check(batch).await,
         }
-        self.inner.check(batch).await
+    }
+
+    async fn visible_set(&self, query: &VisibleSetQuery) -> Result<Option<VisiblePositions>, AuthzError> {
+        match self.answers {
+            AuthorizerAnswers::Never => std::future::pending().await,
+            AuthorizerAnswers::ChecksAlone => Ok(None),
+            AuthorizerAnswers::Always => self.inner.visible_set(query).await,
+        }
     }
 
     async fn readiness(&self) -> Result<Arc<str>, AuthzError> {
@@ -143,6 +153,8 @@ impl DocumentStore for Held {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum AuthorizerAnswers {
     Always,
+    /// It answers, and cannot find a visible set at once.
+    ChecksAlone,
     Never,
 }
 
@@ -168,7 +180,8 @@ fn world(authorizer_answers: AuthorizerAnswers) -> World {
     let authorizer = Arc::new(Counted {
         inner,
         calls: AtomicUsize::new(0),
-        answers: authorizer_answers == AuthorizerAnswers::Always,
+        checks: AtomicUsize::new(0),
+        answers: authorizer_answers,
     });
     let asked = Arc::clone(&authorizer);
     let store = ExactStore::open(directory.path()).unwrap();

@@ -2,6 +2,7 @@
 
 use prost::Message;
 
+use super::super::listing::{CHECKED_MAX, LOOKED_AT_MAX, READ_MIN};
 use super::*;
 
 const LIST: &str = "/ragward.ingest.v1.IngestService/ListDocuments";
@@ -196,4 +197,61 @@ async fn a_caller_has_a_few_lists_at_a_time() {
     for refused in lists.await {
         assert_eq!(refused.unwrap_err().code(), Code::DeadlineExceeded);
     }
+}
+
+/// A collection of others costs no more than a bound, so its size does not make the list fail.
+#[tokio::test]
+async fn a_large_collection_of_others_costs_little() {
+    use AuthorizerAnswers::{Always, ChecksAlone};
+    let others = |count: usize| (0..count).map(|number| stored(&format!("a{number:06}"), &[&format!("shut{number}")]));
+    let own = || stored("z", &["open1"]);
+    let mixed = || stored("z", &["open1", "shut1"]);
+    let checks_max = CHECKED_MAX + READ_MIN;
+    // Each row: the authorizer, the documents, whether the collection is listed, and the most checks.
+    let rows = [
+        ("others alone", Always, others(3_000).collect::<Vec<_>>(), false, 0),
+        ("an own document after them", Always, others(3_000).chain([own()]).collect(), true, 1),
+        ("one that is half one's own", Always, others(3_000).chain([mixed()]).collect(), false, 0),
+        ("more than are looked at", Always, others(LOOKED_AT_MAX + READ_MIN).chain([own()]).collect(), true, 1),
+        ("others alone, without a visible set", ChecksAlone, others(3_000).collect(), false, checks_max),
+        ("an own document, without a visible set", ChecksAlone, others(500).chain([own()]).collect(), true, checks_max),
+    ];
+    for (row, answers, documents, is_listed, checks_max) in rows {
+        let world = world(answers);
+        world.store.upsert("others", documents).await.unwrap();
+        let listed = collections(&world, token("anne")).await;
+        assert_eq!(!listed.is_empty(), is_listed, "{row}: {listed:?}");
+        let checks = world.authorizer.checks.load(Ordering::Relaxed);
+        assert!(checks <= checks_max, "{row}: {checks} checks");
+    }
+}
+
+#[tokio::test]
+async fn a_record_counts_what_was_sent_and_what_was_listed() {
+    let world = world(AuthorizerAnswers::Always);
+    let audit = open_log(world.directory.path());
+    let (running, record) = call(Some(audit.clone()), PUT);
+    let put = message::PutDocumentRequest {
+        collection: COLLECTION.to_owned(),
+        document_id: "new".to_owned(),
+        guard: "note:open1".to_owned(),
+        text: "a note".to_owned(),
+        ..message::PutDocumentRequest::default()
+    };
+    world.api.put_document(request(put, token("anne"), record)).await.unwrap();
+    drop(running);
+    let (running, record) = call(Some(audit), "/ragward.ingest.v1.IngestService/ListCollections");
+    world.api.list_collections(request(message::ListCollectionsRequest {}, token("anne"), record)).await.unwrap();
+    drop(running);
+    let found = loop {
+        let found = records(world.directory.path());
+        if found.len() == 2 {
+            break found;
+        }
+        tokio::task::yield_now().await;
+    };
+    let counts = found.iter().map(|record| record.request.as_ref().and_then(|request| request.count));
+    assert_eq!(counts.collect::<Vec<_>>(), [Some(1), None], "sent");
+    let released = [documents_of(1), Released { collections: Some(1), ..Released::default() }].map(Some);
+    assert_eq!(found.iter().map(|record| record.released.clone()).collect::<Vec<_>>(), released, "written and listed");
 }
