@@ -371,11 +371,40 @@ pub trait DocumentStore: Send + Sync {
     /// and when a chunk id belongs to another document. Then nothing of the call was applied.
     async fn upsert(&self, collection: &str, documents: Vec<Document>) -> Result<(), VectorStoreError>;
 
+    /// Like [`DocumentStore::upsert`], for a writer who may write under these guards alone.
+    ///
+    /// INVARIANT (one moment): no document is replaced that has another guard at that moment, or a chunk without a well-formed
+    /// one. Another write may have given it one since the writer was checked. Where the store's server has no transactions, this
+    /// holds among the writes of one process.
+    ///
+    /// # Errors
+    /// As for [`DocumentStore::upsert`], and [`VectorStoreError::OtherGuard`] if there is such a document.
+    async fn upsert_under(
+        &self,
+        collection: &str,
+        documents: Vec<Document>,
+        guards: &BTreeSet<Object>,
+    ) -> Result<(), VectorStoreError>;
+
     /// Deletes documents and returns how many of them existed.
     ///
     /// # Errors
     /// As for [`VectorStore::collection`].
     async fn delete(&self, collection: &str, document_ids: &BTreeSet<String>) -> Result<u64, VectorStoreError>;
+
+    /// Like [`DocumentStore::delete`], for a writer who may write under these guards alone. A document that has another guard
+    /// stays, and looks absent.
+    ///
+    /// INVARIANT (one moment): as for [`DocumentStore::upsert_under`].
+    ///
+    /// # Errors
+    /// As for [`VectorStore::collection`].
+    async fn delete_under(
+        &self,
+        collection: &str,
+        document_ids: &BTreeSet<String>,
+        guards: &BTreeSet<Object>,
+    ) -> Result<u64, VectorStoreError>;
 
     /// Looks up documents by id and returns each one that exists with its number of chunks, in the order of the ids.
     ///
@@ -441,6 +470,9 @@ pub enum VectorStoreError {
         /// The id of the document that has the chunk; `None` when the refused document names it twice.
         owner: Option<String>,
     },
+    /// A document to replace has a guard by now under which the writer may not write.
+    #[error("a document with one of these ids has another guard by now")]
+    OtherGuard,
     /// The store does not take the document or the query.
     #[error("{0}")]
     Invalid(String),
@@ -469,6 +501,7 @@ impl VectorStoreError {
             Self::UnknownCollection(_) => ErrorCode::NotFound,
             Self::Dimension { .. } | Self::Invalid(_) => ErrorCode::InvalidArgument,
             Self::DuplicateChunk { .. } => ErrorCode::AlreadyExists,
+            Self::OtherGuard => ErrorCode::PermissionDenied,
             Self::Unsupported(_) | Self::Refused(_) => ErrorCode::FailedPrecondition,
             Self::Unavailable(_) | Self::BadAnswer(_) => ErrorCode::Unavailable,
             Self::Storage(e) => e.into(),

@@ -70,6 +70,21 @@ struct Call {
 /// The id of a stored document, and the number of its chunks.
 type StoredDocument = (String, u32);
 
+/// Documents that a writer may write.
+struct Writable {
+    documents: Vec<StoredDocument>,
+    /// The guards under which the writer may write. The documents were under these alone when they were looked at.
+    guards: BTreeSet<Object>,
+}
+
+/// Documents to delete.
+enum Deletable {
+    /// All of these, for a caller who is believed.
+    All(BTreeSet<String>),
+    /// Those that are under these guards alone when they are deleted.
+    Under { ids: BTreeSet<String>, guards: BTreeSet<Object> },
+}
+
 /// Tells the seconds since 1970.
 type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
@@ -210,11 +225,15 @@ impl IngestApi {
         let turn = self.turns.turn().await?;
         self.authentication.admit_still(&call.caller, &message.collection, (self.clock)())?;
         let ids: BTreeSet<String> = message.document_ids.into_iter().collect();
-        let ids = self.deletable(call.writer.as_ref(), &message.collection, ids).await?;
+        let deletable = self.deletable(call.writer.as_ref(), &message.collection, ids).await?;
         let (store, draft) = (Arc::clone(&self.documents), call.record.draft().clone());
         // The deletion runs to its end, even past the deadline. Otherwise nobody could tell what is gone.
         let deleting = async move {
-            let documents = store.delete(&message.collection, &ids).await?;
+            let documents = match deletable {
+                Deletable::All(ids) => store.delete(&message.collection, &ids).await?,
+                // Somebody else may have put one of them under another guard meanwhile, so the store looks again.
+                Deletable::Under { ids, guards } => store.delete_under(&message.collection, &ids, &guards).await?,
+            };
             draft.released(documents_of(documents));
             drop(turn);
             Ok(message::DeleteDocumentsResponse { documents, ..message::DeleteDocumentsResponse::default() })
@@ -228,15 +247,16 @@ impl IngestApi {
         writer: Option<&WritingPrincipal>,
         collection: &str,
         ids: BTreeSet<String>,
-    ) -> Result<BTreeSet<String>, Refusal> {
-        let Some(writer) = writer else { return Ok(ids) };
+    ) -> Result<Deletable, Refusal> {
+        let Some(writer) = writer else { return Ok(Deletable::All(ids)) };
         let deadline = Instant::now() + self.request_timeout;
         let looking = async {
             let ids: Vec<String> = ids.into_iter().collect();
             let found = self.documents.documents(collection, &ids).await?;
-            self.writable(Some(writer), collection, found, deadline).await
+            self.writable(writer, collection, found, deadline).await
         };
-        Ok(self.within(looking).await?.into_iter().map(|(id, _chunks)| id).collect())
+        let Writable { documents, guards } = self.within(looking).await?;
+        Ok(Deletable::Under { ids: documents.into_iter().map(|(id, _chunks)| id).collect(), guards })
     }
 
     async fn status(
@@ -256,7 +276,10 @@ impl IngestApi {
         let looking = async {
             let info = self.vector_store.collection(&message.collection).await?;
             let found = self.documents.documents(&message.collection, &ids).await?;
-            let found = self.writable(writer.as_ref(), &message.collection, found, deadline).await?;
+            let found = match &writer {
+                Some(writer) => self.writable(writer, &message.collection, found, deadline).await?.documents,
+                None => found,
+            };
             Ok::<_, Refusal>((info, found))
         };
         let (info, found) = self.within(looking).await?;
@@ -365,25 +388,21 @@ impl IngestApi {
     }
 
     /// Refuses unless the writer may write under every guard: those of the new chunks, and those of the chunks that the
-    /// documents have now and would lose.
+    /// documents have now and would lose. Returns these guards.
     async fn check_writes(
         &self,
-        writer: Option<&WritingPrincipal>,
+        writer: &WritingPrincipal,
         collection: &str,
         document_ids: &[String],
         new_guards: &[Object],
-    ) -> Result<(), Refusal> {
-        let Some(writer) = writer else { return Ok(()) };
+    ) -> Result<BTreeSet<Object>, Refusal> {
         let stored = self.stored_guards(collection, document_ids).await?;
         let guards: BTreeSet<Object> = stored.into_iter().chain(new_guards.iter().cloned()).collect();
         let mut enforcer = self.enforcer(writer, Instant::now() + self.request_timeout);
         if writable_guards(&mut enforcer, &guards).await? != guards {
             return Err(Refusal::denied(MAY_NOT_WRITE));
         }
-        // Checks of many guards take long, and a writer chooses how many there are. Somebody else may have put one of the
-        // documents under another guard meanwhile.
-        let now = self.stored_guards(collection, document_ids).await?;
-        if now.is_subset(&guards) { Ok(()) } else { Err(Refusal::denied(MAY_NOT_WRITE)) }
+        Ok(guards)
     }
 
     /// Returns the guards of all chunks that these documents have now.
@@ -406,12 +425,11 @@ impl IngestApi {
     /// Keeps the documents under whose guards the writer may write; the others look absent. Each guard is asked about once.
     async fn writable(
         &self,
-        writer: Option<&WritingPrincipal>,
+        writer: &WritingPrincipal,
         collection: &str,
         found: Vec<StoredDocument>,
         deadline: Instant,
-    ) -> Result<Vec<StoredDocument>, Refusal> {
-        let Some(writer) = writer else { return Ok(found) };
+    ) -> Result<Writable, Refusal> {
         let mut enforcer = self.enforcer(writer, deadline);
         let ids: Vec<String> = found.iter().map(|(id, _)| id.clone()).collect();
         let all = self.documents.guards_of(collection, &ids).await?;
@@ -420,7 +438,7 @@ impl IngestApi {
             && !all.is_empty()
             && writable_guards(&mut enforcer, all).await? == *all
         {
-            return Ok(found);
+            return Ok(Writable { documents: found, guards: all.clone() });
         }
         let looks = found.into_iter().map(|document| async move {
             let guards = self.documents.guards_of(collection, std::slice::from_ref(&document.0)).await?;
@@ -432,7 +450,7 @@ impl IngestApi {
             looks.iter().filter_map(|(_, guards)| guards.as_ref()).flatten().cloned().collect();
         let may_write = writable_guards(&mut enforcer, &asked).await?;
         let looks = looks.into_iter().filter(|(_, guards)| is_writable(guards.as_ref(), &may_write));
-        Ok(looks.map(|(document, _)| document).collect())
+        Ok(Writable { documents: looks.map(|(document, _)| document).collect(), guards: may_write })
     }
 
     /// Makes a batch durable and counts it. The write runs to its end, even if the deadline passes or the caller goes
@@ -444,10 +462,13 @@ impl IngestApi {
         batch: Batch,
     ) -> Result<(), Refusal> {
         self.authentication.admit_still(&call.caller, batch.collection(), (self.clock)())?;
-        if call.writer.is_some() {
-            let (ids, guards) = (batch.document_ids(), batch.guards());
-            self.check_writes(call.writer.as_ref(), batch.collection(), &ids, &guards).await?;
-        }
+        let guards = match &call.writer {
+            Some(writer) => {
+                let (ids, guards) = (batch.document_ids(), batch.guards());
+                Some(self.check_writes(writer, batch.collection(), &ids, &guards).await?)
+            }
+            None => None,
+        };
         let after = message::UpsertDocumentsResponse {
             documents: written.documents + batch.documents(),
             chunks: written.chunks + batch.chunks(),
@@ -457,7 +478,12 @@ impl IngestApi {
             (Arc::clone(&self.documents), call.record.draft().clone(), call.writer.is_none());
         let writing = async move {
             let (collection, documents, turn) = batch.into_parts();
-            let upserted = store.upsert(&collection, documents).await;
+            let upserted = match guards {
+                // Checks of many guards take long, and a writer chooses how many there are. Somebody else may have put one of
+                // the documents under another guard meanwhile, so the store looks again.
+                Some(guards) => store.upsert_under(&collection, documents, &guards).await,
+                None => store.upsert(&collection, documents).await,
+            };
             upserted.map_err(|error| refused_write(is_believed, error))?;
             draft.released(documents_of(after.documents));
             drop(turn);
@@ -511,6 +537,7 @@ fn refused_write(is_believed: bool, error: VectorStoreError) -> Refusal {
         (false, VectorStoreError::DuplicateChunk { chunk_id, document_id, owner: Some(_) }) => {
             VectorStoreError::DuplicateChunk { chunk_id, document_id, owner: None }.into()
         }
+        (_, VectorStoreError::OtherGuard) => Refusal::denied(MAY_NOT_WRITE),
         (_, error) => error.into(),
     }
 }

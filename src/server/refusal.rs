@@ -353,6 +353,7 @@ fn store_text(error: &VectorStoreError) -> String {
         VectorStoreError::UnknownCollection(_)
         | VectorStoreError::Dimension { .. }
         | VectorStoreError::DuplicateChunk { .. }
+        | VectorStoreError::OtherGuard
         | VectorStoreError::Invalid(_)
         | VectorStoreError::Unsupported(_) => error.to_string(),
         VectorStoreError::Refused(_) => {

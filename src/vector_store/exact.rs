@@ -234,12 +234,32 @@ impl VectorStore for ExactStore {
 impl DocumentStore for ExactStore {
     async fn upsert(&self, collection: &str, documents: Vec<Document>) -> Result<(), VectorStoreError> {
         let name = collection.to_owned();
-        self.blocking(&self.writes, move |engine, _| engine.upsert(&name, documents)).await
+        self.blocking(&self.writes, move |engine, _| engine.upsert(&name, documents, None)).await
+    }
+
+    async fn upsert_under(
+        &self,
+        collection: &str,
+        documents: Vec<Document>,
+        guards: &BTreeSet<Object>,
+    ) -> Result<(), VectorStoreError> {
+        let (name, guards) = (collection.to_owned(), guards.clone());
+        self.blocking(&self.writes, move |engine, _| engine.upsert(&name, documents, Some(&guards))).await
     }
 
     async fn delete(&self, collection: &str, document_ids: &BTreeSet<String>) -> Result<u64, VectorStoreError> {
         let (name, ids) = (collection.to_owned(), document_ids.clone());
-        self.blocking(&self.writes, move |engine, _| engine.delete(&name, &ids)).await
+        self.blocking(&self.writes, move |engine, _| engine.delete(&name, &ids, None)).await
+    }
+
+    async fn delete_under(
+        &self,
+        collection: &str,
+        document_ids: &BTreeSet<String>,
+        guards: &BTreeSet<Object>,
+    ) -> Result<u64, VectorStoreError> {
+        let (name, ids, guards) = (collection.to_owned(), document_ids.clone(), guards.clone());
+        self.blocking(&self.writes, move |engine, _| engine.delete(&name, &ids, Some(&guards))).await
     }
 
     async fn documents(
@@ -355,25 +375,47 @@ impl Engine {
         Ok(DocumentPage { documents: ids.into_iter().filter_map(|id| index.listed(id)).collect(), next })
     }
 
-    fn upsert(&self, collection: &str, documents: Vec<Document>) -> Result<(), VectorStoreError> {
+    /// Puts documents in. With `guards`, each document that is replaced must be under these alone.
+    fn upsert(
+        &self,
+        collection: &str,
+        documents: Vec<Document>,
+        guards: Option<&BTreeSet<Object>>,
+    ) -> Result<(), VectorStoreError> {
         validation::check_collection_name(collection)?;
         documents.iter().try_for_each(validation::check_document)?;
         if documents.is_empty() {
             return Ok(());
         }
+        let ids: Vec<String> = documents.iter().map(|document| document.id.clone()).collect();
         let prepared = change::prepare(documents);
         let mut writer = self.writer()?;
         let change = {
             let state = self.read()?;
+            let index = state.collections.get(collection);
+            if !ids.iter().all(|id| index.is_none_or(|index| index.is_under(id, guards))) {
+                return Err(VectorStoreError::OtherGuard);
+            }
             let next = state.collections.values().map(|index| index.number + 1).max().unwrap_or_default();
-            Change::upsert(collection, state.collections.get(collection), next, prepared)?
+            Change::upsert(collection, index, next, prepared)?
         };
         self.perform(&mut writer, change)
     }
 
-    fn delete(&self, collection: &str, document_ids: &BTreeSet<String>) -> Result<u64, VectorStoreError> {
+    /// Deletes documents. With `guards`, only those that are under these alone.
+    fn delete(
+        &self,
+        collection: &str,
+        document_ids: &BTreeSet<String>,
+        guards: Option<&BTreeSet<Object>>,
+    ) -> Result<u64, VectorStoreError> {
         let mut writer = self.writer()?;
-        let change = Change::delete(collection, self.read()?.index(collection)?, document_ids);
+        let change = {
+            let state = self.read()?;
+            let index = state.index(collection)?;
+            let ids = document_ids.iter().filter(|id| index.is_under(id, guards)).cloned().collect();
+            Change::delete(collection, index, &ids)
+        };
         let removed = change.removed.len() as u64;
         if removed > 0 {
             self.perform(&mut writer, change)?;
@@ -481,6 +523,11 @@ impl Index {
     fn guards_of(&self, document_id: &str) -> Vec<Object> {
         let positions: BTreeSet<u32> = self.chunks_of(document_id).map(|chunk| self.columns.guard(chunk)).collect();
         positions.into_iter().filter_map(|position| self.guards.get(position)).cloned().collect()
+    }
+
+    /// Returns whether a document has no other guards than these. One that is not there has none.
+    fn is_under(&self, document_id: &str, guards: Option<&BTreeSet<Object>>) -> bool {
+        guards.is_none_or(|guards| self.guards_of(document_id).iter().all(|guard| guards.contains(guard)))
     }
 
     /// Returns the number of a candidate's chunk, if its document was not written since it was found.

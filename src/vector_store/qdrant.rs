@@ -258,18 +258,42 @@ impl VectorStore for QdrantStore {
 impl DocumentStore for QdrantStore {
     async fn upsert(&self, collection: &str, documents: Vec<Document>) -> Result<(), VectorStoreError> {
         let _alone = self.writing.lock().await;
-        let written = self.replace(collection, documents).await;
-        // A write that failed may still take effect, so it counts as under way until the next one begins.
-        if written.is_ok() {
-            self.writes.end();
+        self.replace_alone(collection, documents).await
+    }
+
+    async fn upsert_under(
+        &self,
+        collection: &str,
+        documents: Vec<Document>,
+        guards: &BTreeSet<Object>,
+    ) -> Result<(), VectorStoreError> {
+        let _alone = self.writing.lock().await;
+        let ids: Vec<String> = documents.iter().map(|document| document.id.clone()).collect();
+        match self.guards_of_documents(collection, &ids).await {
+            Ok(Some(stored)) if stored.is_subset(guards) => {}
+            Ok(Some(_) | None) => return Err(VectorStoreError::OtherGuard),
+            Err(VectorStoreError::UnknownCollection(_)) => {}
+            Err(error) => return Err(error),
         }
-        self.overviews.note_change(collection);
-        written
+        self.replace_alone(collection, documents).await
     }
 
     async fn delete(&self, collection: &str, document_ids: &BTreeSet<String>) -> Result<u64, VectorStoreError> {
         let _alone = self.writing.lock().await;
         let removed = self.remove(collection, document_ids).await;
+        self.overviews.note_change(collection);
+        removed
+    }
+
+    async fn delete_under(
+        &self,
+        collection: &str,
+        document_ids: &BTreeSet<String>,
+        guards: &BTreeSet<Object>,
+    ) -> Result<u64, VectorStoreError> {
+        let _alone = self.writing.lock().await;
+        let ids = self.documents_under(collection, document_ids, guards).await?;
+        let removed = self.remove(collection, &ids).await;
         self.overviews.note_change(collection);
         removed
     }

@@ -59,6 +59,7 @@ pub(crate) async fn run(store: Store<'_>) {
     unknown_collections_are_refused(store).await;
     what_goes_in_is_there(store).await;
     a_document_is_replaced_whole(store).await;
+    a_writer_of_some_guards_changes_nothing_else(store).await;
     documents_are_listed_once_each(store).await;
     documents_are_looked_up_by_guard(store).await;
     nearest_vectors_come_first(store).await;
@@ -282,6 +283,47 @@ async fn a_document_is_replaced_whole(store: Store<'_>) {
     let info = store.info(&collection).await;
     assert_eq!((info.documents, info.chunks), (0, 0), "{collection}");
     assert!(store.found(near(&collection, &[1.0, 0.0])).await.is_empty(), "{collection}");
+}
+
+async fn a_writer_of_some_guards_changes_nothing_else(store: Store<'_>) {
+    let new = |id: &str| document(id, &[("doc:own", "new", &[0.0, 1.0])]);
+    let stored = || {
+        let mixed = document("mixed", &[("doc:own", "old", &[1.0, 0.0]), ("doc:other", "old", &[1.0, 0.1])]);
+        let other = document("other", &[("doc:other", "old", &[1.0, 0.0])]);
+        vec![document("own", &[("doc:own", "old", &[1.0, 0.0])]), mixed, other]
+    };
+    let guards: BTreeSet<Object> = [object("doc:own"), object("doc:unused")].into();
+    let nowhere = store.name("writers-first");
+    store.documents.upsert_under(&nowhere, vec![new("a")], &guards).await.expect("a new collection");
+    // Each row: the documents to replace, and whether that may be.
+    let rows: [(&str, &[&str], bool); 6] = [
+        ("one's own", &["own"], true),
+        ("a new one", &["new"], true),
+        ("one's own and a new one", &["own", "new"], true),
+        ("another's", &["other"], false),
+        ("one that is half another's", &["mixed"], false),
+        ("one's own and another's", &["own", "other"], false),
+    ];
+    for (number, (row, ids, expected)) in rows.into_iter().enumerate() {
+        let collection = store.filled(&format!("writers{number}"), stored()).await;
+        let replaced = store.documents.upsert_under(&collection, ids.iter().map(|id| new(id)).collect(), &guards).await;
+        match replaced {
+            Ok(()) => assert!(expected, "{collection}: {row}"),
+            Err(VectorStoreError::OtherGuard) => assert!(!expected, "{collection}: {row}"),
+            Err(error) => panic!("{collection}: {row}: {error}"),
+        }
+        let read = store.read(&collection, &["own#0", "mixed#0", "mixed#1", "other#0"]).await;
+        let is_old = |chunk: &Chunk| chunk.text == "old";
+        let kept = if expected && ids.contains(&"own") { 3 } else { 4 };
+        assert_eq!(read.iter().filter(|chunk| is_old(chunk)).count(), kept, "{collection}: {row}");
+    }
+    let collection = store.filled("writers", stored()).await;
+    let ids: BTreeSet<String> = ["own", "mixed", "other", "absent"].map(str::to_owned).into();
+    assert_eq!(store.documents.delete_under(&collection, &ids, &guards).await.expect("deleted"), 1, "{collection}");
+    assert_eq!(store.documents.delete_under(&collection, &ids, &guards).await.expect("none left"), 0, "{collection}");
+    let ids: Vec<String> = ids.into_iter().collect();
+    let left = store.documents.documents(&collection, &ids).await.expect("looked up");
+    assert_eq!(left.into_iter().map(|(id, _)| id).collect::<Vec<_>>(), ["mixed", "other"], "{collection}");
 }
 
 async fn documents_are_listed_once_each(store: Store<'_>) {
@@ -548,6 +590,7 @@ fn refusal(error: &VectorStoreError) -> Option<Refusal> {
         | VectorStoreError::Refused(_)
         | VectorStoreError::Unavailable(_)
         | VectorStoreError::BadAnswer(_)
+        | VectorStoreError::OtherGuard
         | VectorStoreError::Storage(_) => None,
     }
 }

@@ -85,8 +85,29 @@ impl DocumentStore for Told {
         Ok(())
     }
 
+    async fn upsert_under(
+        &self,
+        collection: &str,
+        documents: Vec<Document>,
+        guards: &BTreeSet<Object>,
+    ) -> Result<(), VectorStoreError> {
+        let ids = documents.iter().map(|document| document.id.clone()).collect();
+        self.inner.upsert_under(collection, documents, guards).await?;
+        drop(self.written.send(ids));
+        Ok(())
+    }
+
     async fn delete(&self, collection: &str, document_ids: &BTreeSet<String>) -> Result<u64, VectorStoreError> {
         self.inner.delete(collection, document_ids).await
+    }
+
+    async fn delete_under(
+        &self,
+        collection: &str,
+        document_ids: &BTreeSet<String>,
+        guards: &BTreeSet<Object>,
+    ) -> Result<u64, VectorStoreError> {
+        self.inner.delete_under(collection, document_ids, guards).await
     }
 
     async fn documents(&self, collection: &str, ids: &[String]) -> Result<Vec<(String, u32)>, VectorStoreError> {
@@ -127,9 +148,29 @@ impl DocumentStore for Held {
         self.inner.upsert(collection, documents).await
     }
 
+    async fn upsert_under(
+        &self,
+        collection: &str,
+        documents: Vec<Document>,
+        guards: &BTreeSet<Object>,
+    ) -> Result<(), VectorStoreError> {
+        self.wait().await;
+        self.inner.upsert_under(collection, documents, guards).await
+    }
+
     async fn delete(&self, collection: &str, document_ids: &BTreeSet<String>) -> Result<u64, VectorStoreError> {
         self.wait().await;
         self.inner.delete(collection, document_ids).await
+    }
+
+    async fn delete_under(
+        &self,
+        collection: &str,
+        document_ids: &BTreeSet<String>,
+        guards: &BTreeSet<Object>,
+    ) -> Result<u64, VectorStoreError> {
+        self.wait().await;
+        self.inner.delete_under(collection, document_ids, guards).await
     }
 
     async fn documents(&self, collection: &str, ids: &[String]) -> Result<Vec<(String, u32)>, VectorStoreError> {
@@ -464,5 +505,43 @@ async fn what_nobody_waits_for_is_done_and_recorded() {
         let ids = ["open0", "open1"].map(str::to_owned);
         let there = if rpc == DELETE { 0 } else { 2 };
         assert_eq!(store.documents(COLLECTION, &ids).await.unwrap().len(), there, "{rpc}");
+    }
+}
+
+#[tokio::test]
+async fn what_gets_another_guard_after_the_check_stays() {
+    for rpc in [UPSERT, DELETE] {
+        let World { api, store, directory: _directory, .. } = world(AuthorizerAnswers::Always);
+        let kept = |message: message::UpsertDocumentsRequest| values::document(message.document.unwrap()).unwrap();
+        store.upsert(COLLECTION, vec![kept(message("open0"))]).await.unwrap();
+        let held = Arc::new(Held { inner: store.clone(), begun: Semaphore::new(0), let_on: Semaphore::new(0) });
+        let mut api = Arc::into_inner(api).unwrap();
+        api.documents = Arc::clone(&held) as _;
+        let (_running, record) = call(None, rpc);
+        let answering = async {
+            if rpc == DELETE {
+                let document_ids = vec!["open0".to_owned()];
+                let asked = message::DeleteDocumentsRequest { collection: COLLECTION.to_owned(), document_ids };
+                let answer = api.delete_documents(request(asked, token("anne"), record)).await;
+                answer.map(|answer| answer.into_inner().documents).map_err(|status| status.code())
+            } else {
+                let call = api.call(&request((), token("anne"), record)).unwrap();
+                let messages = tokio_stream::iter([Ok(message("open0"))]);
+                let written = api.take_in(&call, messages).await;
+                written.map(|written| written.documents).map_err(|refusal| refusal.code())
+            }
+        };
+        let moving = async {
+            held.begun.acquire().await.unwrap().forget();
+            let mut moved = message("open0");
+            moved.document.as_mut().unwrap().chunks[0].guard = "note:shut".to_owned();
+            store.upsert(COLLECTION, vec![kept(moved)]).await.unwrap();
+            held.let_on.add_permits(1);
+        };
+        let (answer, ()) = futures::join!(answering, moving);
+        let expected = if rpc == DELETE { Ok(0) } else { Err(Code::PermissionDenied) };
+        assert_eq!(answer, expected, "{rpc}");
+        let guards = store.guards_of(COLLECTION, &["open0".to_owned()]).await.unwrap().unwrap();
+        assert_eq!(guards.iter().map(Object::as_str).collect::<Vec<_>>(), ["note:shut"], "{rpc}");
     }
 }

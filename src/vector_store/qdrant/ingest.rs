@@ -12,6 +12,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
+use futures::{StreamExt, TryStreamExt, stream};
 use prost::Message;
 use qdrant_client::qdrant::points_selector::PointsSelectorOneOf;
 use qdrant_client::qdrant::points_update_operation::{DeletePoints, Operation, PointStructList};
@@ -27,12 +28,15 @@ use super::payload::{point_id, to_point};
 use super::read::ids_per_call;
 use super::{QdrantStore, filter};
 use crate::chunk::Document;
+use crate::language::Object;
 use crate::vector_store::{VectorStoreError, validation};
 
 /// The largest document, in bytes. One request replaces it, so this bounds the memory of a request here and in the server.
 const DOCUMENT_BYTES_MAX: usize = 32 << 20;
 /// The size up to which documents are sent in one request, in bytes.
 const REQUEST_BYTES_MAX: usize = 4 << 20;
+/// The number of documents whose guards are read at the same time, when each document is looked up on its own.
+const LOOKS_MAX: usize = 16;
 
 /// A document in the form of its new points.
 struct Replacement {
@@ -43,7 +47,42 @@ struct Replacement {
 }
 
 impl QdrantStore {
-    pub(super) async fn replace(&self, collection: &str, documents: Vec<Document>) -> Result<(), VectorStoreError> {
+    /// Replaces documents and notes the write. The caller holds the lock for writing.
+    pub(super) async fn replace_alone(
+        &self,
+        collection: &str,
+        documents: Vec<Document>,
+    ) -> Result<(), VectorStoreError> {
+        let written = self.replace(collection, documents).await;
+        // A write that failed may still take effect, so it counts as under way until the next one begins.
+        if written.is_ok() {
+            self.writes.end();
+        }
+        self.overviews.note_change(collection);
+        written
+    }
+
+    /// Keeps the documents that have no other guards than these. The caller holds the lock for writing.
+    pub(super) async fn documents_under(
+        &self,
+        collection: &str,
+        document_ids: &BTreeSet<String>,
+        guards: &BTreeSet<Object>,
+    ) -> Result<BTreeSet<String>, VectorStoreError> {
+        let is_under = |stored: Option<BTreeSet<Object>>| stored.is_some_and(|stored| stored.is_subset(guards));
+        let all: Vec<String> = document_ids.iter().cloned().collect();
+        if is_under(self.guards_of_documents(collection, &all).await?) {
+            return Ok(document_ids.clone());
+        }
+        let looks = all.into_iter().map(|id| async move {
+            let stored = self.guards_of_documents(collection, std::slice::from_ref(&id)).await?;
+            Ok::<_, VectorStoreError>(is_under(stored).then_some(id))
+        });
+        let under: Vec<Option<String>> = stream::iter(looks).buffered(LOOKS_MAX).try_collect().await?;
+        Ok(under.into_iter().flatten().collect())
+    }
+
+    async fn replace(&self, collection: &str, documents: Vec<Document>) -> Result<(), VectorStoreError> {
         self.check_own(collection)?;
         let documents = last_of_each(documents);
         let Some(dimension) = check(collection, &documents)? else { return Ok(()) };
