@@ -33,6 +33,9 @@ pub use write::{ModelForm, ModelPlace, StoreFileWriter};
 
 /// The greatest size of a store file or tuple file, in bytes.
 pub const FILE_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// The most assertions of a store file. A check asserts every combination of its users, objects and relations, so a small file
+/// could ask for more outcomes than memory holds. So many take some hundred megabytes.
+pub const ASSERTIONS_MAX: usize = 500_000;
 
 /// A store file, together with the content of all files that it names.
 #[derive(Debug)]
@@ -60,6 +63,20 @@ pub struct StoreTest {
     pub list_objects: Vec<ListObjectsTest>,
     /// Assertions about lists of users.
     pub list_users: Vec<ListUsersTest>,
+}
+
+impl StoreTest {
+    /// Counts the assertions of this test: each combination of a check, and each list.
+    fn assertions_total(&self) -> usize {
+        let of_check = |check: &CheckTest| {
+            let questions = check.users.len().saturating_mul(check.objects.len());
+            questions.saturating_mul(check.assertions.len())
+        };
+        let checks = self.checks.iter().map(of_check);
+        let lists = self.list_objects.iter().map(|list| list.assertions.len());
+        let users = self.list_users.iter().map(|list| list.assertions.len());
+        checks.chain(lists).chain(users).fold(0, usize::saturating_add)
+    }
 }
 
 /// Asserts the outcome of a check for every combination of user, object and relation.
@@ -244,6 +261,13 @@ impl Reader<'_> {
             self.refuse_repeated(tuples.iter().chain(&test.tuples))?;
         }
         self.refuse_repeated(tuples.iter())?;
+        let assertions = tests.iter().fold(0_usize, |sum, test| sum.saturating_add(test.assertions_total()));
+        if assertions > ASSERTIONS_MAX {
+            return Err(self.malformed(format!(
+                "its tests have {assertions} assertions, at most {ASSERTIONS_MAX} are allowed; a check asserts every combination of \
+                 its users, objects and relations"
+            )));
+        }
         Ok(StoreFile { name: store.name.unwrap_or_default(), model, tuples, tests })
     }
 

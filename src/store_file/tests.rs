@@ -189,3 +189,31 @@ fn a_file_of_tuples_is_read_alone() {
         }
     }
 }
+
+#[test]
+fn a_file_asks_for_no_more_than_memory_holds() {
+    let names = |kind: &str, count: usize| (0..count).map(|n| format!("{kind}:{n}")).collect::<Vec<_>>().join(", ");
+    let check = |users: usize, objects: usize| {
+        format!(
+            "  - {{users: [{}], objects: [{}], assertions: {{viewer: false}}}}\n",
+            names("user", users),
+            names("doc", objects)
+        )
+    };
+    let whole = (ASSERTIONS_MAX / 1_000, 1_000);
+    let rows = [
+        ("as many as may be", check(whole.0, whole.1), true),
+        ("one user more", check(whole.0 + 1, whole.1), false),
+        ("two checks", check(whole.0, whole.1) + &check(1, 1), false),
+        ("far more", check(10_000, 10_000), false),
+    ];
+    for (row, checks, expected) in rows {
+        let main = format!("{MODEL}tests:\n- name: one\n  check:\n{checks}");
+        match store(&[("store.fga.yaml", &main)]) {
+            Ok(_) => assert!(expected, "{row}"),
+            Err(error) => {
+                assert!(!expected && error.contains("assertions, at most 500000 are allowed"), "{row}: {error}");
+            }
+        }
+    }
+}

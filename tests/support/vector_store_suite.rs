@@ -293,7 +293,7 @@ async fn a_writer_of_some_guards_changes_nothing_else(store: Store<'_>) {
         vec![document("own", &[("doc:own", "old", &[1.0, 0.0])]), mixed, other]
     };
     let guards: BTreeSet<Object> = [object("doc:own"), object("doc:unused")].into();
-    let nowhere = store.name("writers-first");
+    let nowhere = store.name("writersfirst");
     store.documents.upsert_under(&nowhere, vec![new("a")], &guards).await.expect("a new collection");
     // Each row: the documents to replace, and whether that may be.
     let rows: [(&str, &[&str], bool); 6] = [

@@ -3,7 +3,7 @@
 //! A document's place is the id of the point of its first chunk, and Qdrant scrolls in the order of ids. Such an id is a
 //! hash, so the order tells nothing of other documents.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use qdrant_client::qdrant::value::Kind;
 use qdrant_client::qdrant::with_payload_selector::SelectorOptions;
@@ -23,8 +23,19 @@ use crate::vector_store::{DocumentPage, ListedDocument, VectorStoreError};
 
 /// How many documents are read at a time. All their chunks are read, to know their guards.
 const DOCUMENTS_MAX: usize = 200;
+/// How many chunks the documents have that are read at a time, unless one document has more. A larger number would hold as
+/// many guards in memory.
+const CHUNKS_MAX: usize = 20_000;
+/// The most points that are read for them. A document may grow while it is read.
+const POINTS_MAX: usize = 2 * (CHUNKS_MAX + CHUNKS_PER_DOCUMENT_MAX);
 /// How many points one page of a scroll has, without text.
 const PAGE: usize = 1_000;
+
+/// A document, and its place in the list.
+struct Place {
+    document_id: String,
+    place: String,
+}
 
 /// What is known of a document while its chunks are read.
 #[derive(Debug, Default)]
@@ -60,16 +71,19 @@ impl QdrantStore {
         let first_chunks = Filter::must([filter::first_of_document()]);
         let first = self.scroll(collection, first_chunks, from, limit, vec![DOCUMENT_ID.to_owned()]).await?;
         let next = id_text(first.next_page_offset.as_ref());
-        let mut places: Vec<(String, String)> = Vec::with_capacity(first.result.len());
+        let mut places: Vec<Place> = Vec::with_capacity(first.result.len());
         for point in &first.result {
             if let (Some(id), Some(place)) = (string(&point.payload, DOCUMENT_ID), id_text(point.id.as_ref())) {
-                places.push((id.to_owned(), place));
+                places.push(Place { document_id: id.to_owned(), place });
             }
         }
-        let ids: BTreeSet<String> = places.iter().map(|(id, _)| id.clone()).collect();
+        let ids: Vec<String> = places.iter().map(|place| place.document_id.clone()).collect();
+        let chunks: HashMap<String, u32> = self.count_chunks(collection, &ids).await?.into_iter().collect();
+        let next = cut(&mut places, &chunks).or(next);
+        let ids: BTreeSet<String> = places.iter().map(|place| place.document_id.clone()).collect();
         let mut gathered = self.gather(collection, ids, PAGE.min(limits.answer_max)).await?;
         // A document whose chunks are of two versions is being replaced, so nobody knows what it is.
-        let whole = |(id, place): (String, String)| {
+        let whole = |Place { document_id: id, place }: Place| {
             let Gathered { chunks, title, source, guards, is_unguarded, versions } = gathered.remove(&id)?;
             let guards = (!is_unguarded).then_some(guards);
             (versions.len() <= 1).then_some(ListedDocument { id, title, chunks, source, guards, place })
@@ -89,7 +103,6 @@ impl QdrantStore {
         if ids.is_empty() {
             return Ok(gathered);
         }
-        let chunks_max = ids.len().saturating_mul(CHUNKS_PER_DOCUMENT_MAX);
         let of_documents = Filter::must([filter::document_in(layout, ids.iter().cloned().collect())]);
         let fields = [DOCUMENT_ID, TITLE, POSITION].map(str::to_owned).into_iter();
         let fields: Vec<String> =
@@ -100,7 +113,7 @@ impl QdrantStore {
             read += answer.result.len();
             // The bound also ends a scroll whose server sends the same points again and again.
             let is_stuck = answer.result.is_empty() && answer.next_page_offset.is_some();
-            if is_stuck || read > chunks_max {
+            if is_stuck || read > POINTS_MAX {
                 return Err(VectorStoreError::BadAnswer("more points than the documents have".to_owned()));
             }
             for point in &answer.result {
@@ -143,6 +156,22 @@ impl QdrantStore {
     }
 }
 
+/// Cuts a part of the list where its documents have too many chunks to be read at a time. Returns the place of the first document
+/// that is left for the next part; `None` if all are kept.
+fn cut(places: &mut Vec<Place>, chunks: &HashMap<String, u32>) -> Option<String> {
+    let mut total = 0_usize;
+    let fits = |place: &Place| {
+        let own = chunks.get(&place.document_id).copied().unwrap_or_default();
+        total = total.saturating_add(usize::try_from(own).unwrap_or(usize::MAX));
+        total <= CHUNKS_MAX
+    };
+    // The first document is always kept, so that the list goes on.
+    let kept = places.iter().map(fits).take_while(|fits| *fits).count().max(1);
+    let rest = places.get(kept).map(|first| first.place.clone());
+    places.truncate(kept);
+    rest
+}
+
 impl Gathered {
     fn add(&mut self, layout: &Layout, point: &RetrievedPoint) {
         self.chunks = self.chunks.saturating_add(1);
@@ -169,5 +198,35 @@ fn source_of(payload: &Fields) -> Option<String> {
         | Kind::StringValue(_)
         | Kind::BoolValue(_)
         | Kind::ListValue(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_of_the_list_has_a_bounded_number_of_chunks() {
+        let all = u32::try_from(CHUNKS_MAX).unwrap();
+        let rows: [(&str, &[u32], usize); 7] = [
+            ("nothing", &[], 0),
+            ("few chunks", &[1, 2, 3], 3),
+            ("just as many as fit", &[all / 2, all / 2], 2),
+            ("one more", &[all / 2, all / 2, 1], 2),
+            ("one document with more than fit", &[all + 1, 1], 1),
+            ("a large one after small ones", &[1, 1, all], 2),
+            ("numbers that overflow", &[u32::MAX, u32::MAX], 1),
+        ];
+        for (row, chunks, expected) in rows {
+            let name = |number: usize| format!("d{number}");
+            let counts: HashMap<String, u32> =
+                chunks.iter().enumerate().map(|(number, chunks)| (name(number), *chunks)).collect();
+            let mut places: Vec<Place> = (0..chunks.len())
+                .map(|number| Place { document_id: name(number), place: format!("p{number}") })
+                .collect();
+            let next = cut(&mut places, &counts);
+            assert_eq!(places.len(), expected, "{row}");
+            assert_eq!(next, (expected < chunks.len()).then(|| format!("p{expected}")), "{row}");
+        }
     }
 }
