@@ -56,6 +56,15 @@ pub enum GuardRule {
     Type(TypeName),
 }
 
+/// A folder below a source's folder that holds no file. It looks like a folder whose disk is not mounted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EmptyFolder {
+    /// The path of the folder.
+    pub path: PathBuf,
+    /// The beginning of the id of each document that was read from this folder.
+    pub ids_begin: String,
+}
+
 /// A document, with the file that it was read from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SourceDocument {
@@ -163,6 +172,18 @@ impl Source {
             }
         }
         Ok((Totals { documents: Some(documents), bytes }, errors))
+    }
+
+    /// Finds the empty folders of a folder whose files are found without a catalog. Other sources name their files, and a file
+    /// that is named and missing is an error.
+    ///
+    /// # Errors
+    /// If the folder cannot be opened.
+    pub fn empty_folders(&self) -> Result<Vec<EmptyFolder>, IngestError> {
+        match self {
+            Self::Folder { root, guard } => folder::empty_folders(root, guard),
+            Self::Catalog { .. } | Self::JsonLines { .. } => Ok(Vec::new()),
+        }
     }
 
     /// Reads the documents one after the other. Each item may be an error.

@@ -28,6 +28,7 @@ const READ_AHEAD: usize = 64;
 /// The number of skipped files and lines that are named. All are counted.
 const PASSED_OVER_NAMED_MAX: usize = 100;
 
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("guards").args(["catalog", "guard", "guard_type"]))]
 pub(super) struct IngestArgs {
@@ -60,6 +61,10 @@ pub(super) struct IngestArgs {
     #[arg(long, value_name = "PERCENT", requires = "prune", default_value_t = prune::SHARE_MAX,
           value_parser = clap::value_parser!(u8).range(0..=100))]
     prune_max: u8,
+    /// Remove documents of folders that are empty now, too. Without this, nothing is removed then: such a folder may be a disk
+    /// that is not mounted.
+    #[arg(long, requires = "prune")]
+    prune_empty_folders: bool,
     /// Send and remove nothing; only list what would be removed.
     #[arg(long, requires = "prune")]
     dry_run: bool,
@@ -89,6 +94,7 @@ pub(super) async fn run(args: IngestArgs, config: Option<PathBuf>, output: &Outp
     if let (true, Some(first)) = (args.strict, errors.into_iter().next()) {
         return Err(first.into());
     }
+    let empty_folders = if args.prune && !args.prune_empty_folders { source.empty_folders()? } else { Vec::new() };
     let mut entries = source.documents()?;
     if let Some(label) = args.source.clone() {
         entries = label.record_in(entries);
@@ -100,7 +106,7 @@ pub(super) async fn run(args: IngestArgs, config: Option<PathBuf>, output: &Outp
     let on_error = if args.strict { OnError::Stop } else { OnError::PassOver };
     let collection = &args.collection;
     let pruning = match args.source.filter(|_| args.prune) {
-        Some(label) => Some(Pruning::begin(services.client(), collection, label, args.prune_max).await?),
+        Some(label) => Some(Pruning::begin(services.client(), collection, label, args.prune_max, empty_folders).await?),
         None => None,
     };
     let sent = if args.dry_run {

@@ -5,7 +5,7 @@ use std::fs::DirEntry;
 use std::path::{Path, PathBuf};
 
 use super::text_file::TextFile;
-use super::{GuardRule, IngestError};
+use super::{EmptyFolder, GuardRule, IngestError};
 use crate::chunk::Metadata;
 use crate::language::Object;
 use crate::language::tuple::encoded_id;
@@ -71,6 +71,45 @@ fn collect(root: &Path, folder: &Path, paths: &mut Vec<Result<PathBuf, IngestErr
     }
 }
 
+/// Finds the folders below a folder that hold no file at any depth, without those inside of one that is found. A folder that
+/// cannot be read counts as one with files: reading it is an error of its own.
+pub(super) fn empty_folders(root: &Path, rule: &GuardRule) -> Result<Vec<EmptyFolder>, IngestError> {
+    let root = root.canonicalize().map_err(|e| IngestError::unreadable(root, &e))?;
+    let mut empty = Vec::new();
+    // That the root itself is empty is seen by what was read.
+    find_empty(&root, &mut empty);
+    let named = empty.into_iter().filter(|path| *path != root).map(|path| {
+        let inside = format!("{}/", name(path.strip_prefix(&root).unwrap_or(&path))?);
+        let ids_begin = match rule {
+            GuardRule::One(_) => inside,
+            GuardRule::Type(type_name) => format!("{type_name}:{}", encoded_id(&inside)),
+        };
+        Ok(EmptyFolder { path, ids_begin })
+    });
+    named.collect()
+}
+
+/// Returns whether a folder holds a file at any depth. If not, the folder is put into `empty`; otherwise those below it are.
+fn find_empty(folder: &Path, empty: &mut Vec<PathBuf>) -> bool {
+    let Ok(entries) = std::fs::read_dir(folder) else { return true };
+    let (mut holds_file, mut below) = (false, Vec::new());
+    for entry in entries {
+        let Ok(entry) = entry else { return true };
+        if entry.file_name().as_encoded_bytes().starts_with(b".") {
+            continue;
+        }
+        let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        let has_content = !is_folder || find_empty(&entry.path(), &mut below);
+        holds_file |= has_content;
+    }
+    if holds_file {
+        empty.append(&mut below);
+    } else {
+        empty.push(folder.to_owned());
+    }
+    holds_file
+}
+
 /// Returns whether a file or folder below the root is read under its own path. The path has no links.
 fn is_read(root: &Path, path: &Path) -> bool {
     let relative = path.strip_prefix(root).unwrap_or(path);
@@ -91,12 +130,14 @@ pub(super) fn inside(root: &Path, path: &Path) -> Result<PathBuf, IngestError> {
     Err(IngestError::file(path, "leads out of the folder"))
 }
 
+/// Writes a path below the root as ids of documents have it.
+fn name(relative: &Path) -> Result<String, IngestError> {
+    let parts: Option<Vec<&str>> = relative.iter().map(|part| part.to_str()).collect();
+    parts.map(|parts| parts.join("/")).ok_or_else(|| IngestError::file(relative, "has a name that is not valid UTF-8"))
+}
+
 fn text_file(root: &Path, path: PathBuf, rule: &GuardRule) -> Result<TextFile, IngestError> {
     let relative = path.strip_prefix(root).unwrap_or(&path);
-    let name = |path: &Path| {
-        let parts: Option<Vec<&str>> = path.iter().map(|part| part.to_str()).collect();
-        parts.map(|parts| parts.join("/")).ok_or_else(|| IngestError::file(path, "has a name that is not valid UTF-8"))
-    };
     let (document_id, guard) = match rule {
         GuardRule::One(guard) => (name(relative)?, guard.clone()),
         GuardRule::Type(type_name) => {

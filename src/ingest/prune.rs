@@ -4,6 +4,9 @@
 //! a folder whose disk is not mounted.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use super::EmptyFolder;
 
 /// The largest share of a source's documents that a run removes unless it is told otherwise, in percent.
 pub const SHARE_MAX: u8 = 20;
@@ -19,10 +22,12 @@ pub struct PruneFacts {
     pub read: BTreeSet<String>,
     /// The number of files, folders and lines that this run could not read or that had no text.
     pub skipped: u64,
+    /// The folders of the source that hold no file. They are left out if the run may remove what came from them.
+    pub empty_folders: Vec<EmptyFolder>,
 }
 
 /// The reason why a run removes nothing, although documents of its source seem to be gone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PruneRefusal {
     /// A file was skipped, and its document may be one of those that seem to be gone.
     #[error(
@@ -35,6 +40,17 @@ pub enum PruneRefusal {
     /// The run read no document at all.
     #[error("nothing was removed, because nothing was read; is the folder the right one, and its disk mounted?")]
     NothingRead,
+    /// A folder of which documents were read before is empty now.
+    #[error(
+        "nothing was removed, because `{}` is empty, and {gone} documents came from it; is its disk mounted? If they are to be removed, \
+         add `--prune-empty-folders`", .folder.display()
+    )]
+    EmptyFolder {
+        /// The folder that is empty.
+        folder: PathBuf,
+        /// The number of documents that came from it.
+        gone: usize,
+    },
     /// Too large a share of the documents seems to be gone.
     #[error(
         "nothing was removed: {gone} of the {stored} documents of this source are gone, which is more than {share_max} %; if that \
@@ -67,6 +83,12 @@ impl PruneFacts {
         }
         if self.read.is_empty() {
             return Err(PruneRefusal::NothingRead);
+        }
+        for EmptyFolder { path, ids_begin } in &self.empty_folders {
+            let gone = gone.iter().filter(|id| id.starts_with(ids_begin)).count();
+            if gone > 0 {
+                return Err(PruneRefusal::EmptyFolder { folder: path.clone(), gone });
+            }
         }
         if gone.len().saturating_mul(100) > stored.saturating_mul(usize::from(share_max)) {
             return Err(PruneRefusal::TooMany { gone: gone.len(), stored, share_max });
@@ -112,8 +134,29 @@ mod tests {
             ("written by another run meanwhile", "a b", "a b c", "a b", 0, 20, Ok("")),
         ];
         for (row, before, now, read, skipped, share_max, expected) in rows {
-            let facts = PruneFacts { before: ids(before), now: ids(now), read: ids(read), skipped };
+            let facts =
+                PruneFacts { before: ids(before), now: ids(now), read: ids(read), skipped, ..PruneFacts::default() };
             assert_eq!(facts.gone(share_max), expected.map(ids), "{row}");
+        }
+    }
+
+    #[test]
+    fn a_folder_that_is_empty_now_may_be_a_disk_that_is_not_mounted() {
+        let folder = |ids_begin: &str| EmptyFolder { path: PathBuf::from("/docs/a"), ids_begin: ids_begin.to_owned() };
+        let refused = |gone| Err(PruneRefusal::EmptyFolder { folder: PathBuf::from("/docs/a"), gone });
+        // Each row: the documents that were read of `a/1 a/2 ab/1 b/1 b/2`, the empty folders, and what is removed.
+        let rows = [
+            ("no folder is empty", "a/2 ab/1 b/1 b/2", vec![], Ok("a/1")),
+            ("a folder of the documents", "ab/1 b/1 b/2", vec![folder("a/")], refused(2)),
+            ("a folder that never had documents", "a/2 ab/1 b/1 b/2", vec![folder("c/")], Ok("a/1")),
+            ("one of several", "ab/1 b/1 b/2", vec![folder("c/"), folder("a/")], refused(2)),
+            ("a name that begins alike", "a/1 a/2 b/1 b/2", vec![folder("a/")], Ok("ab/1")),
+            ("nothing is gone", "a/1 a/2 ab/1 b/1 b/2", vec![folder("a/")], Ok("")),
+        ];
+        for (row, read, empty_folders, expected) in rows {
+            let all = || ids("a/1 a/2 ab/1 b/1 b/2");
+            let facts = PruneFacts { before: all(), now: all(), read: ids(read), skipped: 0, empty_folders };
+            assert_eq!(facts.gone(100), expected.map(ids), "{row}");
         }
     }
 }

@@ -135,7 +135,30 @@ fn only_what_is_known_to_be_gone_is_pruned() {
     type Prepare = fn(&Sources);
     let remove_two: Prepare = |sources| (0..2).for_each(|number| sources.remove(&format!("wiki/w{number}.md")));
     let remove_three: Prepare = |sources| (0..3).for_each(|number| sources.remove(&format!("wiki/w{number}.md")));
-    let rows: [(&str, Prepare, &[&str], usize, i32); 9] = [
+    // `w9.md` alone came from the folder that is empty afterwards.
+    let empty_folder: Prepare = |sources| {
+        fs::create_dir(sources.path("wiki/wmount")).unwrap();
+        fs::rename(sources.path("wiki/w9.md"), sources.path("wiki/wmount/w9.md")).unwrap();
+        let moved = sources.ingest("wiki", &["--prune"]);
+        assert!(moved.status.success(), "{moved:?}");
+        sources.remove("wiki/wmount/w9.md");
+    };
+    let unused_folder: Prepare = |sources| {
+        fs::create_dir_all(sources.path("wiki/unused/deeper")).unwrap();
+        sources.remove("wiki/w0.md");
+    };
+    let folder_is_gone: Prepare = |sources| {
+        fs::create_dir(sources.path("wiki/wmount")).unwrap();
+        fs::rename(sources.path("wiki/w9.md"), sources.path("wiki/wmount/w9.md")).unwrap();
+        let moved = sources.ingest("wiki", &["--prune"]);
+        assert!(moved.status.success(), "{moved:?}");
+        fs::remove_dir_all(sources.path("wiki/wmount")).unwrap();
+    };
+    let rows: [(&str, Prepare, &[&str], usize, i32); 13] = [
+        ("a folder is empty now", empty_folder, &["--prune"], 0, 1),
+        ("a folder is empty now, and that is right", empty_folder, &["--prune", "--prune-empty-folders"], 1, 0),
+        ("another folder is empty", unused_folder, &["--prune"], 1, 0),
+        ("a folder is gone", folder_is_gone, &["--prune"], 1, 0),
         ("nothing is gone", |_| {}, &["--prune"], 0, 0),
         ("two of ten are gone", remove_two, &["--prune"], 2, 0),
         ("two are gone, and nobody prunes", remove_two, &[], 0, 0),

@@ -6,8 +6,8 @@ use std::io::Write;
 use super::{Failure, SendOutcome};
 use crate::cli::documents;
 use crate::client::Client;
-use crate::ingest::SourceLabel;
 use crate::ingest::prune::{PruneFacts, PruneRefusal};
+use crate::ingest::{EmptyFolder, SourceLabel};
 use crate::visible::visible;
 
 /// A run that removes documents at its end.
@@ -17,6 +17,8 @@ pub(super) struct Pruning {
     share_max: u8,
     /// The documents of the source before the run.
     before: BTreeSet<String>,
+    /// The empty folders whose documents stay.
+    empty_folders: Vec<EmptyFolder>,
 }
 
 /// The documents that were removed, or the reason why none was.
@@ -29,9 +31,10 @@ impl Pruning {
         collection: &str,
         label: SourceLabel,
         share_max: u8,
+        empty_folders: Vec<EmptyFolder>,
     ) -> Result<Self, Failure> {
         let before = of_source(client, collection, &label).await?;
-        Ok(Self { collection: collection.to_owned(), label, share_max, before })
+        Ok(Self { collection: collection.to_owned(), label, share_max, before, empty_folders })
     }
 
     /// Lists the documents that a run would remove.
@@ -58,7 +61,8 @@ impl Pruning {
     fn gone(self, now: BTreeSet<String>, read: &SendOutcome) -> Pruned {
         // The old text of a file that is empty now stays, so an empty file counts as one that was not read.
         let skipped = read.passed_over_total.saturating_add(read.empty.len()) as u64;
-        PruneFacts { before: self.before, now, read: read.ids.clone(), skipped }.gone(self.share_max)
+        let Self { before, empty_folders, share_max, .. } = self;
+        PruneFacts { before, now, read: read.ids.clone(), skipped, empty_folders }.gone(share_max)
     }
 }
 
