@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use qdrant_client::qdrant::{
     AliasDescription, CollectionConfig, CollectionDescription, CollectionInfo, CollectionParams, CountPoints,
-    CountResponse, Distance, FacetCounts, FacetHit, FacetResponse, FacetValue, GetCollectionInfoRequest,
+    CountResponse, CountResult, Distance, FacetCounts, FacetHit, FacetResponse, FacetValue, GetCollectionInfoRequest,
     GetCollectionInfoResponse, GetPoints, GetResponse, ListAliasesRequest, ListAliasesResponse, ListCollectionsRequest,
     ListCollectionsResponse, PayloadSchemaInfo, PayloadSchemaType, PointId, QueryPoints, QueryResponse, RetrievedPoint,
     ScoredPoint, UpdateBatchPoints, UpdateBatchResponse, UpdateResult, UpdateStatus, Value, VectorParams,
@@ -409,6 +409,40 @@ async fn guards_that_cannot_be_listed_are_not_known() {
         }))
     };
     assert_eq!(listed(huge).await.expect("without a list"), None);
+}
+
+/// Documents that have more guards together than one answer lists are asked about in parts.
+#[tokio::test]
+async fn the_guards_of_many_documents_are_read_in_parts() {
+    // Each of these has 6,000 guards, and one answer lists 10,001. `huge` alone has more.
+    const GUARDS: [(&str, usize); 4] = [("d0", 6_000), ("d1", 6_000), ("d2", 6_000), ("huge", 20_000)];
+    let of_filter = |filter: String| -> Vec<String> {
+        let named = GUARDS.iter().filter(|(id, _)| filter.contains(&format!("{id:?}")));
+        named.flat_map(|(id, guards)| (0..*guards).map(move |number| format!("document:{id}-{number}"))).collect()
+    };
+    let count = move |asked: CountPoints| {
+        let count = u64::try_from(of_filter(format!("{:?}", asked.filter)).len()).expect("a number");
+        std::future::ready(Ok(CountResponse { result: Some(CountResult { count }), ..CountResponse::default() }))
+    };
+    let facet = move |asked: FacetCounts| {
+        let limit = usize::try_from(asked.limit()).expect("a limit");
+        let guards = of_filter(format!("{:?}", asked.filter));
+        let hits = guards.iter().take(limit).map(|guard| guard_hit(guard)).collect();
+        std::future::ready(Ok(FacetResponse { hits, ..FacetResponse::default() }))
+    };
+    let server = methods().on(COUNT, count).on(FACET, facet).start().await;
+    let rows: [(&str, &[&str], Option<usize>); 5] = [
+        ("one", &["d0"], Some(6_000)),
+        ("more than one answer lists", &["d0", "d1", "d2"], Some(18_000)),
+        ("one that is absent", &["d0", "absent"], Some(6_000)),
+        ("one with too many", &["huge"], None),
+        ("one with too many among others", &["d0", "huge", "d1"], None),
+    ];
+    for (row, ids, expected) in rows {
+        let ids: Vec<String> = ids.iter().map(|id| (*id).to_owned()).collect();
+        let guards = store(&server).guards_of("docs", &ids).await.expect(row);
+        assert_eq!(guards.map(|guards| guards.len()), expected, "{row}");
+    }
 }
 
 /// While one request refreshes what is known of a collection, the others use what was known before.

@@ -14,14 +14,26 @@ use super::{QdrantStore, filter};
 use crate::chunk::{Candidate, Chunk, ChunkMetadata};
 use crate::language::Object;
 use crate::vector_store::remote::limits::CallLimits;
+use crate::vector_store::validation::CHUNKS_PER_DOCUMENT_MAX;
 use crate::vector_store::{Search, VectorStoreError};
 
 /// The most ids that one condition names and that one answer covers.
 const IDS_PER_CALL_MAX: usize = 1_000;
 /// How many points one call reads with text or metadata: the answer must fit a message.
 pub(super) const PAYLOADS_PER_CALL_MAX: usize = 500;
-/// The largest number of guards of the documents of one call.
-const GUARDS_MAX: usize = 10_000;
+/// The largest number of guards of the documents of one call. One document that Ragward wrote has no more, because it has no more
+/// chunks.
+const GUARDS_MAX: usize = CHUNKS_PER_DOCUMENT_MAX + 1;
+
+/// The guards of some documents.
+enum GuardsFound {
+    /// The guards of all their points.
+    All(BTreeSet<Object>),
+    /// One of their points has no well-formed guard.
+    Unguarded,
+    /// There are more than one call lists.
+    TooMany,
+}
 
 /// A point that was read.
 struct ReadPoint {
@@ -168,43 +180,68 @@ impl QdrantStore {
 }
 
 impl QdrantStore {
-    /// Lists the guards of the chunks of these documents; `None` when one of their points has no well-formed guard.
+    /// Lists the guards of the chunks of these documents; `None` when one of their points has no well-formed guard, or when one
+    /// document has too many guards to list. Nobody may write such a document.
     pub(super) async fn guards_of_documents(
         &self,
         collection: &str,
         document_ids: &[String],
     ) -> Result<Option<BTreeSet<Object>>, VectorStoreError> {
-        let layout = self.layout(collection);
         let limits = self.limits(collection);
         let guards_max = GUARDS_MAX.min(limits.answer_max);
         let mut guards = BTreeSet::new();
-        for part in document_ids.chunks(ids_per_call(limits)) {
-            let filter = documents(layout, part);
-            let points = self.count_points(collection, Some(filter.clone()), Counting::Exact).await?;
-            let limit = u64::try_from(guards_max).unwrap_or(u64::MAX);
-            // A guard field with a list of values would be counted once for each value, and so hide that another point
-            // has no guard.
-            let one = ValuesCount { gte: Some(1), lte: Some(1), ..ValuesCount::default() };
-            let of_one = Filter::must([filter.into(), Condition::values_count(layout.guard.key(), one)]);
-            let hits = self.facet(collection, &layout.guard.key(), Some(of_one), limit).await?;
-            // There may be more guards, and nobody would check one that is missing here.
-            if hits.len() >= guards_max {
-                return Err(VectorStoreError::Unsupported("the documents have too many guards; name fewer".to_owned()));
-            }
-            let mut guarded = 0_u64;
-            for hit in hits {
-                if let Some(Variant::StringValue(guard)) = hit.value.and_then(|value| value.variant)
-                    && let Ok(guard) = Object::parse(&guard)
-                {
-                    guards.insert(guard);
-                    guarded = guarded.saturating_add(hit.count);
+        // Each part that has too many guards is halved, so there are at most twice as many parts as documents.
+        let mut parts: Vec<&[String]> = document_ids.chunks(ids_per_call(limits)).collect();
+        while let Some(part) = parts.pop() {
+            match self.guards_of_part(collection, part, guards_max).await? {
+                GuardsFound::All(found) => guards.extend(found),
+                GuardsFound::Unguarded => return Ok(None),
+                GuardsFound::TooMany if part.len() > 1 => {
+                    let (first, second) = part.split_at(part.len() / 2);
+                    parts.extend([second, first]);
                 }
-            }
-            if guarded < points {
-                return Ok(None);
+                GuardsFound::TooMany => {
+                    tracing::warn!(
+                        collection,
+                        guards_max,
+                        "a document has too many guards, so it can be written by nobody"
+                    );
+                    return Ok(None);
+                }
             }
         }
         Ok(Some(guards))
+    }
+
+    async fn guards_of_part(
+        &self,
+        collection: &str,
+        part: &[String],
+        guards_max: usize,
+    ) -> Result<GuardsFound, VectorStoreError> {
+        let layout = self.layout(collection);
+        let filter = documents(layout, part);
+        let points = self.count_points(collection, Some(filter.clone()), Counting::Exact).await?;
+        let limit = u64::try_from(guards_max).unwrap_or(u64::MAX);
+        // A guard field with a list of values would be counted once for each value, and so hide that another point has no
+        // guard.
+        let one = ValuesCount { gte: Some(1), lte: Some(1), ..ValuesCount::default() };
+        let of_one = Filter::must([filter.into(), Condition::values_count(layout.guard.key(), one)]);
+        let hits = self.facet(collection, &layout.guard.key(), Some(of_one), limit).await?;
+        // There may be more guards, and nobody would check one that is missing here.
+        if hits.len() >= guards_max {
+            return Ok(GuardsFound::TooMany);
+        }
+        let (mut guards, mut guarded) = (BTreeSet::new(), 0_u64);
+        for hit in hits {
+            if let Some(Variant::StringValue(guard)) = hit.value.and_then(|value| value.variant)
+                && let Ok(guard) = Object::parse(&guard)
+            {
+                guards.insert(guard);
+                guarded = guarded.saturating_add(hit.count);
+            }
+        }
+        Ok(if guarded < points { GuardsFound::Unguarded } else { GuardsFound::All(guards) })
     }
 
     /// Counts how many points have each value of an indexed field.
