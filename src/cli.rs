@@ -44,9 +44,9 @@ use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::app::{App, InProcessServer};
 use crate::authz::replica::ReplicaMode;
+use crate::blocking_pool;
 use crate::client::{Client, RemoteServer};
 use crate::config::{AuthorizerKind, CalledServer, Config, Overrides, VectorStoreKind, access_token};
-use crate::lanes;
 use crate::telemetry::{LogLimit, SpanExport};
 use failure::Failure;
 use output::{Format, Output};
@@ -286,7 +286,10 @@ pub fn run(cli: Cli) -> ExitCode {
         .with_filter(filter);
 
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    runtime.enable_all().max_blocking_threads(lanes::blocking_threads_max()).thread_keep_alive(IDLE_THREADS_KEPT);
+    runtime
+        .enable_all()
+        .max_blocking_threads(blocking_pool::blocking_threads_max())
+        .thread_keep_alive(IDLE_THREADS_KEPT);
     let runtime = match runtime.build() {
         Ok(runtime) => runtime,
         Err(e) => return Failure::failed(format!("cannot start the runtime: {e}")).tell(),

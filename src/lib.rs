@@ -58,6 +58,7 @@ pub mod audit;
 pub mod authz;
 #[cfg(any(feature = "openfga", feature = "qdrant"))]
 pub mod backend;
+pub mod blocking_pool;
 pub mod chunk;
 #[cfg(feature = "cli")]
 pub mod cli;
@@ -74,7 +75,6 @@ pub mod error_code;
 )]
 pub mod identity;
 pub mod ingest;
-pub mod lanes;
 pub mod language;
 #[cfg(feature = "server")]
 pub mod proto;

@@ -30,7 +30,7 @@ const LAYERS: [&[&str]; 16] = [
     &["identity"],
     &["chunk"],
     &["backend", "proto", "audit"],
-    &["telemetry", "lanes", "server_config", "strict_json", "visible"],
+    &["telemetry", "blocking_pool", "server_config", "strict_json", "visible"],
     &["error_code", "settings", "client_tls"],
     &["tuple_store", "store_file"],
     &["engine"],

@@ -27,10 +27,10 @@ use super::{
     Abilities, Authorizer, AuthzError, Check, CheckBatch, Consistency, DecidingModel, Decision, Decisions,
     KnownRelationships, Provenance, Reached, SubtractedBy, SubtractedByLast, VisiblePositions, VisibleSetQuery,
 };
+use crate::blocking_pool::BlockingPool;
 use crate::engine::Contextual;
 use crate::engine::evaluator::{CheckError, Evaluation};
 use crate::engine::snapshot::Snapshot;
-use crate::lanes::Lane;
 use crate::language::{Object, Relation, TypeName, User};
 use crate::tuple_store::RelationshipStores;
 
@@ -51,7 +51,7 @@ pub struct EmbeddedAuthorizer {
     visible_sets: Arc<VisibleSets>,
     reaches: Arc<Reaches>,
     subtracted: SubtractedByLast,
-    lane: Lane,
+    pool: BlockingPool,
 }
 
 impl EmbeddedAuthorizer {
@@ -63,7 +63,7 @@ impl EmbeddedAuthorizer {
             visible_sets: Arc::default(),
             reaches: Arc::default(),
             subtracted: SubtractedByLast::default(),
-            lane: Lane::computing(),
+            pool: BlockingPool::cpu_bound(),
         }
     }
 
@@ -72,7 +72,7 @@ impl EmbeddedAuthorizer {
         if let Some((_, snapshot)) = store.snapshot_in_memory(None) {
             return Ok(snapshot);
         }
-        let read = self.lane.run(move || store.snapshot()).await;
+        let read = self.pool.run(move || store.snapshot()).await;
         let read = read.map_err(|e| AuthzError::Unavailable(e.to_string()))?;
         read.map_err(|e| AuthzError::Stored(e.to_string()))?.ok_or(AuthzError::NoModel)
     }
@@ -115,7 +115,7 @@ impl Authorizer for EmbeddedAuthorizer {
         }
         let checks = batch.checks.clone();
         let deciding = move || evaluator.decide(&checks, &mut || Instant::now() < deadline);
-        match self.lane.run(deciding).await.map_err(|e| AuthzError::Unavailable(e.to_string()))? {
+        match self.pool.run(deciding).await.map_err(|e| AuthzError::Unavailable(e.to_string()))? {
             ControlFlow::Continue(list) => Ok(Decisions { list, by }),
             ControlFlow::Break(Interrupted) => Err(AuthzError::DeadlineExceeded),
         }
@@ -136,7 +136,7 @@ impl Authorizer for EmbeddedAuthorizer {
             let with = for_request(&snapshot, &query.contextual)?;
             sets.find(&snapshot, &with, &query)
         };
-        let found = self.lane.run(finding).await.unwrap_or_else(|e| Err(AuthzError::Unavailable(e.to_string())));
+        let found = self.pool.run(finding).await.unwrap_or_else(|e| Err(AuthzError::Unavailable(e.to_string())));
         Ok(Some(VisiblePositions { positions: found?, by }))
     }
 

@@ -47,7 +47,7 @@ use super::operations::{Access, Messages, NotServed, Operation, Route};
 use super::plain_http::{self, BodyAllowed};
 use super::refusal::Refusal;
 use super::{ServerError, grpc, reflection};
-use crate::lanes::Lane;
+use crate::blocking_pool::BlockingPool;
 use crate::proto::DESCRIPTORS;
 
 /// How many large bodies of JSON are read at a time.
@@ -99,7 +99,7 @@ struct Tables {
     /// The description of our own routes.
     openapi: Bytes,
     /// The places in which large JSON of requests is read.
-    reading: Lane,
+    reading: BlockingPool,
 }
 
 #[derive(Clone, Debug)]
@@ -146,7 +146,7 @@ impl Doors {
             (path, RpcMessages { request: method.input(), answer: method.output() })
         });
         let messages = messages.collect();
-        let (error_names, reading) = (ErrorNames::of(&pool), Lane::of(LARGE_READS_MAX));
+        let (error_names, reading) = (ErrorNames::of(&pool), BlockingPool::with_slots(LARGE_READS_MAX));
         Ok(Self(Arc::new(Tables { guards, routes, messages, error_names, openapi, reading })))
     }
 

@@ -26,8 +26,8 @@ use crate::audit::{AuditedRequest, Released};
 use crate::authz::consistency_token::ConsistencyTokens;
 use crate::authz::enforce::{Enforcer, Permitted};
 use crate::authz::{Authorizer, Consistency};
+use crate::blocking_pool::BlockingPool;
 use crate::identity::{Caller, Principal};
-use crate::lanes::Lane;
 use crate::language::tuple::shown;
 use crate::language::{Object, Relation};
 use crate::proto::ingest as message;
@@ -96,7 +96,7 @@ pub(super) struct IngestApi {
     turns: Turns,
     /// The places of lists. A list may look at every document of a collection, and ask about every guard.
     lists: Turns,
-    cutting: Lane,
+    cutting: BlockingPool,
     consistency_tokens: Arc<ConsistencyTokens>,
     clock: Clock,
     authentication: Authentication,
@@ -113,7 +113,7 @@ impl IngestApi {
             request_timeout: services.request_timeout,
             turns: Turns::new(),
             lists: Turns::new(),
-            cutting: Lane::of(CUTTING_MAX),
+            cutting: BlockingPool::with_slots(CUTTING_MAX),
             consistency_tokens: Arc::clone(&services.consistency_tokens),
             clock: Arc::new(authentication::now),
             authentication: services.authentication.clone(),

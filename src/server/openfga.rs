@@ -43,8 +43,8 @@ use self::error::{ErrorNumber, OpenFgaError};
 use super::audit::OpenRecord;
 use super::deadline::deadline;
 use super::refusal::Refusal;
+use crate::blocking_pool::BlockingPool;
 use crate::engine::snapshot::Snapshot;
-use crate::lanes::Lane;
 use crate::language::RelationshipTuple;
 use crate::proto::openfga::open_f_g_a_service_server::OpenFGAService;
 use crate::proto::openfga_model as wire;
@@ -74,11 +74,11 @@ const MODEL_HEADER: &str = "openfga-authorization-model-id";
 pub(super) struct OpenFgaApi {
     stores: RelationshipStores,
     request_timeout: Duration,
-    reads: Lane,
-    /// A lane apart from the reads. A writer that waits for the disk or for another writer must not hold reads up.
-    writes: Lane,
-    /// The lane of lists whose clients may be slow to take them.
-    streams: Lane,
+    reads: BlockingPool,
+    /// A pool apart from the reads. A writer that waits for the disk or for another writer must not hold reads up.
+    writes: BlockingPool,
+    /// The pool for lists whose clients may be slow to take them.
+    streams: BlockingPool,
 }
 
 /// The store that a request is about, and the version of its model.
@@ -103,9 +103,9 @@ impl OpenFgaApi {
         Self {
             stores,
             request_timeout,
-            reads: Lane::computing(),
-            writes: Lane::of(WRITES_MAX),
-            streams: Lane::of(STREAMS_MAX),
+            reads: BlockingPool::cpu_bound(),
+            writes: BlockingPool::with_slots(WRITES_MAX),
+            streams: BlockingPool::with_slots(STREAMS_MAX),
         }
     }
 
@@ -119,11 +119,11 @@ impl OpenFgaApi {
 
     async fn run_in<T: Send + 'static>(
         &self,
-        lane: &Lane,
+        pool: &BlockingPool,
         work: impl FnOnce(&RelationshipStores) -> Result<T, OpenFgaError> + Send + 'static,
     ) -> Result<Response<T>, Refusal> {
         let stores = self.stores.clone();
-        Ok(Response::new(blocking(lane, move || work(&stores)).await?))
+        Ok(Response::new(blocking(pool, move || work(&stores)).await?))
     }
 
     /// Runs work that writes the data directory. The work runs to its end, even if the caller goes away.
@@ -148,7 +148,7 @@ impl OpenFgaApi {
 
     async fn run_under_in<T: Send + 'static>(
         &self,
-        lane: &Lane,
+        pool: &BlockingPool,
         store_id: &str,
         model_id: &str,
         work: impl FnOnce(&Resolved) -> Result<T, OpenFgaError> + Send + 'static,
@@ -158,7 +158,7 @@ impl OpenFgaApi {
             let resolved = resolve(&stores, &store_id, &model_id)?;
             Ok((resolved.model_id.to_string(), work(&resolved)?))
         };
-        let (model_id, answer) = blocking(lane, work).await?;
+        let (model_id, answer) = blocking(pool, work).await?;
         Ok(under(model_id, answer))
     }
 
@@ -204,10 +204,10 @@ impl OpenFgaApi {
 }
 
 async fn blocking<T: Send + 'static>(
-    lane: &Lane,
+    pool: &BlockingPool,
     work: impl FnOnce() -> Result<T, OpenFgaError> + Send + 'static,
 ) -> Result<T, OpenFgaError> {
-    let done = lane.run(work).await;
+    let done = pool.run(work).await;
     done.unwrap_or_else(|error| {
         tracing::error!(%error, "a request was lost");
         Err(OpenFgaError::internal())
@@ -476,11 +476,11 @@ impl OpenFGAService for OpenFgaApi {
                 send(Err(error.into()));
             }
         };
-        let place = timeout_at(deadline, self.streams.place()).await.map_err(|_elapsed| Refusal::late())?;
-        let place = place.map_err(|_closed| Refusal::lost())?;
+        let slot = timeout_at(deadline, self.streams.slot()).await.map_err(|_elapsed| Refusal::late())?;
+        let slot = slot.map_err(|_closed| Refusal::lost())?;
         // The task ends when the list ends, when the client is gone, or at the deadline, even if the client takes
         // nothing.
-        let listing = tokio::spawn(place.run(listing));
+        let listing = tokio::spawn(slot.run(listing));
         // A list that ended in a panic is no whole list, so the stream ends with an error.
         let ended = stream::once(listing).filter_map(|ended| {
             future::ready(match ended {

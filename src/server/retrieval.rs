@@ -23,9 +23,9 @@ use super::services::Services;
 use crate::audit::{AuditedDecision, AuditedRequest, Released};
 use crate::authz::consistency_token::{ConsistencyTokens, NotAToken};
 use crate::authz::{Authorizer, AuthzError, Consistency, DecidedBy, KnownRelationships};
+use crate::blocking_pool::{BlockingPool, WorkLost};
 use crate::chunk::ID_BYTES_MAX;
 use crate::identity::{Caller, RequestContextRules};
-use crate::lanes::{Lane, Lost};
 use crate::proto::retrieval as message;
 use crate::proto::retrieval::retrieval_service_server::RetrievalService;
 use crate::retrieval::{
@@ -55,7 +55,7 @@ pub(super) struct RetrievalApi {
     authentication: Authentication,
     request_context: RequestContextRules,
     consistency_tokens: Arc<ConsistencyTokens>,
-    explaining: Lane,
+    explaining: BlockingPool,
 }
 
 /// One call: who makes it, its record, and when it has to be answered.
@@ -77,7 +77,7 @@ impl RetrievalApi {
             request_context: services.request_context.clone(),
             consistency_tokens: Arc::clone(&services.consistency_tokens),
             // Explanations are for administrators, now and then. They must not take the cores from retrievals.
-            explaining: Lane::of(1),
+            explaining: BlockingPool::with_slots(1),
         }
     }
 
@@ -221,7 +221,7 @@ impl RetrievalApi {
         };
         let basis = DecidedBy { model_id: Arc::clone(&by.model_id), staleness: by.staleness(asked) };
         let answered = self.explaining.run(move || question.answer(&snapshot, &by, deadline)).await;
-        let lost = |e: Lost| RetrievalError::from(AuthzError::Unavailable(e.to_string()));
+        let lost = |e: WorkLost| RetrievalError::from(AuthzError::Unavailable(e.to_string()));
         let explained = answered.map_err(lost)??;
         call.draft.request(about(Some(format!("{} {} {}", explained.user, explained.relation, explained.object))));
         call.draft.decision(decided_by(Some(&basis)));

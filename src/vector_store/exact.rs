@@ -46,8 +46,8 @@ use super::{
     CollectionInfo, DocumentPage, DocumentStore, GuardTable, ListedDocument, Query, Rest, Search, SearchCosts,
     Searched, VectorStore, VectorStoreError,
 };
+use crate::blocking_pool::BlockingPool;
 use crate::chunk::{Candidate, Chunk, ChunkMetadata, Document, SOURCE_KEY, Value, Version, Written};
-use crate::lanes::Lane;
 use crate::language::Object;
 use crate::storage::StorageError;
 
@@ -61,9 +61,9 @@ const WRITES_MAX: usize = 4;
 #[derive(Clone)]
 pub struct ExactStore {
     engine: Arc<Engine>,
-    reads: Lane,
-    /// A lane of its own, because a write waits for the disk and for other writes, and must not hold up reads.
-    writes: Lane,
+    reads: BlockingPool,
+    /// A pool of its own, because a write waits for the disk and for other writes, and must not hold up reads.
+    writes: BlockingPool,
 }
 
 struct Engine {
@@ -106,19 +106,19 @@ impl ExactStore {
         let state = SearchState { collections: snapshot.load(write)?, snapshot: Arc::new(snapshot), write };
         let writer = WriteState { durable, unsettled: None };
         let engine = Arc::new(Engine { state: RwLock::new(state), writer: Mutex::new(writer) });
-        Ok(Self { engine, reads: Lane::computing(), writes: Lane::of(WRITES_MAX) })
+        Ok(Self { engine, reads: BlockingPool::cpu_bound(), writes: BlockingPool::with_slots(WRITES_MAX) })
     }
 
     /// Runs work that may take long or wait for a lock, on a thread of its own.
     async fn blocking<T: Send + 'static>(
         &self,
-        lane: &Lane,
+        pool: &BlockingPool,
         work: impl FnOnce(&Engine, &CancelSignal) -> Result<T, VectorStoreError> + Send + 'static,
     ) -> Result<T, VectorStoreError> {
         let engine = Arc::clone(&self.engine);
         let cancel_on_drop = CancelOnDrop::default();
         let cancel = cancel_on_drop.signal();
-        let finished = lane.run(move || {
+        let finished = pool.run(move || {
             if cancel.is_cancelled() {
                 return Err(VectorStoreError::Unavailable("the caller has gone".to_owned()));
             }

@@ -20,26 +20,26 @@ pub(super) struct CallBounds {
 /// Items that wait for a call, by the basis of that call and by principal.
 #[derive(Debug)]
 pub(super) struct FairQueue<T> {
-    /// One lane for each kind of call. Lanes take turns as well.
-    lanes: VecDeque<Lane<T>>,
+    /// One for each kind of call. They take turns as well.
+    sub_queues: VecDeque<SubQueue<T>>,
     by_principal: HashMap<Object, usize>,
     len: usize,
 }
 
-/// Checks that can share a call.
+/// The items that can share a call, in the turns of their principals.
 #[derive(Debug)]
-struct Lane<T> {
+struct SubQueue<T> {
     basis: Arc<Basis>,
     turns: VecDeque<Object>,
     waiting: HashMap<Object, VecDeque<T>>,
-    /// The number of turns that are left until the next lane is served. A lane starts with one turn for each of its
+    /// The number of turns that are left until the next sub-queue is served. A sub-queue starts with one turn for each of its
     /// principals.
     turns_left: usize,
 }
 
 impl<T> Default for FairQueue<T> {
     fn default() -> Self {
-        Self { lanes: VecDeque::new(), by_principal: HashMap::new(), len: 0 }
+        Self { sub_queues: VecDeque::new(), by_principal: HashMap::new(), len: 0 }
     }
 }
 
@@ -60,18 +60,18 @@ impl<T> FairQueue<T> {
     }
 
     pub(super) fn push(&mut self, basis: &Arc<Basis>, principal: &Object, item: T) {
-        let known = self.lanes.iter().position(|lane| lane.basis.shares_calls_with(basis));
-        let at = known.unwrap_or(self.lanes.len());
+        let known = self.sub_queues.iter().position(|sub_queue| sub_queue.basis.shares_calls_with(basis));
+        let at = known.unwrap_or(self.sub_queues.len());
         if known.is_none() {
-            let lane =
-                Lane { basis: Arc::clone(basis), turns: VecDeque::new(), waiting: HashMap::new(), turns_left: 0 };
-            self.lanes.push_back(lane);
+            let sub_queue =
+                SubQueue { basis: Arc::clone(basis), turns: VecDeque::new(), waiting: HashMap::new(), turns_left: 0 };
+            self.sub_queues.push_back(sub_queue);
         }
-        let Some(lane) = self.lanes.get_mut(at) else { return };
-        if !lane.waiting.contains_key(principal) {
-            lane.turns.push_back(principal.clone());
+        let Some(sub_queue) = self.sub_queues.get_mut(at) else { return };
+        if !sub_queue.waiting.contains_key(principal) {
+            sub_queue.turns.push_back(principal.clone());
         }
-        lane.waiting.entry(principal.clone()).or_default().push_back(item);
+        sub_queue.waiting.entry(principal.clone()).or_default().push_back(item);
         *self.by_principal.entry(principal.clone()).or_default() += 1;
         self.len += 1;
     }
@@ -79,7 +79,7 @@ impl<T> FairQueue<T> {
     /// Takes the items of the next call: as many as can share it within the bounds. Items that are not wanted any more are
     /// dropped. An item with more bytes than a call may have leaves by itself.
     ///
-    /// A lane gets as many turns as it has principals. While another lane waits, a call takes no more items than these
+    /// A sub-queue gets as many turns as it has principals. While another sub-queue waits, a call takes no more items than these
     /// turns are worth. So a principal gains nothing by asking in a way that shares no call with the others.
     pub(super) fn take(
         &mut self,
@@ -87,17 +87,18 @@ impl<T> FairQueue<T> {
         bytes_of: impl Fn(&T) -> usize,
         mut is_wanted: impl FnMut(&T) -> bool,
     ) -> Option<(Arc<Basis>, Vec<T>)> {
-        while let Some(mut lane) = self.lanes.pop_front() {
-            if lane.turns_left == 0 {
-                lane.turns_left = lane.turns.len();
+        while let Some(mut sub_queue) = self.sub_queues.pop_front() {
+            if sub_queue.turns_left == 0 {
+                sub_queue.turns_left = sub_queue.turns.len();
             }
-            let fair_max = if self.lanes.is_empty() { usize::MAX } else { lane.turns_left.saturating_mul(TURN) };
+            let fair_max =
+                if self.sub_queues.is_empty() { usize::MAX } else { sub_queue.turns_left.saturating_mul(TURN) };
             let checks_max = checks_max.min(fair_max);
             let (mut taken, mut bytes, mut is_full) = (Vec::new(), 0, false);
             while taken.len() < checks_max && !is_full {
-                let Some(principal) = lane.turns.pop_front() else { break };
-                lane.turns_left = lane.turns_left.saturating_sub(1);
-                let Some(mut waiting) = lane.waiting.remove(&principal) else { continue };
+                let Some(principal) = sub_queue.turns.pop_front() else { break };
+                sub_queue.turns_left = sub_queue.turns_left.saturating_sub(1);
+                let Some(mut waiting) = sub_queue.waiting.remove(&principal) else { continue };
                 let taken_before = taken.len();
                 for _ in 0..TURN.min(checks_max - taken.len()) {
                     is_full =
@@ -117,19 +118,19 @@ impl<T> FairQueue<T> {
                     // of the call cut its turn short.
                     let got = taken.len() - taken_before;
                     if (is_full && got == 0) || (!is_full && got < TURN) {
-                        lane.turns.push_front(principal.clone());
-                        lane.turns_left += 1;
+                        sub_queue.turns.push_front(principal.clone());
+                        sub_queue.turns_left += 1;
                     } else {
-                        lane.turns.push_back(principal.clone());
+                        sub_queue.turns.push_back(principal.clone());
                     }
-                    lane.waiting.insert(principal, waiting);
+                    sub_queue.waiting.insert(principal, waiting);
                 }
             }
-            let basis = Arc::clone(&lane.basis);
-            match (lane.turns.is_empty(), lane.turns_left) {
+            let basis = Arc::clone(&sub_queue.basis);
+            match (sub_queue.turns.is_empty(), sub_queue.turns_left) {
                 (true, _) => {}
-                (false, 0) => self.lanes.push_back(lane),
-                (false, _) => self.lanes.push_front(lane),
+                (false, 0) => self.sub_queues.push_back(sub_queue),
+                (false, _) => self.sub_queues.push_front(sub_queue),
             }
             if !taken.is_empty() {
                 return Some((basis, taken));

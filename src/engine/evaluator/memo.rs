@@ -1,10 +1,10 @@
-//! Remembers the answers of an evaluation, so that no node is worked on twice. It also holds the path from the question
-//! to the node in progress, so that no question is asked inside itself.
+//! Remembers the answers of an evaluation, so that no node is evaluated twice. It also knows which nodes are on the path
+//! from the question to the node in progress. An evaluation that comes back to such a node is a cycle, and is cut off.
 //!
-//! INVARIANT (final answers): an answer that a cycle cut off is kept only while the node that cut it is in progress. It
-//! is forgotten as soon as a node between the two is decided. So an answer that is kept for longer is the one that a
-//! fresh evaluation would give, in whatever order questions were asked. (The method is tabling, as in logic
-//! programming: "unknown" inside a cycle is the least fixed point of Kripke and Fitting.)
+//! INVARIANT (final answers): an answer that rests on a cut is provisional. It is kept only while the node at which the
+//! cycle was cut is in progress, and it is forgotten as soon as a node between the two is decided. So every final answer
+//! is the one that a fresh evaluation would give, in whatever order questions were asked. (The method is tabling, as in
+//! logic programming: "unknown" inside a cycle is the least fixed point of Kripke and Fitting.)
 
 use super::{Outcome, Verdict};
 use crate::engine::index::{Node, NumberMap};
@@ -18,13 +18,13 @@ pub(super) struct Memo {
 
 #[derive(Clone, Copy, Default)]
 struct Slot {
-    /// An answer that is allowed or denied. It counts if its height is not more than the levels that are left.
+    /// The answer *allowed* or *denied*. It may be used where at least as many levels are left as its height.
     decided: Option<Outcome>,
     unknown: Option<Unknown>,
     /// The position on the path while the node is in progress.
     on_path: Option<u32>,
     /// Whether the node is known not to be allowed, however far the evaluator descends.
-    is_hopeless: bool,
+    is_ruled_out: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -121,14 +121,14 @@ impl Memo {
     }
 
     /// Notes that these nodes are not allowed, however far the evaluator descends.
-    pub(super) fn give_up_hope(&mut self, nodes: impl Iterator<Item = Node>) {
+    pub(super) fn rule_out(&mut self, nodes: impl Iterator<Item = Node>) {
         for node in nodes {
-            self.slots.entry(node).or_default().is_hopeless = true;
+            self.slots.entry(node).or_default().is_ruled_out = true;
         }
     }
 
-    pub(super) fn is_hopeless(&self, node: Node) -> bool {
-        self.slots.get(&node).is_some_and(|slot| slot.is_hopeless)
+    pub(super) fn is_ruled_out(&self, node: Node) -> bool {
+        self.slots.get(&node).is_some_and(|slot| slot.is_ruled_out)
     }
 
     /// Undoes [`Memo::enter`] when there will be no answer.
@@ -147,9 +147,8 @@ impl Memo {
         }
     }
 
-    /// Notes that all provisional answers since the mark rest on a node of the path that is at `position` or before it.
-    /// That node may itself be unknown for now. (An answer is lowered once for each node of the path, and the path is
-    /// short.)
+    /// Notes that all provisional answers since the mark rest on a cut at `position` of the path, or at an earlier one.
+    /// (This visits an answer once for each node of the path, and the path is short.)
     fn lower(&mut self, mark: usize, position: u32) {
         for node in self.provisional.iter().skip(mark) {
             if let Some(unknown) = self.slots.get_mut(node).and_then(|slot| slot.unknown.as_mut()) {
@@ -158,8 +157,8 @@ impl Memo {
         }
     }
 
-    /// Forgets the answers since the mark that depend on themselves. They were found while the mark's node was assumed
-    /// to depend on itself, and it turned out to have failed.
+    /// Forgets the cyclic answers since the mark. They were found while the node of the mark counted as part of a cycle.
+    /// It has another answer now, so they may have another one as well.
     fn forget_cyclic(&mut self, mark: usize) {
         let found = self.provisional.split_off(mark);
         for node in found {
@@ -171,8 +170,8 @@ impl Memo {
         }
     }
 
-    /// Makes provisional answers since the mark final, unless a node before `position` cut them off. Together they are
-    /// one cycle, and none of them could be decided.
+    /// Makes the provisional answers since the mark final, unless they rest on a cut before `position`. They are all part
+    /// of one cycle in which nothing could be decided.
     fn keep(&mut self, mark: usize, position: u32) {
         let found = self.provisional.split_off(mark);
         for node in found {

@@ -155,7 +155,7 @@ impl Evaluation<'_> {
         let mut search = Search::new(node, remaining);
         // Where cycles decide nothing, an answer can still depend on the number of levels if that is limited.
         let levels_matter = self.is_least(node.relation) && self.purpose == Purpose::Check;
-        if levels_matter || !self.memo.is_hopeless(node) {
+        if levels_matter || !self.memo.is_ruled_out(node) {
             search.pending.push_back((node, remaining));
         }
         if let Some(innermost) = self.recursions.last_mut() {
@@ -175,7 +175,7 @@ impl Evaluation<'_> {
         let search = self.recursions.last_mut().and_then(|innermost| innermost.search.as_mut());
         if let (Verdict::Denied, Some(search)) = (outcome.verdict, search) {
             // The search found nobody at all, so no number of levels would help.
-            self.memo.give_up_hope(search.reached.keys().copied());
+            self.memo.rule_out(search.reached.keys().copied());
             if has_own && outcome.height <= *remaining {
                 // The first node is one level below each of these nodes, so each of them has the first node's outcome.
                 let height = outcome.height.saturating_add(1);

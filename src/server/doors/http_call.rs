@@ -17,7 +17,7 @@ use super::connect::{self, Codec, Kind};
 use super::json::{self, Place, Strictness, UnsetMessages};
 use super::routes::{BodyPart, Fields};
 use super::{Dialect, Shape, frames, openfga};
-use crate::lanes::Lane;
+use crate::blocking_pool::BlockingPool;
 use crate::server::answers::AnswerSlot;
 use crate::server::operations::{Messages, Operation};
 use crate::server::refusal::{HttpFault, Refusal};
@@ -31,7 +31,7 @@ const ANSWER_HEADERS: [&str; 2] = [consistency_token::HEADER, "openfga-authoriza
 /// JSON is larger than the message that it stands for: numbers are texts, and texts have escapes.
 const JSON_GROWTH: usize = 4;
 /// The largest JSON that is read where it arrives. While it is read, JSON takes up to fifty times its size: `0,` becomes a
-/// value of JSON and a value of a message. Larger JSON waits for a place in a lane, so that few of them are read at a time, and
+/// value of JSON and a value of a message. Larger JSON waits for a slot in a pool, so that few of them are read at a time, and
 /// none keeps a thread from other requests.
 const READ_AT_ONCE_MAX: usize = 64 * 1_024;
 /// The most values and members that JSON may have: as many numbers as the largest document has in its usual spelling.
@@ -50,8 +50,8 @@ pub(in crate::server) struct HttpCall {
     /// The query as it came; empty if the route reads none. It is cut into fields only when the message is read: behind the
     /// gate, and no sooner than the body has arrived.
     pub(super) query: String,
-    /// The places in which large JSON is read.
-    pub(super) reading: Lane,
+    /// The pool in which large JSON is read.
+    pub(super) reading: BlockingPool,
 }
 
 impl HttpCall {
@@ -105,7 +105,7 @@ impl HttpCall {
         Ok(Frame::data(frames::framed(&message)?))
     }
 
-    /// Reads the message of a request from its body, its path and its query, in a place of the lane if the body is large.
+    /// Reads the message of a request from its body, its path and its query, in a slot of the pool if the body is large.
     async fn read(self: &Arc<Self>, body: Bytes) -> Result<Bytes, Refusal> {
         if body.len() <= READ_AT_ONCE_MAX {
             return self.message(&body);

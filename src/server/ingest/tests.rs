@@ -237,7 +237,7 @@ fn world(authorizer_answers: AuthorizerAnswers) -> World {
         request_timeout: Duration::from_secs(10),
         turns: Turns::new(),
         lists: Turns::new(),
-        cutting: Lane::of(CUTTING_MAX),
+        cutting: BlockingPool::with_slots(CUTTING_MAX),
         consistency_tokens: Arc::new(ConsistencyTokens::new().unwrap()),
         clock: Arc::new(move || clock.load(Ordering::Relaxed)),
         authentication: Authentication::Tokens(Arc::new(tokens)),
