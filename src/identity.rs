@@ -39,7 +39,7 @@ pub use remembered::Use;
 pub use request_context::RequestContextRules;
 pub use scope::{Scope, Scopes};
 pub use step_up::{LoginError, StepUp, StepUpRules};
-pub use token::{Actor, Delegation, TokenFacts, VerifiedToken};
+pub use token::{Actor, Delegation, OtherUsers, TokenFacts, VerifiedToken};
 #[cfg(feature = "server")]
 pub use verifier::{AuthenticationError, TokenVerifier};
 

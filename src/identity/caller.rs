@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::names;
 use super::principal::Principal;
 use super::scope::Scope;
-use super::token::VerifiedToken;
+use super::token::{OtherUsers, VerifiedToken};
 use crate::engine::Contextual;
 use crate::language::ParseError;
 
@@ -19,8 +19,8 @@ pub enum Caller {
     Verified {
         /// The token that was verified.
         token: Arc<VerifiedToken>,
-        /// Whether the bearer may name another user; see [`VerifiedToken::may_assert`].
-        may_assert: bool,
+        /// Says whether the bearer may name another user; see [`VerifiedToken::other_users`].
+        other_users: OtherUsers,
     },
 }
 
@@ -67,15 +67,15 @@ impl Caller {
     /// # Errors
     /// If the name is malformed, or names another user than the token's subject and the caller may not do that.
     pub fn principal(&self, user: &str) -> Result<Principal, CallerError> {
-        let (token, may_assert) = match self {
+        let (token, other_users) = match self {
             Self::Believed => return Ok(Principal::stated(user)?),
-            Self::Verified { token, may_assert } => (token, *may_assert),
+            Self::Verified { token, other_users } => (token, *other_users),
         };
         let own = token.user.as_ref().is_some_and(|own| own.as_str() == user);
         if user.is_empty() || own {
             return itself(token);
         }
-        if !may_assert || !token.may_assert() {
+        if [other_users, token.other_users()].contains(&OtherUsers::Refused) {
             return Err(CallerError::OtherUser);
         }
         let subject = names::asserted(user)?;

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 pub(super) use self::checked::{CheckedConfig, is_quotable};
 pub use super::details::DetailsConfig;
 use super::key_set::Algorithm;
-use super::names::NameRules;
 pub use super::names::ShortName;
+use super::names::{NameRules, SpecialNames};
 pub use super::people::{PeopleConfig, SubjectPattern};
 use crate::language::{Relation, TypeName};
 use crate::settings::{HumanDuration, OptionalDuration};
@@ -251,7 +251,8 @@ impl IssuerConfig {
 
     /// Returns the rules by which the issuer's names become objects.
     pub(super) fn names(&self) -> NameRules {
-        NameRules { short_name: self.name.clone(), encode: self.encode_subjects }
+        let special = if self.encode_subjects { SpecialNames::Encoded } else { SpecialNames::Refused };
+        NameRules { short_name: self.name.clone(), special }
     }
 }
 

@@ -73,13 +73,22 @@ impl<'de> Deserialize<'de> for ShortName {
     }
 }
 
+/// The treatment of names that hold a special character of `OpenFGA`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum SpecialNames {
+    /// The name is refused. A name that is not special stays as it is.
+    #[default]
+    Refused,
+    /// Special characters and `%` are percent-encoded.
+    Encoded,
+}
+
 /// The rules by which the names of one issuer become objects.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct NameRules {
     /// The short name that keeps this issuer's names apart from those of others.
     pub(super) short_name: Option<ShortName>,
-    /// Whether names with special characters of `OpenFGA` are encoded. Otherwise they are refused.
-    pub(super) encode: bool,
+    pub(super) special: SpecialNames,
 }
 
 impl NameRules {
@@ -106,7 +115,7 @@ impl NameRules {
     /// Returns whether an object has the form that this rule gives to names, so that it may be a name of this issuer.
     pub(super) fn gives(&self, object: &Object) -> bool {
         let Some(written) = self.without_short_name(object.id()) else { return false };
-        if !self.encode {
+        if self.special == SpecialNames::Refused {
             return is_plain(written).is_ok();
         }
         // Each name has one spelling. If `%3a` counted beside `%3A`, it would give another user, whom no ban names.
@@ -126,10 +135,10 @@ impl NameRules {
         if name.len() > USER_BYTES_MAX {
             return Err(NameError::TooLong);
         }
-        let written = match (is_plain(name), self.encode) {
+        let written = match (is_plain(name), self.special) {
             (Err(NameError::Empty), _) => return Err(NameError::Empty),
-            (_, true) => encoded_id(name),
-            (plain, false) => plain.map(str::to_owned)?,
+            (_, SpecialNames::Encoded) => encoded_id(name),
+            (plain, SpecialNames::Refused) => plain.map(str::to_owned)?,
         };
         Ok(match &self.short_name {
             None => format!("{type_name}:{written}"),
@@ -169,14 +178,15 @@ fn is_plain(name: &str) -> Result<&str, NameError> {
 mod tests {
     use proptest::prelude::*;
 
+    use super::SpecialNames::{Encoded, Refused};
     use super::*;
 
     fn of_type(name: &str) -> TypeName {
         TypeName::parse(name).unwrap()
     }
 
-    fn rules(short_name: Option<&str>, encode: bool) -> NameRules {
-        NameRules { short_name: short_name.map(|name| ShortName::parse(name).unwrap()), encode }
+    fn rules(short_name: Option<&str>, special: SpecialNames) -> NameRules {
+        NameRules { short_name: short_name.map(|name| ShortName::parse(name).unwrap()), special }
     }
 
     #[test]
@@ -215,22 +225,26 @@ mod tests {
             ("too long once encoded", &"*".repeat(170), Err(Special), Err(TooLong)),
         ];
         for (row, name, verbatim, encoded) in users {
-            for (encode, expected) in [(false, verbatim), (true, encoded)] {
-                let found = rules(None, encode).user(&of_type("user"), name);
-                assert_eq!(found.as_ref().map(Object::id), expected.as_ref().map(|id| *id), "{row}, {encode}");
-                let of_corp = rules(Some("corp"), encode).user(&of_type("user"), name);
+            for (special, expected) in [(Refused, verbatim), (Encoded, encoded)] {
+                let found = rules(None, special).user(&of_type("user"), name);
+                assert_eq!(found.as_ref().map(Object::id), expected.as_ref().map(|id| *id), "{row}, {special:?}");
+                let of_corp = rules(Some("corp"), special).user(&of_type("user"), name);
                 let with_short_name = expected
                     .map(|id| format!("corp/{id}"))
                     .and_then(|id| if id.len() > 507 { Err(TooLong) } else { Ok(id) });
-                assert_eq!(of_corp.map(|user| user.id().to_owned()), with_short_name, "{row}, {encode}, of an issuer");
+                assert_eq!(
+                    of_corp.map(|user| user.id().to_owned()),
+                    with_short_name,
+                    "{row}, {special:?}, of an issuer"
+                );
             }
         }
         let group = of_type("group");
         let letters = |count: usize| "\u{e9}".repeat(count);
-        assert_eq!(rules(None, false).object(&group, "/contractors").unwrap().as_str(), "group:/contractors");
-        assert!(rules(None, false).object(&group, &letters(250)).is_ok(), "256 characters");
-        assert_eq!(rules(None, false).object(&group, &letters(251)), Err(TooLong), "objects are shorter than users");
-        assert_eq!(rules(None, false).object(&group, ""), Err(Empty));
+        assert_eq!(rules(None, Refused).object(&group, "/contractors").unwrap().as_str(), "group:/contractors");
+        assert!(rules(None, Refused).object(&group, &letters(250)).is_ok(), "256 characters");
+        assert_eq!(rules(None, Refused).object(&group, &letters(251)), Err(TooLong), "objects are shorter than users");
+        assert_eq!(rules(None, Refused).object(&group, ""), Err(Empty));
     }
 
     #[test]
@@ -260,10 +274,10 @@ mod tests {
             ("half an encoding", "user:corp/a%2", [true, true, false, false]),
             ("no text", "user:corp/%FF", [true, true, false, false]),
         ];
-        let issuers = [(None, false), (Some("corp"), false), (None, true), (Some("corp"), true)];
+        let issuers = [(None, Refused), (Some("corp"), Refused), (None, Encoded), (Some("corp"), Encoded)];
         for (row, user, expected) in rows {
             let user = asserted(user).unwrap();
-            assert_eq!(issuers.map(|(short, encode)| rules(short, encode).gives(&user)), expected, "{row}");
+            assert_eq!(issuers.map(|(short, special)| rules(short, special).gives(&user)), expected, "{row}");
         }
         for user in
             ["user:*", "user:a*b", "user:a b", "user:an\u{a0}ne", "user:a\u{3000}", "group:a#member", "anne", ""]
@@ -286,10 +300,10 @@ mod tests {
             b in any_name(),
             m in 0usize..4,
             n in 0usize..4,
-            encodes in any::<[bool; 4]>(),
+            special in proptest::array::uniform4(prop_oneof![Just(Refused), Just(Encoded)]),
         ) {
             let short_names = ["corp", "corp-2", "a", "2F"];
-            let of = |issuer: usize| rules(Some(short_names[issuer]), encodes[issuer]);
+            let of = |issuer: usize| rules(Some(short_names[issuer]), special[issuer]);
             let user = of_type("user");
             for give in [NameRules::user, NameRules::object] {
                 if let (Ok(left), Ok(right)) = (give(&of(m), &user, &a), give(&of(n), &user, &b)) {
@@ -298,7 +312,7 @@ mod tests {
                     prop_assert_eq!(of(m).gives(&right), m == n || right == left);
                 }
                 // A single issuer has no short name.
-                let alone = rules(None, encodes[0]);
+                let alone = rules(None, special[0]);
                 if let (Ok(left), Ok(right)) = (give(&alone, &user, &a), give(&alone, &user, &b)) {
                     prop_assert_eq!(left == right, a == b, "{} {}", left, right);
                 }

@@ -100,15 +100,16 @@ fn old_name(written: &str) -> Option<String> {
 mod tests {
     use super::*;
     use crate::identity::names::ShortName;
+    use crate::identity::names::SpecialNames::{self, Encoded, Refused};
 
-    /// The issuers' short names, and whether each issuer encodes.
-    type Issuers<'i> = &'i [(Option<&'i str>, bool)];
+    /// The issuers' short names, and how each issuer's special names are treated.
+    type Issuers<'i> = &'i [(Option<&'i str>, SpecialNames)];
 
     fn old_names(issuers: Issuers<'_>) -> OldNames {
         let type_name = |name: &str| TypeName::parse(name).unwrap();
-        let rules = |(short, encode): &(Option<&str>, bool)| NameRules {
+        let rules = |(short, special): &(Option<&str>, SpecialNames)| NameRules {
             short_name: short.map(|short| ShortName::parse(short).unwrap()),
-            encode: *encode,
+            special: *special,
         };
         OldNames { types: ["user", "group"].map(type_name).into(), issuers: issuers.iter().map(rules).collect() }
     }
@@ -116,9 +117,9 @@ mod tests {
     #[test]
     fn old_names_are_told_from_those_of_today() {
         let refused = "refused";
-        let plain: Issuers<'_> = &[(None, false)];
-        let encoding: Issuers<'_> = &[(None, true)];
-        let two: Issuers<'_> = &[(Some("corp"), false), (Some("spiffe"), true)];
+        let plain: Issuers<'_> = &[(None, Refused)];
+        let encoding: Issuers<'_> = &[(None, Encoded)];
+        let two: Issuers<'_> = &[(Some("corp"), Refused), (Some("spiffe"), Encoded)];
         let rows: [(&str, Issuers<'_>, &str, Option<&str>); 22] = [
             ("Auth0", plain, "user:auth0%7C65a1", Some("user:auth0|65a1")),
             ("a slash", plain, "group:%2Fcontractors", Some("group:/contractors")),
@@ -152,7 +153,7 @@ mod tests {
 
     #[test]
     fn every_name_of_a_tuple_is_rewritten() {
-        let old_names = old_names(&[(None, false)]);
+        let old_names = old_names(&[(None, Refused)]);
         let rows = [
             (("user:auth0%7C1", "banned", "document:a"), Some("user:auth0|1 banned document:a")),
             (("user:anne", "member", "group:%2Fout"), Some("user:anne member group:/out")),

@@ -54,7 +54,7 @@ fn check(claims: &Map<String, Value>, now: u64) -> Result<VerifiedToken, Refusal
 
 /// Returns the bearer of a token, who may name another user if the token permits it.
 fn caller(token: VerifiedToken) -> Caller {
-    Caller::Verified { may_assert: token.may_assert(), token: token.into() }
+    Caller::Verified { other_users: token.other_users(), token: token.into() }
 }
 
 #[test]

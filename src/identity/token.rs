@@ -11,6 +11,15 @@ use super::scope::{Scope, Scopes};
 use crate::engine::Contextual;
 use crate::language::{Object, Relation, TypeName};
 
+/// Says whether a request may name another user than the subject of its token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OtherUsers {
+    /// The request is answered for the user that it names.
+    Accepted,
+    /// The request is refused.
+    Refused,
+}
+
 /// A token that was verified, and everything that Ragward believes of its bearer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VerifiedToken {
@@ -127,7 +136,12 @@ impl VerifiedToken {
     /// Returns whether the bearer may name another user. The bearer of a delegated or narrowed token may not, whatever
     /// its scopes.
     #[must_use]
-    pub fn may_assert(&self) -> bool {
-        self.facts.scopes.contains(Scope::AssertUser) && !self.is_delegated() && !self.is_narrowed()
+    pub fn other_users(&self) -> OtherUsers {
+        let is_bounded = self.is_delegated() || self.is_narrowed();
+        if self.facts.scopes.contains(Scope::AssertUser) && !is_bounded {
+            OtherUsers::Accepted
+        } else {
+            OtherUsers::Refused
+        }
     }
 }

@@ -61,7 +61,7 @@ fn caller(kind: Kind, org: Option<&Value>) -> Result<Caller, Refusal> {
     }
     let config = CheckedConfig::new(&settings()).unwrap();
     let token = claims::check(claims.as_object().unwrap(), &IssuerConfig::new("issuer"), &config, NOW)?;
-    Ok(Caller::Verified { may_assert: token.may_assert(), token: Arc::new(token) })
+    Ok(Caller::Verified { other_users: token.other_users(), token: Arc::new(token) })
 }
 
 fn principal(kind: Kind, caller: &Caller) -> Principal {

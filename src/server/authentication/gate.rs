@@ -194,7 +194,7 @@ impl Gate<'_> {
 
 impl Admitted {
     fn caller(&self) -> Caller {
-        Caller::Verified { token: Arc::clone(&self.token), may_assert: self.settled.may_assert }
+        Caller::Verified { token: Arc::clone(&self.token), other_users: self.settled.other_users }
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::authz::{Authorizer, AuthzError, SubtractedBy};
 use crate::identity::mapping::Untold;
-use crate::identity::{Scope, VerifiedToken};
+use crate::identity::{OtherUsers, Scope, VerifiedToken};
 use crate::server::operations::Access;
 
 /// The shortest time between two tellings of the remedy: one misconfigured provider makes every call fail.
@@ -19,8 +19,8 @@ const TELL_INTERVAL: Duration = Duration::from_mins(1);
 /// The result of an examination of a call's token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Settled {
-    /// Whether the bearer may name another user.
-    pub(super) may_assert: bool,
+    /// Says whether the bearer may name another user.
+    pub(super) other_users: OtherUsers,
     /// Whether another model could change the outcome.
     by_model: bool,
 }
@@ -50,17 +50,20 @@ impl Settled {
         authorizer: &dyn Authorizer,
         remedy: &Remedy,
     ) -> Result<Self, Unsettled> {
-        let may_assert = token.may_assert();
+        let other_users = token.other_users();
         // Only these calls are decided by what a token tells of its subject.
         let decides = matches!(access, Access::Needs(Scope::Retrieve | Scope::Ingest));
-        let of_others = if may_assert { token.untold_of_others() } else { &[] };
+        let of_others = match other_users {
+            OtherUsers::Accepted => token.untold_of_others(),
+            OtherUsers::Refused => &[],
+        };
         if !decides || (token.untold().is_empty() && of_others.is_empty()) {
-            return Ok(Self { may_assert, by_model: false });
+            return Ok(Self { other_users, by_model: false });
         }
         let by = match authorizer.subtracted().await {
             Ok(by) => by,
             // Without a model nothing is decided. [`Self::still_holds`] notices a model that came meanwhile.
-            Err(AuthzError::NoModel) => return Ok(Self { may_assert, by_model: true }),
+            Err(AuthzError::NoModel) => return Ok(Self { other_users, by_model: true }),
             Err(error) => return Err(Unsettled::Unknown(error)),
         };
         if let Some(claim) = first_that_counts(token.untold(), &by) {
@@ -74,7 +77,8 @@ impl Settled {
                 "the bearer may name no user: the model excludes people by a claim of their own tokens"
             );
         }
-        Ok(Self { may_assert: may_assert && named.is_none(), by_model: true })
+        let other_users = if named.is_some() { OtherUsers::Refused } else { other_users };
+        Ok(Self { other_users, by_model: true })
     }
 
     /// Returns whether the finding still holds after the call, during which another model may have come into force.

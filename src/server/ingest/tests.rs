@@ -13,8 +13,8 @@ use super::*;
 use crate::authz::embedded::EmbeddedAuthorizer;
 use crate::authz::{AuthzError, CheckBatch, Decisions, VisiblePositions, VisibleSetQuery};
 use crate::chunk::Document;
-use crate::identity::StepUpRules;
 use crate::identity::sample::{self, LEEWAY_SECONDS, NOW};
+use crate::identity::{OtherUsers, StepUpRules};
 use crate::language::{RelationshipTuple, dsl};
 use crate::server::TokenAuthentication;
 use crate::server::audit::sample::{call, first_records, open_log, records};
@@ -259,7 +259,7 @@ fn message(id: &str) -> message::UpsertDocumentsRequest {
 }
 
 fn token(subject: &str) -> Caller {
-    Caller::Verified { token: sample::token(subject, "ragward:ingest", NOW + 600), may_assert: false }
+    Caller::Verified { token: sample::token(subject, "ragward:ingest", NOW + 600), other_users: OtherUsers::Refused }
 }
 
 /// Returns a request as it leaves the gate.

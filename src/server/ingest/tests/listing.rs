@@ -34,7 +34,7 @@ fn hidden() -> Vec<Document> {
 
 fn administrator() -> Caller {
     let token = sample::token("anne", "ragward:ingest ragward:administer", NOW + 600);
-    Caller::Verified { token, may_assert: false }
+    Caller::Verified { token, other_users: OtherUsers::Refused }
 }
 
 async fn page(
