@@ -1,11 +1,22 @@
 //! Authorization: the port [`Authorizer`], and everything that stands behind it.
 //!
 //! Two adapters decide: [`embedded`] by Ragward's own evaluator, and [`openfga`] by asking a server. [`stacked`] puts a
-//! stack of [`decider`]s before such a server (they retry, batch, share and remember), and [`replica`] puts a local copy of
-//! the server's store before that stack. [`enforce`] is the only place that turns a decision into permission.
+//! stack of [`decider`]s before such a server (they retry, batch, share and remember; [`CheckStage`] lists them), and
+//! [`replica`] puts a local copy of the server's store before that stack. [`enforce`] is the only place that turns a
+//! decision into permission.
 
 mod authorizer_config;
+#[cfg(feature = "openfga")]
+mod batched;
+#[cfg(feature = "openfga")]
+mod breaker;
+#[cfg(feature = "openfga")]
+mod cached;
+#[cfg(feature = "openfga")]
+mod check_stack;
 mod checks_config;
+#[cfg(feature = "openfga")]
+mod coalesced;
 #[cfg(feature = "openfga")]
 mod copy;
 mod deciding_model;
@@ -14,15 +25,9 @@ mod error;
 mod openfga_config;
 mod provenance;
 mod replica_config;
+#[cfg(feature = "openfga")]
+mod retried;
 
-#[cfg(feature = "openfga")]
-pub mod batched;
-#[cfg(feature = "openfga")]
-pub mod breaker;
-#[cfg(feature = "openfga")]
-pub mod cached;
-#[cfg(feature = "openfga")]
-pub mod coalesced;
 pub mod consistency_token;
 pub mod decider;
 pub mod decision_key;
@@ -32,8 +37,6 @@ pub mod enforce;
 pub mod openfga;
 #[cfg(feature = "openfga")]
 pub mod replica;
-#[cfg(feature = "openfga")]
-pub mod retried;
 #[cfg(feature = "openfga")]
 pub mod stacked;
 #[cfg(feature = "openfga")]
@@ -49,6 +52,8 @@ use roaring::RoaringBitmap;
 use tokio::time::Instant;
 
 pub use self::authorizer_config::{AuthorizerConfig, AuthorizerKind};
+#[cfg(feature = "openfga")]
+pub use self::check_stack::{CheckStage, check_stack};
 pub use self::checks_config::ChecksConfig;
 use self::deciding_model::SubtractedByLast;
 pub use self::deciding_model::{DecidingModel, SubtractedBy};

@@ -4,17 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::AppError;
-use crate::authz::ChecksConfig;
-use crate::authz::batched::BatchedDecider;
-use crate::authz::breaker::BreakerDecider;
-use crate::authz::cached::CachedDecider;
-use crate::authz::coalesced::CoalescedDecider;
-use crate::authz::decider::Decider;
 use crate::authz::openfga::{self, OpenFgaAuthorizer, OpenFgaConfig, OpenFgaSource};
 use crate::authz::replica::{ReplicaAuthorizer, ReplicaParts, ReplicaUse};
-use crate::authz::retried::RetriedDecider;
 use crate::authz::stacked::StackedAuthorizer;
 use crate::authz::validity::Validity;
+use crate::authz::{CheckStage, ChecksConfig, check_stack};
 use crate::backend::BackendError;
 use crate::config::{AuthorizerConfig, AuthorizerKind, Config};
 
@@ -56,9 +50,8 @@ pub fn replica_directory(config: &Config) -> PathBuf {
     config.data.directory.join(REPLICA_DIRECTORY)
 }
 
-/// Builds the stack of checks in front of an `OpenFGA` server. A request's checks enter at the decorator that was added
-/// last, and pass down to the one that was added first. `authz::enforce` sends each guard once. Call this function
-/// inside tokio.
+/// Builds the stack of checks in front of an `OpenFGA` server, in the order of [`CheckStage::ALL`]. Each guard of a request
+/// comes once, because `authz::enforce` sends it once. Call this function inside tokio.
 ///
 /// # Errors
 /// When the configuration cannot be used.
@@ -80,21 +73,11 @@ fn stack(
     checks: &ChecksConfig,
     changes_from: ChangesFrom,
 ) -> Result<StackedAuthorizer, BackendError> {
-    let timeout = openfga_config.timeout;
     let follows = checks.follows_changelog();
     let validity = Arc::new(Validity::new(follows.then_some(checks.changelog_age_max)));
 
     let openfga = Arc::new(OpenFgaAuthorizer::new(openfga_config)?);
-    let decider: Arc<dyn Decider> = Arc::clone(&openfga) as _;
-    let decider: Arc<dyn Decider> = Arc::new(BreakerDecider::new(decider, timeout));
-    let decider: Arc<dyn Decider> = Arc::new(RetriedDecider::new(decider));
-    let decider: Arc<dyn Decider> = Arc::new(BatchedDecider::new(decider, openfga_config, checks));
-    let decider: Arc<dyn Decider> = Arc::new(CoalescedDecider::new(decider, timeout));
-    let decider: Arc<dyn Decider> = if checks.remembers() {
-        Arc::new(CachedDecider::new(decider, checks.cache_ttl, checks.cache_size_max.as_u64()))
-    } else {
-        decider
-    };
+    let decider = check_stack(Arc::clone(&openfga) as _, &CheckStage::ALL, openfga_config, checks);
 
     let changelog = match changes_from {
         ChangesFrom::Changelog if follows => {

@@ -53,7 +53,7 @@ const RETRY_AFTER_MIN: Duration = Duration::from_millis(100);
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(5);
 
 /// Puts the questions of all callers into full calls of the decider behind it.
-pub struct BatchedDecider {
+pub(super) struct BatchedDecider {
     shared: Arc<Shared>,
     /// The running workers. They end when this is dropped.
     workers: Mutex<JoinSet<()>>,
@@ -124,7 +124,7 @@ struct Call {
 impl BatchedDecider {
     /// Gathers questions into calls to `inner`, of the size that `openfga` allows and under the bounds of `checks`.
     #[must_use]
-    pub fn new(inner: Arc<dyn Decider>, openfga: &OpenFgaConfig, checks: &ChecksConfig) -> Self {
+    pub(super) fn new(inner: Arc<dyn Decider>, openfga: &OpenFgaConfig, checks: &ChecksConfig) -> Self {
         let state = QueueState {
             queue: FairQueue::default(),
             limit: ConcurrencyLimit::new(CALLS_AT_FIRST, checks.calls_in_flight_max),

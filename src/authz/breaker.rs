@@ -18,10 +18,10 @@ const FAILURES_MAX: u32 = 5;
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Asks the decider behind it, unless that decider keeps failing.
-pub struct BreakerDecider {
+pub(super) struct BreakerDecider {
     inner: Arc<dyn Decider>,
     /// The longest that any call takes. A deadline that passes sooner says more about the caller than about the server.
-    patience: Duration,
+    call_timeout: Duration,
     circuit: Mutex<Circuit>,
 }
 
@@ -40,10 +40,10 @@ struct CallPermit<'a> {
 }
 
 impl BreakerDecider {
-    /// Puts a closed breaker before `inner`. `patience` is the longest that any call takes.
+    /// Puts a closed breaker before `inner`. `call_timeout` is the longest that any call takes.
     #[must_use]
-    pub fn new(inner: Arc<dyn Decider>, patience: Duration) -> Self {
-        Self { inner, patience, circuit: Mutex::new(Circuit::Closed { failures: 0 }) }
+    pub(super) fn new(inner: Arc<dyn Decider>, call_timeout: Duration) -> Self {
+        Self { inner, call_timeout, circuit: Mutex::new(Circuit::Closed { failures: 0 }) }
     }
 
     fn admit(&self) -> Result<CallPermit<'_>, AuthzError> {
@@ -64,7 +64,7 @@ impl BreakerDecider {
     fn is_failure(&self, error: &AuthzError, took: Duration) -> bool {
         match error {
             AuthzError::Unavailable(_) | AuthzError::BadAnswer(_) => true,
-            AuthzError::DeadlineExceeded => took >= self.patience,
+            AuthzError::DeadlineExceeded => took >= self.call_timeout,
             AuthzError::NoModel
             | AuthzError::NoStore(_)
             | AuthzError::Refused(_)
@@ -123,7 +123,7 @@ mod tests {
     use super::*;
     use crate::authz::decider::doubles::{Script, Scripted, questions};
 
-    const PATIENCE: Duration = Duration::from_secs(3);
+    const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 
     fn down() -> Script {
         Script::Fail(AuthzError::Unavailable("down".to_owned()))
@@ -138,7 +138,7 @@ mod tests {
         let mut script: Vec<Script> = (0..FAILURES_MAX).map(|_| down()).collect();
         script.extend([down(), Script::Hang, Script::Answer, Script::Answer]);
         let server = Arc::new(Scripted::new(script));
-        let breaker = BreakerDecider::new(Arc::clone(&server) as _, PATIENCE);
+        let breaker = BreakerDecider::new(Arc::clone(&server) as _, CALL_TIMEOUT);
         for _ in 0..FAILURES_MAX {
             assert!(fails(&breaker).await);
         }
@@ -179,7 +179,7 @@ mod tests {
             let calls = script.len();
             script.push(Script::Answer);
             let server = Arc::new(Scripted::new(script));
-            let breaker = BreakerDecider::new(Arc::clone(&server) as _, PATIENCE);
+            let breaker = BreakerDecider::new(Arc::clone(&server) as _, CALL_TIMEOUT);
             for _ in 0..calls {
                 fails(&breaker).await;
             }

@@ -27,7 +27,7 @@ use super::{AuthzError, Consistency, Source};
 const ENTRY_BYTES: usize = 160;
 
 /// Recalls decisions, and asks the decider behind it about everything else.
-pub struct CachedDecider {
+pub(super) struct CachedDecider {
     inner: Arc<dyn Decider>,
     entries: Cache<DecisionKey, CachedDecision>,
     time_to_live: Duration,
@@ -45,7 +45,7 @@ struct CachedDecision {
 impl CachedDecider {
     /// Puts a cache of at most `bytes_max` bytes before `inner`.
     #[must_use]
-    pub fn new(inner: Arc<dyn Decider>, time_to_live: Duration, bytes_max: u64) -> Self {
+    pub(super) fn new(inner: Arc<dyn Decider>, time_to_live: Duration, bytes_max: u64) -> Self {
         let entries = Cache::builder()
             .max_capacity(bytes_max)
             .weigher(|key: &DecisionKey, _| u32::try_from(key.bytes() + ENTRY_BYTES).unwrap_or(u32::MAX))

@@ -3,7 +3,7 @@
 //! A *flight* is one call of the inner decider. It needs no task of its own, because it is a future that several
 //! callers share: everybody who waits for it drives it, and it ends when the last of them is gone. If a flight fails,
 //! everybody who waits gets the error. There is one exception. If a flight ran out of time, a caller who had joined it
-//! and has time left asks once more, because the caller who began the flight was less patient.
+//! and has time left asks once more, because the caller who began the flight had an earlier deadline.
 //!
 //! A question that must see a write (one for higher consistency, or for answers since a moment) never joins a flight,
 //! because the flight may have left before that write.
@@ -24,10 +24,10 @@ use super::decision_key::DecisionKey;
 use super::{AuthzError, Consistency};
 
 /// Asks the decider behind it once for all equal questions that wait at the same time.
-pub struct CoalescedDecider {
+pub(super) struct CoalescedDecider {
     inner: Arc<dyn Decider>,
     /// The least time that a flight is given, even if the caller who began it has less: others may have joined.
-    patience: Duration,
+    call_timeout: Duration,
     flights: Arc<Mutex<Flights>>,
 }
 
@@ -37,63 +37,71 @@ type Flight = Shared<BoxFuture<'static, FlightResult>>;
 #[derive(Default)]
 struct Flights {
     begun: u64,
-    seats: HashMap<DecisionKey, Seat>,
+    /// The questions that are being asked.
+    in_flight: HashMap<DecisionKey, InFlight>,
 }
 
-/// The place in a flight where the answer to one question will be.
-struct Seat {
+/// A question that is being asked.
+struct InFlight {
     flight: WeakShared<BoxFuture<'static, FlightResult>>,
     number: u64,
-    place: usize,
+    /// The position of the question in its flight.
+    position: usize,
 }
 
-/// Removes the seats of a flight when it ends, however it ends.
-struct Landing {
+/// Removes the questions of a flight from those in flight when the flight ends, however it ends.
+struct RemoveOnDrop {
     flights: Arc<Mutex<Flights>>,
     number: u64,
     keys: Vec<DecisionKey>,
 }
 
 /// The outcome of one question, and how it came.
-struct Landed {
+struct SharedOutcome {
     outcome: Outcome,
     /// Whether somebody else began the flight.
     is_joined: bool,
 }
 
-/// The flight, and the place in it, from which one question gets its answer.
-struct Ticket {
+/// A question of a caller, whose answer comes from a flight.
+struct Awaited {
     flight: Flight,
-    place: usize,
+    place: AnswerPlace,
+}
+
+/// The place of one answer among those of a flight.
+struct AnswerPlace {
+    position: usize,
     /// Whether somebody else began the flight.
     is_joined: bool,
 }
 
 impl CoalescedDecider {
-    /// Puts flights before `inner`. A flight ends after `patience`, or at the deadline of the caller who began it,
+    /// Puts flights before `inner`. A flight ends after `call_timeout`, or at the deadline of the caller who began it,
     /// whichever is later.
     #[must_use]
-    pub fn new(inner: Arc<dyn Decider>, patience: Duration) -> Self {
-        Self { inner, patience, flights: Arc::default() }
+    pub(super) fn new(inner: Arc<dyn Decider>, call_timeout: Duration) -> Self {
+        Self { inner, call_timeout, flights: Arc::default() }
     }
 
-    /// Returns a ticket for every question, in their order. All questions that nobody has asked yet go into one new
-    /// flight.
-    fn board(&self, questions: &Questions) -> Vec<Ticket> {
+    /// Returns where the answer to every question comes from, in the order of the questions. All questions that nobody
+    /// is asking yet go into one new flight.
+    fn join_or_begin(&self, questions: &Questions) -> Vec<Awaited> {
         let keys = DecisionKey::of(questions);
         let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut joined: Vec<Option<Ticket>> = Vec::with_capacity(keys.len());
+        let mut joined: Vec<Option<Awaited>> = Vec::with_capacity(keys.len());
         let mut own: Vec<usize> = Vec::new();
-        let mut own_places: HashMap<&DecisionKey, usize> = HashMap::new();
+        let mut own_positions: HashMap<&DecisionKey, usize> = HashMap::new();
         for (position, key) in keys.iter().enumerate() {
-            let seat = flights.seats.get(key);
-            let ticket = seat
-                .and_then(|seat| Some(Ticket { flight: seat.flight.upgrade()?, place: seat.place, is_joined: true }));
-            if ticket.is_none() && !own_places.contains_key(key) {
-                own_places.insert(key, own.len());
+            let awaited = flights.in_flight.get(key).and_then(|known| {
+                let place = AnswerPlace { position: known.position, is_joined: true };
+                Some(Awaited { flight: known.flight.upgrade()?, place })
+            });
+            if awaited.is_none() && !own_positions.contains_key(key) {
+                own_positions.insert(key, own.len());
                 own.push(position);
             }
-            joined.push(ticket);
+            joined.push(awaited);
         }
         tracing::debug!(joined = joined.iter().flatten().count(), asked = own.len(), "checks coalesced");
         if own.is_empty() {
@@ -104,31 +112,33 @@ impl CoalescedDecider {
         let own_keys: Vec<DecisionKey> = own.iter().filter_map(|position| keys.get(*position).cloned()).collect();
         let flight = self.begin(number, questions.at(&own), own_keys.clone());
         if let Some(weak) = flight.downgrade() {
-            for (place, key) in own_keys.into_iter().enumerate() {
-                flights.seats.insert(key, Seat { flight: weak.clone(), number, place });
+            for (position, key) in own_keys.into_iter().enumerate() {
+                flights.in_flight.insert(key, InFlight { flight: weak.clone(), number, position });
             }
         }
-        let ticket = |(key, joined): (&DecisionKey, Option<Ticket>)| {
-            joined.or_else(|| Some(Ticket { flight: flight.clone(), place: *own_places.get(key)?, is_joined: false }))
+        let awaited = |(key, joined): (&DecisionKey, Option<Awaited>)| {
+            joined.or_else(|| {
+                let place = AnswerPlace { position: *own_positions.get(key)?, is_joined: false };
+                Some(Awaited { flight: flight.clone(), place })
+            })
         };
-        keys.iter().zip(joined).filter_map(ticket).collect()
+        keys.iter().zip(joined).filter_map(awaited).collect()
     }
 
     /// Returns the outcome of every question, in their order.
-    async fn fly(&self, questions: &Questions) -> Result<Vec<Landed>, AuthzError> {
-        let tickets = self.board(questions);
-        let seats: Vec<(usize, bool)> = tickets.iter().map(|ticket| (ticket.place, ticket.is_joined)).collect();
-        let landed = join_all(tickets.into_iter().map(|ticket| ticket.flight));
-        let Ok(landed) = timeout_at(questions.deadline, landed).await else {
+    async fn ask_shared(&self, questions: &Questions) -> Result<Vec<SharedOutcome>, AuthzError> {
+        let awaited = self.join_or_begin(questions).into_iter().map(|awaited| (awaited.flight, awaited.place));
+        let (flights, places): (Vec<Flight>, Vec<AnswerPlace>) = awaited.unzip();
+        let Ok(results) = timeout_at(questions.deadline, join_all(flights)).await else {
             return Err(AuthzError::DeadlineExceeded);
         };
-        let mut outcomes = Vec::with_capacity(seats.len());
-        for (answer, (place, is_joined)) in landed.into_iter().zip(seats) {
-            let outcome = match answer {
-                Ok(outcomes) => outcomes.get(place).cloned(),
+        let mut outcomes = Vec::with_capacity(places.len());
+        for (result, AnswerPlace { position, is_joined }) in results.into_iter().zip(places) {
+            let outcome = match result {
+                Ok(outcomes) => outcomes.get(position).cloned(),
                 Err(error) => Some(Outcome::Failed(error)),
             };
-            outcomes.extend(outcome.map(|outcome| Landed { outcome, is_joined }));
+            outcomes.extend(outcome.map(|outcome| SharedOutcome { outcome, is_joined }));
         }
         if outcomes.len() < questions.list.len() {
             return Err(AuthzError::BadAnswer("a check was left unanswered".to_owned()));
@@ -138,13 +148,13 @@ impl CoalescedDecider {
 
     fn begin(&self, number: u64, questions: Questions, keys: Vec<DecisionKey>) -> Flight {
         let inner = Arc::clone(&self.inner);
-        let landing = Landing { flights: Arc::clone(&self.flights), number, keys };
+        let remove_on_drop = RemoveOnDrop { flights: Arc::clone(&self.flights), number, keys };
         // The queue turns away a call that cannot be answered by its deadline, so this deadline is never before the
         // request's own.
-        let deadline = questions.deadline.max(Instant::now() + self.patience);
+        let deadline = questions.deadline.max(Instant::now() + self.call_timeout);
         let questions = Questions { deadline, ..questions };
         let flight = async move {
-            let _landing = landing;
+            let _held = remove_on_drop;
             let answers = inner.decide(&questions).await?;
             accounted(questions.list.len(), answers).map(Arc::from)
         };
@@ -152,13 +162,13 @@ impl CoalescedDecider {
     }
 }
 
-impl Drop for Landing {
+impl Drop for RemoveOnDrop {
     fn drop(&mut self) {
         let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
         for key in &self.keys {
-            // If nobody waited for this flight any more, another flight may have taken over its seats.
-            if flights.seats.get(key).is_some_and(|seat| seat.number == self.number) {
-                flights.seats.remove(key);
+            // If nobody waited for this flight any more, another flight may have taken over its questions.
+            if flights.in_flight.get(key).is_some_and(|known| known.number == self.number) {
+                flights.in_flight.remove(key);
             }
         }
     }
@@ -175,7 +185,8 @@ impl Decider for CoalescedDecider {
         }
         let mut answers = Vec::with_capacity(questions.list.len());
         let mut again = Vec::new();
-        for (position, Landed { outcome, is_joined }) in self.fly(questions).await?.into_iter().enumerate() {
+        for (position, shared) in self.ask_shared(questions).await?.into_iter().enumerate() {
+            let SharedOutcome { outcome, is_joined } = shared;
             if is_joined && ran_out_of_time(&outcome) {
                 again.push(position);
             } else {
@@ -185,9 +196,8 @@ impl Decider for CoalescedDecider {
         if again.is_empty() {
             return Ok(answers);
         }
-        let landed = self.fly(&questions.at(&again)).await?;
-        let landed = again.into_iter().zip(landed);
-        answers.extend(landed.map(|(position, Landed { outcome, .. })| NumberedOutcome { position, outcome }));
+        let second = again.iter().copied().zip(self.ask_shared(&questions.at(&again)).await?);
+        answers.extend(second.map(|(position, shared)| NumberedOutcome { position, outcome: shared.outcome }));
         Ok(answers)
     }
 }

@@ -23,7 +23,7 @@ const REPETITION_COST: u32 = 10;
 const SAVINGS_MAX: u32 = 10 * REPETITION_COST;
 
 /// Asks the decider behind it, up to `ATTEMPTS_MAX` times.
-pub struct RetriedDecider {
+pub(super) struct RetriedDecider {
     inner: Arc<dyn Decider>,
     savings: Mutex<u32>,
 }
@@ -31,7 +31,7 @@ pub struct RetriedDecider {
 impl RetriedDecider {
     /// Repeats calls to `inner` that ended as unavailable, while the budget and the deadline allow.
     #[must_use]
-    pub fn new(inner: Arc<dyn Decider>) -> Self {
+    pub(super) fn new(inner: Arc<dyn Decider>) -> Self {
         Self { inner, savings: Mutex::new(SAVINGS_MAX) }
     }
 

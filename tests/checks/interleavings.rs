@@ -15,11 +15,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use ragward::authz::cached::CachedDecider;
-use ragward::authz::coalesced::CoalescedDecider;
 use ragward::authz::decider::{Basis, Decider, NumberedOutcome, Outcome, Question, Questions, Recall, accounted};
 use ragward::authz::validity::Validity;
-use ragward::authz::{AuthzError, Check, Consistency, Source};
+use ragward::authz::{AuthzError, Check, CheckStage, ChecksConfig, Consistency, OpenFgaConfig, Source, check_stack};
 use ragward::language::{Object, Relation};
 use shuttle::future::{JoinHandle, block_on, spawn, yield_now};
 use shuttle::rand::Rng;
@@ -120,9 +118,10 @@ async fn ask(world: Arc<World>, stack: Arc<dyn Decider>) {
 
 async fn run() {
     let world = Arc::new(World { version: AtomicU64::new(0), told: AtomicU64::new(0), validity: Validity::new(None) });
-    let stack: Arc<dyn Decider> = Arc::new(Server(Arc::clone(&world)));
-    let stack: Arc<dyn Decider> = Arc::new(CoalescedDecider::new(stack, LONG));
-    let stack: Arc<dyn Decider> = Arc::new(CachedDecider::new(stack, LONG, 1 << 20));
+    let openfga = OpenFgaConfig { timeout: LONG, ..OpenFgaConfig::default() };
+    let checks = ChecksConfig { cache_ttl: LONG, ..ChecksConfig::default() };
+    let server = Arc::new(Server(Arc::clone(&world)));
+    let stack = check_stack(server, &[CheckStage::Sharing, CheckStage::Cache], &openfga, &checks);
 
     let asker = || {
         let (world, stack) = (Arc::clone(&world), Arc::clone(&stack));

@@ -12,14 +12,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use ragward::authz::batched::BatchedDecider;
-use ragward::authz::breaker::BreakerDecider;
-use ragward::authz::cached::CachedDecider;
-use ragward::authz::coalesced::CoalescedDecider;
 use ragward::authz::decider::{Basis, Decider, NumberedOutcome, Outcome, Question, Questions, Recall, accounted};
-use ragward::authz::retried::RetriedDecider;
 use ragward::authz::validity::Validity;
-use ragward::authz::{AuthzError, Check, ChecksConfig, Consistency, OpenFgaConfig, Source};
+use ragward::authz::{AuthzError, Check, CheckStage, ChecksConfig, Consistency, OpenFgaConfig, Source, check_stack};
 use ragward::language::{Object, Relation};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -126,12 +121,7 @@ impl Decider for FailingServer {
 fn stack(world: &Arc<World>) -> Arc<dyn Decider> {
     let openfga = OpenFgaConfig { checks_per_call: 50, timeout: TIMEOUT, ..OpenFgaConfig::default() };
     let checks = ChecksConfig { calls_in_flight_max: 16, checks_waiting_max: 4_000, ..ChecksConfig::default() };
-    let decider: Arc<dyn Decider> = Arc::new(FailingServer(Arc::clone(world)));
-    let decider: Arc<dyn Decider> = Arc::new(BreakerDecider::new(decider, TIMEOUT));
-    let decider: Arc<dyn Decider> = Arc::new(RetriedDecider::new(decider));
-    let decider: Arc<dyn Decider> = Arc::new(BatchedDecider::new(decider, &openfga, &checks));
-    let decider: Arc<dyn Decider> = Arc::new(CoalescedDecider::new(decider, TIMEOUT));
-    Arc::new(CachedDecider::new(decider, Duration::from_secs(10), 1 << 20))
+    check_stack(Arc::new(FailingServer(Arc::clone(world))), &CheckStage::ALL, &openfga, &checks)
 }
 
 #[derive(Debug, Default)]

@@ -12,15 +12,11 @@ use openfga_client::client::{
 };
 use prost::Message;
 use ragward::app::{App, stack_checks};
-use ragward::authz::batched::BatchedDecider;
-use ragward::authz::breaker::BreakerDecider;
-use ragward::authz::cached::CachedDecider;
-use ragward::authz::coalesced::CoalescedDecider;
 use ragward::authz::decider::{Basis, Decider, Outcome, Question, Questions, Recall, accounted};
 use ragward::authz::openfga::{OpenFgaAuthorizer, OpenFgaConfig, OpenFgaStore, StoreSelector};
-use ragward::authz::retried::RetriedDecider;
 use ragward::authz::{
-    Authorizer, AuthzError, Check, CheckBatch, ChecksConfig, Consistency, Decisions, Reached, Source,
+    Authorizer, AuthzError, Check, CheckBatch, CheckStage, ChecksConfig, Consistency, Decisions, Reached, Source,
+    check_stack,
 };
 use ragward::config::{Config, Overrides};
 use ragward::engine::Contextual;
@@ -231,24 +227,26 @@ async fn front(right: &RightServer, fault: Fault, spoils: fn(usize) -> bool) -> 
 
 /// Returns one stack for each stage, with that stage at the top. Each stack has an adapter of its own.
 fn stages(config: &OpenFgaConfig) -> Vec<(&'static str, Arc<dyn Decider>)> {
-    let checks = ChecksConfig { calls_in_flight_max: 8, checks_waiting_max: 2_000, ..ChecksConfig::default() };
-    let bare = || -> Arc<dyn Decider> { Arc::new(OpenFgaAuthorizer::new(config).expect("an authorizer")) };
-    let breaker = || -> Arc<dyn Decider> { Arc::new(BreakerDecider::new(bare(), TIMEOUT)) };
-    let retried = || -> Arc<dyn Decider> { Arc::new(RetriedDecider::new(breaker())) };
-    let gathered = || -> Arc<dyn Decider> { Arc::new(BatchedDecider::new(retried(), config, &checks)) };
-    let coalesced = || -> Arc<dyn Decider> { Arc::new(CoalescedDecider::new(gathered(), TIMEOUT)) };
-    vec![
-        ("adapter", bare()),
-        ("breaker", breaker()),
-        ("retried", retried()),
-        ("retried alone", Arc::new(RetriedDecider::new(bare()))),
-        ("batched", gathered()),
-        ("batched alone", Arc::new(BatchedDecider::new(bare(), config, &checks))),
-        ("coalesced", coalesced()),
-        ("coalesced alone", Arc::new(CoalescedDecider::new(bare(), TIMEOUT))),
-        ("cached", Arc::new(CachedDecider::new(coalesced(), LONG, 1 << 20))),
-        ("cached alone", Arc::new(CachedDecider::new(bare(), LONG, 1 << 20))),
-    ]
+    let checks =
+        ChecksConfig { calls_in_flight_max: 8, checks_waiting_max: 2_000, cache_ttl: LONG, ..ChecksConfig::default() };
+    let all = CheckStage::ALL;
+    let rows: [(&str, &[CheckStage]); 10] = [
+        ("the adapter", &[]),
+        ("the breaker", &all[..1]),
+        ("the retries", &all[..2]),
+        ("the retries alone", &[CheckStage::Retries]),
+        ("the batches", &all[..3]),
+        ("the batches alone", &[CheckStage::Batches]),
+        ("the sharing", &all[..4]),
+        ("the sharing alone", &[CheckStage::Sharing]),
+        ("the cache", &all),
+        ("the cache alone", &[CheckStage::Cache]),
+    ];
+    let stack = |(name, stages)| {
+        let server = Arc::new(OpenFgaAuthorizer::new(config).expect("an authorizer"));
+        (name, check_stack(server, stages, config, &checks))
+    };
+    rows.map(stack).into()
 }
 
 /// Returns how many questions of a request were decided and how many failed. Panics on a wrong decision.

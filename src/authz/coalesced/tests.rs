@@ -7,14 +7,14 @@ use super::*;
 use crate::authz::decider::Basis;
 use crate::authz::decider::doubles::{Script, Scripted, basis, decided, of, questions};
 
-const PATIENCE: Duration = Duration::from_secs(3);
+const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 
 fn coalesced(server: &Arc<Scripted>) -> CoalescedDecider {
-    CoalescedDecider::new(Arc::clone(server) as _, PATIENCE)
+    CoalescedDecider::new(Arc::clone(server) as _, CALL_TIMEOUT)
 }
 
-fn seats(coalesced: &CoalescedDecider) -> usize {
-    coalesced.flights.lock().expect("a lock").seats.len()
+fn in_flight(coalesced: &CoalescedDecider) -> usize {
+    coalesced.flights.lock().expect("a lock").in_flight.len()
 }
 
 #[tokio::test(start_paused = true)]
@@ -34,7 +34,7 @@ async fn equal_questions_in_flight_share_an_answer() {
     assert_eq!(decided(5, two.await.expect("decisions")), [false, false, false, false, true]);
     let asked: Vec<usize> = server.asked().iter().map(|questions| questions.list.len()).collect();
     assert_eq!(asked, [4, 1, 1], "9 is asked once, and bob's is another question");
-    assert_eq!(seats(&coalesced), 0);
+    assert_eq!(in_flight(&coalesced), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -60,7 +60,7 @@ async fn a_flight_ends_with_the_last_who_waits() {
     let impatient = Questions { deadline: Instant::now() + Duration::from_millis(10), ..questions(2) };
     let (one, two) = tokio::join!(coalesced.decide(&impatient), coalesced.decide(&impatient));
     assert!(matches!((&one, &two), (Err(AuthzError::DeadlineExceeded), Err(AuthzError::DeadlineExceeded))));
-    assert_eq!((server.calls(), seats(&coalesced)), (1, 0));
+    assert_eq!((server.calls(), in_flight(&coalesced)), (1, 0));
     // A flight that hangs holds up nobody who comes later.
     let ask = questions(2);
     let mut hanging = Box::pin(coalesced.decide(&ask));
@@ -70,7 +70,7 @@ async fn a_flight_ends_with_the_last_who_waits() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flight_outlasts_the_patience_of_who_began_it() {
+async fn a_flight_outlasts_the_deadline_of_who_began_it() {
     let gate = Arc::new(Notify::new());
     let server = Arc::new(Scripted::new(vec![Script::Hold(Arc::clone(&gate))]));
     let coalesced = coalesced(&server);
@@ -83,7 +83,7 @@ async fn a_flight_outlasts_the_patience_of_who_began_it() {
     let (late, right, ()) = tokio::join!(coalesced.decide(&impatient), coalesced.decide(&patient), release);
     assert!(matches!(late, Err(AuthzError::DeadlineExceeded)), "{late:?}");
     assert_eq!(decided(1, right.expect("decisions")), [true]);
-    assert_eq!(server.asked()[0].deadline, impatient.deadline - Duration::from_millis(10) + PATIENCE);
+    assert_eq!(server.asked()[0].deadline, impatient.deadline - Duration::from_millis(10) + CALL_TIMEOUT);
 }
 
 #[tokio::test(start_paused = true)]
@@ -122,7 +122,7 @@ async fn nothing_is_shared_across_generations_or_for_higher_consistency() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flight_of_somebody_less_patient_is_no_failure_of_others() {
+async fn a_flight_with_an_earlier_deadline_is_no_failure_of_others() {
     let overloaded = || AuthzError::Overloaded { retry_after: Duration::from_millis(100) };
     let rows = [
         ("late", AuthzError::DeadlineExceeded, true),
