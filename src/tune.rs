@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Serialize;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::authz::replica::ReplicaMode;
@@ -26,8 +27,8 @@ const USERS_MAX: usize = 200;
 pub const CHECKS_PER_REQUEST: usize = 32;
 /// The number of requests of a workload. Callers go through them again and again.
 const REQUESTS: usize = 2_000;
-/// A request of the workload that takes longer than this fails.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The longest that a request of the workload may take.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// The time that a caller waits after a request that failed.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Settings count as equally fast if they reach this share of the fastest settings' throughput.
@@ -86,8 +87,20 @@ pub struct Measurement {
 pub struct Recommendation {
     /// The position of the settings among the measurements.
     pub position: usize,
-    /// The reason for the choice, as a sentence for the operator.
+    /// Says whether the operator has anything to change.
+    pub advice: Advice,
+    /// The reason for the advice, as a clause that can follow "because".
     pub reason: String,
+}
+
+/// The advice about the two values that `ragward tune` can write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Advice {
+    /// Keep the configured values.
+    Keep,
+    /// Set the values of the recommended settings.
+    Change,
 }
 
 /// The reason why a workload cannot be made.
@@ -246,7 +259,7 @@ impl Workload {
             checks: checks.collect(),
             contextual: Arc::default(),
             consistency: Consistency::MinimizeLatency,
-            deadline: Instant::now() + PATIENCE,
+            deadline: Instant::now() + REQUEST_TIMEOUT,
         })
     }
 }
@@ -262,7 +275,7 @@ fn evenly(all: BTreeSet<Object>, most: usize) -> Vec<Object> {
 
 /// The requests of one caller.
 #[derive(Debug, Default)]
-struct Experience {
+struct CallerResults {
     /// The time that each answered request took.
     latencies: Vec<Duration>,
     /// The number of checks that were decided.
@@ -287,23 +300,23 @@ pub async fn measure(
     let asking = (0..callers).map(|caller| {
         let (authorizer, workload) = (Arc::clone(authorizer), Arc::clone(workload));
         tokio::spawn(async move {
-            let mut experience = Experience::default();
+            let mut results = CallerResults::default();
             let mut number = caller;
             while Instant::now() < end {
                 let Some(batch) = workload.batch(number) else { break };
                 number += callers;
                 let asked = Instant::now();
                 let Ok(checked) = timeout_at(end, authorizer.check(&batch)).await else {
-                    experience.failed += usize::from(experience.latencies.is_empty() && experience.failed == 0);
+                    results.failed += usize::from(results.latencies.is_empty() && results.failed == 0);
                     break;
                 };
                 match checked {
                     Ok(decisions) => {
-                        experience.latencies.push(asked.elapsed());
-                        experience.decided += decisions.list.len();
+                        results.latencies.push(asked.elapsed());
+                        results.decided += decisions.list.len();
                     }
                     Err(error) => {
-                        experience.failed += 1;
+                        results.failed += 1;
                         tracing::debug!(%error, "a measured request failed");
                         // A well-behaved caller waits before it asks again. Without the pause, this would measure how
                         // fast callers are turned away.
@@ -313,10 +326,10 @@ pub async fn measure(
                     }
                 }
             }
-            experience
+            results
         })
     });
-    let Experience { mut latencies, mut decided, mut failed } = Experience::default();
+    let CallerResults { mut latencies, mut decided, mut failed } = CallerResults::default();
     for caller in asking.collect::<Vec<_>>() {
         match caller.await {
             Ok(of_caller) => {
@@ -361,6 +374,11 @@ fn keeps_meaning(settings: Settings, now: Settings) -> bool {
     decides(settings.mode) == decides(now.mode) && (!settings.cache || now.cache)
 }
 
+/// Returns whether both settings have the same values of the keys that `ragward tune` can write.
+fn writes_the_same(a: Settings, b: Settings) -> bool {
+    (a.checks_per_call, a.calls_in_flight_max) == (b.checks_per_call, b.calls_in_flight_max)
+}
+
 /// Recommends the best of the finalists that keep the meaning of the current settings. Among settings that are about
 /// equally fast, the best are those with the lowest p99. The current settings stay unless others are clearly faster.
 ///
@@ -372,14 +390,26 @@ pub fn recommend(measurements: &[Measurement], finalists: &[usize], now: Setting
     let sound: BTreeMap<usize, &Measurement> = measured.filter(|(_, m)| sound(m)).collect();
     let fastest = sound.values().map(|m| m.checks_per_second).fold(0.0, f64::max);
     let of_now = sound.iter().find(|(_, m)| m.settings == now);
-    if let Some((position, of_now)) = of_now
-        && fastest < of_now.checks_per_second * CLEARLY_FASTER
-    {
-        let reason = "no measured settings are faster than the configured ones by a tenth".to_owned();
-        return Some(Recommendation { position: *position, reason });
-    }
     let as_good = sound.iter().filter(|(_, m)| m.checks_per_second >= fastest * AS_GOOD);
     let (position, best) = as_good.min_by_key(|(_, m)| m.p99)?;
+    let keep = |reason: &str| {
+        let position = of_now.map_or(*position, |(position, _)| *position);
+        Some(Recommendation { position, advice: Advice::Keep, reason: reason.to_owned() })
+    };
+    if now.mode == ReplicaMode::Decide {
+        return keep(
+            "the replica decides in this process, so hardly any check calls the server. To tune these calls, set \
+             `authorizer.replica.mode` to `plan` or `off` and measure again",
+        );
+    }
+    if of_now.is_some_and(|(_, of_now)| fastest < of_now.checks_per_second * CLEARLY_FASTER) {
+        return keep("no measured settings are faster than the configured ones by a tenth");
+    }
+    if writes_the_same(best.settings, now) {
+        return keep(
+            "the best measured settings differ from the configured ones only in the cache, which stays as it is",
+        );
+    }
     let reason = match of_now {
         Some((_, of_now)) => format!(
             "{:.0} checks/s against {:.0} now ({:.2} times), p99 {:.1} ms against {:.1} ms",
@@ -394,7 +424,7 @@ pub fn recommend(measurements: &[Measurement], finalists: &[usize], now: Setting
             best.checks_per_second
         ),
     };
-    Some(Recommendation { position: *position, reason })
+    Some(Recommendation { position: *position, advice: Advice::Change, reason })
 }
 
 #[cfg(test)]
@@ -443,6 +473,57 @@ mod tests {
         let failing = |m: Measurement| Measurement { failed: 1, ..m };
         assert_eq!(position(&[measured(NOW, 1_000.0, 9), failing(measured(small, 9_000.0, 1))], NOW), Some(0));
         assert_eq!(position(&[failing(measured(NOW, 9_000.0, 9)), measured(small, 10.0, 1)], NOW), Some(1));
+    }
+
+    #[test]
+    fn values_that_would_not_change_are_kept_and_the_reason_is_told() {
+        let small = Settings { checks_per_call: 25, ..NOW };
+        let without_cache = |settings: Settings| Settings { cache: false, ..settings };
+        let decides = Settings { mode: ReplicaMode::Decide, ..NOW };
+        let failing = |m: Measurement| Measurement { failed: 1, ..m };
+        let rows = [
+            (
+                "other values are clearly faster",
+                NOW,
+                vec![measured(NOW, 1_000.0, 9), measured(small, 2_000.0, 9)],
+                (1, Advice::Change, "2000 checks/s against 1000 now"),
+            ),
+            (
+                "other values are not clearly faster",
+                NOW,
+                vec![measured(NOW, 1_000.0, 9), measured(small, 1_050.0, 9)],
+                (0, Advice::Keep, "by a tenth"),
+            ),
+            (
+                "only the cache differs",
+                NOW,
+                vec![measured(NOW, 1_000.0, 9), measured(without_cache(NOW), 2_000.0, 9)],
+                (0, Advice::Keep, "only in the cache"),
+            ),
+            (
+                "only the cache differs, and the configured settings fail",
+                NOW,
+                vec![failing(measured(NOW, 1_000.0, 9)), measured(without_cache(NOW), 2_000.0, 9)],
+                (1, Advice::Keep, "only in the cache"),
+            ),
+            (
+                "the replica decides",
+                decides,
+                vec![measured(decides, 50_000.0, 1), measured(small, 1_000.0, 9)],
+                (0, Advice::Keep, "the replica decides"),
+            ),
+            (
+                "the replica decides, and is faster without the cache behind it",
+                decides,
+                vec![measured(decides, 50_000.0, 9), measured(without_cache(decides), 90_000.0, 1)],
+                (0, Advice::Keep, "the replica decides"),
+            ),
+        ];
+        for (row, now, measurements, (position, advice, reason)) in rows {
+            let found = recommend(&measurements, &[0, 1], now).expect("a recommendation");
+            assert_eq!((found.position, found.advice), (position, advice), "{row}: {found:?}");
+            assert!(found.reason.contains(reason), "{row}: {found:?}");
+        }
     }
 
     #[test]

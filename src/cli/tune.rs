@@ -20,13 +20,13 @@ use crate::config::{AuthorizerKind, Config, Overrides};
 use crate::language::Object;
 use crate::settings::HumanDuration;
 use crate::tune::{
-    CHECKS_PER_REQUEST, Measurement, Recommendation, Settings, Workload, finalists, grid, measure, recommend,
+    Advice, CHECKS_PER_REQUEST, Measurement, Recommendation, Settings, Workload, finalists, grid, measure, recommend,
 };
 
 /// The width of the longest bar in the plot, in characters.
 const BAR_WIDTH: f64 = 30.0;
 /// The time that a replica may take to be ready.
-const REPLICA_PATIENCE: Duration = Duration::from_secs(30);
+const REPLICA_TIMEOUT: Duration = Duration::from_secs(30);
 /// The limits of `--budget`: the shortest time in which every setting answers a few requests, and the longest that
 /// somebody waits for the result.
 const BUDGET_RANGE: RangeInclusive<Duration> = Duration::from_secs(5)..=Duration::from_hours(1);
@@ -43,7 +43,7 @@ pub(super) struct TuneArgs {
     /// Without it, the users of the store's tuples ask.
     #[arg(long, value_name = "FILE")]
     workload: Option<PathBuf>,
-    /// Write the recommended settings into the configuration file (`--config`).
+    /// Write the recommended settings into the configuration file (`--config`), if they differ from the present ones.
     #[arg(long)]
     write: bool,
 }
@@ -74,6 +74,7 @@ struct MeasurementJson {
 
 #[derive(Serialize)]
 struct RecommendationJson {
+    advice: Advice,
     checks_per_call: usize,
     calls_in_flight_max: u32,
     reason: String,
@@ -100,9 +101,10 @@ pub(super) async fn run(args: TuneArgs, config_file: Option<PathBuf>, output: &O
     let now = Settings::of(&config);
     let (measurements, finalists) = measure_all(&args, &config, now, &workload).await?;
     let recommended = recommend(&measurements, &finalists, now);
-    let best = recommended.as_ref().and_then(|recommended| measurements.get(recommended.position));
+    let to_write = recommended.as_ref().filter(|recommended| recommended.advice == Advice::Change);
+    let to_write = to_write.and_then(|recommended| measurements.get(recommended.position));
     // The measurements are shown, whether or not the file can be written.
-    let written = match (best, &config_file) {
+    let written = match (to_write, &config_file) {
         (Some(best), Some(file)) if args.write => Some(write_settings(file, best.settings)),
         _ => None,
     };
@@ -212,7 +214,7 @@ async fn authorizer(config: &Config, scratch: &Path) -> Result<Arc<dyn Authorize
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    match tokio::time::timeout(REPLICA_PATIENCE, ready).await {
+    match tokio::time::timeout(REPLICA_TIMEOUT, ready).await {
         Ok(()) => Ok(replica),
         Err(_elapsed) => Err(Failure::unreachable("the replica did not catch up with the server in 30 s")),
     }
@@ -251,6 +253,7 @@ fn tune_report(
     let recommended = recommended.and_then(|recommended| {
         let best = measurements.get(recommended.position)?.settings;
         Some(RecommendationJson {
+            advice: recommended.advice,
             checks_per_call: best.checks_per_call,
             calls_in_flight_max: best.calls_in_flight_max,
             reason: recommended.reason.clone(),
@@ -274,18 +277,19 @@ fn picture(
     written_to: Option<&Path>,
 ) -> String {
     let most = measurements.iter().map(|m| m.checks_per_second).fold(f64::MIN_POSITIVE, f64::max);
-    let best = recommended.map(|recommended| recommended.position);
+    let to_set = recommended.filter(|recommended| recommended.advice == Advice::Change);
+    let to_set = to_set.map(|recommended| recommended.position);
+    let is_kept = recommended.is_some() && to_set.is_none();
     let rows = measurements.iter().enumerate().map(|(position, m)| {
         // The bars are logarithmic. A replica is so much faster that linear bars would show nothing else.
         let share = (m.checks_per_second.max(1.0).ln() / most.max(2.0).ln()).clamp(0.0, 1.0);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and the width")]
         let bar = "█".repeat((share * BAR_WIDTH) as usize);
-        let mark = if Some(position) == best {
-            if position == 0 { "◀ now, keep" } else { "◀ recommended" }
-        } else if position == 0 {
-            "◀ now"
-        } else {
-            ""
+        let mark = match position {
+            0 if is_kept => "◀ now, keep",
+            0 => "◀ now",
+            _ if Some(position) == to_set => "◀ recommended",
+            _ => "",
         };
         vec![
             name(m.settings),
@@ -309,14 +313,7 @@ fn picture(
     );
     text.push_str(&output::table(&header, rows));
     if let Some((recommended, best)) = recommended.and_then(|r| Some((r, measurements.get(r.position)?))) {
-        // Writing to a string cannot fail.
-        let (settings, reason) = (name(best.settings), &recommended.reason);
-        write!(text, "\n\nRecommended: {settings}: {reason}.\n\n{}", toml_of(best.settings)).unwrap_or_default();
-        match written_to {
-            Some(file) => write!(text, "\n\nWritten into `{}`; restart `ragward serve` with it.", file.display()),
-            None => write!(text, "\n\n`--write` puts that into the file of `--config`."),
-        }
-        .unwrap_or_default();
+        text.push_str(&advice(args, recommended, best.settings, written_to));
     }
     let decides = |m: &&Measurement| m.settings.mode == ReplicaMode::Decide;
     // The first measurement is that of the current settings.
@@ -331,6 +328,26 @@ fn picture(
         .unwrap_or_default();
     }
     text
+}
+
+/// Returns the advice as text, with the values and what became of the file.
+fn advice(args: &TuneArgs, recommended: &Recommendation, settings: Settings, written_to: Option<&Path>) -> String {
+    let (reason, values) = (&recommended.reason, toml_of(settings));
+    match (recommended.advice, written_to) {
+        (Advice::Keep, _) => {
+            let file = if args.write { " `--write` had nothing to write." } else { "" };
+            format!("\n\nRecommended: keep the present values, because {reason}.{file}\n\n{values}")
+        }
+        (Advice::Change, Some(file)) => format!(
+            "\n\nRecommended: {}: {reason}.\n\n{values}\n\nWritten into `{}`; restart `ragward serve` with it.",
+            name(settings),
+            file.display()
+        ),
+        (Advice::Change, None) => format!(
+            "\n\nRecommended: {}: {reason}.\n\n{values}\n\n`--write` puts that into the file of `--config`.",
+            name(settings)
+        ),
+    }
 }
 
 /// Returns the latency of the requests that were answered, or `-` if none was.
@@ -413,6 +430,30 @@ mod tests {
         assert_eq!(set_keys(before, SETTINGS).as_deref(), Ok(expected));
         let from_nothing = set_keys("", SETTINGS).expect("written");
         assert_eq!(from_nothing.trim(), toml_of(SETTINGS));
+    }
+
+    #[test]
+    fn the_advice_says_whether_values_change() {
+        let file = Path::new("ragward.toml");
+        let rows = [
+            ("kept", Advice::Keep, false, None, "keep the present values, because it is faster.\n"),
+            (
+                "kept, with nothing to write",
+                Advice::Keep,
+                true,
+                None,
+                "it is faster. `--write` had nothing to write.\n",
+            ),
+            ("to change", Advice::Change, false, None, "25 checks × 16 calls, no cache: it is faster.\n"),
+            ("how to write it", Advice::Change, false, None, "`--write` puts that into the file"),
+            ("changed", Advice::Change, true, Some(file), "Written into `ragward.toml`"),
+        ];
+        for (row, given, write, written_to, expected) in rows {
+            let args = TuneArgs { budget: Duration::from_secs(5), callers: 4, workload: None, write };
+            let recommended = Recommendation { position: 0, advice: given, reason: "it is faster".to_owned() };
+            let told = advice(&args, &recommended, SETTINGS, written_to);
+            assert!(told.contains(expected) && told.contains("checks_per_call = 25"), "{row}: {told}");
+        }
     }
 
     #[test]
