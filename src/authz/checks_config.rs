@@ -31,8 +31,11 @@ pub struct ChecksConfig {
     /// The most concurrent calls to the server. The actual number follows its latency.
     #[serde(deserialize_with = "at_least_one")]
     pub calls_in_flight_max: u32,
-    /// The most checks that wait for a call. Past it, requests are refused. One user's requests wait for room once they
-    /// take a quarter of it.
+    /// The most checks, of all requests together, that wait in memory for a call to the server. One user's checks fill
+    /// at most a quarter of the queue, and the user's further requests wait for room. While the queue is full, a
+    /// request of a user who has no checks in it is refused (`RESOURCE_EXHAUSTED`). Raise this if requests are refused
+    /// in short bursts. If they are refused all the time, the server is too slow, and a longer queue only makes them
+    /// wait longer.
     pub checks_waiting_max: usize,
 }
 

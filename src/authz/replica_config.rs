@@ -35,11 +35,13 @@ pub struct ReplicaConfig {
     /// everything.
     #[serde(deserialize_with = "at_least_one")]
     pub types_max: usize,
-    /// The share of the copy's decisions, from 0 to 1, that the server is asked for as well, after the answer has left. In the
-    /// first minute after a new model the share is larger.
+    /// The share of the copy's decisions that Ragward verifies by asking the server the same question after the answer has
+    /// left: `0.01` is one in a hundred, `1` is all, `0` is none. The share is ten times as large in the first minute after a
+    /// new model and while the copy is not trusted. Decisions beyond `verified_checks_per_second_max` are not verified. Raise
+    /// the share to find a wrong copy sooner. Each verified decision costs the server one check.
     #[serde(deserialize_with = "share")]
     pub verified_share: f64,
-    /// The most checks a second that verify the copy.
+    /// The most checks a second that verify the copy; `0` verifies nothing.
     pub verified_checks_per_second_max: u32,
 }
 

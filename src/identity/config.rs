@@ -136,8 +136,9 @@ pub struct ClaimTuple {
     /// The type of the objects.
     #[schemars(with = "String")]
     pub object_type: TypeName,
-    /// The meaning of a token without the claim. When unset, the model decides: `refuse` if it takes people out (`but
-    /// not`) by this relation, `none` if not.
+    /// The treatment of a token that lacks the claim, or whose claim is an empty list. When unset, the authorization model
+    /// decides: the token is refused if the model excludes users by this relation (`but not`), and accepted otherwise. Set
+    /// `none` if your provider leaves the claim out for users who have nothing to list.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub absent: Option<Absent>,
 }
@@ -150,19 +151,20 @@ pub struct ClaimContext {
     pub claim: String,
     /// The name of the parameter.
     pub parameter: String,
-    /// The meaning of a token without the claim. When unset, the model decides: `refuse` if it takes people out (`but
-    /// not`) by a condition with this parameter, `none` if not.
+    /// The treatment of a token that lacks the claim. When unset, the authorization model decides: the token is refused if the
+    /// model excludes users (`but not`) by a condition with this parameter, and accepted otherwise. Set `none` if your provider
+    /// leaves the claim out for users who have no such value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub absent: Option<Absent>,
 }
 
-/// The meaning of a token without a mapped claim.
+/// The treatment of a token without a mapped claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Absent {
-    /// The subject may hold anything, so the token is refused.
+    /// Refuse the token: the missing claim might exclude its user from something.
     Refuse,
-    /// The subject holds nothing.
+    /// Accept the token: its user has nothing that the claim would state.
     None,
 }
 

@@ -22,8 +22,11 @@ pub struct RetrievalConfig {
     /// The most candidates of one search, at least `top_k_max`. A search that would need more ends as `LIMITED`.
     #[serde(deserialize_with = "at_least_one")]
     pub candidates_max: usize,
-    /// The most guards that one request may have checked ahead of its search, where the authorizer cannot tell at once
-    /// what a user may see.
+    /// The most guards that Ragward checks before the search of one request. It does so if the authorizer cannot list
+    /// what the user may see: for example, an `OpenFGA` server without a replica that is fresh and trusted. If the
+    /// collection has more guards, a text query is refused (`RESOURCE_EXHAUSTED`), and a vector query searches
+    /// everything and checks what it finds. Raise this for text queries on larger collections. Lower it to spare the
+    /// server: each guard is one check.
     #[serde(deserialize_with = "at_least_one")]
     pub guards_checked_max: usize,
     /// A file with the secret of page tokens, at least 32 bytes, that all replicas share. When unset, each start makes a

@@ -35,11 +35,16 @@ pub struct QdrantConfig {
     pub scanned_chunks_max: u64,
     /// How many replicas of a shard must agree on what is read.
     pub read_consistency: ReadConsistency,
-    /// How long the guards and sizes of a collection are taken as known, or ten times as long as it takes to ask for them, if
-    /// that is longer. Documents that other programs write under new guards are found after this time.
+    /// How long Ragward plans searches with what it last read of a collection: its size and the list of its guards. If reading
+    /// takes more than a tenth of this time, the result is used for ten times as long as reading took. Until the next reading,
+    /// a document that another program writes under a new guard may not be found. Rights are not affected: each chunk is checked
+    /// all the same. Lower this to find such documents sooner. Raise it to spare Qdrant.
     #[serde(with = "HumanDuration")]
     pub overview_age_max: Duration,
-    /// A collection with more distinct guards is searched as a whole and checked afterwards.
+    /// The most distinct guards of a collection that Ragward lists in order to search only what the user may see. A collection
+    /// with more guards is searched as a whole, and what is found is checked. Then searches for users who may see little take
+    /// longer, and may end as `LIMITED`. Raise this for larger collections, as long as Qdrant can list their guards within
+    /// `timeout`.
     #[serde(deserialize_with = "at_least_one")]
     pub guards_max: usize,
     /// The most guards named in one filter. A longer list is inverted (all guards but these) or sent in parts.
