@@ -263,9 +263,9 @@ pub trait VectorStore: Send + Sync {
         Err(no_documents())
     }
 
-    /// Looks up the chunks of a document that are under one of these guards, without text, for a fetch. They are in the
-    /// order of the document where the store knows it, and otherwise in the order of their ids. They have a score of 0. If
-    /// the document does not exist, there are none.
+    /// Looks up the chunks of a document that are under one of these guards, without text, for a fetch: at most
+    /// [`validation::CHUNKS_PER_DOCUMENT_MAX`] of them. They are in the order of the document where the store knows it, and
+    /// otherwise in the order of their ids. They have a score of 0. If the document does not exist, there are none.
     ///
     /// # Errors
     /// As for [`VectorStore::document_guards`].

@@ -20,6 +20,7 @@ use crate::authz::enforce::{Enforcer, Permitted};
 use crate::chunk::Candidate;
 use crate::identity::Principal;
 use crate::language::Object;
+use crate::vector_store::validation::CHUNKS_PER_DOCUMENT_MAX;
 use crate::vector_store::{GuardTable, VectorStoreError};
 
 /// How many documents are looked up and checked together. A store may make a call for each of them.
@@ -129,6 +130,12 @@ impl<'r> Fetch<'r> {
             }
             let finding = within(deadline, vector_store.find_in_document(collection, document_id, &guards));
             let found = self.stages.measure(Stage::Search, finding).await?;
+            // Each of them is kept in memory and checked.
+            if found.len() > CHUNKS_PER_DOCUMENT_MAX {
+                let text =
+                    format!("{} chunks of a document, at most {CHUNKS_PER_DOCUMENT_MAX} are expected", found.len());
+                return Err(VectorStoreError::BadAnswer(text).into());
+            }
             self.take(found, &[]).await?;
         }
         Ok(())

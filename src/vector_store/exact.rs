@@ -188,7 +188,8 @@ impl VectorStore for ExactStore {
             let is_under = |chunk: &ChunkNumber| {
                 index.guards.get(index.columns.guard(*chunk)).is_some_and(|guard| guards.contains(guard))
             };
-            let chunks = index.chunks_of(&id).filter(is_under);
+            // A document has no more chunks than this, because every write checks it.
+            let chunks = index.chunks_of(&id).filter(is_under).take(validation::CHUNKS_PER_DOCUMENT_MAX);
             Ok(chunks.filter_map(|chunk| index.candidate(chunk, 0.0)).collect())
         })
         .await
@@ -495,9 +496,8 @@ impl Index {
 
     fn listed(&self, id: String) -> Option<ListedDocument> {
         let entry = self.documents.get(id.as_str())?;
-        let chunks = (entry.first..).zip(0..entry.chunks).map(|(chunk, _)| chunk);
         let guards: Option<BTreeSet<Object>> =
-            chunks.map(|chunk| self.guards.get(self.columns.guard(chunk)).cloned()).collect();
+            entry.guards.iter().map(|position| self.guards.get(*position).cloned()).collect();
         let source = self.columns.metadata(entry.first).and_then(|metadata| match metadata.get(SOURCE_KEY)? {
             Value::Text(source) => Some(source.clone()),
             Value::Bool(_) | Value::Int(_) | Value::Float(_) => None,
@@ -521,8 +521,8 @@ impl Index {
 
     /// Returns the distinct guards of a document's chunks.
     fn guards_of(&self, document_id: &str) -> Vec<Object> {
-        let positions: BTreeSet<u32> = self.chunks_of(document_id).map(|chunk| self.columns.guard(chunk)).collect();
-        positions.into_iter().filter_map(|position| self.guards.get(position)).cloned().collect()
+        let positions = self.documents.get(document_id).map_or(&[][..], |entry| &entry.guards);
+        positions.iter().filter_map(|position| self.guards.get(*position)).cloned().collect()
     }
 
     /// Returns whether a document has no other guards than these. One that is not there has none.

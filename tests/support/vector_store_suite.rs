@@ -411,6 +411,13 @@ async fn documents_are_looked_up_by_guard(store: Store<'_>) {
         assert!(read.iter().all(|chunk| chunk.document_id == document_id), "{collection}: {read:?}");
         assert_eq!(read.len(), found.len(), "{collection}: {document_id}");
     }
+
+    // A document that was replaced has the guards of its new chunks alone.
+    let replaced = document("mixed", &[("doc:c", "text", &[1.0, 0.0]), ("doc:d", "text", &[1.0, 0.0])]);
+    store.documents.upsert(&collection, vec![replaced]).await.expect("replaced");
+    let guards = store.chunks.document_guards(&collection, &strings(&["mixed"])).await.expect("guards");
+    let guards: BTreeSet<&Object> = guards.iter().flatten().collect();
+    assert_eq!(guards, BTreeSet::from([&object("doc:c"), &object("doc:d")]), "{collection}");
 }
 
 async fn nearest_vectors_come_first(store: Store<'_>) {

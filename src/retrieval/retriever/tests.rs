@@ -7,6 +7,7 @@ mod hints;
 mod narrowed;
 mod pages;
 
+use std::collections::HashSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -20,6 +21,7 @@ use crate::chunk::{Chunk, ChunkMetadata, Metadata, Value, Written};
 use crate::language::{Object, Relation};
 use crate::retrieval::request::{NamedPrincipal, RetrievalParts};
 use crate::retrieval::{Completion, Pages};
+use crate::vector_store::validation::CHUNKS_PER_DOCUMENT_MAX;
 use crate::vector_store::{
     CollectionInfo, GuardTable, Query, Rest, Search, SearchCosts, SearchSpace, Searched, VectorStoreError,
 };
@@ -225,6 +227,23 @@ impl VectorStore for Shelf {
     async fn find(&self, _collection: &str, ids: &[String]) -> Result<Vec<Candidate>, VectorStoreError> {
         let chunks = self.chunks.lock().unwrap();
         Ok(ids.iter().filter_map(|id| chunks.iter().find(|chunk| chunk.id == *id)).map(|c| candidate(c, 0.0)).collect())
+    }
+
+    async fn document_guards(&self, _collection: &str, ids: &[String]) -> Result<Vec<Vec<Object>>, VectorStoreError> {
+        Ok(vec![vec![guard("open1")]; ids.len()])
+    }
+
+    /// Every document has as many chunks as a document may have.
+    async fn find_in_document(
+        &self,
+        _collection: &str,
+        _document_id: &str,
+        _guards: &HashSet<Object>,
+    ) -> Result<Vec<Candidate>, VectorStoreError> {
+        let chunks = self.chunks.lock().unwrap();
+        let count = CHUNKS_PER_DOCUMENT_MAX + usize::from(self.fault == Fault::OneTooMany);
+        let found = (0..count).map(|number| Candidate { chunk_id: number.to_string(), ..candidate(&chunks[0], 0.0) });
+        Ok(found.collect())
     }
 
     async fn read_metadata(

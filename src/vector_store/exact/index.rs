@@ -73,6 +73,9 @@ pub(super) struct DocumentEntry {
     pub(super) write: Write,
     pub(super) first: ChunkNumber,
     pub(super) chunks: u32,
+    /// The positions of the distinct guards of its chunks, ascending. They are kept here so that the time to read them
+    /// does not tell how many chunks are under them.
+    pub(super) guards: Box<[u32]>,
 }
 
 /// The index of one collection.
@@ -137,12 +140,16 @@ impl Index {
     /// Puts a document in. Neither its id nor the ids of its chunks may be in use.
     pub(super) fn insert(&mut self, document: IndexedDocument, write: Write) {
         let first = self.columns.next_number();
-        let entry = DocumentEntry { title: document.title, write, first, chunks: length(&document.chunks) };
+        let chunks = length(&document.chunks);
+        let mut guards = Vec::new();
         for chunk in document.chunks {
             let number = self.columns.next_number();
             let words = chunk.terms.iter().map(|term| term.count).sum();
             let guard = self.guards.position(&chunk.guard);
             self.guards.add(guard, number, words);
+            if guards.last() != Some(&guard) {
+                guards.push(guard);
+            }
             self.words.living += u64::from(words);
             self.living_vectors += usize::from(!chunk.vector.is_empty());
             for term in &chunk.terms {
@@ -152,7 +159,10 @@ impl Index {
             let is_first = number == first;
             self.columns.push(Row { chunk, document: Arc::clone(&document.id), is_first, guard, words });
         }
-        self.documents.insert(document.id, entry);
+        guards.sort_unstable();
+        guards.dedup();
+        let guards = guards.into_boxed_slice();
+        self.documents.insert(document.id, DocumentEntry { title: document.title, write, first, chunks, guards });
     }
 
     /// Deletes a document, if it exists.

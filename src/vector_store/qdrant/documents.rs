@@ -103,6 +103,8 @@ impl QdrantStore {
         }
         // The sort is stable, so chunks without positions stay in the order of their ids.
         found.sort_by_key(|placed| placed.position);
+        // The last page may have brought more than are wanted.
+        found.truncate(CHUNKS_PER_DOCUMENT_MAX);
         Ok(found.into_iter().map(|placed| placed.candidate).collect())
     }
 }

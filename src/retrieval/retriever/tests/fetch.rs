@@ -103,6 +103,18 @@ fn fetched_ids(fetched: &Fetched) -> Vec<String> {
     fetched.chunks.iter().map(|chunk| chunk.item().id.clone()).collect()
 }
 
+#[tokio::test]
+async fn a_store_that_finds_more_chunks_than_a_document_may_have_is_not_believed() {
+    for (fault, is_refused) in [(Fault::None, false), (Fault::OneTooMany, true)] {
+        let authorizer = Arc::new(OpenOnly { local: true, hint: None });
+        let retriever = Retriever::new(authorizer, shelf(&["open1"], fault), configured(), pages());
+        let request = FetchRequest::new(fetch_parts(Vec::new(), &["a"])).unwrap();
+        let error = retriever.fetch(&request, Instant::now() + Duration::from_secs(10)).await.err();
+        let refused = matches!(error, Some(RetrievalError::VectorStore(VectorStoreError::BadAnswer(_))));
+        assert_eq!(refused, is_refused, "{fault:?}: {error:?}");
+    }
+}
+
 /// The name of the row, the chunks and documents that are asked for, the chunks of the answer, and its end.
 type Row<'a> = (&'a str, Vec<String>, &'a [&'a str], Vec<String>, Completion);
 
