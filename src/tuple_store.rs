@@ -1,7 +1,7 @@
 //! Keeps models and tuples on disk, and the state that answers questions in memory.
 //!
 //! One redb file holds every store: its tuples, all versions of its model, and the log of its changes. Questions are
-//! never asked of the file. They are asked of snapshots in memory, which this module builds from the file and updates
+//! answered from snapshots in memory, never from the file. This module builds a snapshot from the file, and updates it
 //! after each commit.
 //!
 //! As in `OpenFGA`, only the directory of stores says which stores exist. A store that is not in the directory is

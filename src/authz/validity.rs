@@ -7,7 +7,7 @@
 //!
 //! A generation counts only while the changelog is known to hold nothing newer. If the changelog cannot be read for a while,
 //! nothing is recalled. The time to live of a decision (`cache_ttl`) is a second bound, because `OpenFGA`'s log is not
-//! strictly in the order of its commits: a change may appear behind the position that was already read.
+//! strictly in the order of its commits: a late change may appear in a part of the log that was already read.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use tokio::time::Instant;
 /// The generation of one store's relationships. All code that learns of changes shares it in an `Arc`.
 #[derive(Debug)]
 pub struct Validity {
-    /// The time for which a confirmation counts; `None` if nobody reads the changelog, so that none is needed.
+    /// How long a confirmation is valid. `None` if the changelog is not read: then no confirmation is needed.
     confirmed_for: Option<Duration>,
     state: Mutex<GenerationState>,
 }

@@ -1,4 +1,5 @@
-//! The login that a token must be backed by to read a collection, or chunks of a classification (RFC 9470).
+//! Step-up authentication (RFC 9470): says how strong and how recent the login behind a token must be to read a
+//! collection, or chunks of a classification.
 //!
 //! INVARIANT (per request): the decision depends on the request, the token and the configuration, never on what a
 //! search finds. So a challenge does not tell what is there.
@@ -31,7 +32,7 @@ pub struct StepUpRules {
     pub(super) leeway_seconds: u64,
 }
 
-/// The reason why a login does not serve for a request.
+/// The reason why a login is not good enough for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LoginError<'r> {
     /// The login does not meet these requirements.
@@ -114,7 +115,7 @@ impl StepUpRules {
     /// classification is above every maximum.
     ///
     /// # Errors
-    /// If the login does not serve for the collection or for the maximum that is asked for.
+    /// If the login is not good enough for the collection or for the maximum that is asked for.
     pub fn condition(
         &self,
         token: &VerifiedToken,

@@ -1,4 +1,4 @@
-//! Cuts texts into chunks. Files and the texts that a server is sent are cut alike.
+//! Cuts texts into chunks, in the same way for files and for texts that arrive at a server.
 
 use text_splitter::{MarkdownSplitter, TextSplitter};
 
@@ -8,7 +8,7 @@ const CHUNK_CHARACTERS: usize = 1_000;
 /// The form of a text, which says where it may be cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TextForm {
-    /// Headings begin chunks. A text that is plain after all is cut at paragraphs and sentences.
+    /// The text is cut at headings first, and then at paragraphs and sentences.
     Markdown,
     /// The text is cut at paragraphs and sentences.
     Plain,

@@ -1,6 +1,7 @@
-//! Finds the relations and the parameters of conditions that a model subtracts with `but not`. If it is unknown whether
-//! a user holds such a relation, or which value such a parameter has, that must not count as absent: a user whom it
-//! keeps out would be let in.
+//! Finds the relations and the parameters of conditions that a model subtracts with `but not`.
+//!
+//! If it is not known whether a user holds such a relation, nobody may assume that the user does not: the relation may
+//! exclude the user. The same holds for a parameter whose value is not known.
 
 use std::collections::{HashMap, HashSet};
 

@@ -1,7 +1,7 @@
 //! Reads the texts of permitted chunks, and of no other chunks.
 //!
-//! Where the details of a token speak of more than guards, the metadata of a chunk is read first, and its text only if they
-//! permit the chunk.
+//! If the `authorization_details` of a token limit more than guards, the metadata of a chunk is read first. Its text is
+//! read only if the details permit the chunk.
 
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroUsize;
@@ -58,8 +58,8 @@ impl Hydration<'_> {
         let mut answer = AnswerDraft::new(self.principal, Wanted { top_k, per_document_max });
         while answer.missing() > 0 {
             let missing = answer.missing();
-            // With a limit for each document, many candidates may fall out. Reading only as many as are missing would
-            // take many reads.
+            // With a limit for each document, many candidates may be passed over. Reading only as many at a time as
+            // are missing would then take many reads.
             let reads = if per_document_max.is_some() { top_k } else { missing };
             let next = stages.measure(Stage::Authorize, walk.take(reads, missing, enforcer)).await?;
             if next.is_empty() {

@@ -24,7 +24,7 @@ const REQUESTS_PER_TRY: u32 = 64;
 const REQUESTS_PER_TRY_MAX: u32 = 4_096;
 /// The most requests that may try a list at a time while its cost is not known.
 const TRIES_AT_ONCE_MAX: u32 = 2;
-/// Each new value makes up one part in this many of a moving average.
+/// A new value moves an average by one part in this many of the difference.
 const MEMORY: f64 = 8.0;
 
 /// Learns what lists and checks cost, and tells each request whether to ask for a list.

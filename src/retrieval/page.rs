@@ -53,8 +53,8 @@ pub const KEY_BYTES_MIN: usize = 32;
 pub(super) const RETURNED_MAX: usize = 10_000;
 const VERSION: u8 = 5;
 const MAC_BYTES: usize = 32;
-/// The length of a chunk's mark. With this many bytes, it is less likely that two of ten thousand marks are equal than
-/// that a bit is damaged.
+/// The length of a chunk's mark. With this many bytes, the chance that any two of ten thousand marks are equal is below
+/// one in five million.
 const MARK_BYTES: usize = 6;
 /// The byte that stands before the chunk id under the MAC of a mark. No token begins with it, so a mark is never the
 /// MAC of a token.

@@ -41,12 +41,12 @@ use super::{ServerError, consistency_token, deadline};
 
 /// The headers that an in-process call takes over from its caller: who calls, how long it waits, and its trace.
 const CALLER_HEADERS: [&str; 3] = ["authorization", "grpc-timeout", "traceparent"];
-/// The wait after which a refused caller within the process should try again.
+/// How long a caller within the process should wait after a refusal before it tries again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// The answer to a call within the process, with the room that it takes up.
+/// The answer to a call within the process, with the share of the memory for answers that it holds.
 ///
-/// Keep it until the client of the door has read the answer: other calls may have to wait for its room.
+/// Keep this value until the client of the door has read the answer. Other calls may have to wait for its memory.
 #[derive(Debug)]
 pub struct InProcessAnswer<A> {
     /// The message of the answer.
@@ -67,7 +67,7 @@ pub struct Stack {
     /// The room for all answers. Each connection of the port has a part of it, and the callers within the process share
     /// another part.
     answers: Answers,
-    /// Bounds the calls within the process that came by no connection. A connection bounds its calls itself.
+    /// Bounds the calls within the process that arrived on no connection. Each connection bounds its own calls.
     call_permits: Arc<Semaphore>,
     connections_max: usize,
     tls: Option<Tls>,
@@ -161,7 +161,7 @@ impl Stack {
         Ok(InProcessAnswer { message, _room: slot.take(), _permit: permit })
     }
 
-    /// Waits until one more call that came by no connection may run.
+    /// Waits until one more call that arrived on no connection may run.
     async fn call_permit(&self, caller: &request::Parts) -> Result<OwnedSemaphorePermit, Refusal> {
         let until = deadline::of_headers(&caller.headers, self.request_timeout);
         let taken = timeout_at(until, Arc::clone(&self.call_permits).acquire_owned()).await;
@@ -171,7 +171,7 @@ impl Stack {
         })
     }
 
-    /// Serves connections until `stop` is ready, then until the requests that run have ended.
+    /// Serves connections until `stop` is ready, and then waits until the running requests have ended.
     pub async fn serve<I, IO>(self, incoming: I, stop: impl Future<Output = ()>)
     where
         I: Stream<Item = io::Result<Arrived<IO>>>,

@@ -1,7 +1,8 @@
 //! Works out how late the server's log reports changes. This is pure.
 //!
 //! The server may read its log from a secondary database that lags behind the deciding one, and its answers do not say
-//! so. But changes have dates. If a change is news now although its date is before the previous reading, it came late.
+//! so. But changes have dates. If a reading finds a change for the first time, although its date is before the previous
+//! reading, the change came late.
 //!
 //! This is the one place where the server's clock is compared with ours, because nothing else reveals such a lag. The
 //! two must agree within [`CLOCK_TOLERANCE`]. If our clock is ahead, the copy counts as older than it is. If the

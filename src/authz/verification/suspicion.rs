@@ -1,13 +1,13 @@
 //! Decides whether a difference between the copy and the server is a fault of the copy. This is pure.
 //!
-//! The copy is behind by design, so a different answer for a moment is no fault. A difference is confirmed in two
+//! The copy lags by design, so a difference that lasts only for a moment is no fault. A difference is confirmed in two
 //! cases:
 //!
-//! - The copy is as new as the server's answer and still differs. The server was asked twice while nothing changed. In
-//!   a store where something always changes, it was asked so often that no tuple that comes and goes explains the
-//!   difference.
-//! - The copy came to agree, but no change with a late enough date explains that. Lag explains a difference up to the
-//!   bound on it, and no further.
+//! - The copy is as new as the server's answer and still differs. To exclude chance, the server was asked twice while
+//!   nothing changed. If something changes all the time, the server was asked so often that even a tuple that is added
+//!   and removed over and over does not explain the difference.
+//! - The copy agrees by now, but no recent change explains why it differed before. A change explains a difference only
+//!   if it is younger than the bound on the lag.
 
 use std::time::Duration;
 
@@ -17,8 +17,8 @@ use crate::authz::copy::ChangesSince;
 
 /// The number of the server's answers that confirms a difference, if nothing changes meanwhile.
 const QUIET_ROUNDS: u32 = 2;
-/// The number of answers in a row that confirms a difference, whatever changes. A tuple that is there half of the time
-/// would be taken for a fault with a chance of one in 16 million.
+/// The number of answers in a row that confirms a difference, whatever changes. If a tuple is there half of the time, the
+/// chance that all of these answers differ is one in 16 million (2 to the 24th).
 const ROUNDS: u32 = 24;
 /// The number of questions without an answer after which a suspicion is given up.
 const ERRORS_MAX: u32 = 5;

@@ -1,7 +1,7 @@
 //! The walk that finds the steps of an explanation.
 //!
-//! The walk stops at a question that it is already asking, as the evaluator does. The outcome of the root stays the
-//! same: a relation that holds also holds by a chain in which no question comes twice, and the walk looks at all
+//! Like the evaluator, the walk stops where a question comes up inside itself. That does not change the outcome of the
+//! root. If a relation holds, it also holds by a chain in which no question comes twice, and the walk looks at all
 //! chains.
 
 use serde_json::{Map, Value};

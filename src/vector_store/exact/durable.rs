@@ -144,13 +144,13 @@ impl Durable {
         })
     }
 
-    /// Makes the disk full for a test.
+    /// Fills the disk for a test.
     #[cfg(test)]
     pub(super) fn fill_disk(&self) {
         self.file.fill_disk();
     }
 
-    /// Gives a disk room again that a test has made full.
+    /// Frees a disk that a test has filled.
     #[cfg(test)]
     pub(super) fn free_disk(&self) {
         self.file.free_disk();
