@@ -28,12 +28,14 @@ mod verify;
 mod writer;
 
 pub use chain::{AuditEntry, Event};
-pub use config::{AuditConfig, AuditLogConfig, Clock, FsyncPolicy};
+pub use config::{AuditConfig, AuditLogConfig, Clock, FsyncPolicy, ObservedDetail};
 pub use error::AuditError;
 pub use file_sink::FileAuditSink;
 pub use key::{AuditKey, DigestPurpose};
 pub use mac::Mac;
-pub use record::{AuditedDecision, AuditedPrincipal, AuditedRequest, Latencies, Record, Released};
+pub use record::{
+    AuditedDecision, AuditedPrincipal, AuditedRequest, Latencies, Observed, ObservedChunk, Record, Released,
+};
 pub use sink::{AuditSink, Kept};
 pub use verification::{Verification, VerifiedKind};
 pub use verify::{FINDINGS_MAX, Finding, Problem, Report, Verified, read_log};

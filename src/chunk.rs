@@ -123,3 +123,12 @@ pub struct Candidate {
     /// The time at which its document was written.
     pub written: Written,
 }
+
+/// A chunk that was looked up by its id, without its text.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FoundChunk {
+    /// The chunk as a search would find it, with a score of 0.
+    pub candidate: Candidate,
+    /// The id of the document that the chunk belongs to; `None` if the store cannot tell it without the text.
+    pub document_id: Option<String>,
+}

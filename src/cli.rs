@@ -105,7 +105,7 @@ enum Command {
     Fetch(fetch::FetchArgs),
     /// Check whether a user holds a relation on an object.
     Check(check::CheckArgs),
-    /// Verify, show or export the audit log.
+    /// Verify, show, export or sum up the audit log.
     #[command(subcommand)]
     Audit(audit::AuditCommand),
     /// Explain why a user may or may not see a chunk, or holds a relation on an object.

@@ -31,7 +31,7 @@ mod stages;
 mod visibility;
 mod walk;
 
-pub use answer::{Fetched, PlanReport, Rechecked, Retrieval, Retrieved, RoundReport};
+pub use answer::{Fetched, PlanReport, Rechecked, Retrieval, Retrieved, RoundReport, WithheldChunk};
 pub use config::RetrievalConfig;
 pub use error::RetrievalError;
 pub use page::Pages;

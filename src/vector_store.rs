@@ -25,7 +25,7 @@ use async_trait::async_trait;
 use roaring::RoaringBitmap;
 
 pub use self::qdrant_config::{PayloadConfig, QdrantConfig, ReadConsistency, WrittenBy};
-use crate::chunk::{Candidate, Chunk, ChunkMetadata, Document, Metadata, Value};
+use crate::chunk::{Candidate, Chunk, ChunkMetadata, Document, FoundChunk, Metadata, Value};
 use crate::error_code::ErrorCode;
 use crate::language::Object;
 
@@ -247,7 +247,7 @@ pub trait VectorStore: Send + Sync {
     ///
     /// # Errors
     /// As for [`VectorStore::collection`].
-    async fn find(&self, collection: &str, chunk_ids: &[String]) -> Result<Vec<Candidate>, VectorStoreError>;
+    async fn find(&self, collection: &str, chunk_ids: &[String]) -> Result<Vec<FoundChunk>, VectorStoreError>;
 
     /// Lists the distinct guards of the chunks of each document, in the order of the ids. A document that does not exist has
     /// none. A caller names few documents at a time.

@@ -11,6 +11,7 @@ mod end_to_end {
     mod leak_channels;
     mod limits;
     mod newer_text;
+    mod observing;
     mod pages;
     mod process;
     mod quiet_log;

@@ -27,6 +27,6 @@ mod support {
     #[expect(dead_code, reason = "the tests of the HTTP doors use the rest of it")]
     pub(crate) mod http;
     pub(crate) mod openfga;
-    #[expect(dead_code, reason = "the relationships are a server's here, and there are no documents")]
+    #[expect(dead_code, reason = "the relationships are a server's here")]
     pub(crate) mod running;
 }

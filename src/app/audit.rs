@@ -18,5 +18,5 @@ pub(super) async fn open(config: &Config) -> Result<Option<Audit>, AppError> {
     tracing::info!(directory = %audit.directory.display(), key_file = %audit.key_file.display(), "audit log");
     let opening = move || FileAuditSink::open(audit, Arc::new(SystemTime::now));
     let sink = Arc::new(tokio::task::spawn_blocking(opening).await??);
-    Ok(Some(Audit { sink, required: config.audit.required }))
+    Ok(Some(Audit { sink, required: config.audit.required, observed: config.audit.observed }))
 }

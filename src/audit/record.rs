@@ -26,6 +26,10 @@ pub struct Record {
     /// The basis of the decision. Missing if nothing was decided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decision: Option<AuditedDecision>,
+    /// The chunks that an observing re-check asked about and that its user may not see. The caller does not learn them.
+    /// Missing for every other call, and if nothing was decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed: Option<Observed>,
     /// The content that left with the answer. Missing if nothing did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub released: Option<Released>,
@@ -77,6 +81,10 @@ pub struct AuditedRequest {
     /// The question that was explained: user, relation and object.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub about: Option<String>,
+    /// The purpose of a re-check: `observe` if the caller uses chunks that Ragward does not filter. Missing for every other
+    /// call.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub purpose: Option<String>,
     /// The number of chunks, documents or ids that were asked for or sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,
@@ -89,6 +97,17 @@ pub struct AuditedRequest {
     /// The parameters of conditions that the caller set (`context`), without their values.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub context_keys: Vec<String>,
+}
+
+impl AuditedRequest {
+    /// The purpose of an observing re-check, as [`AuditedRequest::purpose`] names it.
+    pub const OBSERVE: &str = "observe";
+
+    /// Returns whether this is a re-check whose caller uses chunks that Ragward does not filter.
+    #[must_use]
+    pub fn observes(&self) -> bool {
+        self.purpose.as_deref() == Some(Self::OBSERVE)
+    }
 }
 
 /// The basis of a decision, and the search that it was made for.
@@ -131,6 +150,34 @@ pub struct Released {
     /// The number of collections that were listed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub collections: Option<u64>,
+}
+
+/// What Ragward would have withheld from the user of an observing re-check. An id that the request names twice counts once.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Observed {
+    /// The number of chunks that exist and that the user may not see.
+    pub withheld: u64,
+    /// The number of ids that no chunk of the collection has.
+    pub unknown: u64,
+    /// The withheld chunks, if `audit.observed` is `ids`. There are fewer than `withheld` if a record had no room for more.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub withheld_chunks: Vec<ObservedChunk>,
+    /// The unknown ids as the caller sent them, if `audit.observed` is `ids`. There are fewer than `unknown` if a record had
+    /// no room for more.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unknown_ids: Vec<String>,
+}
+
+/// A chunk that an observing re-check asked about and that its user may not see.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ObservedChunk {
+    /// The id of the chunk.
+    pub chunk_id: String,
+    /// The id of its document. Missing if the vector store did not tell it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub document_id: Option<String>,
 }
 
 /// The time of each stage in microseconds, summed over the rounds.

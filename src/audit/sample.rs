@@ -44,6 +44,7 @@ pub(super) fn record(number: usize) -> Record {
         principal: Some(AuditedPrincipal { subject: Some("user:anne".to_owned()), ..AuditedPrincipal::default() }),
         request: None,
         decision: None,
+        observed: None,
         released: Some(Released { chunk_ids: vec![format!("chunk \"{number}\"\n")], ..Released::default() }),
         latency_us: Latencies { total: 1, ..Latencies::default() },
     }

@@ -1,6 +1,9 @@
 //! `ragward audit`: reads the audit log. Each command checks what it reads, and fails if the log was changed.
 
+mod cells;
 mod export;
+mod report;
+mod tally;
 
 use std::collections::VecDeque;
 use std::io::{self, IsTerminal};
@@ -13,7 +16,7 @@ use serde::Serialize;
 
 use super::output::{excerpt, print, table};
 use super::{Failure, Output};
-use crate::audit::{AuditEntry, AuditKey, Event, FINDINGS_MAX, Mac, Record, Report, read_log};
+use crate::audit::{AuditEntry, AuditKey, AuditedRequest, Event, FINDINGS_MAX, Mac, Record, Report, read_log};
 use crate::config::{Config, Overrides};
 
 /// The number of characters of a name that a table shows.
@@ -31,6 +34,8 @@ pub(super) enum AuditCommand {
     Show(ShowArgs),
     /// Export all records, verifying them on the way.
     Export(export::ExportArgs),
+    /// Report what observing re-checks would have withheld, by user, document and day.
+    Report(report::ReportArgs),
     /// Print the JSON Schema of an entry.
     Schema,
 }
@@ -114,6 +119,7 @@ pub(super) fn run(command: AuditCommand, config: Option<&Path>, output: &Output)
         AuditCommand::Verify(args) => verify(args, config, output),
         AuditCommand::Show(args) => show(args, config, output),
         AuditCommand::Export(args) => export::run(args, config),
+        AuditCommand::Report(args) => report::run(args, config, output),
         AuditCommand::Schema => {
             let schema = schemars::schema_for!(AuditEntry);
             print(&serde_json::to_string_pretty(&schema).map_err(|e| Failure::failed(e.to_string()))?)
@@ -205,15 +211,8 @@ fn not_intact(findings_total: u64) -> Failure {
 fn show(args: ShowArgs, config: Option<&Path>, output: &Output) -> Result<(), Failure> {
     let log = Log::open(args.log, config)?;
     let is_wanted = |entry: &AuditEntry, record: &Record| {
-        let principal = record.principal.as_ref();
-        let is_part = |user: &String| {
-            principal.is_some_and(|p| {
-                let named = [p.subject.as_ref(), p.asserted_by.as_ref()];
-                named.contains(&Some(user)) || p.actors.contains(user)
-            })
-        };
         let collection = record.request.as_ref().map(|request| &request.collection);
-        args.user.as_ref().is_none_or(is_part)
+        args.user.as_ref().is_none_or(|user| takes_part(record, user))
             && args.since.as_ref().is_none_or(|since| entry.time >= *since)
             && args.collection.as_ref().is_none_or(|wanted| collection == Some(wanted))
             && args.trace.as_ref().is_none_or(|wanted| record.trace_id == *wanted)
@@ -242,7 +241,7 @@ fn row(LoggedRecord { seq, time, record }: &LoggedRecord) -> Vec<String> {
     vec![
         seq.to_string(),
         time.clone(),
-        method(&record.call).to_owned(),
+        call_name(record),
         record.code.clone(),
         record.refusal.clone().unwrap_or_default(),
         name(&who(record)),
@@ -254,9 +253,20 @@ fn row(LoggedRecord { seq, time, record }: &LoggedRecord) -> Vec<String> {
     ]
 }
 
-/// Returns the method of a call: `Retrieve` for `ragward.retrieval.v1.RetrievalService/Retrieve`.
-fn method(call: &str) -> &str {
-    call.rsplit_once('/').map_or(call, |(_, method)| method)
+/// Returns whether a record names this user, agent or asserting pipeline.
+fn takes_part(record: &Record, user: &str) -> bool {
+    record.principal.as_ref().is_some_and(|principal| {
+        let named = [principal.subject.as_deref(), principal.asserted_by.as_deref()];
+        named.contains(&Some(user)) || principal.actors.iter().any(|actor| actor == user)
+    })
+}
+
+/// Returns the method of a call: `Retrieve` for `ragward.retrieval.v1.RetrievalService/Retrieve`. An observing re-check
+/// says so, because its caller does not leave out what was withheld.
+fn call_name(record: &Record) -> String {
+    let method = record.call.rsplit_once('/').map_or(record.call.as_str(), |(_, method)| method);
+    let observes = record.request.as_ref().is_some_and(AuditedRequest::observes);
+    if observes { format!("{method} (observe)") } else { method.to_owned() }
 }
 
 /// Returns the user or client of a record, followed by the agents and the pipeline in between.

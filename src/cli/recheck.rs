@@ -10,7 +10,7 @@ use super::consistency::ConsistencyArgs;
 use super::output::table;
 use super::request_context::RequestContextArgs;
 use super::{Connection, Failure, Output};
-use crate::proto::retrieval::RecheckRequest;
+use crate::proto::retrieval::{Purpose, RecheckRequest};
 
 #[derive(Debug, Args)]
 pub(super) struct RecheckArgs {
@@ -26,6 +26,9 @@ pub(super) struct RecheckArgs {
     consistency: ConsistencyArgs,
     #[command(flatten)]
     connection: Connection,
+    /// Ask on behalf of a pipeline that does not filter yet: the server records what it would withhold (`audit.observed`).
+    #[arg(long)]
+    observe: bool,
     /// The ids of the chunks.
     #[arg(required = true)]
     chunk_ids: Vec<String>,
@@ -39,6 +42,7 @@ struct RecheckReport<'a> {
 
 /// Asks, and fails if a chunk is withheld, so that a script can act on it.
 pub(super) async fn run(args: RecheckArgs, config: Option<PathBuf>, output: &Output) -> Result<(), Failure> {
+    let purpose = if args.observe { Purpose::Observe } else { Purpose::Answer };
     let (consistency, consistency_token) = args.consistency.read();
     let request = RecheckRequest {
         user: args.connection.asker(args.user)?,
@@ -47,6 +51,7 @@ pub(super) async fn run(args: RecheckArgs, config: Option<PathBuf>, output: &Out
         consistency: consistency.into(),
         consistency_token,
         context: args.context.read()?,
+        purpose: purpose.into(),
     };
     let services = args.connection.open_existing(config).await?;
     let permitted = services.client().retrieval().recheck(request).await?.into_inner().chunk_ids;

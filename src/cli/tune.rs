@@ -469,6 +469,7 @@ mod tests {
                 principal: Some(principal),
                 request: None,
                 decision: None,
+                observed: None,
                 released: None,
                 latency_us: Latencies::default(),
             }))

@@ -35,12 +35,22 @@ pub struct Retrieval {
 pub struct Rechecked {
     /// The chunks that exist and that the principal may still see, in the order of the request.
     pub candidates: Vec<Permitted<Candidate>>,
-    /// How many chunks exist that the principal may not see. Show it only to those who may know.
-    pub withheld: usize,
+    /// The chunks that exist and that the principal may not see, each one once, in the order of the request. Show them only
+    /// to those who may know.
+    pub withheld: Vec<WithheldChunk>,
     /// The model and the relationships that the decisions rest on; `None` if nothing was decided.
     pub decided_by: Option<DecidedBy>,
     /// How long the stages took.
     pub stages: StageTimes,
+}
+
+/// A chunk that exists and that the principal may not see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WithheldChunk {
+    /// The id of the chunk, unique in its collection.
+    pub chunk_id: String,
+    /// The id of its document; `None` if the store did not tell it.
+    pub document_id: Option<String>,
 }
 
 /// The answer to a fetch. It holds nothing that was not permitted.

@@ -99,6 +99,7 @@ impl<'r> Fetch<'r> {
         let (Hydration { vector_store, collection, deadline, .. }, ids) = (self.hydration, &self.request.chunk_ids);
         let finding = within(deadline, vector_store.find(collection, ids));
         let found = self.stages.measure(Stage::Search, finding).await?;
+        let found: Vec<Candidate> = found.into_iter().map(|found| found.candidate).collect();
         let decoys = self.decoys(IdKind::Chunk, &named_chunks(ids, &found));
         self.take(found, &decoys).await
     }

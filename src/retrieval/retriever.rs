@@ -1,12 +1,13 @@
 //! Answers retrievals, re-checks and fetches.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::future;
 use tokio::time::Instant;
 
-use super::answer::{Fetched, Rechecked, Retrieval};
+use super::answer::{Fetched, Rechecked, Retrieval, WithheldChunk};
 use super::decoys::{IdKind, named_chunks};
 use super::error::{RetrievalError, within};
 use super::fetch::Fetch;
@@ -18,8 +19,7 @@ use super::shared::Shared;
 use super::stages::{Stage, StageTimes};
 use super::{Pages, RetrievalConfig};
 use crate::authz::Authorizer;
-use crate::authz::enforce::Permitted;
-use crate::chunk::Candidate;
+use crate::chunk::{Candidate, FoundChunk};
 use crate::identity::details::{Action, RequestFacts};
 use crate::vector_store::VectorStore;
 
@@ -98,23 +98,33 @@ impl Retriever {
         let finding = within(deadline, vector_store.find(collection, &request.chunk_ids));
         let listing = within(deadline, vector_store.guards(collection));
         let (found, table) = stages.measure(Stage::Search, future::join(finding, listing)).await;
-        let found = found?;
         // Guards that cannot be listed are no reason to fail: they only give decoys their type.
         let table = table.inspect_err(|error| tracing::debug!(%error, "decoys are made without guards")).ok().flatten();
-        let found_total = found.len();
-        let rechecked = |candidates: Vec<Permitted<Candidate>>, decided_by, stages| {
-            let withheld = found_total.saturating_sub(candidates.len());
-            Rechecked { candidates, withheld, decided_by, stages }
-        };
+        let mut document_ids: HashMap<String, Option<String>> = HashMap::new();
+        let mut found_chunks: Vec<Candidate> = Vec::new();
+        for FoundChunk { candidate, document_id } in found? {
+            document_ids.insert(candidate.chunk_id.clone(), document_id);
+            found_chunks.push(candidate);
+        }
         let mut enforcer = self.shared.enforcer(principal, request.consistency, deadline, since_1970());
-        let named = named_chunks(&request.chunk_ids, &found);
+        let named = named_chunks(&request.chunk_ids, &found_chunks);
         let decoys = self.shared.decoys.beside(collection, IdKind::Chunk, &named, table.as_ref(), &enforcer);
-        let mut permitted = stages.measure(Stage::Authorize, enforcer.enforce_beside(found, &decoys)).await?;
+        let enforcing = enforcer.enforce_beside(found_chunks, &decoys);
+        let mut permitted = stages.measure(Stage::Authorize, enforcing).await?;
         if principal.details_ask_for_chunks() {
             let hydration = Hydration { vector_store, collection, search: None, principal, deadline };
             permitted = hydration.admit(permitted, &mut stages).await?;
         }
-        Ok(rechecked(permitted, enforcer.decided_by(), stages))
+        for candidate in &permitted {
+            document_ids.remove(&candidate.item().chunk_id);
+        }
+        // What was found and is not permitted is withheld. Taking a chunk out of the map makes it count once.
+        let withheld = request.chunk_ids.iter().filter_map(|chunk_id| {
+            let document_id = document_ids.remove(chunk_id)?;
+            Some(WithheldChunk { chunk_id: chunk_id.clone(), document_id })
+        });
+        let withheld = withheld.collect();
+        Ok(Rechecked { candidates: permitted, withheld, decided_by: enforcer.decided_by(), stages })
     }
 
     /// Reads the chunks that the request names, as far as the principal may see them, and at most as many as a retrieval

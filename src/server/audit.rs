@@ -9,6 +9,7 @@
 //! of the record, and nowhere further out.
 
 mod draft;
+mod observed;
 mod open_record;
 #[cfg(test)]
 pub(super) mod sample;
@@ -30,7 +31,7 @@ pub(super) use self::open_record::{OngoingWork, OpenRecord};
 use super::deadline;
 use super::operations::Route;
 use super::refusal::Refusal;
-use crate::audit::{AuditSink, Kept};
+use crate::audit::{AuditSink, Kept, ObservedDetail};
 use crate::identity::Use;
 use crate::telemetry::{self, TraceParent};
 
@@ -43,6 +44,8 @@ pub struct Audit {
     pub sink: Arc<dyn AuditSink>,
     /// Whether an answer is withheld when its record cannot be kept.
     pub required: bool,
+    /// What records say about the chunks that an observing re-check would have withheld.
+    pub observed: ObservedDetail,
 }
 
 /// Puts [`Audited`] around a service.
@@ -113,7 +116,7 @@ where
         span.record("trace_id", &trace_id);
         let of_call: Arc<str> = trace_id.as_str().into();
         let AuditLayer { audit, work } = self.layer.clone();
-        let draft = Draft::new(rpc, trace_id, audit.as_ref().map(|audit| Arc::clone(&audit.sink)));
+        let draft = Draft::new(rpc, trace_id, audit.clone());
         request.extensions_mut().insert(draft.clone());
         let started = Instant::now();
         let (told, handed_in) = (OnceLock::new(), OnceLock::new());

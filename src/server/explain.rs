@@ -160,8 +160,8 @@ fn read_tuple(tuple: &message::RelationshipTuple) -> Result<RelationshipTuple, P
 async fn guard_of(chunk: message::ChunkReference, vector_store: &dyn VectorStore) -> Result<Subject, RetrievalError> {
     let message::ChunkReference { collection, chunk_id } = chunk;
     let found = vector_store.find(&collection, std::slice::from_ref(&chunk_id)).await?;
-    match found.into_iter().find(|candidate| candidate.chunk_id == chunk_id) {
-        Some(candidate) => Ok(Subject::Guard(candidate.guard)),
+    match found.into_iter().find(|found| found.candidate.chunk_id == chunk_id) {
+        Some(found) => Ok(Subject::Guard(found.candidate.guard)),
         None => Err(RetrievalError::UnknownChunk { collection, chunk_id }),
     }
 }

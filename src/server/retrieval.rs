@@ -11,6 +11,7 @@ use prost::Message;
 use tokio::time::{Instant, timeout_at};
 use tonic::{Request, Response, Status};
 
+use self::messages::RecheckPurpose;
 use super::answers::AnswerSlot;
 use super::audit::{Draft, decided_by, searched};
 use super::authentication::{self, Authentication, ReadTarget};
@@ -41,6 +42,9 @@ const CHUNK_BYTES_MAX: usize = CHUNK_TEXT_BYTES_MAX + METADATA_BYTES_MAX + TITLE
 /// Answers a question for an explanation where only a server has the relationships.
 const NO_COPY: &str = "an OpenFGA server decides here, and this process has no copy of its tuples to explain from. `ragward serve` \
                        keeps one unless `authorizer.replica.mode` is `off`; without it, ask OpenFGA's Expand";
+/// Refuses to observe where no record would tell what was observed.
+const UNRECORDED: &str = "this process keeps no audit log, so nobody would learn what is withheld. Ask a server that keeps one \
+                          (`audit.enabled`); a command that opens a data directory keeps none";
 /// Answers a question for an explanation while the copy of a server's relationships may not be used.
 const COPY_WITHHELD: &str = "the copy of the OpenFGA server's tuples is not complete, not fresh or not trusted now, so it explains \
                              nothing; try again later, or see `ragward replica status`";
@@ -157,13 +161,24 @@ impl RetrievalApi {
         let reading = ReadTarget { collection: &message.collection, classification_max: "" };
         let principal = self.principal(call, &message.user, message.context.as_ref(), reading)?;
         let consistency = self.consistency(message.consistency, &message.consistency_token)?;
+        let purpose = messages::purpose(message.purpose)?;
         let request = RecheckRequest::new(principal, message.collection, message.chunk_ids, consistency)
             .map_err(Refusal::invalid)?;
         call.draft.recheck(&request);
+        if purpose == RecheckPurpose::Observe {
+            call.draft.observing();
+            if !call.draft.is_recorded() {
+                return Err(RetrievalError::Unsupported(UNRECORDED.to_owned()).into());
+            }
+        }
+        // INVARIANT (one answer for every purpose): what decides does not know the purpose.
         let rechecked = self.retriever.recheck(&request, call.deadline).await?;
         let decision = recheck_decision(&rechecked);
         call.draft.stages(&rechecked.stages);
         call.draft.decision(decision);
+        if purpose == RecheckPurpose::Observe {
+            call.draft.observed(&request, &rechecked);
+        }
         let permitted = rechecked.candidates.into_iter();
         let chunk_ids: Vec<String> = permitted.map(|candidate| candidate.into_item().chunk_id).collect();
         call.draft.released(Released { chunk_ids: chunk_ids.clone(), ..Released::default() });
@@ -311,7 +326,8 @@ fn record_fetch(draft: &Draft, fetched: &Fetched) {
 }
 
 fn recheck_decision(rechecked: &Rechecked) -> AuditedDecision {
-    AuditedDecision { withheld: Some(rechecked.withheld as u64), ..decided_by(rechecked.decided_by.as_ref()) }
+    let withheld = rechecked.withheld.len() as u64;
+    AuditedDecision { withheld: Some(withheld), ..decided_by(rechecked.decided_by.as_ref()) }
 }
 
 fn about(about: Option<String>) -> AuditedRequest {

@@ -47,7 +47,7 @@ use super::{
     Searched, VectorStore, VectorStoreError,
 };
 use crate::blocking_pool::BlockingPool;
-use crate::chunk::{Candidate, Chunk, ChunkMetadata, Document, SOURCE_KEY, Value, Version, Written};
+use crate::chunk::{Candidate, Chunk, ChunkMetadata, Document, FoundChunk, SOURCE_KEY, Value, Version, Written};
 use crate::language::Object;
 use crate::storage::StorageError;
 
@@ -150,13 +150,13 @@ impl VectorStore for ExactStore {
         Ok(Searched { candidates, exact: true, rest })
     }
 
-    async fn find(&self, collection: &str, chunk_ids: &[String]) -> Result<Vec<Candidate>, VectorStoreError> {
+    async fn find(&self, collection: &str, chunk_ids: &[String]) -> Result<Vec<FoundChunk>, VectorStoreError> {
         let (name, ids) = (collection.to_owned(), chunk_ids.to_vec());
         self.blocking(&self.reads, move |engine, _| {
             let state = engine.read()?;
             let index = state.index(&name)?;
             let found = ids.iter().filter_map(|id| index.numbers.get(id.as_str()));
-            Ok(found.filter_map(|number| index.candidate(*number, 0.0)).collect())
+            Ok(found.filter_map(|number| index.found(*number)).collect())
         })
         .await
     }
@@ -512,6 +512,11 @@ impl Index {
         let Write { number, at } = self.documents.get(self.columns.document(chunk))?.write;
         let version = Some(Version(number.into()));
         Some(Candidate { chunk_id, guard, score, version, written: Written::By(at) })
+    }
+
+    fn found(&self, chunk: ChunkNumber) -> Option<FoundChunk> {
+        let document_id = Some(self.columns.document(chunk).to_owned());
+        Some(FoundChunk { candidate: self.candidate(chunk, 0.0)?, document_id })
     }
 
     /// Returns the chunks of a document, in the order of the document; none if there is no such document.

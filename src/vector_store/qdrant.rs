@@ -24,7 +24,7 @@ use super::{CollectionInfo, DocumentPage, DocumentStore, GuardTable, Search, Sea
 use crate::backend::{
     BackendChannel, BackendError, Credential, Reach, ServerAddress, WayToServer, channel, is_of_the_connection,
 };
-use crate::chunk::{Candidate, Chunk, ChunkMetadata, Document};
+use crate::chunk::{Candidate, Chunk, ChunkMetadata, Document, FoundChunk};
 use crate::language::Object;
 use crate::settings::SecretFile;
 
@@ -208,8 +208,8 @@ impl VectorStore for QdrantStore {
         Box::pin(self.find_nearest(search)).await
     }
 
-    async fn find(&self, collection: &str, chunk_ids: &[String]) -> Result<Vec<Candidate>, VectorStoreError> {
-        self.read_candidates(collection, chunk_ids).await
+    async fn find(&self, collection: &str, chunk_ids: &[String]) -> Result<Vec<FoundChunk>, VectorStoreError> {
+        self.find_chunks(collection, chunk_ids).await
     }
 
     /// Needs a keyword index on the guard, as `ragward attach` makes it.

@@ -13,7 +13,7 @@ use ragward::authz::{
     Authorizer, AuthzError, CheckBatch, Consistency, Decision, Decisions, Reached, Source, VisiblePositions,
     VisibleSetQuery,
 };
-use ragward::chunk::{Candidate, Chunk, ChunkMetadata, Document, Metadata, Written};
+use ragward::chunk::{Candidate, Chunk, ChunkMetadata, Document, FoundChunk, Metadata, Written};
 use ragward::language::{Object, Relation};
 use ragward::retrieval::{Pages, RetrievalConfig, RetrievalParts, RetrievalRequest, Retriever};
 use ragward::vector_store::exact::ExactStore;
@@ -113,9 +113,9 @@ impl VectorStore for OfAnother {
         Ok(Searched { candidates, ..searched })
     }
 
-    async fn find(&self, collection: &str, chunk_ids: &[String]) -> Result<Vec<Candidate>, VectorStoreError> {
+    async fn find(&self, collection: &str, chunk_ids: &[String]) -> Result<Vec<FoundChunk>, VectorStoreError> {
         let found = self.store.find(collection, chunk_ids).await?;
-        Ok(found.into_iter().map(|candidate| self.dated(candidate)).collect())
+        Ok(found.into_iter().map(|found| FoundChunk { candidate: self.dated(found.candidate), ..found }).collect())
     }
 
     async fn read_metadata(

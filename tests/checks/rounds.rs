@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ragward::authz::{Authorizer, AuthzError, CheckBatch, Decisions, VisiblePositions, VisibleSetQuery};
-use ragward::chunk::{Candidate, Chunk, ChunkMetadata, Document, Metadata};
+use ragward::chunk::{Candidate, Chunk, ChunkMetadata, Document, FoundChunk, Metadata};
 use ragward::language::{Object, Relation};
 use ragward::retrieval::{Completion, Pages, Plan, RetrievalConfig, RetrievalParts, RetrievalRequest, Retriever};
 use ragward::vector_store::exact::ExactStore;
@@ -262,7 +262,7 @@ impl VectorStore for Remote {
         self.0.search(search).await
     }
 
-    async fn find(&self, collection: &str, ids: &[String]) -> Result<Vec<Candidate>, VectorStoreError> {
+    async fn find(&self, collection: &str, ids: &[String]) -> Result<Vec<FoundChunk>, VectorStoreError> {
         self.0.find(collection, ids).await
     }
 

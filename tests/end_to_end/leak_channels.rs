@@ -17,6 +17,7 @@
 //! | revocation during a request, and before the language model is called | what was revoked before its check is not released; a re-check tells of the rest | `retrieval/retriever/tests/hints.rs`: `a_revocation_between_any_two_steps_counts_from_the_next_check`; `end_to_end/server.rs`: `a_revoked_tuple_ends_the_sight_of_held_chunks` |
 //! | vectors in answers | no answer has one | `no_answer_to_a_user_holds_a_vector` below |
 //! | logs | no query and no text of a chunk | `end_to_end/quiet_log.rs` |
+//! | a question that observes | the ordinary answer; what is withheld is in the record alone | `end_to_end/observing.rs`; `twin_worlds.rs`; `openfga/decoys.rs` |
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

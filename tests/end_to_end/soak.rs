@@ -188,12 +188,12 @@ impl Caller {
             Consistency::Unspecified | Consistency::MinimizeLatency | Consistency::HigherConsistency => String::new(),
         };
         RecheckRequest {
-            context: None,
             user: format!("user:{}", self.user),
             collection: "soak".to_owned(),
             chunk_ids: (0..DOCUMENTS).map(|n| format!("document:{n}#0")).collect(),
             consistency: consistency.into(),
             consistency_token,
+            ..RecheckRequest::default()
         }
     }
 

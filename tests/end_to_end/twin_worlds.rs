@@ -21,7 +21,7 @@ use ragward::proto::ingest::{Chunk, DeleteDocumentsRequest, Document};
 use ragward::proto::metadata::{Value, value};
 use ragward::proto::retrieval::retrieve_request::Query;
 use ragward::proto::retrieval::{
-    FetchRequest, FetchResponse, Filter, FilterList, Hybrid, OneOf, Range, RecheckRequest, RecheckResponse,
+    FetchRequest, FetchResponse, Filter, FilterList, Hybrid, OneOf, Purpose, Range, RecheckRequest, RecheckResponse,
     RetrieveRequest, RetrieveResponse, Vector, filter,
 };
 use tonic::{Code, Status};
@@ -276,11 +276,14 @@ fn question(names: &Names, dice: &mut Dice, world: &World) -> Question {
         world.documents.values().flat_map(|document| &document.chunks).map(|chunk| chunk.id.clone()).collect();
     if dice.one_in(8) {
         let ids = (0..=dice.below(8)).map(|_| chunk_ids[dice.below(chunk_ids.len())].clone());
-        let chunk_ids = ids.chain(["A0#0", "absent"].map(str::to_owned)).collect();
+        let chunk_ids: Vec<String> = ids.chain(["A0#0", "absent"].map(str::to_owned)).collect();
+        let observes = chunk_ids.len().is_multiple_of(2);
+        let purpose = if observes { Purpose::Observe } else { Purpose::Unspecified };
         return Question::Recheck(RecheckRequest {
             user,
             collection: names.collection(),
             chunk_ids,
+            purpose: purpose.into(),
             ..RecheckRequest::default()
         });
     }

@@ -2,19 +2,22 @@
 //! a fetch, as for the hidden ones.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use openfga_client::client::BatchCheckRequest;
 use ragward::app::{App, InProcessServer};
+use ragward::audit::ObservedDetail;
 use ragward::authz::replica::ReplicaMode;
 use ragward::config::{AuthorizerKind, Config, Overrides};
 use ragward::proto::ingest::{Chunk, Document, UpsertDocumentsRequest};
-use ragward::proto::retrieval::{FetchRequest, RecheckRequest};
+use ragward::proto::retrieval::{FetchRequest, Purpose, RecheckRequest};
 use tonic::Status;
 
 use crate::support::batch_check_reply::{Decision, Entry, Reply};
 use crate::support::faulty_server::{FaultyServer, Methods};
+use crate::support::running::Running;
 
 const COLLECTION: &str = "handbook";
 const CHUNKS: usize = 100;
@@ -52,9 +55,9 @@ fn document(guards: &[String]) -> Document {
     Document { id, chunks, ..Document::default() }
 }
 
-async fn start(server: &FaultyServer, cache_ttl: Duration) -> (InProcessServer, App, tempfile::TempDir) {
-    let data = tempfile::tempdir().expect("a directory");
-    let overrides = Overrides { data: Some(data.path().to_owned()), insecure_identity: true, ..Overrides::default() };
+/// Returns a configuration in which the server decides, without a copy of its relationships.
+fn configuration(server: &FaultyServer, cache_ttl: Duration, data: &Path) -> Config {
+    let overrides = Overrides { data: Some(data.to_owned()), insecure_identity: true, ..Overrides::default() };
     let mut config = Config::load(None, &overrides).expect("a configuration");
     config.authorizer.kind = AuthorizerKind::Openfga;
     config.authorizer.replica.mode = ReplicaMode::Off;
@@ -63,13 +66,22 @@ async fn start(server: &FaultyServer, cache_ttl: Duration) -> (InProcessServer, 
     config.authorizer.openfga.authorization_model_id = Some("01JZZZZZZZZZZZZZZZZZZZZZZY".to_owned());
     config.authorizer.checks.cache_ttl = cache_ttl;
     config.authorizer.checks.changelog_poll = Duration::ZERO;
-    let app = App::open(&config).await.expect("an app");
-    let services = app.in_process().expect("services");
+    config
+}
+
+/// Returns an open document, a hidden one, and a hidden one with a guard for each chunk.
+fn documents() -> [Document; 3] {
     let of_one_guard = |guard: &str| document(&vec![guard.to_owned(); CHUNKS]);
     let of_many_guards =
         |name: &str| document(&(0..CHUNKS).map(|number| format!("document:{name}{number}")).collect::<Vec<_>>());
-    let documents = [of_one_guard("document:open"), of_one_guard("document:shut"), of_many_guards("shut-each")];
-    let messages = documents
+    [of_one_guard("document:open"), of_one_guard("document:shut"), of_many_guards("shut-each")]
+}
+
+async fn start(server: &FaultyServer, cache_ttl: Duration) -> (InProcessServer, App, tempfile::TempDir) {
+    let data = tempfile::tempdir().expect("a directory");
+    let app = App::open(&configuration(server, cache_ttl, data.path())).await.expect("an app");
+    let services = app.in_process().expect("services");
+    let messages = documents()
         .map(|document| UpsertDocumentsRequest { collection: COLLECTION.to_owned(), document: Some(document) });
     services.client().ingest().upsert_documents(tokio_stream::iter(messages)).await.expect("documents");
     (services, app, data)
@@ -196,4 +208,43 @@ async fn a_fetch_of_absent_ids_costs_as_many_checks_as_one_of_hidden_ones() {
             }
         }
     }
+}
+
+/// INVARIANT (one answer for every purpose): a caller that observes costs the same checks as any other, whether it asks about
+/// hidden chunks or about absent ones.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_observer_costs_as_many_checks_as_any_other_caller() {
+    let (server, asked) = serve().await;
+    let data = tempfile::tempdir().expect("a directory");
+    let mut config = configuration(&server, Duration::ZERO, data.path());
+    config.audit.observed = ObservedDetail::Ids;
+    let running = Running::start(&config).await;
+    running.upsert(COLLECTION, documents().to_vec()).await.expect("documents");
+    let rows = [
+        ("hidden", ids("shut", 3), 3),
+        ("absent", ids("absent", 3), 3),
+        ("open", ids("open", 3), 3),
+        ("of each kind", [ids("shut", 2), ids("absent", 2), ids("open", 2)].concat(), 6),
+        ("of many guards", ids("shut-each0", CHUNKS), CHUNKS),
+        ("some twice", [ids("shut", 2), ids("absent", 1), ids("shut", 2), ids("absent", 1)].concat(), 3),
+    ];
+    for (row, chunk_ids, checks) in rows {
+        let mut costs = Vec::new();
+        for purpose in [Purpose::Answer, Purpose::Observe] {
+            let request = RecheckRequest {
+                user: "user:anne".to_owned(),
+                collection: COLLECTION.to_owned(),
+                chunk_ids: chunk_ids.clone(),
+                purpose: purpose.into(),
+                ..RecheckRequest::default()
+            };
+            let answer = running.client.retrieval().recheck(request).await.expect("an answer").into_inner();
+            let mut objects: Vec<String> = asked.lock().expect("a lock").drain(..).map(|(_, object)| object).collect();
+            objects.sort();
+            costs.push((answer.chunk_ids, objects));
+        }
+        assert_eq!(costs[0], costs[1], "{row}");
+        assert_eq!(costs[1].1.len(), checks, "{row}");
+    }
+    running.stop().await.expect("stopped");
 }

@@ -89,13 +89,23 @@ pub(crate) fn document(id: &str, chunks: &[(&str, &str, &[f32])]) -> Document {
     Document { id: id.to_owned(), chunks: chunks.iter().enumerate().map(chunk).collect(), title: title.clone() }
 }
 
+/// Looks up chunks by id, as a search would find them.
+async fn looked_up(
+    store: &dyn VectorStore,
+    collection: &str,
+    chunk_ids: &[String],
+) -> Result<Vec<Candidate>, VectorStoreError> {
+    let found = store.find(collection, chunk_ids).await?;
+    Ok(found.into_iter().map(|found| found.candidate).collect())
+}
+
 /// Reads the current versions of these chunks, in the order of the ids.
 pub(crate) async fn read_now(
     store: &dyn VectorStore,
     collection: &str,
     chunk_ids: &[String],
 ) -> Result<Vec<Chunk>, VectorStoreError> {
-    let found = store.find(collection, chunk_ids).await?;
+    let found = looked_up(store, collection, chunk_ids).await?;
     store.read(collection, None, &found).await
 }
 
@@ -229,7 +239,10 @@ async fn what_goes_in_is_there(store: Store<'_>) {
         assert_eq!(guards, BTreeSet::from(["doc:notes", "doc:plan", "folder:all"]), "{collection}");
     }
     let asked = strings(&["plan#1", "absent", "notes#0", "plan#0", "plan#1"]);
-    let found = store.chunks.find(&collection, &asked).await.expect("found");
+    let by_id = store.chunks.find(&collection, &asked).await.expect("found");
+    let documents: Vec<Option<&str>> = by_id.iter().map(|found| found.document_id.as_deref()).collect();
+    assert_eq!(documents, [Some("plan"), Some("notes"), Some("plan"), Some("plan")], "{collection}");
+    let found: Vec<Candidate> = by_id.into_iter().map(|found| found.candidate).collect();
     let expected =
         [("plan#1", "folder:all"), ("notes#0", "doc:notes"), ("plan#0", "doc:plan"), ("plan#1", "folder:all")];
     let shown: Vec<(&str, &str, f32)> =
@@ -801,7 +814,7 @@ async fn what_is_read_is_what_was_found(store: Store<'_>) {
             let row = format!("{collection}: {what}, {query}");
             store.documents.upsert(&collection, vec![first()]).await.expect("taken in");
             let found = store.found(search.clone()).await;
-            let listed = store.chunks.find(&collection, &strings(&["a#0"])).await.expect("found");
+            let listed = looked_up(store.chunks, &collection, &strings(&["a#0"])).await.expect("found");
             for candidate in &found {
                 assert_ne!(candidate.written, Written::Unknown, "{row}: {candidate:?}");
             }

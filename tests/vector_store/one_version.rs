@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ragward::authz::{Authorizer, AuthzError, CheckBatch, Consistency, Decisions};
-use ragward::chunk::{Candidate, Chunk, ChunkMetadata, Document, Value};
+use ragward::chunk::{Candidate, Chunk, ChunkMetadata, Document, FoundChunk, Value};
 use ragward::language::Relation;
 use ragward::retrieval::{
     Completion, NamedPrincipal, Pages, Retrieval, RetrievalConfig, RetrievalParts, RetrievalRequest, Retriever,
@@ -66,7 +66,7 @@ impl VectorStore for Busy {
         Ok(found)
     }
 
-    async fn find(&self, collection: &str, ids: &[String]) -> Result<Vec<Candidate>, VectorStoreError> {
+    async fn find(&self, collection: &str, ids: &[String]) -> Result<Vec<FoundChunk>, VectorStoreError> {
         self.store.find(collection, ids).await
     }
 

@@ -224,9 +224,14 @@ impl VectorStore for Shelf {
         Ok(Searched { candidates: found, exact: true, rest })
     }
 
-    async fn find(&self, _collection: &str, ids: &[String]) -> Result<Vec<Candidate>, VectorStoreError> {
+    async fn find(&self, _collection: &str, ids: &[String]) -> Result<Vec<FoundChunk>, VectorStoreError> {
         let chunks = self.chunks.lock().unwrap();
-        Ok(ids.iter().filter_map(|id| chunks.iter().find(|chunk| chunk.id == *id)).map(|c| candidate(c, 0.0)).collect())
+        let found = ids.iter().filter_map(|id| chunks.iter().find(|chunk| chunk.id == *id));
+        let found = found.map(|chunk| {
+            let document_id = Some(chunk.document_id.clone());
+            FoundChunk { candidate: candidate(chunk, 0.0), document_id }
+        });
+        Ok(found.collect())
     }
 
     async fn document_guards(&self, _collection: &str, ids: &[String]) -> Result<Vec<Vec<Object>>, VectorStoreError> {
@@ -510,10 +515,13 @@ async fn a_document_gives_no_more_chunks_than_wanted() {
 async fn a_recheck_gives_what_is_still_there_and_open() {
     let shelf = shelf(&["open1", "shut", "open2"], Fault::None);
     let retriever = Retriever::new(Arc::new(OpenOnly { local: true, hint: None }), shelf, configured(), pages());
-    let ids = ["0002", "0001", "gone", "0000", "0002"].map(String::from).to_vec();
+    let ids = ["0002", "0001", "gone", "0000", "0002", "0001"].map(String::from).to_vec();
     let anne = NamedPrincipal::stated("user:anne");
     let request = RecheckRequest::new(anne, "handbook".to_owned(), ids, Consistency::default()).unwrap();
-    let permitted = retriever.recheck(&request, Instant::now() + Duration::from_secs(1)).await.unwrap().candidates;
-    let ids: Vec<String> = permitted.into_iter().map(|candidate| candidate.into_item().chunk_id).collect();
+    let rechecked = retriever.recheck(&request, Instant::now() + Duration::from_secs(1)).await.unwrap();
+    let ids: Vec<String> = rechecked.candidates.into_iter().map(|candidate| candidate.into_item().chunk_id).collect();
     assert_eq!(ids, ["0002", "0000", "0002"]);
+    // What is gone is not among what is withheld.
+    let shut = WithheldChunk { chunk_id: "0001".to_owned(), document_id: Some("shut".to_owned()) };
+    assert_eq!(rechecked.withheld, [shut]);
 }

@@ -5,12 +5,11 @@ use std::time::Duration;
 
 use tonic::{Code, Status};
 
-use crate::audit::{
-    AuditSink, AuditedDecision, AuditedPrincipal, AuditedRequest, DigestPurpose, Latencies, Record, Released,
-};
+use super::{Audit, observed};
+use crate::audit::{AuditedDecision, AuditedPrincipal, AuditedRequest, DigestPurpose, Latencies, Record, Released};
 use crate::authz::{Consistency, DecidedBy};
 use crate::identity::{Principal, TokenFacts, VerifiedToken};
-use crate::retrieval::{FetchRequest, PlanReport, RecheckRequest, RetrievalRequest, StageTimes};
+use crate::retrieval::{FetchRequest, PlanReport, RecheckRequest, Rechecked, RetrievalRequest, StageTimes};
 use crate::server::refusal::Refusal;
 use crate::telemetry;
 use crate::vector_store::Query;
@@ -20,11 +19,11 @@ use crate::vector_store::Query;
 pub(in crate::server) struct Draft {
     record: Arc<Mutex<Record>>,
     outcome: Arc<OnceLock<Code>>,
-    sink: Option<Arc<dyn AuditSink>>,
+    audit: Option<Audit>,
 }
 
 impl Draft {
-    pub(super) fn new(rpc: &'static str, trace_id: String, sink: Option<Arc<dyn AuditSink>>) -> Self {
+    pub(super) fn new(rpc: &'static str, trace_id: String, audit: Option<Audit>) -> Self {
         let record = Record {
             call: rpc.to_owned(),
             code: String::new(),
@@ -33,11 +32,12 @@ impl Draft {
             principal: None,
             request: None,
             decision: None,
+            observed: None,
             released: None,
             latency_us: Latencies::default(),
         };
         let outcome = Arc::default();
-        Self { record: Arc::new(Mutex::new(record)), outcome, sink }
+        Self { record: Arc::new(Mutex::new(record)), outcome, audit }
     }
 
     /// Takes the draft of a request.
@@ -72,7 +72,7 @@ impl Draft {
     }
 
     fn digest(&self, purpose: DigestPurpose, bytes: &[u8]) -> Option<String> {
-        self.sink.as_ref().map(|sink| sink.digest(purpose, bytes))
+        self.audit.as_ref().map(|audit| audit.sink.digest(purpose, bytes))
     }
 
     /// Notes why the gate refuses the token: a label from a fixed set.
@@ -127,6 +127,7 @@ impl Draft {
             consistency: Some(consistency_name(request.consistency())),
             context_keys: request.context_keys().to_vec(),
             about: None,
+            purpose: None,
         });
     }
 
@@ -139,6 +140,23 @@ impl Draft {
             context_keys: request.context_keys().to_vec(),
             ..AuditedRequest::default()
         });
+    }
+
+    /// Notes that the caller of a re-check uses chunks that Ragward does not filter.
+    pub(in crate::server) fn observing(&self) {
+        self.edit(|record| record.request.get_or_insert_default().purpose = Some(AuditedRequest::OBSERVE.to_owned()));
+    }
+
+    /// Notes what an observing re-check would have withheld, in as much detail as the operator asks for.
+    pub(in crate::server) fn observed(&self, request: &RecheckRequest, rechecked: &Rechecked) {
+        let Some(Audit { observed: detail, .. }) = &self.audit else { return };
+        let observed = observed::observed(*detail, request.chunk_ids(), rechecked);
+        self.edit(|record| record.observed = Some(observed));
+    }
+
+    /// Returns whether the call will be recorded.
+    pub(in crate::server) fn is_recorded(&self) -> bool {
+        self.audit.is_some()
     }
 
     /// Notes what a fetch asks for.

@@ -10,7 +10,7 @@ use tonic::codegen::http;
 use tower::{Layer, Service};
 
 use super::{Audit, AuditLayer, OngoingWork, OpenRecord};
-use crate::audit::{AuditConfig, AuditKey, Event, FileAuditSink, FsyncPolicy, Record, read_log};
+use crate::audit::{AuditConfig, AuditKey, Event, FileAuditSink, FsyncPolicy, ObservedDetail, Record, read_log};
 use crate::server::refusal::Refusal;
 
 /// Begins a call that never ends. Gives the future that its caller waits on, and the open record that its handler gets.
@@ -29,7 +29,7 @@ pub(in crate::server) fn call(audit: Option<Audit>, path: &str) -> (impl Future 
 pub(in crate::server) fn open_log(directory: &Path) -> Audit {
     let config = AuditConfig { fsync: FsyncPolicy::Never, ..AuditConfig::default() };
     let sink = FileAuditSink::open(config.resolved(directory), Arc::new(|| UNIX_EPOCH)).unwrap();
-    Audit { sink: Arc::new(sink), required: true }
+    Audit { sink: Arc::new(sink), required: true, observed: ObservedDetail::default() }
 }
 
 /// Reads the records that the log of a directory holds so far.

@@ -44,7 +44,7 @@ fn call(
     required: bool,
 ) -> (Option<Code>, Vec<String>) {
     let sink = Arc::new(Sink { records: Mutex::default(), outcome });
-    let audit = Audit { sink: Arc::clone(&sink) as _, required };
+    let audit = Audit { sink: Arc::clone(&sink) as _, required, observed: ObservedDetail::default() };
     let layer = AuditLayer { audit: Some(audit), work: OngoingWork::default() };
     let service = layer.layer(service_fn(move |_request| answering()));
     let request = http::Request::post(path).version(http::Version::HTTP_2).header("content-type", "application/grpc");

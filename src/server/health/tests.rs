@@ -8,9 +8,9 @@ use futures::future::join_all;
 use tokio::time::advance;
 
 use super::*;
-use crate::audit::{AuditSink, DigestPurpose, Kept, Record, Verification};
+use crate::audit::{AuditSink, DigestPurpose, Kept, ObservedDetail, Record, Verification};
 use crate::authz::{Abilities, AuthzError, CheckBatch, Decisions};
-use crate::chunk::{Candidate, Chunk, ChunkMetadata};
+use crate::chunk::{Candidate, Chunk, ChunkMetadata, FoundChunk};
 use crate::vector_store::{CollectionInfo, GuardTable, Search, Searched, VectorStoreError};
 
 /// Plays all three backends, and fails as one of them when a test says so.
@@ -88,7 +88,7 @@ impl VectorStore for Backends {
         panic!("nothing is searched")
     }
 
-    async fn find(&self, _collection: &str, _ids: &[String]) -> Result<Vec<Candidate>, VectorStoreError> {
+    async fn find(&self, _collection: &str, _ids: &[String]) -> Result<Vec<FoundChunk>, VectorStoreError> {
         panic!("nothing is searched")
     }
 
@@ -137,7 +137,8 @@ impl AuditSink for Backends {
 
 fn health(records: Records) -> (Arc<Backends>, HealthApi) {
     let parts = Arc::new(Backends::default());
-    let audit = Audit { sink: Arc::clone(&parts) as _, required: records == Records::Required };
+    let (sink, required, observed) = (Arc::clone(&parts) as _, records == Records::Required, ObservedDetail::default());
+    let audit = Audit { sink, required, observed };
     let readiness = Readiness {
         authentication: Authentication::Believed,
         authorizer: Arc::clone(&parts) as _,

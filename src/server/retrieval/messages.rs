@@ -39,6 +39,24 @@ pub(super) fn retrieval_parts(
     })
 }
 
+/// The purpose of a re-check. It decides what is recorded, and nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RecheckPurpose {
+    /// The caller uses only the chunks that the answer names.
+    Answer,
+    /// The caller uses chunks that are not filtered, and the record says what would have been withheld.
+    Observe,
+}
+
+/// Returns the purpose that a request states.
+pub(super) fn purpose(value: i32) -> Result<RecheckPurpose, FieldViolation> {
+    match message::Purpose::try_from(value) {
+        Ok(message::Purpose::Unspecified | message::Purpose::Answer) => Ok(RecheckPurpose::Answer),
+        Ok(message::Purpose::Observe) => Ok(RecheckPurpose::Observe),
+        Err(_) => Err(FieldViolation::new("purpose", format!("is {value}, which is not a purpose"))),
+    }
+}
+
 /// Returns the question of an explanation, for the record. Nothing has been checked yet, so its parts are cut.
 pub(super) fn asked_about(request: &message::ExplainRequest, relation: &Relation) -> Option<String> {
     let short = |text: &str| text.chars().take(ASKED_CHARACTERS_MAX).collect::<String>();

@@ -195,6 +195,7 @@ async fn a_full_disk_that_has_room_again_is_written_and_read_again() {
     let free_disk = || store.engine.writer.lock().unwrap().durable.free_disk();
     let text_of = async |id: &str| {
         let found = store.find(COLLECTION, &[format!("{id}#0")]).await?;
+        let found: Vec<Candidate> = found.into_iter().map(|found| found.candidate).collect();
         let read = store.read(COLLECTION, None, &found).await?;
         Ok::<_, VectorStoreError>(read.into_iter().map(|chunk| chunk.text).collect::<Vec<String>>())
     };

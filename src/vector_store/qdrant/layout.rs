@@ -12,7 +12,7 @@ use super::fields::{CHUNK_ID, DOCUMENT_ID, Fields, GUARD, METADATA, TEXT, TITLE,
 use super::path::{Path, PathError};
 use super::payload::{point_id, point_of};
 use super::version;
-use crate::chunk::{Candidate, Chunk, ChunkMetadata, Metadata, Value, Version, Written};
+use crate::chunk::{Candidate, Chunk, ChunkMetadata, FoundChunk, Metadata, Value, Version, Written};
 use crate::language::Object;
 
 /// Tells where the parts of a chunk are in the payload of a point.
@@ -86,6 +86,19 @@ impl Layout {
         own.iter().map(|field| (*field).to_owned()).chain([self.guard.key()]).collect()
     }
 
+    /// Returns the fields that are read to look up the chunk of a point by its id: those of a candidate, and the id of the
+    /// document.
+    pub(super) fn found_keys(&self) -> Vec<String> {
+        let document_id = self.document_is_apart_from_text().then(|| self.document_id.key());
+        self.candidate_keys().into_iter().chain(document_id).collect()
+    }
+
+    /// Returns whether Qdrant can send the id of a document without the text of its chunk. If both are in one JSON text, it
+    /// sends that whole. A chunk is looked up before anybody knows who may see it, so then the id is not asked for.
+    fn document_is_apart_from_text(&self) -> bool {
+        self.document_id.first() != self.text.first()
+    }
+
     /// Selects everything in a payload except the text.
     ///
     /// A program may keep the text within an object or a JSON text, as `LlamaIndex` does. That object or JSON text is
@@ -143,6 +156,17 @@ impl Layout {
         Some(Candidate { chunk_id, guard, score, version, written })
     }
 
+    /// Reads the chunk of a point that was looked up by its id with the fields of [`Self::found_keys`].
+    pub(super) fn found(&self, id: Option<&PointId>, payload: &Fields) -> Option<FoundChunk> {
+        let candidate = self.candidate(id, payload, 0.0)?;
+        let document_id = if self.document_is_apart_from_text() {
+            self.document_of_chunk(&candidate.chunk_id, payload)
+        } else {
+            None
+        };
+        Some(FoundChunk { candidate, document_id })
+    }
+
     /// Returns the version of a point and when it was written, as far as its payload tells. Only our own collections
     /// are read, because another program may keep something else in fields of these names.
     fn write_of(&self, payload: &Fields) -> (Option<Version>, Written) {
@@ -171,15 +195,19 @@ impl Layout {
         self.document_id.text(payload).map(Cow::into_owned)
     }
 
-    /// Returns the metadata of a point's chunk, if the point is one. A chunk of another program that names no document
-    /// is a document of its own.
+    /// Returns the id of a chunk's document. A chunk of another program that names no document is a document of its own.
+    fn document_of_chunk(&self, chunk_id: &str, payload: &Fields) -> Option<String> {
+        match (self.document_of(payload), self.chunk_ids) {
+            (Some(document_id), _) => Some(document_id),
+            (None, ChunkIds::PointIds) => Some(chunk_id.to_owned()),
+            (None, ChunkIds::Named) => None,
+        }
+    }
+
+    /// Returns the metadata of a point's chunk, if the point is one.
     fn chunk_metadata(&self, id: Option<&PointId>, payload: &Fields) -> Option<ChunkMetadata> {
         let Candidate { chunk_id, guard, .. } = self.candidate(id, payload, 0.0)?;
-        let document_id = match (self.document_of(payload), self.chunk_ids) {
-            (Some(document_id), _) => document_id,
-            (None, ChunkIds::PointIds) => chunk_id.clone(),
-            (None, ChunkIds::Named) => return None,
-        };
+        let document_id = self.document_of_chunk(&chunk_id, payload)?;
         Some(ChunkMetadata { chunk_id, document_id, guard, metadata: self.metadata_of(payload) })
     }
 

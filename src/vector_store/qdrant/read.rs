@@ -11,7 +11,7 @@ use super::collection::Counting;
 use super::fields::Fields;
 use super::layout::{Layout, id_text};
 use super::{QdrantStore, filter};
-use crate::chunk::{Candidate, Chunk, ChunkMetadata};
+use crate::chunk::{Candidate, Chunk, ChunkMetadata, FoundChunk};
 use crate::language::Object;
 use crate::vector_store::remote::limits::CallLimits;
 use crate::vector_store::validation::CHUNKS_PER_DOCUMENT_MAX;
@@ -42,20 +42,21 @@ struct ReadPoint {
 }
 
 impl QdrantStore {
-    pub(super) async fn read_candidates(
+    pub(super) async fn find_chunks(
         &self,
         collection: &str,
         chunk_ids: &[String],
-    ) -> Result<Vec<Candidate>, VectorStoreError> {
+    ) -> Result<Vec<FoundChunk>, VectorStoreError> {
         let layout = self.layout(collection);
-        let fields = PayloadIncludeSelector { fields: layout.candidate_keys() };
+        let fields = PayloadIncludeSelector { fields: layout.found_keys() };
         let points = self.get(collection, chunk_ids, SelectorOptions::Include(fields)).await?;
-        let candidate = |id: &String| {
+        let found = |id: &String| {
             let point = points.get(id.as_str())?;
-            let candidate = layout.candidate(point.id.as_ref(), &point.payload, 0.0)?;
-            Some(self.writes.dated(candidate)).filter(|candidate| candidate.chunk_id == *id)
+            let FoundChunk { candidate, document_id } = layout.found(point.id.as_ref(), &point.payload)?;
+            let found = FoundChunk { candidate: self.writes.dated(candidate), document_id };
+            (found.candidate.chunk_id == *id).then_some(found)
         };
-        Ok(chunk_ids.iter().filter_map(candidate).collect())
+        Ok(chunk_ids.iter().filter_map(found).collect())
     }
 
     pub(super) async fn read_metadata_of(

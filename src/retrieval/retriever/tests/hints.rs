@@ -115,7 +115,7 @@ impl VectorStore for Revoking {
         self.shelf.search(search).await
     }
 
-    async fn find(&self, collection: &str, ids: &[String]) -> Result<Vec<Candidate>, VectorStoreError> {
+    async fn find(&self, collection: &str, ids: &[String]) -> Result<Vec<FoundChunk>, VectorStoreError> {
         self.call();
         self.shelf.find(collection, ids).await
     }

@@ -197,3 +197,40 @@ fn a_path_is_names_with_dots() {
         assert_eq!(Path::parse(text).expect("a path").key(), key, "{text}");
     }
 }
+
+/// A row: its name, the layout, a payload, the fields that are asked for, and the document that is found.
+type LookupRow<'a> = (&'a str, Layout, Fields, &'a [&'a str], Option<&'a str>);
+
+/// A chunk is looked up before anybody knows who may see it, so nothing is asked for that could bring its text along.
+#[test]
+fn the_document_of_a_chunk_is_looked_up_only_apart_from_the_text() {
+    let layout = |document_id: &str, text: &str| {
+        let (document_id, text) = (Some(document_id.to_owned()), Some(text.to_owned()));
+        let config = PayloadConfig { document_id, text, ..PayloadConfig::of(WrittenBy::Other) };
+        Layout::foreign(&config).expect("a layout")
+    };
+    let uuid = "0b0e7a4c-8f01-4fea-8141-40de5dae2223";
+    let node = r#"{"source": "docs/a.md", "text": "Welcome."}"#;
+    let payload = |own: &[(&str, Payload)]| -> Fields {
+        let guard = ("guard".to_owned(), text("document:docs/a.md"));
+        own.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).chain([guard]).collect()
+    };
+    let apart = payload(&[("source", text("docs/a.md"))]);
+    let together = payload(&[("node", text(node))]);
+    let rows: [LookupRow<'_>; 5] = [
+        ("apart", layout("source", "text"), apart, &["guard", "source"], Some("docs/a.md")),
+        ("a document of its own", layout("source", "text"), payload(&[]), &["guard", "source"], Some(uuid)),
+        ("in one JSON text", layout("node.source", "node.text"), together, &["guard"], None),
+        ("within the text", layout("text.source", "text"), payload(&[]), &["guard"], None),
+        ("LlamaIndex's", llama_index(), payload(&[("ref_doc_id", text("7"))]), &["guard", "ref_doc_id"], Some("7")),
+    ];
+    for (name, layout, payload, keys, document_id) in rows {
+        let mut asked = layout.found_keys();
+        asked.sort_unstable();
+        assert_eq!(asked, keys, "{name}");
+        let found = layout.found(Some(&PointId::from(uuid)), &payload).expect("a chunk");
+        assert_eq!(found.document_id.as_deref(), document_id, "{name}");
+    }
+    let own = Layout::default().found_keys();
+    assert!(own.contains(&DOCUMENT_ID.to_owned()) && !own.contains(&TEXT.to_owned()), "our own: {own:?}");
+}
