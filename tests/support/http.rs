@@ -1,7 +1,7 @@
 //! A client of HTTP/1 that sends what a test says, byte for byte, and reads the whole answer.
 
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// A request. Host, length and the end of the connection are added to its headers, unless a test names its own.
@@ -106,7 +106,7 @@ pub(crate) struct Reply {
 
 impl Reply {
     /// Reads a connection to its end. Returns `None` if the server closed it without a whole head.
-    pub(crate) async fn read(connection: &mut TcpStream) -> Option<Self> {
+    pub(crate) async fn read(connection: &mut (impl AsyncRead + Unpin)) -> Option<Self> {
         let mut bytes = Vec::new();
         // The end may be a reset, after the server did not read everything.
         while connection.read_buf(&mut bytes).await.is_ok_and(|read| read > 0) {}
