@@ -84,6 +84,8 @@ impl Reading {
                 None => return Some(Err(lost())),
             };
             match frame.into_data() {
+                // Most answers are one piece, whose memory is taken over.
+                Ok(data) if self.arrived.is_empty() => self.arrived = BytesMut::from(data),
                 Ok(data) => self.arrived.extend_from_slice(&data),
                 Err(frame) => {
                     self.has_ended = true;

@@ -219,12 +219,9 @@ fn show_unset(message: &DynamicMessage, json: &mut Json) {
             if of_value.package_name() == GOOGLE {
                 continue;
             }
-            let (Some(values), Some(Json::Object(shown))) =
-                (message.get_field(&field).as_map().cloned(), object.get_mut(name))
-            else {
-                continue;
-            };
-            for (key, value) in &values {
+            let values = message.get_field(&field);
+            let (Some(values), Some(Json::Object(shown))) = (values.as_map(), object.get_mut(name)) else { continue };
+            for (key, value) in values {
                 let key: Cow<'_, str> = key.as_str().map_or_else(|| format!("{key:?}").into(), Cow::from);
                 if let (Some(value), Some(shown)) = (value.as_message(), shown.get_mut(&*key)) {
                     show_unset(value, shown);

@@ -162,22 +162,25 @@ impl HttpRoute {
     /// A field is one segment of the path. It is decoded after the path was cut into segments, so an encoded slash belongs to
     /// the field.
     fn fields(&self, path: &str) -> Option<Fields> {
-        let (mut wanted, mut given) = (self.template.split('/'), path.split('/'));
+        if !self.has_form_of(path) {
+            return None;
+        }
         let mut fields = Fields::new();
-        loop {
-            match (wanted.next(), given.next()) {
-                (None, None) => return Some(fields),
-                (Some(wanted), Some(given)) => match field_name(wanted) {
-                    Some(name) => {
-                        let value = percent_decode_str(given).decode_utf8().ok()?;
-                        fields.push((name.to_owned(), value.into_owned()));
-                    }
-                    None if wanted == given => {}
-                    None => return None,
-                },
-                (Some(_), None) | (None, Some(_)) => return None,
+        for (wanted, given) in self.template.split('/').zip(path.split('/')) {
+            if let Some(name) = field_name(wanted) {
+                let value = percent_decode_str(given).decode_utf8().ok()?;
+                fields.push((name.to_owned(), value.into_owned()));
             }
         }
+        Some(fields)
+    }
+
+    /// Returns whether a path has the segments of this route, with anything in place of its fields. Nothing is decoded for the
+    /// many routes that another path has.
+    fn has_form_of(&self, path: &str) -> bool {
+        let (wanted, given) = (self.template.split('/'), path.split('/'));
+        wanted.clone().count() == given.clone().count()
+            && wanted.zip(given).all(|(wanted, given)| wanted == given || field_name(wanted).is_some())
     }
 }
 
