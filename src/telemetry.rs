@@ -47,10 +47,22 @@ const AUDIT_BATCH: &str = "ragward_audit_batch_size";
 const AUDIT_WAITING: &str = "ragward_audit_queue_records";
 const AUDIT_FAILED: &str = "ragward_audit_failed_records_total";
 
+/// The labels of a call. Each is one of a fixed set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CallLabels {
+    /// The RPC: `package.Service/Method`.
+    pub rpc: &'static str,
+    /// The code of the answer or refusal.
+    pub code: &'static str,
+    /// The door through which the call came.
+    pub door: &'static str,
+}
+
 /// Counts a call that has ended: with an answer or a refusal, or because its caller went away.
-pub fn answered(rpc: &'static str, code: &'static str, took: Duration) {
+pub fn answered(call: CallLabels, took: Duration) {
+    let CallLabels { rpc, code, door } = call;
     tracing::debug!(?took, "answered");
-    counter!(REQUESTS, "rpc" => rpc, "code" => code).increment(1);
+    counter!(REQUESTS, "rpc" => rpc, "code" => code, "door" => door).increment(1);
     histogram!(REQUEST_SECONDS, "rpc" => rpc).record(took);
 }
 

@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 pub struct Record {
     /// The call, as gRPC names it: `ragward.retrieval.v1.RetrievalService/Retrieve`, or `unknown` for a path that is not served.
     pub call: String,
+    /// The door through which the call came. Missing in records of versions that did not note it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub door: Option<Door>,
     /// The gRPC status code of the answer, such as `OK` or `PERMISSION_DENIED`; `CANCELLED` if the caller had gone, and `DEADLINE_EXCEEDED` if its deadline had passed. A streamed answer has `UNKNOWN`, because its record is kept before the answer ends.
     pub code: String,
     /// The trace that the call belongs to: 32 hexadecimal digits (W3C Trace Context).
@@ -35,6 +38,37 @@ pub struct Record {
     pub released: Option<Released>,
     /// The time that the call and its stages took.
     pub latency_us: Latencies,
+}
+
+/// A way into the server. Path and content type of a request tell it, and nothing else that a caller sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Door {
+    /// A call of gRPC.
+    Grpc,
+    /// A call of Connect, or another request over plain HTTP to the path of an RPC.
+    Connect,
+    /// A request to the HTTP routes of Ragward's own services, or to a path that no door knows.
+    Rest,
+    /// A request to `OpenFGA`'s HTTP API.
+    #[serde(rename = "openfga_http")]
+    OpenFgaHttp,
+    /// A call from within the server's own process.
+    InProcess,
+}
+
+impl Door {
+    /// Returns the name of the door in records and metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Grpc => "grpc",
+            Self::Connect => "connect",
+            Self::Rest => "rest",
+            Self::OpenFgaHttp => "openfga_http",
+            Self::InProcess => "in_process",
+        }
+    }
 }
 
 /// The user whose rights bound the answer, and everybody who took part in the request.
@@ -195,4 +229,16 @@ pub struct Latencies {
     /// The time for reading permitted chunks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hydrate: Option<u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_door_has_one_name() {
+        for door in [Door::Grpc, Door::Connect, Door::Rest, Door::OpenFgaHttp, Door::InProcess] {
+            assert_eq!(serde_json::to_value(door).unwrap(), door.name(), "in the record and in metrics");
+        }
+    }
 }

@@ -38,6 +38,7 @@ pub(super) fn clock() -> Clock {
 pub(super) fn record(number: usize) -> Record {
     Record {
         call: format!("v{number}.Service/Call"),
+        door: Some(Door::Grpc),
         code: "OK".to_owned(),
         trace_id: format!("{number:032x}"),
         refusal: None,

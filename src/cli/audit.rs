@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use super::output::{excerpt, print, table};
 use super::{Failure, Output};
-use crate::audit::{AuditEntry, AuditKey, AuditedRequest, Event, FINDINGS_MAX, Mac, Record, Report, read_log};
+use crate::audit::{AuditEntry, AuditKey, AuditedRequest, Door, Event, FINDINGS_MAX, Mac, Record, Report, read_log};
 use crate::config::{Config, Overrides};
 
 /// The number of characters of a name that a table shows.
@@ -228,8 +228,20 @@ fn show(args: ShowArgs, config: Option<&Path>, output: &Output) -> Result<(), Fa
         }
     })?;
     output.result(&latest, || {
-        let header =
-            ["seq", "time", "call", "code", "refusal", "for", "collection", "released", "withheld", "µs", "trace"];
+        let header = [
+            "seq",
+            "time",
+            "call",
+            "door",
+            "code",
+            "refusal",
+            "for",
+            "collection",
+            "released",
+            "withheld",
+            "µs",
+            "trace",
+        ];
         table(&header, latest.iter().map(row))
     })?;
     if report.is_intact() { Ok(()) } else { Err(not_intact(report.findings_total)) }
@@ -242,6 +254,7 @@ fn row(LoggedRecord { seq, time, record }: &LoggedRecord) -> Vec<String> {
         seq.to_string(),
         time.clone(),
         call_name(record),
+        record.door.map(Door::name).unwrap_or_default().to_owned(),
         record.code.clone(),
         record.refusal.clone().unwrap_or_default(),
         name(&who(record)),

@@ -418,7 +418,7 @@ fn implicit_table() -> toml_edit::Item {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audit::{AuditedPrincipal, Latencies, Record};
+    use crate::audit::{AuditedPrincipal, Door, Latencies, Record};
 
     const SETTINGS: Settings =
         Settings { checks_per_call: 25, calls_in_flight_max: 16, cache: false, mode: ReplicaMode::Plan };
@@ -463,6 +463,7 @@ mod tests {
             let call = format!("ragward.{call}");
             Event::Record(Box::new(Record {
                 call,
+                door: Some(Door::Grpc),
                 code: "OK".to_owned(),
                 trace_id: "0".repeat(32),
                 refusal: None,

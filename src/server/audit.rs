@@ -31,9 +31,9 @@ pub(super) use self::open_record::{OngoingWork, OpenRecord};
 use super::deadline;
 use super::operations::Route;
 use super::refusal::Refusal;
-use crate::audit::{AuditSink, Kept, ObservedDetail};
+use crate::audit::{AuditSink, Door, Kept, ObservedDetail};
 use crate::identity::Use;
-use crate::telemetry::{self, TraceParent};
+use crate::telemetry::{self, CallLabels, TraceParent};
 
 const TRACE_HEADER: &str = "traceparent";
 
@@ -110,13 +110,15 @@ where
             );
         }
         let rpc = route.call_name();
+        // No header sets an extension: a connection does, or a door that calls the stack from within the process.
+        let door = request.extensions().get::<Door>().copied().unwrap_or(Door::InProcess);
         let parent = request.headers().get(TRACE_HEADER).and_then(|value| TraceParent::parse(value.to_str().ok()?));
         let span = tracing::info_span!("call", rpc, trace_id = Empty, code = Empty);
         let trace_id = telemetry::trace_id(&span, parent);
         span.record("trace_id", &trace_id);
         let of_call: Arc<str> = trace_id.as_str().into();
         let AuditLayer { audit, work } = self.layer.clone();
-        let draft = Draft::new(rpc, trace_id, audit.clone());
+        let draft = Draft::new(rpc, door, trace_id, audit.clone());
         request.extensions_mut().insert(draft.clone());
         let started = Instant::now();
         let (told, handed_in) = (OnceLock::new(), OnceLock::new());
@@ -131,7 +133,7 @@ where
             };
             let code = code_name(code_of(&route, &given));
             tracing::Span::current().record("code", code);
-            telemetry::answered(rpc, code, started.elapsed());
+            telemetry::answered(CallLabels { rpc, code, door: door.name() }, started.elapsed());
             given
         };
         Box::pin(recorded.instrument(span))

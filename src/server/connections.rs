@@ -38,6 +38,7 @@ use super::doors::Doors;
 use super::health::Watches;
 use super::operations::Access;
 use super::tls::{ClientCertificate, Secured, Tls};
+use crate::audit::Door;
 
 /// The largest number of open streams of one connection. It is announced, so a gRPC client lets further calls wait. It is
 /// large because a proxy sends the calls of many clients over one connection.
@@ -343,6 +344,10 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let arrival = self.doors.arrival(&request);
+        let door = match self.peer {
+            Peer(Some(_)) => Doors::door(&request),
+            Peer(None) => Door::InProcess,
+        };
         let route = arrival.route(&request);
         let running = self.activity.begin(AnswerEnd::of(route.answer_bytes_max()));
         let (request, leftover) = leftover::watched(request);
@@ -352,6 +357,7 @@ where
         let (mut request, slot) =
             arriving::bounded(request, &route, &self.answers, arrival.answer_growth(), self.request_timeout);
         request.extensions_mut().insert(arrival);
+        request.extensions_mut().insert(door);
         request.extensions_mut().insert(self.peer);
         request.extensions_mut().insert(self.certificate);
         request.extensions_mut().insert(self.watches.clone());

@@ -43,10 +43,11 @@ pub use self::guards::{Addresses, Guards};
 pub(super) use self::http_call::HttpCall;
 use self::openfga::ErrorNames;
 use self::routes::{BodyPart, Fields, HttpRoute, Lookup};
-use super::operations::{Access, Messages, NotServed, Operation, Route};
+use super::operations::{Access, Messages, NotServed, Operation, Route, is_grpc_type};
 use super::plain_http::{self, BodyAllowed};
 use super::refusal::Refusal;
 use super::{ServerError, grpc, reflection};
+use crate::audit::Door;
 use crate::blocking_pool::BlockingPool;
 use crate::proto::DESCRIPTORS;
 
@@ -183,6 +184,17 @@ impl Doors {
             Some(kind) if Operation::at(path).is_some() => Dialect::Connect(kind),
             _ if path == "/stores" || path.starts_with("/stores/") || path == routes::HEALTH => Dialect::OpenFga,
             _ => Dialect::Rest,
+        }
+    }
+
+    /// Returns the door at which a request arrived over the network, for its record. A refused request came to a door, too.
+    pub(super) fn door<B>(request: &http::Request<B>) -> Door {
+        match Self::dialect(request) {
+            Dialect::Connect(_) => Door::Connect,
+            Dialect::OpenFga => Door::OpenFgaHttp,
+            Dialect::Rest if is_grpc_type(request.headers()) => Door::Grpc,
+            Dialect::Rest if Operation::at(request.uri().path()).is_some() => Door::Connect,
+            Dialect::Rest => Door::Rest,
         }
     }
 

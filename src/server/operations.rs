@@ -367,7 +367,7 @@ fn is_public(path: &str) -> bool {
 }
 
 /// Returns whether the body is gRPC in the one encoding that is served: protocol buffers.
-fn is_grpc_type(headers: &HeaderMap) -> bool {
+pub(super) fn is_grpc_type(headers: &HeaderMap) -> bool {
     let mut values = headers.get_all(header::CONTENT_TYPE).iter();
     let (Some(value), None) = (values.next(), values.next()) else { return false };
     let Ok(value) = value.to_str() else { return false };

@@ -106,7 +106,8 @@ impl Stack {
     /// Calls an RPC with one message in this process, for a door that translates requests of another protocol.
     ///
     /// `path` is `/package.Service/Method`. `caller` is the head of the request that arrived at the door: its headers say who
-    /// calls, and its extensions say by which connection.
+    /// calls, and its extensions say by which connection. The record names the [`Door`](crate::audit::Door) in these extensions,
+    /// where a door puts its own; without one, the call came from within the process.
     ///
     /// The call has the bounds of a call at the port. It waits until there is room for the largest answer that it may get.
     /// Calls that came by a connection use the room of that connection. All others share the bounds of one connection: its

@@ -32,6 +32,15 @@ type document
 /// The readers of each document.
 const READERS: [(&str, &str); 2] = [("user:anne", "document:welcome"), ("user:bob", "document:salaries")];
 
+/// The number of calls with these labels, as the metrics tell it.
+#[derive(Clone, Debug)]
+pub(crate) struct Counted {
+    pub(crate) rpc: String,
+    pub(crate) code: String,
+    pub(crate) door: String,
+    pub(crate) count: usize,
+}
+
 pub(crate) struct World {
     pub(crate) address: String,
     pub(crate) metrics: SocketAddr,
@@ -77,13 +86,15 @@ impl World {
         call.send(&self.address).await
     }
 
-    /// Returns how often each call was answered with each code, as the metrics count it.
-    pub(crate) async fn counted(&self) -> Vec<(String, String, usize)> {
+    /// Returns how many calls were answered, by RPC, code and door.
+    pub(crate) async fn counted(&self) -> Vec<Counted> {
         let metrics = Call::new("GET", "/metrics").send(&self.metrics.to_string()).await.text();
         let counted = metrics.lines().filter_map(|line| {
             let (labels, count) = line.strip_prefix("ragward_requests_total{rpc=\"")?.split_once("\"} ")?;
-            let (rpc, code) = labels.split_once("\",code=\"")?;
-            Some((rpc.to_owned(), code.to_owned(), count.parse().ok()?))
+            let (rpc, labels) = labels.split_once("\",code=\"")?;
+            let (code, door) = labels.split_once("\",door=\"")?;
+            let [rpc, code, door] = [rpc, code, door].map(str::to_owned);
+            Some(Counted { rpc, code, door, count: count.parse().ok()? })
         });
         counted.collect()
     }

@@ -143,7 +143,7 @@ async fn check(level: &str) {
     // These must appear, so that an absence means something.
     let retrieve = "ragward.retrieval.v1.RetrievalService/Retrieve";
     for measure in [
-        &format!("ragward_requests_total{{rpc=\"{retrieve}\",code=\"OK\"}} 1"),
+        &format!("ragward_requests_total{{rpc=\"{retrieve}\",code=\"OK\",door=\"grpc\"}} 1"),
         "ragward_tokens_refused_total{check=\"signature\"} 1",
         "ragward_stage_duration_seconds_count{stage=\"hydrate\"} 1",
         "ragward_checks_total{outcome=\"allowed\"}",

@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 
 use super::cells::{csv_cell, csv_writer, io_error, json_cell};
 use super::{Failure, Log, LogArgs, not_intact, released};
-use crate::audit::{AuditEntry, Event};
+use crate::audit::{AuditEntry, Door, Event};
 use crate::cli::output::unless_closed;
 use crate::visible::visible_json;
 
@@ -16,6 +16,7 @@ const CSV_HEADER: [&str; 23] = [
     "seq",
     "time",
     "call",
+    "door",
     "code",
     "refusal",
     "subject",
@@ -130,6 +131,7 @@ fn csv_row(entry: &AuditEntry) -> Option<[String; CSV_HEADER.len()]> {
         Some(entry.seq.to_string()),
         Some(entry.time.clone()),
         Some(record.call.clone()),
+        record.door.map(Door::name).map(str::to_owned),
         Some(record.code.clone()),
         record.refusal.clone(),
         principal.subject,

@@ -6,7 +6,9 @@ use std::time::Duration;
 use tonic::{Code, Status};
 
 use super::{Audit, observed};
-use crate::audit::{AuditedDecision, AuditedPrincipal, AuditedRequest, DigestPurpose, Latencies, Record, Released};
+use crate::audit::{
+    AuditedDecision, AuditedPrincipal, AuditedRequest, DigestPurpose, Door, Latencies, Record, Released,
+};
 use crate::authz::{Consistency, DecidedBy};
 use crate::identity::{Principal, TokenFacts, VerifiedToken};
 use crate::retrieval::{FetchRequest, PlanReport, RecheckRequest, Rechecked, RetrievalRequest, StageTimes};
@@ -23,9 +25,10 @@ pub(in crate::server) struct Draft {
 }
 
 impl Draft {
-    pub(super) fn new(rpc: &'static str, trace_id: String, audit: Option<Audit>) -> Self {
+    pub(super) fn new(rpc: &'static str, door: Door, trace_id: String, audit: Option<Audit>) -> Self {
         let record = Record {
             call: rpc.to_owned(),
+            door: Some(door),
             code: String::new(),
             trace_id,
             refusal: None,

@@ -4,19 +4,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt;
+use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tonic::Code;
 use tonic::codegen::http::StatusCode;
+use tonic::transport::Endpoint;
 use tower::Layer;
 
 use super::*;
-use crate::audit::Record;
+use crate::audit::{Door, Record};
 use crate::authz::consistency_token::ConsistencyTokens;
 use crate::authz::embedded::EmbeddedAuthorizer;
 use crate::chunk::{Chunk, Document};
 use crate::identity::{StepUpRules, sample};
 use crate::language::{Relation, RelationshipTuple, dsl};
+use crate::proto::retrieval::retrieval_service_client::RetrievalServiceClient;
 use crate::proto::retrieval::{RecheckRequest, RecheckResponse};
 use crate::retrieval::{Pages, RetrievalConfig, Retriever};
 use crate::server::audit::sample::{open_log, records};
@@ -235,6 +239,57 @@ async fn recheck(
         ..RecheckRequest::default()
     };
     stack.unary(RECHECK, caller, &message).await
+}
+
+#[tokio::test]
+async fn the_record_names_the_door_that_the_process_itself_has_noted() {
+    let rows = [
+        ("no door", None, Door::InProcess),
+        ("a door", Some(Door::Rest), Door::Rest),
+        ("another door", Some(Door::Grpc), Door::Grpc),
+    ];
+    for (row, noted, expected) in rows {
+        let World { door: JsonDoor { stack, .. }, directory } = world(Authentication::Believed, RECHECK).await;
+        let mut caller = local_caller();
+        for name in ["door", "x-door", "ragward-door"] {
+            caller.headers.insert(name, "openfga_http".parse().unwrap());
+        }
+        if let Some(noted) = noted {
+            caller.extensions.insert(noted);
+        }
+        recheck(&stack, &caller, "notes").await.unwrap();
+        recheck(&stack, &caller, "gone").await.unwrap_err();
+        let doors: Vec<Option<Door>> = records(directory.path()).iter().map(|record| record.door).collect();
+        assert_eq!(doors, [Some(expected); 2], "{row}: an answer and a refusal");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_within_the_process_is_a_door_of_its_own() {
+    let World { door: JsonDoor { stack, .. }, directory } = world(Authentication::Believed, RECHECK).await;
+    let peers =
+        [("within the process", None, Door::InProcess), ("from elsewhere", Some([10, 0, 0, 7].into()), Door::Grpc)];
+    for (row, peer, expected) in peers {
+        let (ours, theirs) = tokio::io::duplex(1 << 16);
+        let incoming = stream::iter([Ok(Arrived { io: theirs, peer })]).chain(stream::pending());
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let serving = tokio::spawn(stack.clone().serve(incoming, async move { drop(stopped.await) }));
+        let mut ours = Some(TokioIo::new(ours));
+        let connector = tower::service_fn(move |_address| {
+            std::future::ready(ours.take().ok_or_else(|| io::Error::other("there is one connection")))
+        });
+        let channel = Endpoint::from_static("http://localhost").connect_with_connector(connector).await.unwrap();
+        let message = RecheckRequest {
+            user: "user:anne".to_owned(),
+            collection: "notes".to_owned(),
+            chunk_ids: vec!["open".to_owned()],
+            ..RecheckRequest::default()
+        };
+        RetrievalServiceClient::new(channel).recheck(message).await.unwrap();
+        drop(stop);
+        serving.await.unwrap();
+        assert_eq!(records(directory.path()).last().unwrap().door, Some(expected), "{row}");
+    }
 }
 
 #[tokio::test]
