@@ -11,7 +11,7 @@ use serde_json::{Map, Value as Json, json};
 use tonic::Code;
 
 use super::connect;
-use super::routes::{BodyPart, HttpRoute};
+use super::routes::{BodyPart, HttpRoute, field_name};
 use crate::server::operations::{Access, LIVEZ, Operation, READYZ};
 use crate::server::refusal::{HttpFault, Refusal};
 
@@ -42,7 +42,8 @@ pub(super) fn document(pool: &DescriptorPool, routes: &[HttpRoute]) -> Json {
     let mut called = Vec::new();
     for route in routes {
         if let Some(method) = method(pool, &route.rpc) {
-            called.push(Called { route, input: method.input(), output: method.output(), method });
+            let path = described(routes, route);
+            called.push(Called { route, path, input: method.input(), output: method.output(), method });
         }
     }
     // The messages of requests come first, because they are closed: a message of both sides is one of requests.
@@ -57,7 +58,7 @@ pub(super) fn document(pool: &DescriptorPool, routes: &[HttpRoute]) -> Json {
         *binding += 1;
         let operation = operation(called, *binding, inputs, &output, &schemas.texts);
         let verb = called.route.verb.as_str().to_ascii_lowercase();
-        paths.entry(called.route.template.clone()).or_default().insert(verb, operation);
+        paths.entry(called.path.clone()).or_default().insert(verb, operation);
     }
     let mut written = schemas.written;
     written.insert("Refusal".to_owned(), refusal_schema());
@@ -84,6 +85,8 @@ pub(super) fn document(pool: &DescriptorPool, routes: &[HttpRoute]) -> Json {
 /// A route with the RPC that it calls.
 struct Called<'a> {
     route: &'a HttpRoute,
+    /// The path as it is described.
+    path: String,
     method: MethodDescriptor,
     input: MessageDescriptor,
     output: MessageDescriptor,
@@ -93,6 +96,23 @@ struct Called<'a> {
 struct Inputs {
     parameters: Vec<Json>,
     body: Option<Json>,
+}
+
+/// Returns the path of a route as it is described. Paths that differ only in the names of their fields are one path there, with
+/// the names of the first of them. A field within a field has its own name alone.
+fn described(routes: &[HttpRoute], route: &HttpRoute) -> String {
+    let same = |other: &&HttpRoute| unnamed(&other.template).eq(unnamed(&route.template));
+    let first = routes.iter().find(same).unwrap_or(route);
+    let segments = first.template.split('/').map(|segment| match segment.rsplit_once('.') {
+        Some((_, name)) if field_name(segment).is_some() => format!("{{{name}"),
+        Some(_) | None => segment.to_owned(),
+    });
+    segments.collect::<Vec<String>>().join("/")
+}
+
+/// Returns the segments of a path, without the names of its fields.
+fn unnamed(template: &str) -> impl Iterator<Item = &str> {
+    template.split('/').map(|segment| if field_name(segment).is_some() { "{}" } else { segment })
 }
 
 /// Finds the RPC of a path, `/package.Service/Method`.
@@ -284,12 +304,14 @@ struct Schemas {
 
 impl Schemas {
     fn inputs(&mut self, called: &Called<'_>) -> Inputs {
-        let Called { route, input, method, .. } = called;
+        let Called { route, path, input, method, .. } = called;
         let in_path: Vec<&str> = route.path_fields().collect();
         let mut parameters: Vec<Json> = Vec::new();
-        for name in &in_path {
+        for (name, shown) in in_path.iter().zip(path.split('/').filter_map(field_name)) {
             if let Some(field) = field_at(input, name) {
-                parameters.push(self.parameter(name, "path", &field));
+                // A segment of a path is one value, also of a list.
+                let schema = self.value(&field.kind());
+                parameters.push(self.parameter(shown, "path", schema, &field));
             }
         }
         let body = match &route.body {
@@ -299,7 +321,8 @@ impl Schemas {
                     !in_path.contains(&field.name()) && !matches!(field.kind(), Kind::Message(_))
                 };
                 for field in input.fields().filter(in_query) {
-                    parameters.push(self.parameter(field.json_name(), "query", &field));
+                    let schema = self.field_value(&field);
+                    parameters.push(self.parameter(field.json_name(), "query", schema, &field));
                 }
                 None
             }
@@ -327,8 +350,8 @@ impl Schemas {
         }
     }
 
-    fn parameter(&mut self, name: &str, place: &str, field: &FieldDescriptor) -> Json {
-        let mut parameter = json!({ "name": name, "in": place, "schema": self.field_value(field) });
+    fn parameter(&self, name: &str, place: &str, schema: Json, field: &FieldDescriptor) -> Json {
+        let mut parameter = json!({ "name": name, "in": place, "schema": schema });
         if let Json::Object(parameter) = &mut parameter {
             parameter.insert("required".to_owned(), (place == "path").into());
             self.describe(parameter, field);

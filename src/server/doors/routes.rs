@@ -184,7 +184,8 @@ impl HttpRoute {
     }
 }
 
-fn field_name(segment: &str) -> Option<&str> {
+/// Returns the name of the field that a segment of a template stands for.
+pub(super) fn field_name(segment: &str) -> Option<&str> {
     segment.strip_prefix('{')?.strip_suffix('}')
 }
 
