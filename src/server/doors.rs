@@ -15,6 +15,7 @@
 //! the stack alone, from the caller's own headers.
 
 mod connect;
+mod encoding;
 pub(super) mod frames;
 mod guards;
 mod http_call;
@@ -38,6 +39,7 @@ use tonic::codegen::http::{self, HeaderMap, HeaderValue, Method, StatusCode, hea
 use tower::Service;
 
 use self::connect::{Codec, Kind};
+use self::encoding::Encoding;
 use self::guards::Page;
 pub use self::guards::{Addresses, Guards};
 pub(super) use self::http_call::HttpCall;
@@ -210,10 +212,17 @@ impl Doors {
             return Arrival::Refused(NotServed::ClientStream(operation), shape);
         }
         let streams = matches!(kind, Kind::Stream(_));
-        if streams != (operation.answer == Messages::Many) || is_encoded(request.headers()) {
-            return Arrival::Refused(NotServed::ContentType(operation), shape);
+        let encoding = match Encoding::of(request.headers()) {
+            // A stream has envelopes, which are compressed one by one, and is not encoded itself.
+            Some(Encoding::Gzip) if streams => None,
+            encoding => encoding,
+        };
+        match encoding {
+            Some(encoding) if streams == (operation.answer == Messages::Many) => {
+                self.call(operation, shape, encoding, BodyPart::Whole, Fields::new(), String::new())
+            }
+            _ => Arrival::Refused(NotServed::ContentType(operation), shape),
         }
-        self.call(operation, shape, BodyPart::Whole, Fields::new(), String::new())
     }
 
     fn routed_call<B>(&self, request: &http::Request<B>, shape: Shape) -> Arrival {
@@ -226,10 +235,12 @@ impl Doors {
                     if query.len() > query_bytes_max(operation) {
                         return Arrival::Refused(NotServed::Query(operation), shape);
                     }
-                } else if is_encoded(request.headers()) || !has_type_of(operation, request.headers()) {
+                } else if Encoding::of(request.headers()) != Some(Encoding::Identity)
+                    || !has_type_of(operation, request.headers())
+                {
                     return Arrival::Refused(NotServed::ContentType(operation), shape);
                 }
-                self.call(operation, shape, route.body.clone(), in_path, query)
+                self.call(operation, shape, Encoding::Identity, route.body.clone(), in_path, query)
             }
             Lookup::OtherVerbs(verbs) => {
                 let allowed = routes::listed(&verbs);
@@ -247,6 +258,7 @@ impl Doors {
         &self,
         operation: &'static Operation,
         shape: Shape,
+        encoding: Encoding,
         body: BodyPart,
         in_path: Fields,
         query: String,
@@ -255,7 +267,7 @@ impl Doors {
             return Arrival::AsItIs;
         };
         let reading = self.0.reading.clone();
-        Arrival::Call(Arc::new(HttpCall { operation, shape, request, answer, body, in_path, query, reading }))
+        Arrival::Call(Arc::new(HttpCall { operation, shape, encoding, request, answer, body, in_path, query, reading }))
     }
 
     /// Renders a refusal.
@@ -334,11 +346,6 @@ fn has_type_of(operation: &Operation, headers: &HeaderMap) -> bool {
         Messages::Many => "application/x-ndjson",
     };
     content_type(headers).eq_ignore_ascii_case(wanted)
-}
-
-/// Returns whether a body is compressed or otherwise encoded.
-fn is_encoded(headers: &HeaderMap) -> bool {
-    headers.get_all(header::CONTENT_ENCODING).iter().any(|encoding| encoding != "identity")
 }
 
 fn is_preflight<B>(request: &http::Request<B>, shape: &Shape) -> bool {

@@ -2,7 +2,10 @@
 //! is on the wire.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 
 use crate::doors::world::{Counted, World};
@@ -88,12 +91,36 @@ fn rows_of_bodies(door: &str, good: &Call, fields: &Value) -> Vec<Row> {
         ("a form with files", typed("multipart/form-data; boundary=a"), 415, "INVALID_ARGUMENT"),
         ("a beginning of a type", typed("application/jsonp"), 415, "INVALID_ARGUMENT"),
         ("two types", good.clone().with("content-type", "text/plain"), 415, "INVALID_ARGUMENT"),
-        ("compressed", good.clone().with("content-encoding", "gzip"), 415, "INVALID_ARGUMENT"),
+        ("another encoding", good.clone().with("content-encoding", "br"), 415, "INVALID_ARGUMENT"),
         ("HTTP/1.0", good.clone().version("HTTP/1.0"), 200, "OK"),
     ];
-    let rows = more.into_iter().chain(invalid);
+    let encoded = |body: Vec<u8>| good.clone().with("content-encoding", "gzip").body(body);
+    let as_gzip = encoded(gzip(fields.as_bytes()));
+    let compressed = match door {
+        // Clients of Connect may compress.
+        "Connect" => vec![
+            ("gzip", as_gzip, 200, "OK"),
+            ("gzip, as large as may be", encoded(gzip(&padded(&fields, BODY_BYTES_MAX))), 200, "OK"),
+            (
+                "gzip that becomes too large",
+                encoded(gzip(&padded(&fields, BODY_BYTES_MAX + 1))),
+                413,
+                "RESOURCE_EXHAUSTED",
+            ),
+            ("gzip that is none", encoded(fields.clone().into()), 400, "INVALID_ARGUMENT"),
+            ("gzip twice", encoded(gzip(&gzip(fields.as_bytes()))), 400, "INVALID_ARGUMENT"),
+        ],
+        _ => vec![("gzip", as_gzip, 415, "INVALID_ARGUMENT")],
+    };
+    let rows = more.into_iter().chain(compressed).chain(invalid);
     let rpc = |status: u16| if door == "REST" && status == 405 { UNKNOWN } else { RETRIEVE };
     rows.map(|(name, call, status, code)| ours(&format!("{door}: {name}"), call, status, code, rpc(status))).collect()
+}
+
+fn gzip(plain: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(plain).unwrap();
+    encoder.finish().unwrap()
 }
 
 fn padded(fields: &str, bytes: usize) -> Vec<u8> {

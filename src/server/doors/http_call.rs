@@ -14,6 +14,7 @@ use tonic::codegen::{Bytes, StdError};
 use tonic::{Code, Status};
 
 use super::connect::{self, Codec, Kind};
+use super::encoding::{self, Encoding, Unpacked};
 use super::json::{self, Place, Strictness, UnsetMessages};
 use super::routes::{BodyPart, Fields};
 use super::{Dialect, Shape, frames, openfga};
@@ -32,7 +33,8 @@ const ANSWER_HEADERS: [&str; 2] = [consistency_token::HEADER, "openfga-authoriza
 const JSON_GROWTH: usize = 4;
 /// The largest JSON that is read where it arrives. While it is read, JSON takes up to fifty times its size: `0,` becomes a
 /// value of JSON and a value of a message. Larger JSON waits for a slot in a pool, so that few of them are read at a time, and
-/// none keeps a thread from other requests.
+/// none keeps a thread from other requests. The same holds for what is unpacked: gzip becomes up to a thousand times
+/// larger.
 const READ_AT_ONCE_MAX: usize = 64 * 1_024;
 /// The most values and members that JSON may have: as many numbers as the largest document has in its usual spelling.
 const JSON_ITEMS_MAX: usize = 4 << 20;
@@ -42,6 +44,8 @@ const JSON_ITEMS_MAX: usize = 4 << 20;
 pub(in crate::server) struct HttpCall {
     pub(super) operation: &'static Operation,
     pub(super) shape: Shape,
+    /// The encoding of its body.
+    pub(super) encoding: Encoding,
     pub(super) request: MessageDescriptor,
     pub(super) answer: MessageDescriptor,
     pub(super) body: BodyPart,
@@ -92,6 +96,12 @@ impl HttpCall {
 
     async fn only_message(self: &Arc<Self>, body: Body) -> Result<Frame<Bytes>, Status> {
         let body = Limited::new(body, self.json_bytes_max()).collect().await.map_err(unread)?.to_bytes();
+        let body = match self.encoding {
+            Encoding::Identity => body,
+            // Connect does not encode an empty message.
+            Encoding::Gzip if body.is_empty() => body,
+            Encoding::Gzip => self.unpacked(body).await?,
+        };
         let message = match self.shape.dialect {
             Dialect::Connect(Kind::Unary(Codec::Proto)) => body,
             Dialect::Connect(Kind::Stream(Codec::Proto)) => connect::opened(&body)?,
@@ -103,6 +113,22 @@ impl HttpCall {
             return Err(too_large().into());
         }
         Ok(Frame::data(frames::framed(&message)?))
+    }
+
+    /// Unpacks a body, in a slot of the pool if much comes out of it.
+    async fn unpacked(&self, body: Bytes) -> Result<Bytes, Refusal> {
+        let bytes_max = self.json_bytes_max();
+        if let Unpacked::Whole(plain) = encoding::unpacked(&body, READ_AT_ONCE_MAX.min(bytes_max))? {
+            return Ok(plain);
+        }
+        let unpacking = self.reading.run(move || match encoding::unpacked(&body, bytes_max)? {
+            Unpacked::Whole(plain) => Ok(plain),
+            Unpacked::TooLarge => Err(too_large()),
+        });
+        unpacking.await.unwrap_or_else(|lost| {
+            tracing::error!(%lost, "the body of a request was not unpacked");
+            Err(Refusal::lost())
+        })
     }
 
     /// Reads the message of a request from its body, its path and its query, in a slot of the pool if the body is large.
