@@ -1,4 +1,5 @@
-//! Clients that others wrote do here what their own quickstarts do: `OpenFGA`'s SDKs, its command line, and Connect.
+//! Clients that others wrote do here what their own quickstarts do: `OpenFGA`'s SDKs, its command line, Connect for JavaScript
+//! and Python, and `buf curl`.
 //!
 //! The scripts lie in `clients/`, with the versions of what they need. Without these, a test says that it is skipped; with `CI`
 //! set, it fails.
@@ -8,29 +9,31 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use serde_json::{Value, json};
+
 use crate::doors::world::{MODEL, World};
 use crate::support::fga::Fga;
 use crate::support::running::{Running, config};
 
 /// The folder with Python packages that `.ci/run` installs.
-const PYTHON_PACKAGES: &str = "OPENFGA_SDK_PATH";
+const PYTHON_PACKAGES: &str = "PYTHON_CLIENTS_PATH";
 
-fn folder(name: &str) -> PathBuf {
+pub(super) fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/doors/clients").join(name)
 }
 
 /// Says that a test is skipped; with `CI` set, it fails.
-fn skip(what: &str, lacking: &str) {
+pub(super) fn skip(what: &str, lacking: &str) {
     assert!(std::env::var_os("CI").is_none(), "CI must run {what}; it lacks {lacking}");
     drop(writeln!(std::io::stderr(), "skipped: {what} lacks {lacking}"));
 }
 
-fn python_packages() -> Option<OsString> {
+pub(super) fn python_packages() -> Option<OsString> {
     let found = std::env::var_os(PYTHON_PACKAGES).filter(|path| !path.is_empty());
     if found.is_none() {
         skip(
-            "OpenFGA's Python SDK",
-            "its packages: install tests/doors/clients/python/requirements.txt, name the folder in OPENFGA_SDK_PATH",
+            "a Python client",
+            "its packages: install tests/doors/clients/python/requirements.txt, name the folder in PYTHON_CLIENTS_PATH",
         );
     }
     found
@@ -46,24 +49,24 @@ fn has_npm_packages(what: &str) -> bool {
 
 /// What a command told on both of its channels.
 #[derive(Debug)]
-struct Outcome {
-    is_success: bool,
-    told: String,
+pub(super) struct Outcome {
+    pub(super) is_success: bool,
+    pub(super) told: String,
 }
 
-async fn outcome(command: Command) -> Outcome {
+pub(super) async fn outcome(command: Command) -> Outcome {
     let output = tokio::process::Command::from(command).output().await.expect("the program runs");
     let told = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     Outcome { is_success: output.status.success(), told: told.concat() }
 }
 
 /// Runs a script of a client, which ends with `done`.
-async fn assert_done(what: &str, command: Command) {
+pub(super) async fn assert_done(what: &str, command: Command) {
     let Outcome { is_success, told } = outcome(command).await;
     assert!(is_success && told.trim_end().ends_with("done"), "{what}:\n{told}");
 }
 
-fn python(script: &str, packages: &OsStr) -> Command {
+pub(super) fn python(script: &str, packages: &OsStr) -> Command {
     let mut command = Command::new("python3");
     command.arg(script).current_dir(folder("python"));
     command.env("PYTHONPATH", packages).env("PYTHONDONTWRITEBYTECODE", "1");
@@ -104,6 +107,60 @@ async fn connect_for_javascript_retrieves() {
     command.env("RAGWARD_URL", format!("http://{}", world.address));
     command.env("RAGWARD_TOKEN", world.token("anne", "ragward:retrieve"));
     assert_done("connect.mjs", command).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connect_for_python_retrieves() {
+    let Some(packages) = python_packages() else { return };
+    let world = World::start().await;
+    let mut command = python("connect_rpc.py", &packages);
+    command.env("RAGWARD_URL", format!("http://{}", world.address));
+    command.env("RAGWARD_TOKEN", world.token("anne", "ragward:retrieve"));
+    assert_done("connect_rpc.py", command).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn buf_curl_calls_over_connect_and_grpc() {
+    if !has_npm_packages("`buf curl`") {
+        return;
+    }
+    let world = World::start().await;
+    let home = tempfile::tempdir().unwrap();
+    let token = format!("authorization: Bearer {}", world.token("anne", "ragward:retrieve"));
+    let url = |rpc: &str| format!("http://{}/ragward.retrieval.v1.RetrievalService/{rpc}", world.address);
+    let proto = concat!(env!("CARGO_MANIFEST_DIR"), "/proto");
+    let curl = |options: &[&str], data: &str, rpc: &str| {
+        let mut command = Command::new(folder("js/node_modules/.bin/buf"));
+        command.env("HOME", home.path()).current_dir(home.path()).arg("curl").args(options);
+        command.args(["--data", data, &url(rpc)]);
+        command
+    };
+    // Chunks that Anne sees, that she does not see, and that are not there.
+    let known = r#"{"collection":"handbook","chunkIds":["document:welcome#0","document:salaries#0","absent"]}"#;
+    let asked = r#"{"collection":"handbook","text":"leave","topK":10}"#;
+    let rows: [(&str, &[&str]); 5] = [
+        ("Connect", &["--schema", proto]),
+        ("Connect over HTTP/2", &["--schema", proto, "--http2-prior-knowledge"]),
+        ("gRPC", &["--schema", proto, "--http2-prior-knowledge", "--protocol", "grpc"]),
+        ("Connect, by reflection", &["--reflect-header", &token, "--http2-prior-knowledge"]),
+        ("gRPC, by reflection", &["--reflect-header", &token, "--http2-prior-knowledge", "--protocol", "grpc"]),
+    ];
+    for (row, options) in rows {
+        let signed = [options, &["--header", &token]].concat();
+        let [retrieved, rechecked] = [("Retrieve", asked), ("Recheck", known)].map(async |(rpc, data)| {
+            let ran = outcome(curl(&signed, data, rpc)).await;
+            assert!(ran.is_success, "{row}: {rpc}: {ran:?}");
+            serde_json::from_str::<Value>(&ran.told).unwrap_or_else(|e| panic!("{row}: {rpc}: {e}: {ran:?}"))
+        });
+        let (retrieved, rechecked) = (retrieved.await, rechecked.await);
+        let chunks = retrieved["chunks"].as_array().into_iter().flatten();
+        let ids: Vec<&Value> = chunks.map(|chunk| &chunk["id"]).collect();
+        assert_eq!(ids, ["document:welcome#0", "document:welcome#1"], "{row}");
+        assert_eq!(retrieved["completion"], "COMPLETION_EXHAUSTED", "{row}");
+        assert_eq!(rechecked["chunkIds"], json!(["document:welcome#0"]), "{row}");
+        let refused = outcome(curl(options, known, "Recheck")).await;
+        assert!(!refused.is_success && refused.told.contains("unauthenticated"), "{row}: {refused:?}");
+    }
 }
 
 const STORE_FILE: &str = "
