@@ -6,6 +6,7 @@ mod doors {
     mod bodies;
     mod browser_pages;
     mod clients;
+    mod openapi;
     mod records;
     mod revocation;
     mod world;

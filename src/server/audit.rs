@@ -68,6 +68,7 @@ pub(super) struct Audited<S> {
 /// this; that may be work that goes on ([`OpenRecord`]).
 struct Running {
     rpc: &'static str,
+    door: Door,
     draft: Draft,
     started: Instant,
     /// The moment at which the caller stops waiting, if it says so.
@@ -122,7 +123,7 @@ where
         request.extensions_mut().insert(draft.clone());
         let started = Instant::now();
         let (told, handed_in) = (OnceLock::new(), OnceLock::new());
-        let running = Running { rpc, draft, started, answer_by, audit, work, told, handed_in };
+        let running = Running { rpc, door, draft, started, answer_by, audit, work, told, handed_in };
         let running = Arc::new(running);
         request.extensions_mut().insert(OpenRecord::new(&running));
         let answering = span.in_scope(|| self.inner.call(request));
@@ -220,7 +221,8 @@ impl Drop for Running {
             code
         });
         if self.told.get().is_none() {
-            telemetry::answered(self.rpc, code_name(code), self.started.elapsed());
+            let labels = CallLabels { rpc: self.rpc, code: code_name(code), door: self.door.name() };
+            telemetry::answered(labels, self.started.elapsed());
         }
     }
 }

@@ -124,7 +124,7 @@ async fn prepare(data: &Path) {
     running.stop().await.unwrap();
 }
 
-fn records(data: &Path) -> Vec<Record> {
+pub(super) fn records(data: &Path) -> Vec<Record> {
     let key = AuditKey::read(&data.join("audit.key")).unwrap();
     let mut records = Vec::new();
     let report = read_log(&data.join("audit"), &key, |_, _, entry| {
