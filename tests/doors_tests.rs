@@ -4,6 +4,7 @@
 mod doors {
     mod bad_input;
     mod bodies;
+    mod browser;
     mod browser_pages;
     mod clients;
     mod openapi;

@@ -17,8 +17,8 @@ use crate::support::running::{Running, config};
 
 /// A route of the port.
 #[derive(Clone, Debug)]
-struct Route {
-    verb: String,
+pub(super) struct Route {
+    pub(super) verb: String,
     /// The path, with fields in braces.
     template: String,
 }
@@ -51,7 +51,7 @@ fn route(verb: &str, template: impl Into<String>) -> Route {
 }
 
 /// Returns every route: the paths of all RPCs, those of `google.api.http`, and those of `OpenFGA`.
-fn routes() -> Vec<Route> {
+pub(super) fn routes() -> Vec<Route> {
     let mut routes = vec![route("GET", "/healthz")];
     let pool = DescriptorPool::decode(DESCRIPTORS).unwrap();
     let http = pool.get_extension_by_name("google.api.http").expect("the annotations");
@@ -92,7 +92,7 @@ fn rules(rule: DynamicMessage) -> Vec<Route> {
 
 impl Route {
     /// Returns the path with values for its fields, so that a request that got through would find what it names.
-    fn path(&self, store: &str, model: &str) -> String {
+    pub(super) fn path(&self, store: &str, model: &str) -> String {
         let segments = self.template.split('/').map(|segment| match segment {
             "{store_id}" => store,
             "{id}" | "{authorization_model_id}" => model,
@@ -105,7 +105,7 @@ impl Route {
 }
 
 /// Returns a body that would change something if a route took it.
-fn body() -> Value {
+pub(super) fn body() -> Value {
     let tuple = json!({ "user": "user:mallory", "relation": "reader", "object": "document:welcome" });
     json!({
         "collection": COLLECTION,
@@ -118,7 +118,7 @@ fn body() -> Value {
 }
 
 /// Everything that a request could change.
-async fn state(running: &Running, store: &str) -> String {
+pub(super) async fn state(running: &Running, store: &str) -> String {
     let address = running.address.to_string();
     let mut state = String::new();
     for path in ["stores".to_owned(), format!("stores/{store}/changes"), format!("stores/{store}/authorization-models")]
