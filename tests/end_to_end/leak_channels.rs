@@ -18,6 +18,7 @@
 //! | vectors in answers | no answer has one | `no_answer_to_a_user_holds_a_vector` below |
 //! | logs | no query and no text of a chunk | `end_to_end/quiet_log.rs` |
 //! | a question that observes | the ordinary answer; what is withheld is in the record alone | `end_to_end/observing.rs`; `twin_worlds.rs`; `openfga/decoys.rs` |
+//! | another door | the doors that take JSON say the same bytes as gRPC | `twin_worlds.rs`; the tests below ask at every door; `identity/tokens.rs` (tokens with one thing wrong) |
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -36,7 +37,9 @@ use ragward::proto::retrieval::{Filter, FilterList, OneOf, Range, RetrieveReques
 
 use crate::support::dice::Dice;
 use crate::support::documents::document;
+use crate::support::json_door::{Door, JsonDoor};
 use crate::support::running::{Running, config};
+use crate::support::untimed::Untimed;
 
 const MODEL: &str = "
 model
@@ -54,6 +57,17 @@ fn reads(user: &str, document: usize) -> RelationshipTuple {
 
 async fn ask(running: &Running, request: RetrieveRequest) -> RetrieveResponse {
     running.client.retrieval().retrieve(request).await.unwrap().into_inner()
+}
+
+/// Asks over gRPC and at each door that takes JSON. The answers are the same bytes, but for the consistency token.
+async fn ask_everywhere(running: &Running, json: &JsonDoor, request: RetrieveRequest) -> RetrieveResponse {
+    let answer = ask(running, request.clone()).await.untimed();
+    for door in [Door::Connect, Door::Rest] {
+        let in_json: RetrieveResponse = json.ask(door, "Retrieve", &request).await.unwrap();
+        let in_json = in_json.untimed();
+        assert_eq!(in_json.encode_to_vec(), answer.encode_to_vec(), "{door:?}: {in_json:?}, over gRPC: {answer:?}");
+    }
+    answer
 }
 
 fn request(user: &str, query: Query) -> RetrieveRequest {
@@ -115,8 +129,14 @@ async fn a_thousand_users_share_no_cached_answer() {
         ("without a cache", &plain),
     ];
     for (name, running) in rows {
+        let json = JsonDoor::at(&running.address.to_string());
         let answers = futures::stream::iter(0..USERS).map(async |user| {
-            let answer = ask(running, request(&format!("user:{user}"), text())).await;
+            let asked = request(&format!("user:{user}"), text());
+            let answer = if name.ends_with("again") {
+                ask_everywhere(running, &json, asked).await
+            } else {
+                ask(running, asked).await
+            };
             let seen: BTreeSet<String> = answer.chunks.into_iter().map(|chunk| chunk.document_id).collect();
             let expected = documents_of(user).into_iter().map(|document| format!("document:{document}")).collect();
             assert_eq!(seen, expected, "user {user}, {name}");
@@ -171,15 +191,16 @@ async fn a_filter_only_shrinks_an_answer() {
     let documents = documents.collect();
     running.load(dsl::load(MODEL).unwrap(), (0..40).step_by(3).map(|number| reads("user:anne", number)).collect());
     running.upsert(COLLECTION, documents).await.unwrap();
+    let json = JsonDoor::at(&running.address.to_string());
     let (mut kept, mut dropped) = (0, 0);
     for query in [text(), Query::Vector(Vector { values: vec![1.0, 2.0] })] {
         // Without a filter, the answer holds what the user may see. The test of the promise covers that.
-        let whole = ask(&running, request("user:anne", query.clone())).await.chunks;
+        let whole = ask_everywhere(&running, &json, request("user:anne", query.clone())).await.chunks;
         assert_eq!(whole.len(), 28, "{query:?}");
         for _ in 0..400 {
             let filter = Some(dice.filter(0));
-            let shrunk =
-                ask(&running, RetrieveRequest { filter: filter.clone(), ..request("user:anne", query.clone()) }).await;
+            let filtered = RetrieveRequest { filter: filter.clone(), ..request("user:anne", query.clone()) };
+            let shrunk = ask_everywhere(&running, &json, filtered).await;
             // The chunks have the same order and the same scores, statistics included.
             let left = whole.iter().filter(|chunk| shrunk.chunks.contains(chunk));
             assert!(left.eq(&shrunk.chunks), "{query:?}, {filter:?}: {shrunk:?}");
@@ -197,6 +218,11 @@ async fn the_plan_is_told_to_nobody_unless_it_is_allowed() {
         let running = collection(data.path(), |config| config.retrieval.explain_plan = allowed).await;
         running.load(dsl::load(MODEL).unwrap(), vec![reads("user:anne", 1)]);
         let asked = RetrieveRequest { explain_plan: true, ..request("user:anne", text()) };
+        let json = JsonDoor::at(&running.address.to_string());
+        for door in [Door::Connect, Door::Rest] {
+            let in_json: RetrieveResponse = json.ask(door, "Retrieve", &asked).await.unwrap();
+            assert_eq!(in_json.plan.is_some(), allowed, "{door:?}, allowed: {allowed}");
+        }
         assert_eq!(ask(&running, asked).await.plan.is_some(), allowed, "allowed: {allowed}");
         assert_eq!(ask(&running, request("user:anne", text())).await.plan, None, "allowed: {allowed}");
     }
