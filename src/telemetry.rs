@@ -50,7 +50,7 @@ const AUDIT_FAILED: &str = "ragward_audit_failed_records_total";
 /// The labels of a call. Each is one of a fixed set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallLabels {
-    /// The RPC: `package.Service/Method`.
+    /// The RPC as gRPC names it: `package.Service/Method`.
     pub rpc: &'static str,
     /// The code of the answer or refusal.
     pub code: &'static str,

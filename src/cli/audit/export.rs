@@ -12,7 +12,7 @@ use crate::audit::{AuditEntry, Door, Event};
 use crate::cli::output::unless_closed;
 use crate::visible::visible_json;
 
-const CSV_HEADER: [&str; 23] = [
+const CSV_HEADER: [&str; 24] = [
     "seq",
     "time",
     "call",

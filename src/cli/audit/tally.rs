@@ -253,6 +253,7 @@ mod tests {
         };
         Event::Record(Box::new(Record {
             call: "ragward.retrieval.v1.RetrievalService/Recheck".to_owned(),
+            door: None,
             code: "OK".to_owned(),
             trace_id: "0".repeat(32),
             refusal: None,

@@ -7,7 +7,7 @@ use futures::future;
 use tower::{ServiceExt, service_fn};
 
 use super::*;
-use crate::audit::{AuditError, DigestPurpose, Record, Verification};
+use crate::audit::{AuditError, DigestPurpose, ObservedDetail, Record, Verification};
 
 /// Takes records in, and gives the same outcome for all of them.
 struct Sink {
@@ -103,7 +103,7 @@ async fn work_that_outlives_its_caller_is_waited_for_when_the_server_stops() {
 /// Calls with a deadline, and waits for the answer. Gives the code that the caller got, and the codes that were recorded.
 async fn call_until(path: &str, answering: fn() -> Answering, outcome: fn() -> Kept) -> (Option<Code>, Vec<String>) {
     let sink = Arc::new(Sink { records: Mutex::default(), outcome });
-    let audit = Audit { sink: Arc::clone(&sink) as _, required: true };
+    let audit = Audit { sink: Arc::clone(&sink) as _, required: true, observed: ObservedDetail::default() };
     let layer = AuditLayer { audit: Some(audit), work: OngoingWork::default() };
     let given = layer.layer(service_fn(move |_request| answering())).oneshot(with_deadline(path)).await;
     let records = sink.records.lock().unwrap().iter().map(|record| record.code.clone()).collect();
@@ -148,7 +148,7 @@ async fn a_late_call_is_recorded_with_the_code_that_its_caller_got() {
 #[tokio::test(start_paused = true)]
 async fn a_caller_that_goes_away_at_its_deadline_is_late() {
     let sink = Arc::new(Sink { records: Mutex::default(), outcome: || future::ready(Ok(())).boxed() });
-    let audit = Audit { sink: Arc::clone(&sink) as _, required: true };
+    let audit = Audit { sink: Arc::clone(&sink) as _, required: true, observed: ObservedDetail::default() };
     let layer = AuditLayer { audit: Some(audit), work: OngoingWork::default() };
     let answering = || future::pending::<Result<http::Response<Body>, Refusal>>();
     for wait_ms in [0, 99, 100] {
@@ -165,7 +165,7 @@ async fn work_that_outlives_the_deadline_is_recorded_when_it_is_done() {
     let sink = Arc::new(Sink { records: Mutex::default(), outcome: || future::ready(Ok(())).boxed() });
     let codes = || -> Vec<String> { sink.records.lock().unwrap().iter().map(|record| record.code.clone()).collect() };
     let work = OngoingWork::default();
-    let audit = Audit { sink: Arc::clone(&sink) as _, required: true };
+    let audit = Audit { sink: Arc::clone(&sink) as _, required: true, observed: ObservedDetail::default() };
     let layer = AuditLayer { audit: Some(audit), work: work.clone() };
     let (let_on, held) = tokio::sync::oneshot::channel::<()>();
     let held = Mutex::new(Some(held));

@@ -311,7 +311,7 @@ impl Schemas {
             if let Some(field) = field_at(input, name) {
                 // A segment of a path is one value, also of a list.
                 let schema = self.value(&field.kind());
-                parameters.push(self.parameter(shown, "path", schema, &field));
+                parameters.push(self.parameter(shown, "path", &schema, &field));
             }
         }
         let body = match &route.body {
@@ -322,7 +322,7 @@ impl Schemas {
                 };
                 for field in input.fields().filter(in_query) {
                     let schema = self.field_value(&field);
-                    parameters.push(self.parameter(field.json_name(), "query", schema, &field));
+                    parameters.push(self.parameter(field.json_name(), "query", &schema, &field));
                 }
                 None
             }
@@ -350,7 +350,7 @@ impl Schemas {
         }
     }
 
-    fn parameter(&self, name: &str, place: &str, schema: Json, field: &FieldDescriptor) -> Json {
+    fn parameter(&self, name: &str, place: &str, schema: &Json, field: &FieldDescriptor) -> Json {
         let mut parameter = json!({ "name": name, "in": place, "schema": schema });
         if let Json::Object(parameter) = &mut parameter {
             parameter.insert("required".to_owned(), (place == "path").into());
