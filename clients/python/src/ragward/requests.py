@@ -1,0 +1,83 @@
+"""What requests are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, TypeAlias
+
+from ragward.filters import MetadataValue
+
+
+class Consistency(str, Enum):
+    """The freshness that the relationship tuples must have."""
+
+    #: Caches and copies may decide.
+    MINIMIZE_LATENCY = "MINIMIZE_LATENCY"
+    #: The authority itself decides.
+    HIGHER_CONSISTENCY = "HIGHER_CONSISTENCY"
+    #: Everything that was written before the consistency token was given out counts.
+    AT_LEAST_AS_FRESH = "AT_LEAST_AS_FRESH"
+
+
+class Purpose(str, Enum):
+    """What a recheck is for."""
+
+    #: The caller will release only the chunks that come back.
+    ANSWER = "ANSWER"
+    #: The caller releases its chunks anyway, and asks the server to record what it would have withheld.
+    OBSERVE = "OBSERVE"
+
+
+@dataclass(frozen=True, slots=True)
+class Hybrid:
+    """Words and an embedding. The chunks are ranked by each, and both rankings are merged."""
+
+    text: str
+    vector: Iterable[float]
+
+
+#: Words, an embedding, or both.
+Query: TypeAlias = str | Sequence[float] | Hybrid
+
+
+@dataclass(frozen=True, slots=True)
+class NewChunk:
+    """A chunk of a document that is put in."""
+
+    #: The id of the chunk, unique in its collection. `put_document` makes one up where it is empty.
+    id: str
+    #: The OpenFGA object that decides who sees the chunk, such as `document:handbook`.
+    guard: str
+    #: The text. It may be empty if there is a vector.
+    text: str = ""
+    #: The embedding. It may be missing if there is a text.
+    vector: Iterable[float] | None = None
+    #: The metadata, which filters look at.
+    metadata: Mapping[str, MetadataValue] = field(default_factory=dict[str, MetadataValue])
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A document with its chunks. It replaces all chunks of the document that has its id."""
+
+    #: The id of the document, unique in its collection.
+    id: str
+    #: The chunks in their order, at least one.
+    chunks: Sequence[NewChunk]
+    #: The title, for people.
+    title: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RelationshipTuple:
+    """A tuple that counts for one explanation alone."""
+
+    user: str
+    relation: str
+    object: str
+    #: The name of the condition under which the tuple counts; empty if it always counts.
+    condition: str = ""
+    #: The values that the tuple holds for the parameters of its condition.
+    condition_context: Mapping[str, Any] | None = None
