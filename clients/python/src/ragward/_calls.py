@@ -114,7 +114,7 @@ def retrieve(
     message: dict[str, Any] = {"collection": collection, "topK": k, **_query(query)}
     message |= _freshness(consistency, consistency_token)
     if filter is not None:
-        message["filter"] = filter.wire
+        message["filter"] = _filter(filter)
     if min_score is not None:
         message["minScore"] = min_score
     if per_document_max is not None:
@@ -270,6 +270,12 @@ def _refuse_assertion(identity: Identity) -> None:
     if identity.is_asserted:
         violation = FieldViolation("identity", "asks on behalf of a user, and this call is made by the bearer itself")
         raise InvalidRequest(f"`identity` {violation.description}", violations=[violation])
+
+
+def _filter(filter_: object) -> Mapping[str, Any]:
+    if not isinstance(filter_, Filter):
+        raise TypeError("a filter is made with `F`, such as `F(\"area\") == \"people\"`")
+    return filter_.wire
 
 
 def _query(query: Query) -> dict[str, Any]:

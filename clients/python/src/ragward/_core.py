@@ -30,6 +30,7 @@ from ragward.errors import (
     RagwardError,
     Unavailable,
 )
+from ragward.identity import Identity
 
 T = TypeVar("T")
 
@@ -55,16 +56,18 @@ _USER_AGENT = f"ragward-python/{version('ragward')}"
 class Settings:
     """The settings of a client, checked."""
 
-    __slots__ = ("ca_file", "client_certificate", "http2", "retries", "timeout", "url")
+    __slots__ = ("_may_send_tokens", "ca_file", "client_certificate", "http2", "retries", "timeout", "url")
 
     def __init__(
         self,
+        *,
         url: str | None,
         timeout: float,
         retries: int,
         ca_file: str | None,
         client_certificate: tuple[str, str] | None,
         http2: bool,
+        plain_http_tokens: bool,
     ) -> None:
         self.url = _checked_url(url or os.environ.get("RAGWARD_SERVER") or DEFAULT_URL)
         self.timeout = checked_timeout(timeout)
@@ -76,6 +79,16 @@ class Settings:
         if client_certificate is not None and not self.url.startswith("https:"):
             raise ValueError("a client certificate is of use only with an address that begins with `https:`")
         self.http2 = http2
+        parts = httpx.URL(self.url)
+        self._may_send_tokens = parts.scheme == "https" or _is_loopback(parts.host) or plain_http_tokens
+
+    def admitted(self, identity: Identity) -> Identity:
+        """Return the identity of a call. Raises `InvalidRequest` if its token would go over the network in plain text."""
+        if identity.has_token and not self._may_send_tokens:
+            raise InvalidRequest(
+                "a token is sent only to an address that begins with `https:`, or to this machine; `plain_http_tokens` allows others"
+            )
+        return identity
 
     def http_options(self) -> dict[str, Any]:
         """Return the arguments for a client of httpx."""

@@ -47,9 +47,18 @@ class AsyncClient:
         ca_file: str | None = None,
         client_certificate: tuple[str, str] | None = None,
         http2: bool = False,
+        plain_http_tokens: bool = False,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        self._settings = Settings(url, timeout, retries, ca_file, client_certificate, http2)
+        self._settings = Settings(
+            url=url,
+            timeout=timeout,
+            retries=retries,
+            ca_file=ca_file,
+            client_certificate=client_certificate,
+            http2=http2,
+            plain_http_tokens=plain_http_tokens,
+        )
         self._identity = identity
         self._http = httpx.AsyncClient(transport=transport, **self._settings.http_options())
 
@@ -331,7 +340,7 @@ class AsyncClient:
         return await self._ask(_calls.ingest_status(collection, document_ids), self._asker(identity), timeout)
 
     def _asker(self, identity: Identity | None) -> Identity:
-        return who_asks(identity, self._identity)
+        return self._settings.admitted(who_asks(identity, self._identity))
 
     async def _ask(self, call: Call[T], asker: Identity, seconds: float | None) -> T:
         """Send a call, again where that is safe, until there is an answer or no time is left."""

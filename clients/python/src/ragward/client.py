@@ -42,6 +42,7 @@ class Client:
     - `ca_file`: a PEM file with the only authorities that may vouch for the server; without it the variable `RAGWARD_CA_FILE`.
     - `client_certificate`: the PEM files of a certificate and its key, if the server asks for one.
     - `http2`: speak HTTP/2. It needs the extra `ragward[http2]`.
+    - `plain_http_tokens`: send tokens also over `http:` to other machines, for where something else encrypts the way.
     - `transport`: a transport of httpx in place of the network, for tests.
     """
 
@@ -55,9 +56,18 @@ class Client:
         ca_file: str | None = None,
         client_certificate: tuple[str, str] | None = None,
         http2: bool = False,
+        plain_http_tokens: bool = False,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        self._settings = Settings(url, timeout, retries, ca_file, client_certificate, http2)
+        self._settings = Settings(
+            url=url,
+            timeout=timeout,
+            retries=retries,
+            ca_file=ca_file,
+            client_certificate=client_certificate,
+            http2=http2,
+            plain_http_tokens=plain_http_tokens,
+        )
         self._identity = identity
         self._http = httpx.Client(transport=transport, **self._settings.http_options())
 
@@ -363,7 +373,7 @@ class Client:
         return self._ask(_calls.ingest_status(collection, document_ids), self._asker(identity), timeout)
 
     def _asker(self, identity: Identity | None) -> Identity:
-        return who_asks(identity, self._identity)
+        return self._settings.admitted(who_asks(identity, self._identity))
 
     def _ask(self, call: Call[T], asker: Identity, timeout: float | None) -> T:
         """Send a call, again where that is safe, until there is an answer or no time is left."""

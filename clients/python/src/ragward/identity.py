@@ -61,6 +61,11 @@ class Identity:
         return Identity(self._token, _checked_user(user))
 
     @property
+    def has_token(self) -> bool:
+        """Whether requests of this identity carry a token."""
+        return self._token is not None
+
+    @property
     def is_asserted(self) -> bool:
         """Whether the bearer of a token asks for another user than the token's own."""
         return self._token is not None and self._user != ""
