@@ -37,6 +37,7 @@ MODEL = {
                 "owner": {"this": {}},
                 "reader": {"this": {}},
                 # Two relations on one object: either is enough, and neither hides the other.
+                "can_edit": {"computedUserset": {"relation": "owner"}},
                 "can_read": {
                     "union": {
                         "child": [{"computedUserset": {"relation": "owner"}}, {"computedUserset": {"relation": "reader"}}]

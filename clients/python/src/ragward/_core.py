@@ -130,9 +130,13 @@ class Deadline:
     def __init__(self, seconds: float) -> None:
         self._end = time.monotonic() + seconds
 
+    def remaining(self) -> float:
+        """Return the seconds that are left, which may be fewer than none."""
+        return self._end - time.monotonic()
+
     def left(self) -> float:
         """Return the seconds that are left. Raises `DeadlineExceeded` if there are none."""
-        left = self._end - time.monotonic()
+        left = self.remaining()
         if left <= 0:
             raise late()
         return left
@@ -173,7 +177,7 @@ class Tries:
         if isinstance(failed.error, Unavailable) and failed.error.retry_after is not None:
             wait = max(wait, failed.error.retry_after)
         # The reason of the failure tells more than that time ran out while nothing was tried.
-        if self._deadline.left() <= wait:
+        if self._deadline.remaining() <= wait:
             raise failed.error from failed.__cause__
         return wait
 
@@ -273,8 +277,10 @@ def transport_failure(error: httpx.HTTPError | httpx.InvalidURL) -> Failed:
         return Failed(Unavailable(f"there is no connection to the server: {told}"), reached=False)
     if isinstance(error, httpx.TimeoutException):
         return Failed(late(), reached=not isinstance(error, httpx.PoolTimeout))
-    if isinstance(error, httpx.UnsupportedProtocol):
-        return Failed(InvalidRequest(f"the server's address is of no use: {told}"), reached=False)
+    if isinstance(error, httpx.InvalidURL):
+        return Failed(InvalidRequest(f"the request has no address: {told}"), reached=False)
+    if isinstance(error, httpx.DecodingError):
+        return Failed(InvalidAnswer(f"the server's answer cannot be decoded: {told}"), reached=True)
     return Failed(Unavailable(f"the connection to the server broke: {told}"), reached=True)
 
 
