@@ -54,7 +54,9 @@ def measure(server: LocalServer, row: str, collection: str, user: str, k: int) -
         server.url.removeprefix("http://"), options=[("grpc.max_receive_message_length", 64 * 1024 * 1024)]
     )
     retrieve = channel.unary_unary(
-        RETRIEVE, request_serializer=lambda message: message.SerializeToString(), response_deserializer=answer_kind.FromString
+        RETRIEVE,
+        request_serializer=lambda message: message.SerializeToString(),
+        response_deserializer=answer_kind.FromString,
     )
     body = json.dumps({"user": user, "collection": collection, "text": "leave", "topK": k}).encode()
     headers = {"content-type": "application/json"}

@@ -25,6 +25,7 @@ from ragward import (
     LocalServer,
     NewChunk,
     Purpose,
+    Query,
     RelationshipTuple,
     _calls,
     _wire,
@@ -90,7 +91,10 @@ WITHOUT_VALUE = {
 
 
 def test_the_version_is_that_of_the_server() -> None:
-    versions = [re.search(r'^version = "([^"]+)"', (ROOT / path).read_text(), re.MULTILINE) for path in ("Cargo.toml", "clients/python/pyproject.toml")]
+    versions = [
+        re.search(r'^version = "([^"]+)"', (ROOT / path).read_text(), re.MULTILINE)
+        for path in ("Cargo.toml", "clients/python/pyproject.toml")
+    ]
     assert all(versions)
     assert len({found.group(1) for found in versions if found}) == 1
 
@@ -126,7 +130,7 @@ def test_every_field_of_a_message_has_a_place(name: str, value: type[Any]) -> No
 
 def requests() -> list[tuple[str, list[Any]]]:
     """Returns calls of each RPC that together use every field of its request."""
-    freshness = {"consistency": Consistency.AT_LEAST_AS_FRESH, "consistency_token": "t"}
+    freshness: dict[str, Any] = {"consistency": Consistency.AT_LEAST_AS_FRESH, "consistency_token": "t"}
     condition = (F("a") == "b") & ((F("c") >= 1) | ~F("d").between(1, 2)) & F("e").one_of(1, 2.5, True)
     search: dict[str, Any] = {
         "k": 3,
@@ -139,7 +143,7 @@ def requests() -> list[tuple[str, list[Any]]]:
         "page_token": "p",
         **freshness,
     }
-    queries = ["leave", [0.5, 0.25], Hybrid("leave", [0.5])]
+    queries: list[Query] = ["leave", [0.5, 0.25], Hybrid("leave", [0.5])]
     new_chunk = NewChunk("a#0", "document:a", "leave", [0.5], {"year": 2024})
     condition_tuple = RelationshipTuple("user:anne", "reader", "document:a", "in_hours", {"hour": 9})
     return [
@@ -214,8 +218,9 @@ def test_a_line_of_an_upload_is_a_document() -> None:
     }
 
 
-def filled(of: Descriptor, depth: int = 3) -> Message:
+def filled(of: Descriptor | None, depth: int = 3) -> Message:
     """Returns a message with a value in every field."""
+    assert of is not None
     made = message(of.full_name)
     for field in of.fields:
         if field.containing_oneof and field.containing_oneof.fields[0] is not field and not _is_optional(field):
@@ -288,17 +293,17 @@ def _values(answer: Any) -> list[Any]:
 
 
 def test_every_message_has_a_value_or_a_reason() -> None:
-    def reached(of: Descriptor, seen: set[str]) -> None:
-        if of.full_name in seen or of.full_name.startswith("google.") or of.GetOptions().map_entry:
+    def reached(of: Descriptor | None, seen: set[str]) -> None:
+        if of is None or of.full_name in seen or of.full_name.startswith("google.") or of.GetOptions().map_entry:
             return
         seen.add(of.full_name)
         if of.name in WITHOUT_VALUE and of.name == "ExplanationStep":
             return
         for field in of.fields:
             if field.message_type is not None:
-                inner = field.message_type
-                if inner.GetOptions().map_entry:
-                    inner = inner.fields_by_name["value"].message_type
+                inner: Descriptor | None = field.message_type
+                if field.message_type.GetOptions().map_entry:
+                    inner = field.message_type.fields_by_name["value"].message_type
                 reached(inner, seen)
 
     seen: set[str] = set()

@@ -27,8 +27,8 @@ from ragward import (
     NotFound,
     RagwardError,
     Unavailable,
+    _core,
 )
-from ragward import _core
 from tests.world import Asking
 
 ANNE = Identity.user("user:anne")
@@ -127,7 +127,9 @@ REFUSALS: list[tuple[str, httpx.Response, type[RagwardError]]] = [
 
 
 @pytest.mark.parametrize(("row", "response", "kind"), REFUSALS, ids=[row for row, _, _ in REFUSALS])
-async def test_every_refusal_is_an_error(made: Made, row: str, response: httpx.Response, kind: type[RagwardError]) -> None:
+async def test_every_refusal_is_an_error(
+    made: Made, row: str, response: httpx.Response, kind: type[RagwardError]
+) -> None:
     calls: list[tuple[str, tuple[Any, ...]]] = [
         ("retrieve", ("notes", "leave")),
         ("recheck", ("notes", ["a#0"])),
@@ -224,10 +226,7 @@ async def test_what_is_no_answer_is_an_error(made: Made, row: str, response: htt
     for method in ("retrieve", "pages"):
         script = Script(response)
         with pytest.raises(InvalidAnswer):
-            if method == "pages":
-                await made(script).each(method, "notes", "leave")
-            else:
-                await made(script).call(method, "notes", "leave")
+            await (made(script).each if method == "pages" else made(script).call)(method, "notes", "leave")
         assert len(script.requests) == 1, row
 
 
@@ -250,7 +249,7 @@ class NoEnd:
     def __init__(self, tokens: Iterator[str]) -> None:
         self.tokens = tokens
 
-    def __call__(self, request: httpx.Request) -> httpx.Response:
+    def __call__(self, _request: httpx.Request) -> httpx.Response:
         return json_answer({**ANSWER, "nextPageToken": next(self.tokens)})
 
 
@@ -435,7 +434,9 @@ async def test_a_token_follows_no_redirect(made: Made) -> None:
     script = Script(httpx.Response(307, headers={"location": "http://127.0.0.1:1/elsewhere"}))
     with pytest.raises(RagwardError):
         await made(script).call("retrieve", "notes", "leave", identity=Identity.bearer("secret"))
-    assert [str(request.url) for request in script.requests] == [f"{URL}/ragward.retrieval.v1.RetrievalService/Retrieve"]
+    assert [str(request.url) for request in script.requests] == [
+        f"{URL}/ragward.retrieval.v1.RetrievalService/Retrieve"
+    ]
 
 
 async def test_a_token_goes_over_the_network_only_with_tls(made: Made) -> None:

@@ -16,7 +16,16 @@ from typing import Any, cast
 import httpx
 import pytest
 
-from ragward import AsyncClient, Client, Identity, IdentityMissing, NotAuthenticated, RagwardError, acting_as, acting_identity
+from ragward import (
+    AsyncClient,
+    Client,
+    Identity,
+    IdentityMissing,
+    NotAuthenticated,
+    RagwardError,
+    acting_as,
+    acting_identity,
+)
 from tests.test_faults import ANSWER, URL, Script, json_answer, refusal
 
 SECRET = "secret-token"
@@ -45,9 +54,9 @@ def test_a_token_is_never_shown(row: str, identity: Identity) -> None:
         shown += [repr(client), repr(AsyncClient(URL, identity=identity))]
     assert all(SECRET not in text for text in shown), row
     assert not hasattr(identity, "__dict__")
-    for write in (pickle.dumps, lambda one: pickle.dumps({"identity": one})):
+    for held in (identity, {"identity": identity}):
         with pytest.raises(TypeError, match="pickled"):
-            write(identity)
+            pickle.dumps(held)
     # Frameworks copy what they are configured with.
     assert copy.copy(identity) is identity
     assert copy.deepcopy({"identity": identity})["identity"] is identity
@@ -102,9 +111,8 @@ def test_nobody_is_no_user_and_no_token() -> None:
 @pytest.mark.parametrize("given", ["", None, 7, "a b"])
 def test_a_function_has_to_give_a_token(given: Any) -> None:
     script = Script(json_answer(ANSWER))
-    with Client(URL, transport=script.transport) as client:
-        with pytest.raises((ValueError, TypeError, IdentityMissing)):
-            client.retrieve("notes", "leave", identity=Identity.bearer(lambda: cast("str", given)))
+    with Client(URL, transport=script.transport) as client, pytest.raises((ValueError, TypeError, IdentityMissing)):
+        client.retrieve("notes", "leave", identity=Identity.bearer(lambda: cast("str", given)))
     assert script.requests == []
 
 
@@ -133,8 +141,8 @@ async def test_an_asynchronous_function_is_for_the_asynchronous_client() -> None
 
     for source in (token, waits):
         unused = Script(json_answer(ANSWER))
-        with Client(URL, transport=unused.transport) as client, pytest.raises(TypeError, match="AsyncClient"):
-            client.retrieve("notes", "leave", identity=Identity.bearer(source))
+        with Client(URL, transport=unused.transport) as blocking, pytest.raises(TypeError, match="AsyncClient"):
+            blocking.retrieve("notes", "leave", identity=Identity.bearer(source))
         assert unused.requests == []
 
 

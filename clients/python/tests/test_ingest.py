@@ -42,9 +42,7 @@ async def test_any_number_of_documents_streams_through(asking: Asking) -> None:
     assert (upserted.documents, upserted.chunks, upserted.warnings, read) == (MANY, MANY, (), MANY)
     listed = await asking.each("list_documents", to, page_size=150, identity=OPERATOR)
     assert len({one.document_id for one in listed}) == MANY
-    again = await asking.call(
-        "retrieve", to, "leave", k=1, consistency_token=upserted.consistency_token, identity=ANNE
-    )
+    again = await asking.call("retrieve", to, "leave", k=1, consistency_token=upserted.consistency_token, identity=ANNE)
     assert len(again) == 1
 
 
@@ -98,7 +96,7 @@ async def test_a_refused_document_is_named(asking: Asking) -> None:
 
 
 async def test_what_is_not_json_is_refused_before_it_is_sent(asking: Asking) -> None:
-    rows = [
+    rows: list[tuple[str, dict[str, Any], type[Exception]]] = [
         ("no number", {"vector": [0.1, float("nan")]}, InvalidRequest),
         ("an infinite one", {"metadata": {"a": float("inf")}}, ValueError),
         ("a number that is too large", {"metadata": {"a": 2**63}}, ValueError),

@@ -13,8 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from ragward import Identity, LocalServer, RagwardError, local
-from ragward import _local
+from ragward import Identity, LocalServer, RagwardError, _local, local
 
 #: The tries of a look at what takes a moment. Together they wait for half a minute.
 LOOKS_MAX, LOOK_SECONDS = 600, 0.05

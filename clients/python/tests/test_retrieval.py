@@ -152,7 +152,9 @@ async def test_freshness_may_be_asked_for(asking: Asking) -> None:
     for row, options in rows:
         again = await asking.call("retrieve", NOTES, "leave", identity=ANNE, **options)
         assert ids(again) == ids(first), row
-        assert (await asking.call("recheck", NOTES, ids(first), identity=ANNE, **options)).chunk_ids == tuple(ids(first))
+        assert (await asking.call("recheck", NOTES, ids(first), identity=ANNE, **options)).chunk_ids == tuple(
+            ids(first)
+        )
         assert ids(await asking.call("fetch", NOTES, chunk_ids=ids(first), identity=ANNE, **options)) == ids(first)
 
 

@@ -40,7 +40,7 @@ class Issuer:
         answers: dict[str, Any] = {"/keys": {"keys": [key]}}
 
         class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:  # noqa: N802 - the name that the base class calls.
+            def do_GET(self) -> None:
                 answer = answers.get(self.path)
                 body = json.dumps(answer).encode()
                 self.send_response(404 if answer is None else 200)
@@ -113,7 +113,16 @@ acr_values = ["mfa"]
 max_age = "5m"
 """
     )
-    command = [_program(None), "serve", "--config", str(config), "--data", str(folder / "data"), "--listen", "127.0.0.1:0"]
+    command = [
+        _program(None),
+        "serve",
+        "--config",
+        str(config),
+        "--data",
+        str(folder / "data"),
+        "--listen",
+        "127.0.0.1:0",
+    ]
     with LocalServer(command, {**os.environ, "RUST_LOG": "info"}, 30) as server:
         yield server
 
@@ -134,7 +143,11 @@ async def test_the_bearer_is_the_user_of_the_token(asking: Asking, issuer: Issue
         ("anne", Identity.bearer(issuer.token("anne", "retrieve")), {"roadmap", "manual"}),
         ("bob", Identity.bearer(lambda: issuer.token("bob", "retrieve")), {"salaries", "manual"}),
         ("nobody", Identity.bearer(issuer.token("nina", "retrieve")), set[str]()),
-        ("the same user named", Identity.bearer(issuer.token("anne", "retrieve")).on_behalf_of("user:anne"), {"roadmap", "manual"}),
+        (
+            "the same user named",
+            Identity.bearer(issuer.token("anne", "retrieve")).on_behalf_of("user:anne"),
+            {"roadmap", "manual"},
+        ),
         (
             "a service for anne",
             Identity.bearer(issuer.token("service", "retrieve", "assert_user")).on_behalf_of("user:anne"),

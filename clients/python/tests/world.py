@@ -40,7 +40,10 @@ MODEL = {
                 "can_edit": {"computedUserset": {"relation": "owner"}},
                 "can_read": {
                     "union": {
-                        "child": [{"computedUserset": {"relation": "owner"}}, {"computedUserset": {"relation": "reader"}}]
+                        "child": [
+                            {"computedUserset": {"relation": "owner"}},
+                            {"computedUserset": {"relation": "reader"}},
+                        ]
                     }
                 },
             },
@@ -64,7 +67,11 @@ TUPLES = [
 def _documents() -> Iterator[Document]:
     yield Document(
         "roadmap",
-        [NewChunk("roadmap#0", "document:roadmap", "leave for the coast in may", metadata={"area": "plans", "year": 2024})],
+        [
+            NewChunk(
+                "roadmap#0", "document:roadmap", "leave for the coast in may", metadata={"area": "plans", "year": 2024}
+            )
+        ],
         title="Roadmap",
     )
     yield Document(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Generic, TypeVar
@@ -238,9 +238,7 @@ def delete_documents(collection: str, document_ids: Iterable[str]) -> Call[Delet
     return Call(_INGEST + "DeleteDocuments", message, Effect.REPEATABLE, Asker.TOKEN, _wire.deleted)
 
 
-def list_documents(
-    collection: str, *, page_size: int, page_token: str
-) -> Call[tuple[tuple[ListedDocument, ...], str]]:
+def list_documents(collection: str, *, page_size: int, page_token: str) -> Call[tuple[tuple[ListedDocument, ...], str]]:
     """Return a call of `ListDocuments`."""
     message = {"collection": collection, "pageSize": page_size, "pageToken": page_token}
     return Call(_INGEST + "ListDocuments", message, Effect.NOTHING, Asker.TOKEN, _wire.listed_documents)
@@ -274,7 +272,7 @@ def _refuse_assertion(identity: Identity) -> None:
 
 def _filter(filter_: object) -> Mapping[str, Any]:
     if not isinstance(filter_, Filter):
-        raise TypeError("a filter is made with `F`, such as `F(\"area\") == \"people\"`")
+        raise TypeError('a filter is made with `F`, such as `F("area") == "people"`')
     return filter_.wire
 
 

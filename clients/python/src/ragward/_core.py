@@ -86,7 +86,8 @@ class Settings:
         """Return the identity of a call. Raises `InvalidRequest` if its token would go over the network in plain text."""
         if identity.has_token and not self._may_send_tokens:
             raise InvalidRequest(
-                "a token is sent only to an address that begins with `https:`, or to this machine; `plain_http_tokens` allows others"
+                "a token is sent only to an address that begins with `https:`, or to this machine; "
+                "`plain_http_tokens` allows others"
             )
         return identity
 
@@ -142,7 +143,7 @@ class Deadline:
         return left
 
 
-class Failed(Exception):  # noqa: N818 - it never leaves the client; `error` does.
+class Failed(Exception):
     """One try of a call failed. The caller gets `error`, unless a further try succeeds."""
 
     def __init__(self, error: RagwardError, *, reached: bool) -> None:

@@ -12,13 +12,17 @@ from collections import deque
 from pathlib import Path
 from threading import Event, Thread
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import httpx
 
 from ragward.async_client import AsyncClient
 from ragward.client import Client
 from ragward.errors import RagwardError
+
+if TYPE_CHECKING:
+    # `typing` has it since Python 3.11.
+    from typing_extensions import Self
 
 #: The seconds after which a server that is not ready is given up.
 READY_SECONDS_MAX = 30.0
@@ -31,8 +35,8 @@ LOG_LINES_MAX = 20
 
 _LISTENS = re.compile(r"serving address=(\S+)")
 
-# Starts the server as this very process, beside a watcher that stops it when the pipe at standard input closes: the system closes
-# it however the program ends, also when it is killed. A line in the pipe tells the watcher that there is nothing left to stop.
+# Starts the server as this very process, beside a watcher that stops it when the pipe at standard input closes. The system
+# closes the pipe however the program ends, also when it is killed. A line in it says that there is nothing left to stop.
 _WATCHED = """
 exec 3<&0
 ( read -r _ <&3 || kill "$$" ) >/dev/null 2>&1 &
@@ -97,10 +101,12 @@ class LocalServer:
             _tell(pipe)
         self._reader.join()
 
-    def __enter__(self) -> LocalServer:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def __repr__(self) -> str:
@@ -214,7 +220,13 @@ def _existing(path: str, named_by: str) -> str:
 def _run(command: list[str], environment: dict[str, str], seconds_max: float) -> None:
     try:
         done = subprocess.run(
-            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds_max, check=False
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=seconds_max,
+            check=False,
         )
     except subprocess.TimeoutExpired as error:
         raise RagwardError(f"`{' '.join(command[1:3])}` did not end in time") from error

@@ -257,7 +257,7 @@ def _metadata_value(key: str, fields: Fields) -> MetadataValue:
         return fields.number("doubleValue")
     if fields.has("boolValue"):
         return fields.truth("boolValue")
-    _wrong(f"metadata.{key}")
+    return _wrong(f"metadata.{key}")
 
 
 def _recall(fields: Fields) -> Recall:

@@ -6,7 +6,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Mapping
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
 
@@ -27,6 +27,10 @@ from ragward.answers import (
 from ragward.filters import Filter, MetadataValue
 from ragward.identity import Identity, authorization_async, who_asks
 from ragward.requests import Consistency, Document, NewChunk, Purpose, Query, RelationshipTuple
+
+if TYPE_CHECKING:
+    # `typing` has it since Python 3.11.
+    from typing_extensions import Self
 
 T = TypeVar("T")
 
@@ -62,7 +66,7 @@ class AsyncClient:
         self._identity = identity
         self._http = httpx.AsyncClient(transport=transport, **self._settings.http_options())
 
-    async def __aenter__(self) -> AsyncClient:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(
@@ -97,7 +101,7 @@ class AsyncClient:
         context: Mapping[str, Any] | None = None,
         explain_plan: bool = False,
         identity: Identity | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109 - it also goes to the server.
+        timeout: float | None = None,
     ) -> Answer:
         """Like `Client.retrieve`."""
         call = _calls.retrieve(
@@ -172,7 +176,7 @@ class AsyncClient:
         classification_max: str | None = None,
         context: Mapping[str, Any] | None = None,
         identity: Identity | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109 - it also goes to the server.
+        timeout: float | None = None,
     ) -> Answer:
         """Like `Client.fetch`."""
         call = _calls.fetch(
@@ -196,7 +200,7 @@ class AsyncClient:
         consistency_token: str | None = None,
         context: Mapping[str, Any] | None = None,
         identity: Identity | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109 - it also goes to the server.
+        timeout: float | None = None,
     ) -> Rechecked:
         """Like `Client.recheck`."""
         call = _calls.recheck(
@@ -220,7 +224,7 @@ class AsyncClient:
         contextual_tuples: Iterable[RelationshipTuple] = (),
         context: Mapping[str, Any] | None = None,
         identity: Identity | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109 - it also goes to the server.
+        timeout: float | None = None,
     ) -> Explanation:
         """Like `Client.explain`."""
         call = _calls.explain(
@@ -240,7 +244,7 @@ class AsyncClient:
         documents: Iterable[Document] | AsyncIterable[Document],
         *,
         identity: Identity | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109 - it also goes to the server.
+        timeout: float | None = None,
     ) -> Upserted:
         """Like `Client.upsert_documents`. The documents may come from an asynchronous iterator."""
         call = _calls.upsert_documents(collection)
@@ -278,7 +282,7 @@ class AsyncClient:
         text: str | None = None,
         chunks: Iterable[NewChunk] | None = None,
         identity: Identity | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109 - it also goes to the server.
+        timeout: float | None = None,
     ) -> PutResult:
         """Like `Client.put_document`."""
         call = _calls.put_document(
@@ -292,7 +296,7 @@ class AsyncClient:
         document_ids: Iterable[str],
         *,
         identity: Identity | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109 - it also goes to the server.
+        timeout: float | None = None,
     ) -> Deleted:
         """Like `Client.delete_documents`."""
         return await self._ask(_calls.delete_documents(collection, document_ids), self._asker(identity), timeout)
@@ -323,7 +327,7 @@ class AsyncClient:
         self,
         *,
         identity: Identity | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109 - it also goes to the server.
+        timeout: float | None = None,
     ) -> tuple[ListedCollection, ...]:
         """Like `Client.list_collections`."""
         return await self._ask(_calls.list_collections(), self._asker(identity), timeout)
@@ -334,7 +338,7 @@ class AsyncClient:
         document_ids: Iterable[str] = (),
         *,
         identity: Identity | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109 - it also goes to the server.
+        timeout: float | None = None,
     ) -> IngestStatus:
         """Like `Client.ingest_status`."""
         return await self._ask(_calls.ingest_status(collection, document_ids), self._asker(identity), timeout)

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
 
@@ -28,6 +28,10 @@ from ragward.filters import Filter, MetadataValue
 from ragward.identity import Identity, authorization, who_asks
 from ragward.requests import Consistency, Document, NewChunk, Purpose, Query, RelationshipTuple
 
+if TYPE_CHECKING:
+    # `typing` has it since Python 3.11.
+    from typing_extensions import Self
+
 T = TypeVar("T")
 
 
@@ -37,8 +41,8 @@ class Client:
     - `url`: the address; without it the variable `RAGWARD_SERVER`, or `http://127.0.0.1:8980`.
     - `identity`: who asks, where neither the call nor `acting_as` says so.
     - `timeout`: the seconds that a call may take, all tries together.
-    - `retries`: the further tries after a failure that may pass. Only calls that change nothing are sent again. `put_document` and
-      `delete_documents` are, too, if there was no connection.
+    - `retries`: the further tries after a failure that may pass. Only calls that change nothing are sent again, and also
+      `put_document` and `delete_documents` if there was no connection.
     - `ca_file`: a PEM file with the only authorities that may vouch for the server; without it the variable `RAGWARD_CA_FILE`.
     - `client_certificate`: the PEM files of a certificate and its key, if the server asks for one.
     - `http2`: speak HTTP/2. It needs the extra `ragward[http2]`.
@@ -71,10 +75,12 @@ class Client:
         self._identity = identity
         self._http = httpx.Client(transport=transport, **self._settings.http_options())
 
-    def __enter__(self) -> Client:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def __repr__(self) -> str:

@@ -20,18 +20,20 @@ class Filter:
     #: The filter as the server reads it.
     wire: Mapping[str, Any]
 
-    def __and__(self, other: Filter) -> Filter:
-        return _joined("allOf", self, other)
+    def __and__(self, other: object) -> Filter:
+        return _joined("allOf", self, other) if isinstance(other, Filter) else NotImplemented
 
-    def __or__(self, other: Filter) -> Filter:
-        return _joined("anyOf", self, other)
+    def __or__(self, other: object) -> Filter:
+        return _joined("anyOf", self, other) if isinstance(other, Filter) else NotImplemented
 
     def __invert__(self) -> Filter:
         return Filter({"not": self.wire})
 
     def __bool__(self) -> NoReturn:
         # `a and b` would be `b` alone, and so a wider filter than the program says.
-        raise TypeError("combine filters with `&`, `|` and `~`, each condition in parentheses; not with `and`, `or`, `not`")
+        raise TypeError(
+            "combine filters with `&`, `|` and `~`, each condition in parentheses; not with `and`, `or`, `not`"
+        )
 
 
 class F:
@@ -121,9 +123,7 @@ def _number(value: object) -> float:
     return number
 
 
-def _joined(kind: str, left: Filter, right: object) -> Filter:
-    if not isinstance(right, Filter):
-        return NotImplemented
+def _joined(kind: str, left: Filter, right: Filter) -> Filter:
     parts: list[Mapping[str, Any]] = []
     for filter_ in (left, right):
         # `a & b & c` is one list: the server takes 8 levels.

@@ -130,28 +130,30 @@ def user_of(identity: Identity) -> str:
 
 def authorization(identity: Identity) -> str | None:
     """Return the header `authorization` of one request, or `None` if it has none."""
-    token = identity._token
-    if callable(token):
-        token = token()
+    source = identity._token
+    if source is None:
+        return None
+    token: object = source
+    if callable(source):
+        token = source()
         if inspect.isawaitable(token):
             if inspect.iscoroutine(token):
                 token.close()
             raise TypeError("the function that gives the token is asynchronous; use it with `AsyncClient`")
-    return _header(token)
+    return f"Bearer {_checked_token(token)}"
 
 
 async def authorization_async(identity: Identity) -> str | None:
     """Like `authorization`, and also calls asynchronous functions that give a token."""
-    token = identity._token
-    if callable(token):
-        token = token()
+    source = identity._token
+    if source is None:
+        return None
+    token: object = source
+    if callable(source):
+        token = source()
         if inspect.isawaitable(token):
             token = await token
-    return _header(token)
-
-
-def _header(token: object) -> str | None:
-    return None if token is None else f"Bearer {_checked_token(token)}"
+    return f"Bearer {_checked_token(token)}"
 
 
 def _checked_token(token: object) -> str:
