@@ -49,13 +49,15 @@ def measure(server: LocalServer, row: str, collection: str, user: str, k: int) -
     """Measures one question, and returns whether the goal is met."""
     request: Any = message(f"{RETRIEVAL}.RetrieveRequest")
     request.user, request.collection, request.text, request.top_k = user, collection, "leave", k
+    request_kind: Any = type(request)
     answer_kind: Any = type(message(f"{RETRIEVAL}.RetrieveResponse"))
-    channel = grpc.insecure_channel(
+    # grpcio has no types.
+    channel: Any = grpc.insecure_channel(
         server.url.removeprefix("http://"), options=[("grpc.max_receive_message_length", 64 * 1024 * 1024)]
     )
     retrieve = channel.unary_unary(
         RETRIEVE,
-        request_serializer=lambda message: message.SerializeToString(),
+        request_serializer=request_kind.SerializeToString,
         response_deserializer=answer_kind.FromString,
     )
     body = json.dumps({"user": user, "collection": collection, "text": "leave", "topK": k}).encode()

@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 import json
 import re
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from google.protobuf import json_format
@@ -283,7 +283,7 @@ def test_every_field_of_an_answer_is_read(name: str, read: Any) -> None:
 def _values(answer: Any) -> list[Any]:
     """Returns the leaves of an answer, apart from what its message lacks."""
     if isinstance(answer, tuple):
-        return [leaf for item in answer for leaf in _values(item)]
+        return [leaf for item in cast("tuple[Any, ...]", answer) for leaf in _values(item)]
     if not dataclasses.is_dataclass(answer):
         return [answer]
     is_fetched = isinstance(answer, ragward.Answer) and answer.recall is ragward.Recall.UNSPECIFIED

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Any
 
 import httpx
@@ -17,12 +17,14 @@ from ragward import (
     AsyncClient,
     Client,
     DeadlineExceeded,
+    Document,
     FieldViolation,
     Forbidden,
     Identity,
     IdentityMissing,
     InvalidAnswer,
     InvalidRequest,
+    NewChunk,
     NotAuthenticated,
     NotFound,
     RagwardError,
@@ -34,7 +36,7 @@ from tests.world import Asking
 ANNE = Identity.user("user:anne")
 URL = "http://127.0.0.1:8980"
 
-CHUNK = {
+CHUNK: dict[str, Any] = {
     "id": "a#0",
     "documentId": "a",
     "guard": "document:a",
@@ -214,7 +216,7 @@ FOREIGN: list[tuple[str, httpx.Response]] = [
     ("a score that is none", json_answer({**ANSWER, "chunks": [{**CHUNK, "score": "NaN"}]})),
     ("a score that is true", json_answer({**ANSWER, "chunks": [{**CHUNK, "score": True}]})),
     ("metadata of an unknown kind", json_answer({**ANSWER, "chunks": [{**CHUNK, "metadata": {"a": {"b": 1}}}]})),
-    ("metadata without a value", json_answer({**ANSWER, "chunks": [{**CHUNK, "metadata": {"a": {}}}]})),
+    ("metadata without a value", json_answer({**ANSWER, "chunks": [{**CHUNK, "metadata": {"a": dict[str, Any]()}}]})),
     ("deeper than any answer", httpx.Response(200, text="[" * 100_000, headers={"content-type": "application/json"})),
     *((f"no {name}", json_answer(without(ANSWER, name))) for name in ANSWER),
     *((f"a chunk without {name}", json_answer(without(ANSWER, "chunks", name))) for name in CHUNK),
@@ -249,7 +251,7 @@ class NoEnd:
     def __init__(self, tokens: Iterator[str]) -> None:
         self.tokens = tokens
 
-    def __call__(self, _request: httpx.Request) -> httpx.Response:
+    def __call__(self, request: httpx.Request) -> httpx.Response:
         return json_answer({**ANSWER, "nextPageToken": next(self.tokens)})
 
 
@@ -333,7 +335,7 @@ async def test_a_timeout_that_is_none_is_refused(made: Made, seconds: float) -> 
 
 
 @contextlib.asynccontextmanager
-async def silent_server() -> Any:
+async def silent_server() -> AsyncGenerator[str, None]:
     """Takes connections and never answers."""
     ended = asyncio.Event()
 
@@ -543,3 +545,67 @@ async def test_what_is_no_list_of_ids_and_no_embedding_is_refused(made: Made) ->
         with pytest.raises(TypeError):
             await asking.call(method, *arguments, **options)
         assert script.requests == [], row
+
+
+UPSERTED: dict[str, Any] = {"documents": "1", "chunks": "2", "warnings": ["nobody"], "consistencyToken": "t"}
+
+
+class Counts:
+    """Takes documents in, as many as there are lines."""
+
+    def __init__(self) -> None:
+        self.tokens: list[str] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.tokens.append(request.headers["authorization"])
+        lines = request.content.count(b"\n")
+        token = f"t{len(self.tokens)}"
+        return json_answer({**UPSERTED, "documents": str(lines), "chunks": str(lines), "consistencyToken": token})
+
+
+async def test_a_long_upload_is_cut_into_requests_with_a_token_each(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ragward._upload.REQUEST_BYTES_MAX", 1_000)
+    documents = [Document(f"d{n}", [NewChunk(f"d{n}#0", "document:a", "x" * size)]) for n, size in enumerate(SIZES)]
+    server = Counts()
+    script = Script(server)
+    upserted = await made(script, identity=Identity.bearer(Renewed())).call("upsert_documents", "notes", documents)
+    assert (upserted.documents, upserted.chunks, upserted.warnings) == (len(SIZES), len(SIZES), ("nobody",))
+    assert upserted.consistency_token == f"t{len(script.requests)}"
+    assert server.tokens == [f"Bearer token-{n + 1}" for n in range(len(script.requests))]
+    lines = [line for request in script.requests for line in request.content.splitlines()]
+    assert [json.loads(line)["id"] for line in lines] == [document.id for document in documents]
+    for request in script.requests:
+        assert len(request.content) <= 1_000 or request.content.count(b"\n") == 1
+    assert len(script.requests) == 5
+
+
+#: The sizes of texts: some that share a request, one that needs more than a request may have, and some after it.
+SIZES = [300, 300, 300, 300, 2_000, 10, 10, 900]
+
+
+async def test_a_slow_upload_is_cut_by_time(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ragward._upload.REQUEST_SECONDS_MAX", 0)
+    documents = [Document(f"d{n}", [NewChunk(f"d{n}#0", "document:a", "x")]) for n in range(3)]
+    script = Script(Counts())
+    upserted = await made(script, identity=Identity.bearer("t")).call("upsert_documents", "notes", documents)
+    assert (upserted.documents, len(script.requests)) == (3, 3)
+
+
+class Hasty(httpx.BaseTransport, httpx.AsyncBaseTransport):
+    """A server that answers before it has read anything."""
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        return json_answer(UPSERTED)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        return json_answer(UPSERTED)
+
+
+async def test_an_upload_that_nobody_read_is_no_success() -> None:
+    documents = [Document("a", [NewChunk("a#0", "document:a", "x")])]
+    for client in (Client(URL, identity=ANNE, transport=Hasty()), AsyncClient(URL, identity=ANNE, transport=Hasty())):
+        with pytest.raises(InvalidAnswer):
+            await Asking(client).call("upsert_documents", "notes", documents)
+        await Asking(client).close()

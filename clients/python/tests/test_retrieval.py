@@ -122,7 +122,8 @@ async def test_pages_hold_each_chunk_once(asking: Asking) -> None:
     found = [chunk.id for page in pages for chunk in page]
     whole = await asking.call("retrieve", NOTES, "leave", k=100, identity=ANNE)
     assert found == ids(whole)
-    assert [len(page) for page in pages] == [2, 2, 2]
+    # A full page may be the last one, which only the next one shows.
+    assert [len(page) for page in pages] == [2, 2, 2, 0]
 
 
 async def test_who_asks_for_pages_is_settled_at_their_start(asking: Asking) -> None:

@@ -49,7 +49,7 @@ class Issuer:
                 self.end_headers()
                 self.wfile.write(body)
 
-            def log_message(self, *_: object) -> None:
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name of the base class.
                 pass
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

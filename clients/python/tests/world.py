@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from typing import Any, cast
 
 import httpx
 
@@ -27,7 +27,7 @@ explain_plan = true
 """
 
 _DIRECT = {"directly_related_user_types": [{"type": "user"}]}
-MODEL = {
+MODEL: dict[str, Any] = {
     "schema_version": "1.1",
     "type_definitions": [
         {"type": "user"},
@@ -137,7 +137,7 @@ class Asking:
         """Call a method that returns an iterator, and collect its items."""
         items = getattr(self.client, method)(*arguments, **options)
         if isinstance(items, AsyncIterator):
-            return [item async for item in items]
+            return [item async for item in cast("AsyncIterator[Any]", items)]
         return list(items)
 
     async def close(self) -> None:

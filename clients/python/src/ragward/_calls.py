@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, SupportsFloat, TypeVar, cast
 from urllib.parse import quote
 
 from ragward import _wire
@@ -289,7 +289,7 @@ def _numbers(values: object) -> list[float]:
     if isinstance(values, (str, bytes, bytearray)) or not isinstance(values, Iterable):
         raise TypeError("an embedding is a sequence of numbers")
     # Arrays of NumPy and others hold numbers of their own types.
-    numbers = [float(value) for value in values]
+    numbers = [float(value) for value in cast("Iterable[SupportsFloat]", values)]
     if not all(map(math.isfinite, numbers)):
         raise InvalidRequest("the numbers of an embedding must be finite")
     return numbers
@@ -299,7 +299,7 @@ def _ids(ids: object, name: str) -> list[str]:
     # One text in place of a list would be taken apart into letters.
     if isinstance(ids, (str, bytes)) or not isinstance(ids, Iterable):
         raise TypeError(f"`{name}` is a list of ids")
-    return list(ids)
+    return list(cast("Iterable[str]", ids))
 
 
 def _freshness(consistency: Consistency | None, consistency_token: str | None) -> dict[str, str]:

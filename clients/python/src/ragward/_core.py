@@ -9,6 +9,7 @@ import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from importlib.metadata import version
 from ipaddress import ip_address
@@ -49,6 +50,9 @@ CONNECTIONS_MAX = 100
 BACKOFF_SECONDS = 0.1
 #: The longest wait before a try, unless the server asks for a longer one.
 BACKOFF_SECONDS_MAX = 2.0
+
+#: The content types of requests: one message, and one in each line.
+JSON, LINES = "application/json", "application/x-ndjson"
 
 _USER_AGENT = f"ragward-python/{version('ragward')}"
 
@@ -238,7 +242,7 @@ def headers(authorization: str | None, seconds_left: float | None, content_type:
 
 def answer_of(call: Call[T], received: Received) -> T:
     """Return the answer of a call. Raises `Failed` if it was refused."""
-    if received.status != httpx.codes.OK:
+    if received.status != HTTPStatus.OK:
         raise Failed(refusal(received), reached=True)
     media_type = received.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json":
@@ -261,7 +265,7 @@ def refusal(received: Received) -> RagwardError:
         return NotFound(message, code=code, reason=reason)
     if code == "deadline_exceeded":
         return DeadlineExceeded(message, code=code, reason=reason)
-    is_too_large = received.status == httpx.codes.REQUEST_ENTITY_TOO_LARGE
+    is_too_large = received.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
     if code == "unavailable" or (code == "resource_exhausted" and not is_too_large):
         return Unavailable(message, code=code, reason=reason, retry_after=_retry_after(received.headers))
     if is_too_large or code in _INVALID:

@@ -93,9 +93,7 @@ class LocalServer:
         atexit.unregister(self.close)
         pipe = self._process.stdin
         if pipe is not None and not pipe.closed:
-            if self._process.poll() is not None:
-                _tell(pipe)
-            else:
+            if self._process.poll() is None:
                 self._process.terminate()
             self._wait()
             _tell(pipe)
@@ -190,7 +188,7 @@ def local(
 
 
 def _is_setting(variable: str) -> bool:
-    return variable == "RAGWARD_CONFIG" or variable.startswith("RAGWARD__")
+    return variable.startswith("RAGWARD_")
 
 
 def _program(binary: str | os.PathLike[str] | None) -> str:

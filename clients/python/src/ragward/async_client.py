@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Coroutine, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,6 +13,7 @@ import httpx
 from ragward import _calls, _core
 from ragward._calls import Call, Pages
 from ragward._core import BodyReader, Deadline, Failed, Settings, Tries
+from ragward._upload import Upload
 from ragward.answers import (
     Answer,
     Deleted,
@@ -251,25 +252,38 @@ class AsyncClient:
         asker = self._asker(identity)
         call.body(asker)  # Refuses an identity that the request cannot carry.
         deadline = Deadline(math.inf if timeout is None else _core.checked_timeout(timeout))
-        failures: list[BaseException] = []
+        upload, source = Upload(deadline), _each(documents)
 
         async def lines() -> AsyncIterator[bytes]:
             try:
-                async for document in _each(documents):
-                    deadline.left()
-                    yield _calls.document_line(document)
+                if first := upload.begin():
+                    yield first
+                async for document in source:
+                    line = upload.line(document)
+                    if line is None:
+                        return
+                    yield line
+                upload.end()
             except Exception as error:
-                failures.append(error)
+                upload.failure = error
                 raise
 
-        left = None if timeout is None else deadline.left()
-        fields = _core.headers(await authorization_async(asker), left, "application/x-ndjson")
+        async def sent() -> Upserted:
+            fields = _core.headers(
+                await authorization_async(asker), None if timeout is None else deadline.left(), _core.LINES
+            )
+            return await self._exchange(call, lines(), fields, deadline, self._settings.timeout)
+
+        whole: Upserted | None = None
         try:
-            exchange = self._exchange(call, lines(), fields, deadline, self._settings.timeout)
-            return await _within(exchange, left)
+            while whole is None:  # The documents bound it.
+                whole = upload.answered(await _within(sent(), None if timeout is None else deadline.left()))
         except Failed as failed:
             # The documents come from the caller, and so do the errors of reading them.
-            raise (failures[0] if failures else failed.error) from failed.__cause__
+            raise (upload.failure or failed.error) from failed.__cause__
+        finally:
+            await source.aclose()
+        return whole
 
     async def put_document(
         self,
@@ -359,7 +373,7 @@ class AsyncClient:
                 await asyncio.sleep(tries.wait_after(failed))
 
     async def _once(self, call: Call[T], body: bytes, asker: Identity, deadline: Deadline) -> T:
-        fields = _core.headers(await authorization_async(asker), deadline.left(), "application/json")
+        fields = _core.headers(await authorization_async(asker), deadline.left(), _core.JSON)
         return await self._exchange(call, body, fields, deadline, math.inf)
 
     async def _exchange(
@@ -391,7 +405,7 @@ async def _within(answering: Coroutine[Any, Any, T], seconds: float | None) -> T
         raise _core.late() from error
 
 
-async def _each(documents: Iterable[Document] | AsyncIterable[Document]) -> AsyncIterator[Document]:
+async def _each(documents: Iterable[Document] | AsyncIterable[Document]) -> AsyncGenerator[Document, None]:
     if isinstance(documents, AsyncIterable):
         async for document in documents:
             yield document

@@ -13,6 +13,7 @@ import httpx
 from ragward import _calls, _core
 from ragward._calls import Call, Pages
 from ragward._core import BodyReader, Deadline, Failed, Settings, Tries
+from ragward._upload import Upload
 from ragward.answers import (
     Answer,
     Deleted,
@@ -277,32 +278,40 @@ class Client:
     ) -> Upserted:
         """Put documents in, each in place of the one that has its id.
 
-        They are sent while they are read, so any number of them passes through. After a failure, each of them is either wholly
-        in or wholly absent; `ingest_status` tells which. Without `timeout`, only the pauses of the server are bounded, by the
-        client's timeout.
+        They are sent while they are read, so any number of them passes through, in requests of about a mebibyte. After a
+        failure, each document is either wholly in or wholly absent; `ingest_status` tells which. Without `timeout`, only the
+        pauses of the server are bounded, by the client's timeout.
         """
         call = _calls.upsert_documents(collection)
         asker = self._asker(identity)
         call.body(asker)  # Refuses an identity that the request cannot carry.
         deadline = Deadline(math.inf if timeout is None else _core.checked_timeout(timeout))
-        failures: list[BaseException] = []
+        upload, source = Upload(deadline), iter(documents)
 
         def lines() -> Iterator[bytes]:
             try:
-                for document in documents:
-                    deadline.left()
-                    yield _calls.document_line(document)
+                if first := upload.begin():
+                    yield first
+                for document in source:
+                    line = upload.line(document)
+                    if line is None:
+                        return
+                    yield line
+                upload.end()
             except Exception as error:
-                failures.append(error)
+                upload.failure = error
                 raise
 
-        left = None if timeout is None else deadline.left()
-        fields = _core.headers(authorization(asker), left, "application/x-ndjson")
-        try:
-            return self._exchange(call, lines(), fields, deadline, self._settings.timeout)
-        except Failed as failed:
-            # The documents come from the caller, and so do the errors of reading them.
-            raise (failures[0] if failures else failed.error) from failed.__cause__
+        whole: Upserted | None = None
+        while whole is None:  # The documents bound it.
+            left = None if timeout is None else deadline.left()
+            fields = _core.headers(authorization(asker), left, _core.LINES)
+            try:
+                whole = upload.answered(self._exchange(call, lines(), fields, deadline, self._settings.timeout))
+            except Failed as failed:
+                # The documents come from the caller, and so do the errors of reading them.
+                raise (upload.failure or failed.error) from failed.__cause__
+        return whole
 
     def put_document(
         self,
@@ -388,7 +397,7 @@ class Client:
         body = call.body(asker)
         while True:  # `tries` bounds it.
             try:
-                fields = _core.headers(authorization(asker), deadline.left(), "application/json")
+                fields = _core.headers(authorization(asker), deadline.left(), _core.JSON)
                 return self._exchange(call, body, fields, deadline, math.inf)
             except Failed as failed:
                 time.sleep(tries.wait_after(failed))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import NoReturn, TypeAlias, final
@@ -91,7 +91,7 @@ _acting: ContextVar[Identity | None] = ContextVar("ragward_acting_identity", def
 
 
 @contextmanager
-def acting_as(identity: Identity) -> Iterator[None]:
+def acting_as(identity: Identity) -> Generator[None, None, None]:
     """Let calls within the block be made as `identity`, where the caller passes none itself.
 
     It is meant for frameworks that pass no arguments through. Tasks of asyncio that start within the block inherit the
