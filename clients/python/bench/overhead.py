@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import operator
 import statistics
 import tempfile
 import time
@@ -49,7 +50,6 @@ def measure(server: LocalServer, row: str, collection: str, user: str, k: int) -
     """Measures one question, and returns whether the goal is met."""
     request: Any = message(f"{RETRIEVAL}.RetrieveRequest")
     request.user, request.collection, request.text, request.top_k = user, collection, "leave", k
-    request_kind: Any = type(request)
     answer_kind: Any = type(message(f"{RETRIEVAL}.RetrieveResponse"))
     # grpcio has no types.
     channel: Any = grpc.insecure_channel(
@@ -57,7 +57,7 @@ def measure(server: LocalServer, row: str, collection: str, user: str, k: int) -
     )
     retrieve = channel.unary_unary(
         RETRIEVE,
-        request_serializer=request_kind.SerializeToString,
+        request_serializer=operator.methodcaller("SerializeToString"),
         response_deserializer=answer_kind.FromString,
     )
     body = json.dumps({"user": user, "collection": collection, "text": "leave", "topK": k}).encode()
