@@ -80,6 +80,15 @@ async def test_all_chunks_of_a_document_come(asking: Asking) -> None:
     assert sorted(chunk.document_id for chunk in one) == ["manual", "salaries"]
 
 
+@pytest.mark.parametrize("form", ["threads", "asyncio"])
+async def test_http2_gives_the_same(server: LocalServer, form: str) -> None:
+    asking = Asking(server.client(http2=True) if form == "threads" else server.async_client(http2=True))
+    answer = await asking.call("retrieve", LONG, "leave", k=LONG_CHUNKS, identity=ANNE)
+    assert len(answer) == LONG_CHUNKS
+    assert (await asking.call("recheck", NOTES, ["roadmap#0"], identity=ANNE)).chunk_ids == ("roadmap#0",)
+    await asking.close()
+
+
 async def test_a_page_of_long_chunks_comes_whole(asking: Asking) -> None:
     answer = await asking.call("retrieve", LONG, "leave", k=LONG_CHUNKS, identity=ANNE)
     assert len(answer) == LONG_CHUNKS

@@ -54,6 +54,9 @@ BACKOFF_SECONDS_MAX = 2.0
 #: The content types of requests: one message, and one in each line.
 JSON, LINES = "application/json", "application/x-ndjson"
 
+#: What the sending of a request may raise. With asyncio, httpx lets alerts of TLS through as they are.
+TRANSPORT_ERRORS = (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError)
+
 _USER_AGENT = f"ragward-python/{version('ragward')}"
 
 
@@ -274,7 +277,7 @@ def refusal(received: Received) -> RagwardError:
     return RagwardError(message, code=code, reason=reason)
 
 
-def transport_failure(error: httpx.HTTPError | httpx.InvalidURL) -> Failed:
+def transport_failure(error: httpx.HTTPError | httpx.InvalidURL | ssl.SSLError) -> Failed:
     """Return the failure that an error of the connection stands for."""
     # The text of such an error names addresses and certificates, never headers.
     told = str(error) or type(error).__name__

@@ -97,7 +97,8 @@ class LocalServer:
                 self._process.terminate()
             self._wait()
             _tell(pipe)
-        self._reader.join()
+        # A child of the server may keep its log open. The thread does not keep the program from ending.
+        self._reader.join(STOP_SECONDS_MAX)
 
     def __enter__(self) -> Self:
         return self

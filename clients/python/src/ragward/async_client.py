@@ -392,7 +392,7 @@ class AsyncClient:
             async with self._http.stream("POST", url, content=body, headers=fields, timeout=seconds) as response:
                 async for piece in response.aiter_bytes():
                     reader.add(piece)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except _core.TRANSPORT_ERRORS as error:
             raise _core.transport_failure(error) from error
         return _core.answer_of(call, reader.received(response))
 

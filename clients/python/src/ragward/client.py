@@ -418,6 +418,6 @@ class Client:
             with self._http.stream("POST", url, content=body, headers=fields, timeout=seconds) as response:
                 for piece in response.iter_bytes():
                     reader.add(piece)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except _core.TRANSPORT_ERRORS as error:
             raise _core.transport_failure(error) from error
         return _core.answer_of(call, reader.received(response))
