@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,17 +14,21 @@ from ragward import (
     Answer,
     Completion,
     Consistency,
+    Document,
     F,
     Filter,
     Forbidden,
     Identity,
     InvalidRequest,
     LocalServer,
+    NewChunk,
     NotFound,
     Purpose,
     Recall,
     RelationshipTuple,
+    Unavailable,
     acting_as,
+    local,
 )
 from tests.world import LONG, LONG_BYTES, LONG_CHUNKS, NOTES, PEOPLE, Asking
 
@@ -218,6 +223,39 @@ async def test_refusals_are_errors_and_never_empty_answers(asking: Asking) -> No
     assert [violation.field for violation in nobody.violations] == ["user"]
     parameter = await refused(InvalidRequest, "retrieve", NOTES, "leave", context={"no": 1}, identity=ANNE)
     assert parameter.violations
+
+
+#: An OpenFGA server that nobody reaches decides.
+NO_AUTHORIZER = """
+[authorizer]
+kind = "openfga"
+
+[authorizer.openfga]
+address = "http://127.0.0.1:1"
+store_id = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
+"""
+
+
+@pytest.mark.parametrize("form", ["threads", "asyncio"])
+async def test_a_check_that_fails_is_an_error(tmp_path: Path, form: str) -> None:
+    config = tmp_path / "ragward.toml"
+    config.write_text(NO_AUTHORIZER)
+    with local(tmp_path / "data", config=config) as server:
+        asking = Asking(server.client() if form == "threads" else server.async_client())
+        document = Document("a", [NewChunk("a#0", "document:a", "leave")])
+        await asking.call("upsert_documents", NOTES, [document], identity=Identity.none())
+        calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
+            ("retrieve", (NOTES, "leave"), {}),
+            ("recheck", (NOTES, ["a#0"]), {}),
+            ("fetch", (NOTES,), {"chunk_ids": ["a#0"]}),
+        ]
+        for method, arguments, options in calls:
+            with pytest.raises(Unavailable) as failed:
+                await asking.call(method, *arguments, identity=ANNE, **options)
+            assert failed.value.reason == "BACKEND_UNAVAILABLE", method
+        with pytest.raises(Unavailable):
+            await asking.each("pages", NOTES, "leave", identity=ANNE)
+        await asking.close()
 
 
 async def test_a_host_that_the_server_does_not_know_is_forbidden(server: LocalServer) -> None:
