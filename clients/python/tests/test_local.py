@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import stat
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import httpx
@@ -15,8 +15,8 @@ import pytest
 
 from ragward import Identity, LocalServer, RagwardError, _local, local
 
-#: The tries of a look at what takes a moment. Together they wait for half a minute.
-LOOKS_MAX, LOOK_SECONDS = 600, 0.05
+#: The seconds after which a process that has not ended is a fault.
+END_SECONDS_MAX = 30
 
 MODEL = """
 model: |
@@ -39,13 +39,16 @@ def is_gone(url: str) -> bool:
     return False
 
 
-def comes_true(look: object) -> bool:
-    assert callable(look)
-    for _ in range(LOOKS_MAX):
-        if look():
-            return True
-        time.sleep(LOOK_SECONDS)
-    return False
+def has_ended(pid: int) -> bool:
+    """Waits until a process has ended. It need not be a child of this one."""
+    try:
+        process = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return select.select([process], [], [], END_SECONDS_MAX)[0] != []
+    finally:
+        os.close(process)
 
 
 def test_a_notebook_needs_no_server(tmp_path: Path) -> None:
@@ -144,7 +147,7 @@ def test_a_server_that_does_not_stop_is_killed(tmp_path: Path, monkeypatch: pyte
 def test_a_server_that_ended_by_itself_is_closed(tmp_path: Path) -> None:
     server = local(tmp_path / "data")
     os.kill(server._process.pid, signal.SIGTERM)
-    assert comes_true(lambda: server._process.poll() is not None)
+    assert server._process.wait(END_SECONDS_MAX) == 0
     server.close()
 
 
@@ -152,7 +155,7 @@ PROGRAM = """
 import os, signal, sys
 from ragward import local
 server = local(sys.argv[1])
-print(server.url, flush=True)
+print(server.url, server._process.pid, flush=True)
 if sys.argv[2] == "error":
     raise SystemExit(3)
 if sys.argv[2] == "killed":
@@ -183,9 +186,9 @@ def test_the_server_ends_with_the_program(tmp_path: Path, end: str, code: int) -
         start_new_session=True,
     )
     assert ran.returncode == code
-    url = ran.stdout.strip()
-    assert url.startswith("http://127.0.0.1:")
-    assert comes_true(lambda: is_gone(url))
+    url, pid = ran.stdout.split()
+    assert has_ended(int(pid))
+    assert is_gone(url)
 
 
 def test_a_client_of_the_server_takes_the_options_of_clients(server: LocalServer) -> None:
