@@ -1,0 +1,453 @@
+/** The client: one method for each call of the API. */
+
+import {
+  type Answer, type Fetched, type Rechecked, answer as answerReader, fetched as fetchedReader, rechecked as recheckedReader,
+} from "./answers.js";
+import { type Batch, batches } from "./batches.js";
+import { checkedTimeout } from "./deadline.js";
+import {
+  type Deleted, type Document, type DocumentPage, type IngestStatus, type ListedCollection, type ListedDocument, type NewChunk,
+  type PutAnswer, type Upserted, type Vector, collections as collectionsReader, deleted as deletedReader,
+  documentPage as documentPageReader, ingestStatus as ingestStatusReader, putAnswer as putAnswerReader, refuseUnknown,
+  upserted as upsertedReader, wireChunk, wireDocument, wireVector,
+} from "./documents.js";
+import { IdentityMissing, InvalidAnswer, InvalidRequest, RagwardError } from "./errors.js";
+import { type Explanation, explanation as explanationReader } from "./explanation.js";
+import { type Filter, wireOf } from "./filter.js";
+import { Identity, credentialsOf, isIdentity } from "./identity.js";
+import { type Metadata, wireMetadata } from "./metadata.js";
+import type { Reader } from "./reading.js";
+import type { Effect } from "./retries.js";
+import { type Fetch, Transport } from "./transport.js";
+
+/** The settings of a client. */
+export interface ClientSettings {
+  /**
+   * The address of the server. Without it, the environment variable `RAGWARD_SERVER` has the address; otherwise it is
+   * `http://127.0.0.1:8980`.
+   */
+  readonly url?: string | undefined;
+  /** Who asks, if a call does not say so. */
+  readonly identity?: Identity | undefined;
+  /** How long a call may take with all of its tries, in milliseconds; 30,000 by default. An upload has it for each batch. */
+  readonly timeoutMs?: number | undefined;
+  /** How often a call that changes nothing is tried again if the server is out of reach; 2 by default, at most 10. */
+  readonly retries?: number | undefined;
+  /** The function that sends requests; the global `fetch` by default. */
+  readonly fetch?: Fetch | undefined;
+  /**
+   * Whether tokens are sent over `http:` to other machines, too. That is for where something else encrypts the way, such as a
+   * service mesh.
+   */
+  readonly plainHttpTokens?: boolean | undefined;
+}
+
+/** What every call takes. */
+export interface CallOptions {
+  /** Who asks; the client's own identity by default. */
+  readonly identity?: Identity | undefined;
+  /** How long the call may take, in milliseconds; the client's own timeout by default. */
+  readonly timeoutMs?: number | undefined;
+  /** Ends the call. The promise is then rejected with the signal's reason. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** The freshness that the relationships must have. */
+export type Consistency =
+  /** Caches and copies may decide. This is the default. */
+  | "minimize_latency"
+  /** The authority itself decides. */
+  | "higher_consistency"
+  /** Everything that was written before the consistency token was made counts. It is the default with such a token. */
+  | "at_least_as_fresh";
+
+/** What calls for chunks take. */
+export interface FreshnessOptions extends CallOptions {
+  readonly consistency?: Consistency | undefined;
+  /** The `consistencyToken` of an earlier answer. */
+  readonly consistencyToken?: string | undefined;
+  /** Values for parameters of the model's conditions, as in OpenFGA's Check. */
+  readonly context?: Readonly<Record<string, unknown>> | undefined;
+}
+
+/** Words and an embedding. Both rankings are merged. */
+export interface Hybrid {
+  readonly text: string;
+  readonly vector: Vector;
+}
+
+/** Words (ranked with BM25), an embedding (ranked by cosine similarity), or both. */
+export type Query = string | Vector | Hybrid;
+
+export interface RetrieveRequest extends FreshnessOptions {
+  readonly collection: string;
+  readonly query: Query;
+  /** The number of chunks; 10 by default. */
+  readonly k?: number | undefined;
+  /** Restricts the search to chunks that match. */
+  readonly filter?: Filter | undefined;
+  /** Leaves out chunks with a lower score. Each kind of query has its own scale. */
+  readonly minScore?: number | undefined;
+  /** The most chunks of one document. It cannot be combined with pages. */
+  readonly perDocumentMax?: number | undefined;
+  /** Restricts the search to chunks of this classification or a lower one. */
+  readonly classificationMax?: string | undefined;
+  /** Asks how the search was made. The server answers only if its settings allow that. */
+  readonly explainPlan?: boolean | undefined;
+}
+
+export interface FetchRequest extends FreshnessOptions {
+  readonly collection: string;
+  readonly chunkIds?: readonly string[] | undefined;
+  /** Documents whose chunks are all asked for. */
+  readonly documentIds?: readonly string[] | undefined;
+  /** Restricts the answer to chunks of this classification or a lower one. */
+  readonly classificationMax?: string | undefined;
+}
+
+export interface RecheckRequest extends FreshnessOptions {
+  readonly collection: string;
+  /** The ids of the chunks, at most 1,000. */
+  readonly chunkIds: readonly string[];
+}
+
+/** A relationship tuple that counts for one question. */
+export interface RelationshipTuple {
+  readonly user: string;
+  readonly relation: string;
+  readonly object: string;
+  readonly condition?: { readonly name: string; readonly context?: Readonly<Record<string, unknown>> | undefined } | undefined;
+}
+
+export interface ExplainRequest extends CallOptions {
+  /** The OpenFGA user to explain: `user:anne`, `user:*` or `group:eng#member`. */
+  readonly user: string;
+  /** What the user may or may not see: a chunk, or an OpenFGA object. */
+  readonly target: { readonly collection: string; readonly chunkId: string } | { readonly object: string };
+  /** The relation; the one that guards chunks by default. */
+  readonly relation?: string | undefined;
+  readonly contextualTuples?: readonly RelationshipTuple[] | undefined;
+  readonly context?: Readonly<Record<string, unknown>> | undefined;
+}
+
+export interface UpsertDocumentsRequest extends CallOptions {
+  readonly collection: string;
+  /** The documents. They are read one by one, while earlier ones are sent. */
+  readonly documents: Iterable<Document> | AsyncIterable<Document>;
+}
+
+export interface PutDocumentRequest extends CallOptions {
+  readonly collection: string;
+  readonly documentId: string;
+  /** The OpenFGA object that decides who sees the chunks. It may be missing if every chunk names its own. */
+  readonly guard?: string | undefined;
+  readonly title?: string | undefined;
+  /** The metadata of every chunk. A chunk's own value for a key comes first. */
+  readonly metadata?: Metadata | undefined;
+  /** A text, plain or Markdown, that the server cuts into chunks; or the chunks. */
+  readonly content: string | readonly Partial<NewChunk>[];
+}
+
+export interface DocumentsRequest extends CallOptions {
+  readonly collection: string;
+  /** The ids of the documents, at most 10,000. */
+  readonly documentIds: readonly string[];
+}
+
+export interface ListDocumentsRequest extends CallOptions {
+  readonly collection: string;
+}
+
+export interface IngestStatusRequest extends CallOptions {
+  readonly collection: string;
+  /** The documents to look for; none by default. */
+  readonly documentIds?: readonly string[] | undefined;
+}
+
+const URL_DEFAULT = "http://127.0.0.1:8980";
+const TIMEOUT_MS_DEFAULT = 30_000;
+const RETRIES_DEFAULT = 2;
+const K_DEFAULT = 10;
+/** A page token has a dozen characters for each earlier chunk, and a request at most 1 MiB, so no search has as many pages. */
+const PAGES_MAX = 100_000;
+/** How many documents one page of a list has. */
+const LIST_PAGE_SIZE = 1_000;
+
+const RETRIEVAL = "/ragward.retrieval.v1.RetrievalService";
+const INGEST = "/ragward.ingest.v1.IngestService";
+const CONSISTENCIES: Readonly<Record<Consistency, string>> = {
+  minimize_latency: "CONSISTENCY_MINIMIZE_LATENCY",
+  higher_consistency: "CONSISTENCY_HIGHER_CONSISTENCY",
+  at_least_as_fresh: "CONSISTENCY_AT_LEAST_AS_FRESH",
+};
+
+/** The fields that several requests have. */
+interface Asked {
+  readonly identity: Identity;
+  readonly timeoutMs: number;
+  readonly signal: AbortSignal | undefined;
+}
+
+/**
+ * A client of one Ragward server. It can be shared by all users: each call says who asks. Nothing that one user got is kept for
+ * another.
+ */
+export class Client {
+  readonly #transport: Transport;
+  readonly #identity: Identity | undefined;
+  readonly #timeoutMs: number;
+
+  constructor(settings: ClientSettings = {}) {
+    const { url, identity, timeoutMs, retries, fetch, plainHttpTokens, ...unknown } = settings;
+    refuseUnknown(unknown);
+    this.#identity = identity === undefined ? undefined : checkedIdentity(identity);
+    this.#timeoutMs = checkedTimeout(timeoutMs ?? TIMEOUT_MS_DEFAULT);
+    this.#transport = new Transport({
+      url: url ?? serverOfEnvironment() ?? URL_DEFAULT,
+      fetch,
+      retries: retries ?? RETRIES_DEFAULT,
+      plainHttpTokens: plainHttpTokens === true,
+    });
+  }
+
+  /**
+   * Returns the best chunks for a query among those that the user may see.
+   *
+   * A user who may see nothing gets an empty list and no error.
+   */
+  async retrieve(request: RetrieveRequest): Promise<Answer> {
+    const { asked, body } = this.#retrieval(request);
+    return this.#read(`${RETRIEVAL}/Retrieve`, body, asked, answerReader);
+  }
+
+  /**
+   * Returns the answer to a query page by page, `k` chunks each. Every page is a call with a token and a deadline of its own.
+   */
+  async *pages(request: RetrieveRequest): AsyncGenerator<Answer, void, undefined> {
+    const { asked, body } = this.#retrieval(request);
+    let pageToken = "";
+    for (let page = 0; page < PAGES_MAX; page += 1) {
+      const answer = await this.#read(`${RETRIEVAL}/Retrieve`, { ...body, pageToken }, asked, answerReader);
+      yield answer;
+      if (answer.nextPageToken === undefined) {
+        return;
+      }
+      pageToken = nextToken(pageToken, answer.nextPageToken);
+    }
+    throw new InvalidAnswer("the server's pages do not end");
+  }
+
+  /** Returns chunks by their ids, and all chunks of documents, as far as the user may see them. */
+  async fetch(request: FetchRequest): Promise<Fetched> {
+    const { collection, chunkIds, documentIds, classificationMax, ...rest } = request;
+    const { asked, fresh } = this.#fresh(rest);
+    const body = { ...fresh, collection, chunkIds, documentIds, classificationMax };
+    return this.#read(`${RETRIEVAL}/Fetch`, body, asked, fetchedReader);
+  }
+
+  /** Returns those of the given chunks that the user may still see. */
+  async recheck(request: RecheckRequest): Promise<Rechecked> {
+    const { collection, chunkIds, ...rest } = request;
+    const { asked, fresh } = this.#fresh(rest);
+    return this.#read(`${RETRIEVAL}/Recheck`, { ...fresh, collection, chunkIds }, asked, recheckedReader);
+  }
+
+  /** Explains why a user may or may not see a chunk, or holds a relation. It is for administrators. */
+  async explain(request: ExplainRequest): Promise<Explanation> {
+    const { user, target, relation, contextualTuples, context, ...rest } = request;
+    const asked = this.#asked(rest);
+    const wireTarget = "object" in target ? { object: target.object } : { chunk: target };
+    const body = { user, ...wireTarget, relation, contextualTuples, context };
+    return this.#read(`${RETRIEVAL}/Explain`, body, asked, explanationReader);
+  }
+
+  /**
+   * Takes documents in. Each replaces all chunks of its id or none of them.
+   *
+   * They are sent in batches, and the promise is fulfilled when the last one is durable. If it is rejected, each document is
+   * either wholly in or wholly absent; {@link ingestStatus} tells which. Nothing is sent twice.
+   */
+  async upsertDocuments(request: UpsertDocumentsRequest): Promise<Upserted> {
+    const { collection, documents, ...rest } = request;
+    const asked = this.#asked(rest);
+    const path = `/v1/collections/${encodeURIComponent(collection)}/documents`;
+    let sum: Upserted | undefined;
+    for await (const batch of batches(linesOf(documents), asked.signal)) {
+      const upserted = await this.#upload(path, batch, asked);
+      sum = {
+        documents: (sum?.documents ?? 0) + upserted.documents,
+        chunks: (sum?.chunks ?? 0) + upserted.chunks,
+        warnings: [...new Set([...(sum?.warnings ?? []), ...upserted.warnings])],
+        consistencyToken: upserted.consistencyToken,
+      };
+    }
+    // Without documents, the server still says whether the caller may upload, and gives a token.
+    return sum ?? this.#upload(path, { lines: [], before: 0 }, asked);
+  }
+
+  /** Takes one document in, as a text that the server cuts, or as chunks. It replaces all chunks that its id has now. */
+  async putDocument(request: PutDocumentRequest): Promise<PutAnswer> {
+    const { collection, documentId, guard, title, metadata, content, ...rest } = request;
+    const asked = this.#asked(rest);
+    const parts = typeof content === "string"
+      ? { text: content }
+      : { chunks: content.map((chunk, position) => wireChunk(chunk, `content[${position}]`)) };
+    const body = { collection, documentId, guard, title, metadata: wireMetadata(metadata, "metadata"), ...parts };
+    return this.#call(`${INGEST}/PutDocument`, body, "replaces", asked, putAnswerReader);
+  }
+
+  /** Deletes documents with all of their chunks. Ids that are not there, and documents that the caller may not write, are passed over. */
+  async deleteDocuments(request: DocumentsRequest): Promise<Deleted> {
+    const { collection, documentIds, ...rest } = request;
+    const asked = this.#asked(rest);
+    return this.#call(`${INGEST}/DeleteDocuments`, { collection, documentIds }, "replaces", asked, deletedReader);
+  }
+
+  /** Returns the documents of a collection that the caller may write, page by page as they are read. */
+  async *listDocuments(request: ListDocumentsRequest): AsyncGenerator<ListedDocument, void, undefined> {
+    const { collection, ...rest } = request;
+    const asked = this.#asked(rest);
+    let pageToken = "";
+    for (;;) {
+      const body = { collection, pageSize: LIST_PAGE_SIZE, pageToken };
+      const page: DocumentPage = await this.#read(`${INGEST}/ListDocuments`, body, asked, documentPageReader);
+      yield* page.documents;
+      if (page.nextPageToken === undefined) {
+        return;
+      }
+      pageToken = nextToken(pageToken, page.nextPageToken);
+    }
+  }
+
+  /** Returns the collections in which the caller may write, by name. */
+  async listCollections(options: CallOptions = {}): Promise<readonly ListedCollection[]> {
+    const { collections } = await this.#read(`${INGEST}/ListCollections`, {}, this.#asked(options), collectionsReader);
+    return collections;
+  }
+
+  /** Tells how much a collection holds, and which of the named documents it holds. */
+  async ingestStatus(request: IngestStatusRequest): Promise<IngestStatus> {
+    const { collection, documentIds, ...rest } = request;
+    return this.#read(`${INGEST}/GetIngestStatus`, { collection, documentIds }, this.#asked(rest), ingestStatusReader);
+  }
+
+  /** Returns who makes a call, and how long it may take. It fails before anything is sent if nobody is named. */
+  #asked(options: CallOptions): Asked {
+    const { identity = this.#identity, timeoutMs, signal, ...unknown } = options;
+    refuseUnknown(unknown);
+    if (identity === undefined) {
+      throw new IdentityMissing("nobody is named who asks; give an `identity` to the call or to the client");
+    }
+    return { identity: checkedIdentity(identity), timeoutMs: checkedTimeout(timeoutMs ?? this.#timeoutMs), signal };
+  }
+
+  /** Returns the fields that all calls for chunks have. */
+  #fresh(options: FreshnessOptions): { readonly asked: Asked; readonly fresh: Readonly<Record<string, unknown>> } {
+    const { consistency, consistencyToken, context, ...rest } = options;
+    const asked = this.#asked(rest);
+    const wanted = consistency ?? (consistencyToken === undefined ? "minimize_latency" : "at_least_as_fresh");
+    if (!Object.hasOwn(CONSISTENCIES, wanted)) {
+      throw InvalidRequest.of("consistency", `must be one of ${Object.keys(CONSISTENCIES).join(", ")}`);
+    }
+    const { user } = credentialsOf(asked.identity);
+    return { asked, fresh: { user, consistency: CONSISTENCIES[wanted], consistencyToken, context } };
+  }
+
+  #retrieval(request: RetrieveRequest): { readonly asked: Asked; readonly body: Readonly<Record<string, unknown>> } {
+    const { collection, query, k, filter, minScore, perDocumentMax, classificationMax, explainPlan, ...rest } = request;
+    const { asked, fresh } = this.#fresh(rest);
+    const body = {
+      ...fresh,
+      ...wireQuery(query),
+      collection,
+      topK: wireNumber(k ?? K_DEFAULT),
+      filter: filter === undefined ? undefined : wireOf(filter),
+      minScore: wireNumber(minScore),
+      perDocumentMax: wireNumber(perDocumentMax),
+      classificationMax,
+      explainPlan,
+    };
+    return { asked, body };
+  }
+
+  async #upload(path: string, batch: Batch, asked: Asked): Promise<Upserted> {
+    const call = {
+      path,
+      contentType: "application/x-ndjson",
+      body: batch.lines.map((line) => `${line}\n`).join(""),
+      effect: "adds",
+    } as const;
+    try {
+      return upsertedReader.read(await this.#transport.send(call, asked), "");
+    } catch (error) {
+      if (error instanceof RagwardError) {
+        // The server counts the lines of this batch, and the caller those of the upload.
+        error.message = error.message.replace(/^line (\d+): /, (_, line) => `document ${batch.before + Number(line)}: `);
+      }
+      throw error;
+    }
+  }
+
+  #read<T>(path: string, body: object, asked: Asked, reader: Reader<T>): Promise<T> {
+    return this.#call(path, body, "reads", asked, reader);
+  }
+
+  async #call<T>(path: string, body: object, effect: Effect, asked: Asked, reader: Reader<T>): Promise<T> {
+    const call = { path, contentType: "application/json", body: jsonOf(body), effect } as const;
+    return reader.read(await this.#transport.send(call, asked), "");
+  }
+}
+
+/** Returns the lines of an upload. */
+async function* linesOf(documents: Iterable<Document> | AsyncIterable<Document>): AsyncGenerator<string, void, undefined> {
+  let index = 0;
+  for await (const document of documents) {
+    yield jsonOf(wireDocument(document, `documents[${index}]`));
+    index += 1;
+  }
+}
+
+function wireQuery(query: Query): Readonly<Record<string, unknown>> {
+  if (typeof query === "string") {
+    return { text: query };
+  }
+  if ("text" in query) {
+    const { text, vector, ...unknown } = query;
+    refuseUnknown(unknown);
+    return { hybrid: { text, vector: { values: wireVector(vector, "query.vector") } } };
+  }
+  return { vector: { values: wireVector(query, "query") } };
+}
+
+/** Writes a number. JSON has none for what is not finite, and `null` would stand for a field that is not set. */
+function wireNumber(value: number | undefined): number | string | undefined {
+  return value === undefined || Number.isFinite(value) ? value : String(value);
+}
+
+function jsonOf(body: object): string {
+  try {
+    return JSON.stringify(body);
+  } catch (error) {
+    throw new InvalidRequest("the request has a value that JSON cannot hold", { cause: error });
+  }
+}
+
+function nextToken(before: string, next: string): string {
+  if (next === before) {
+    throw new InvalidAnswer("the server's pages do not end: two of them have the same token");
+  }
+  return next;
+}
+
+function checkedIdentity(identity: unknown): Identity {
+  if (!isIdentity(identity)) {
+    throw InvalidRequest.of("identity", "must be made with `Identity.bearer`, `Identity.user` or `Identity.none`");
+  }
+  return identity;
+}
+
+/** Returns the address that the environment names, where there is an environment. */
+function serverOfEnvironment(): string | undefined {
+  const { process } = globalThis as { readonly process?: { readonly env?: Readonly<Record<string, string | undefined>> } };
+  return process?.env?.["RAGWARD_SERVER"] || undefined;
+}
