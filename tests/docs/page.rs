@@ -10,7 +10,7 @@
 //! | `text` right after an `sh` block | the output of that block; `...` stands for anything |
 //! | `toml` | check it as a configuration file |
 //! | `rust,ignore` | lines of an example; each must be in a file of `examples/` |
-//! | `fga`, `json`, `python`, `yaml`, other `text` | show it |
+//! | `fga`, `json`, `python`, `typescript`, `yaml`, other `text` | show it |
 //! | one of these or `toml`, and a file name | write the block to that file |
 //!
 //! Every other language fails the test, and so does code that this test would not find: a block of commands cannot
@@ -23,7 +23,7 @@ const FENCES: [char; 2] = ['`', '~'];
 /// The least number of such characters in a fence.
 const FENCE_LENGTH_MIN: usize = 3;
 /// The languages of blocks that hold no commands.
-const NOT_COMMANDS: [&str; 6] = ["fga", "json", "python", "text", "toml", "yaml"];
+const NOT_COMMANDS: [&str; 7] = ["fga", "json", "python", "text", "toml", "typescript", "yaml"];
 
 /// A page and its blocks.
 #[derive(Clone)]

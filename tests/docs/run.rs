@@ -1,7 +1,7 @@
 //! Runs the blocks of a page as a reader pastes them, against the program that was just built.
 //!
-//! Each page has a fresh directory with copies of `schema` and `proto`, as a clone has them, and ports of its own: the ports
-//! that the pages name may be in use on this machine.
+//! Each page has a fresh directory with copies of `clients`, `proto` and `schema` as a clone has them, and ports of its own: the
+//! ports that the pages name may be in use on this machine.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
@@ -18,6 +18,9 @@ const BLOCK_SECONDS_MAX: &str = "300";
 /// The number of times that a server that listens is asked whether it is ready. Each question starts a process, which
 /// is pause enough.
 const READY_ATTEMPTS: usize = 500;
+/// Copies the folders of a clone from one place to another, without what npm, pip and compilers put there.
+const COPY: &str = r#"tar -C "$0" --exclude=node_modules --exclude=dist --exclude=build --exclude=.venv -c clients proto schema LICENSE |
+    tar -C "$1" -x"#;
 /// The addresses that the pages name.
 const RAGWARD: &str = "127.0.0.1:8980";
 pub(crate) const OPENFGA: &str = "127.0.0.1:8081";
@@ -74,9 +77,7 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn new(root: &Path, surroundings: &'a Surroundings) -> std::io::Result<Self> {
         let directory = TempDir::new()?;
-        for folder in ["schema", "proto"] {
-            Command::new("cp").arg("-r").arg(root.join(folder)).arg(directory.path()).status()?;
-        }
+        Command::new("bash").args(["-c", COPY]).args([root, directory.path()]).status()?;
         let mut addresses = surroundings.addresses.clone();
         for address in [RAGWARD, OPENFGA, QDRANT, METRICS] {
             if !addresses.iter().any(|(named, _)| *named == address) {

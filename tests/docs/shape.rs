@@ -143,7 +143,9 @@ fn names(text: &str) -> Vec<&str> {
 /// Returns a complaint about each line of Rust on a page that no example has.
 fn lines_of_no_example(root: &Path, pages: &[Page]) -> Vec<String> {
     let files = std::fs::read_dir(root.join("examples")).expect("the examples");
-    let files = files.map(|file| std::fs::read_to_string(file.expect("a file").path()).expect("an example"));
+    // Folders hold examples in other languages.
+    let files = files.map(|file| file.expect("a file").path()).filter(|path| path.is_file());
+    let files = files.map(|path| std::fs::read_to_string(path).expect("an example"));
     let examples: Vec<String> = files.collect();
     let known: BTreeSet<&str> = examples.iter().flat_map(|text| text.lines()).map(str::trim).collect();
     let mut faults = Vec::new();

@@ -105,10 +105,18 @@ export interface FetchRequest extends FreshnessOptions {
   readonly classificationMax?: string | undefined;
 }
 
+/** What a re-check is for. It changes what the server records, and nothing else. */
+export type Purpose =
+  /** The caller uses only the chunks that come back. This is the default. */
+  | "answer"
+  /** The caller uses its chunks anyway, and asks the server to record what it would have withheld. */
+  | "observe";
+
 export interface RecheckRequest extends FreshnessOptions {
   readonly collection: string;
   /** The ids of the chunks, at most 1,000. */
   readonly chunkIds: readonly string[];
+  readonly purpose?: Purpose | undefined;
 }
 
 /** A relationship tuple that counts for one question. */
@@ -247,9 +255,13 @@ export class Client {
 
   /** Returns those of the given chunks that the user may still see. */
   async recheck(request: RecheckRequest): Promise<Rechecked> {
-    const { collection, chunkIds, ...rest } = request;
+    const { collection, chunkIds, purpose, ...rest } = request;
     const { asked, fresh } = this.#fresh(rest);
-    return this.#read(`${RETRIEVAL}/Recheck`, { ...fresh, collection, chunkIds }, asked, recheckedReader);
+    if (purpose !== undefined && purpose !== "answer" && purpose !== "observe") {
+      throw InvalidRequest.of("purpose", "must be `answer` or `observe`");
+    }
+    const body = { ...fresh, collection, chunkIds, purpose: purpose === "observe" ? "PURPOSE_OBSERVE" : undefined };
+    return this.#read(`${RETRIEVAL}/Recheck`, body, asked, recheckedReader);
   }
 
   /** Explains why a user may or may not see a chunk, or holds a relation. It is for administrators. */

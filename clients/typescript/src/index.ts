@@ -19,8 +19,8 @@ export type {
 export { Client } from "./client.js";
 export type {
   CallOptions, ClientSettings, Consistency, DocumentsRequest, ExplainRequest, FetchRequest, FreshnessOptions, Hybrid,
-  IngestStatusRequest, ListDocumentsRequest, PutDocumentRequest, Query, RecheckRequest, RelationshipTuple, RetrieveRequest,
-  UpsertDocumentsRequest,
+  IngestStatusRequest, ListDocumentsRequest, Purpose, PutDocumentRequest, Query, RecheckRequest, RelationshipTuple,
+  RetrieveRequest, UpsertDocumentsRequest,
 } from "./client.js";
 export type {
   Deleted, Document, DocumentStatus, IngestStatus, ListedCollection, ListedDocument, NewChunk, PutAnswer, Upserted, Vector,

@@ -144,6 +144,9 @@ test("every field of every request can be sent, under the name and type that it 
   const target = { collection: "c", chunkId: "a#0" };
   const contextualTuples = [{ user: "user:a", relation: "r", object: "o:1", condition: { name: "n", context: { a: 1 } } }];
   const explain = { user: "user:anne", relation: "can_read", contextualTuples, context: { a: 1 } };
+  // Servers of the first API have no purposes, and get none unless a caller says so.
+  const hasPurpose = messageNamed("ragward.retrieval.v1.RecheckRequest").fields.some(({ name }) => name === "purpose");
+  const purpose = hasPurpose ? ({ purpose: "observe" } as const) : {};
   const rows: readonly [string, readonly ((client: Client) => Promise<unknown>)[]][] = [
     ["ragward.retrieval.v1.RetrieveRequest", [
       (client) => client.pages({ ...retrieve, query: "words" }).next(),
@@ -154,7 +157,7 @@ test("every field of every request can be sent, under the name and type that it 
       (client) => client.fetch({ ...everything, collection: "c", chunkIds: ["a"], documentIds: ["b"], classificationMax: "x" }),
     ]],
     ["ragward.retrieval.v1.RecheckRequest", [
-      (client) => client.recheck({ ...everything, collection: "c", chunkIds: ["a"] }),
+      (client) => client.recheck({ ...everything, collection: "c", chunkIds: ["a"], ...purpose }),
     ]],
     ["ragward.retrieval.v1.ExplainRequest", [
       (client) => client.explain({ ...explain, target }),

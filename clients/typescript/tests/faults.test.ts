@@ -310,6 +310,7 @@ test("what is wrong is said before anything is sent", async () => {
     ["a vector with a hole", () => asked.retrieve({ ...ASKED, query: [1, Number.NaN] }), "`query` has a value"],
     ["a hybrid query with more", () => asked.retrieve({ ...ASKED, query: as({ text: "a", vector: [1], k: 1 }) }), "`k` is not a field"],
     ["a consistency that is none", () => asked.retrieve({ ...ASKED, consistency: as("soon") }), "`consistency` must be"],
+    ["a purpose that is none", () => asked.recheck({ collection: "c", chunkIds: [], purpose: as("audit"), identity: ANNE }), "`purpose` must be"],
     ["a context that is no JSON", () => asked.retrieve({ ...ASKED, context: { a: 1n } }), "JSON cannot hold"],
     ["metadata that is no value", () => asked.upsertDocuments({
       collection: "c", identity: ANNE, documents: [{ id: "a", chunks: [{ id: "a#0", guard: "document:a", metadata: as({ tags: ["x"] }) }] }],
