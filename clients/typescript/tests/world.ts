@@ -59,20 +59,20 @@ export class World {
 
   /** Starts a server with the handbook that believes whom its callers name. */
   static believing(): Promise<World> {
-    return World.#start(undefined);
+    return World.#start(undefined, []);
   }
 
-  /** Starts a server with the handbook that asks for tokens. */
-  static async withTokens(): Promise<World> {
-    return World.#start(await Issuer.start());
+  /** Starts a server with the handbook that asks for tokens. Pages of these origins may call it. */
+  static async withTokens(origins: readonly string[] = []): Promise<World> {
+    return World.#start(await Issuer.start(), origins);
   }
 
-  static async #start(issuer: Issuer | undefined): Promise<World> {
+  static async #start(issuer: Issuer | undefined, origins: readonly string[]): Promise<World> {
     const folder = await mkdtemp(join(tmpdir(), "ragward-typescript-"));
     const config = join(folder, "ragward.toml");
     const settings = [
       "[data]", `directory = "${join(folder, "data")}"`,
-      "[server]", "explain = true",
+      "[server]", "explain = true", `cors_origins = ${JSON.stringify(origins)}`,
       "[retrieval]", "explain_plan = true",
       ...(issuer === undefined ? [] : [
         "[identity]", `audience = "${AUDIENCE}"`, 'write_relation = "can_read"',
