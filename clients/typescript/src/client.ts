@@ -44,8 +44,11 @@ export interface ClientSettings {
 
 /** What every call takes. */
 export interface CallOptions {
-  /** Who asks; the client's own identity by default. */
-  readonly identity?: Identity | undefined;
+  /**
+   * Who asks; the client's own identity if this is left out. A value of `undefined` is an error, so that whoever has lost a session
+   * never asks as the client.
+   */
+  readonly identity?: Identity;
   /** How long the call may take, in milliseconds; the client's own timeout by default. */
   readonly timeoutMs?: number | undefined;
   /** Ends the call. The promise is then rejected with the signal's reason. */
@@ -180,6 +183,10 @@ const K_DEFAULT = 10;
 const PAGES_MAX = 100_000;
 /** How many documents one page of a list has. */
 const LIST_PAGE_SIZE = 1_000;
+/** A list has at most this many pages: a thousand million documents. */
+const LIST_PAGES_MAX = 1_000_000;
+/** The most warnings of an upload. One batch has as many. */
+const WARNINGS_MAX = 16;
 
 const RETRIEVAL = "/ragward.retrieval.v1.RetrievalService";
 const INGEST = "/ragward.ingest.v1.IngestService";
@@ -289,7 +296,7 @@ export class Client {
       sum = {
         documents: (sum?.documents ?? 0) + upserted.documents,
         chunks: (sum?.chunks ?? 0) + upserted.chunks,
-        warnings: [...new Set([...(sum?.warnings ?? []), ...upserted.warnings])],
+        warnings: [...new Set([...(sum?.warnings ?? []), ...upserted.warnings])].slice(0, WARNINGS_MAX),
         consistencyToken: upserted.consistencyToken,
       };
     }
@@ -320,7 +327,7 @@ export class Client {
     const { collection, ...rest } = request;
     const asked = this.#asked(rest);
     let pageToken = "";
-    for (;;) {
+    for (let number = 0; number < LIST_PAGES_MAX; number += 1) {
       const body = { collection, pageSize: LIST_PAGE_SIZE, pageToken };
       const page: DocumentPage = await this.#read(`${INGEST}/ListDocuments`, body, asked, documentPageReader);
       yield* page.documents;
@@ -329,6 +336,7 @@ export class Client {
       }
       pageToken = nextToken(pageToken, page.nextPageToken);
     }
+    throw new InvalidAnswer("the server's pages do not end");
   }
 
   /** Returns the collections in which the caller may write, by name. */
@@ -345,8 +353,9 @@ export class Client {
 
   /** Returns who makes a call, and how long it may take. It fails before anything is sent if nobody is named. */
   #asked(options: CallOptions): Asked {
-    const { identity = this.#identity, timeoutMs, signal, ...unknown } = options;
+    const { identity: ofCall, timeoutMs, signal, ...unknown } = options;
     refuseUnknown(unknown);
+    const identity = Object.hasOwn(options, "identity") ? ofCall : this.#identity;
     if (identity === undefined) {
       throw new IdentityMissing("nobody is named who asks; give an `identity` to the call or to the client");
     }

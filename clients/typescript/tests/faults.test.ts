@@ -9,6 +9,7 @@ import {
   NotAuthenticated, NotFound, RagwardError, Unavailable,
 } from "../src/index.js";
 import { type Detail, EMPTY_ANSWER, FakeFetch, type Reply, networkError, refusal } from "./fake_fetch.js";
+import { unusedUrl } from "./world.js";
 
 const ANNE = Identity.user("user:anne");
 const ASKED = { collection: "handbook", query: "leave", identity: ANNE };
@@ -213,6 +214,8 @@ test("somebody is named before anything is sent", async () => {
   for (const [row, call] of calls) {
     assert.equal((await errorOf(call())).constructor, IdentityMissing, row);
   }
+  const lost = { collection: "c", query: "q", identity: undefined as unknown as Identity };
+  assert.equal((await errorOf(client(fake, { identity: ANNE }).retrieve(lost))).constructor, IdentityMissing, "a lost session");
   assert.equal(fake.sent.length, 0);
   const rows: readonly [string, Identity, Identity | undefined, string | undefined, string | undefined][] = [
     ["of the client", ANNE, undefined, undefined, "user:anne"],
@@ -223,7 +226,7 @@ test("somebody is named before anything is sent", async () => {
   ];
   for (const [row, ofClient, ofCall, authorization, user] of rows) {
     const fake = new FakeFetch({ body: EMPTY_ANSWER });
-    await client(fake, { identity: ofClient }).retrieve({ collection: "c", query: "q", identity: ofCall });
+    await client(fake, { identity: ofClient }).retrieve({ collection: "c", query: "q", ...(ofCall && { identity: ofCall }) });
     assert.equal(fake.sent[0]?.headers["authorization"], authorization, row);
     assert.equal(fake.json()["user"], user, row);
   }
@@ -244,6 +247,8 @@ test("a token is never shown", async () => {
     const error = await errorOf(client(new FakeFetch(reply), { identity }).retrieve({ collection: "c", query: "q" }));
     shown.push(inspect(error, { showHidden: true, depth: 9 }), JSON.stringify(error));
   }
+  const unreached = await errorOf(new Client({ url: await unusedUrl(), retries: 0, identity }).retrieve({ collection: "c", query: "q" }));
+  shown.push(inspect(unreached, { showHidden: true, depth: 9 }));
   for (const wrong of [`${token}\n`, `${token} a`, `${token}é`, ""]) {
     assert.throws(() => Identity.bearer(wrong), NotAuthenticated);
     const asked = { collection: "c", query: "q", identity: Identity.bearer(() => wrong) };
