@@ -1,6 +1,7 @@
 /** Documents: what is sent to the ingest service, and how its answers are read. */
 
 import { InvalidRequest } from "./errors.js";
+import { refuseUnknown } from "./fields.js";
 import { type Metadata, type WireValue, wireMetadata } from "./metadata.js";
 import { count, listOf, messageOf, text, textOrNone } from "./reading.js";
 
@@ -195,15 +196,4 @@ export function wireVector(vector: Vector, field: string): readonly number[] {
     throw InvalidRequest.of(field, "has a value that is not a finite number");
   }
   return numbers;
-}
-
-/**
- * Refuses names that a request does not have. TypeScript finds most of them, and JavaScript none: a misspelt `identity` would
- * ask as somebody else.
- */
-export function refuseUnknown(unknown: object): void {
-  const [name] = Object.keys(unknown);
-  if (name !== undefined) {
-    throw InvalidRequest.of(name, "is not a field of this request");
-  }
 }

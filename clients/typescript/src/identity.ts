@@ -17,8 +17,7 @@ const TOKEN = /^[\x21-\x7e]+$/;
 /** Returns what an identity holds. No other module can read that. */
 export let credentialsOf: (identity: Identity) => Credentials;
 
-/** Returns whether a value is an {@link Identity}. */
-export let isIdentity: (value: unknown) => value is Identity;
+let isIdentity: (value: unknown) => value is Identity;
 
 /**
  * Who asks.
@@ -81,6 +80,14 @@ export class Identity {
   [Symbol.for("nodejs.util.inspect.custom")](): string {
     return this.toString();
   }
+}
+
+/** Returns an identity that was made here. `field` names it in the error. */
+export function checkedIdentity(identity: unknown, field: string): Identity {
+  if (!isIdentity(identity)) {
+    throw InvalidRequest.of(field, "must be made with `Identity.bearer`, `Identity.user` or `Identity.none`");
+  }
+  return identity;
 }
 
 /**

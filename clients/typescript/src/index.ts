@@ -18,11 +18,6 @@ export type {
 } from "./answers.js";
 export { Client } from "./client.js";
 export type {
-  CallOptions, ClientSettings, Consistency, DocumentsRequest, ExplainRequest, FetchRequest, FreshnessOptions, Hybrid,
-  IngestStatusRequest, ListDocumentsRequest, Purpose, PutDocumentRequest, Query, RecheckRequest, RelationshipTuple,
-  RetrieveRequest, UpsertDocumentsRequest,
-} from "./client.js";
-export type {
   Deleted, Document, DocumentStatus, IngestStatus, ListedCollection, ListedDocument, NewChunk, PutAnswer, Upserted, Vector,
 } from "./documents.js";
 export {
@@ -39,4 +34,9 @@ export type { FilterKey } from "./filter.js";
 export { Identity } from "./identity.js";
 export type { TokenProvider } from "./identity.js";
 export type { Metadata, MetadataValue } from "./metadata.js";
+export type {
+  CallOptions, ClientSettings, Consistency, DocumentsRequest, ExplainRequest, FetchRequest, FreshnessOptions, Hybrid,
+  IngestStatusRequest, ListDocumentsRequest, Purpose, PutDocumentRequest, Query, RecheckRequest, RelationshipTuple,
+  RetrieveRequest, UpsertDocumentsRequest,
+} from "./requests.js";
 export type { Fetch } from "./transport.js";

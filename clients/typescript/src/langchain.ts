@@ -10,9 +10,10 @@ import { BaseRetriever, type BaseRetrieverInput } from "@langchain/core/retrieve
 import { type RunnableConfig, ensureConfig } from "@langchain/core/runnables";
 
 import type { Answer, Chunk, Completion, Recall } from "./answers.js";
-import { Client, type Query, type RetrieveRequest } from "./client.js";
+import { Client } from "./client.js";
 import { IdentityMissing, InvalidRequest } from "./errors.js";
-import { type Identity, isIdentity } from "./identity.js";
+import { type Identity, checkedIdentity } from "./identity.js";
+import type { Query, RetrieveRequest } from "./requests.js";
 
 /** How a retriever searches: `k`, `filter`, `minScore` and more, as in {@link RetrieveRequest}. */
 export type SearchOptions = Omit<RetrieveRequest, "collection" | "query" | "identity" | "signal">;
@@ -95,7 +96,7 @@ export class RagwardRetriever extends BaseRetriever<RagwardMetadata> {
     }
     this.#client = client ?? new Client({ url });
     this.#collection = collection;
-    this.#identity = identity === undefined ? undefined : checkedIdentity(identity);
+    this.#identity = identity === undefined ? undefined : checkedIdentity(identity, "identity");
     this.#search = search;
     this.#toQuery = toQuery ?? ((words) => words);
   }
@@ -140,15 +141,8 @@ export class RagwardRetriever extends BaseRetriever<RagwardMetadata> {
     if (identity === undefined || identity === null) {
       throw new IdentityMissing("nobody is named who asks; call with `{ configurable: { ragwardIdentity: … } }`");
     }
-    return checkedIdentity(identity);
+    return checkedIdentity(identity, "ragwardIdentity");
   }
-}
-
-function checkedIdentity(identity: unknown): Identity {
-  if (!isIdentity(identity)) {
-    throw InvalidRequest.of("ragwardIdentity", "must be an `Identity` of this package");
-  }
-  return identity;
 }
 
 function documentOf(chunk: Chunk, answer: Answer): Document<RagwardMetadata> {

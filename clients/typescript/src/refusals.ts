@@ -2,8 +2,8 @@
 
 import { readDetails } from "./error_details.js";
 import {
-  ApprovalRequired, CODES, type Code, DeadlineExceeded, type FieldViolation, Forbidden, InvalidAnswer, InvalidRequest, NotAuthenticated,
-  NotFound, RagwardError, Unavailable,
+  ApprovalRequired, CODES, type Code, DeadlineExceeded, type FieldViolation, Forbidden, InvalidAnswer, InvalidRequest,
+  NotAuthenticated, NotFound, RagwardError, Unavailable,
 } from "./errors.js";
 
 /** The reasons of refusals that an approval lifts. */

@@ -50,4 +50,5 @@ for (const [name] of ways) {
   console.log(`  ${name.padEnd(26)} p50 ${quantile(name, 0.5).toFixed(3)} ms   p99 ${quantile(name, 0.99).toFixed(3)} ms`);
 }
 const added = quantile("client", 0.5) - quantile("fetch and JSON.parse", 0.5);
-console.log(`  the client adds ${added.toFixed(3)} ms at p50; its own work (requests, reading, checks) bounds that, and the rest is the server's and fetch's`);
+const bound = "its own work (requests, reading, checks) bounds that, and the rest is the server's and fetch's";
+console.log(`  the client adds ${added.toFixed(3)} ms at p50; ${bound}`);

@@ -33,10 +33,15 @@ const PAGE = (url: string, token: string, stranger: string): string => `<!doctyp
   await fetch("/told", { method: "POST", body: JSON.stringify(told) });
 </script>`;
 
+function runs(program: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    execFile(program, ["--version"], (error) => resolve(error === null));
+  });
+}
+
 async function chromium(): Promise<string | undefined> {
   for (const program of [process.env["CHROMIUM_BIN"], "chromium", "chromium-browser", "google-chrome"]) {
-    const found = program !== undefined && await new Promise((resolve) => execFile(program, ["--version"], (error) => resolve(error === null)));
-    if (found) {
+    if (program !== undefined && await runs(program)) {
       return program;
     }
   }

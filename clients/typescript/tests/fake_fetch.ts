@@ -59,7 +59,12 @@ export function networkError(code: string): Error {
 }
 
 /** Returns a refusal as the server writes it. */
-export function refusal(status: number, code: string, details: readonly Detail[] = [], headers: Record<string, string> = {}): Reply {
+export function refusal(
+  status: number,
+  code: string,
+  details: readonly Detail[] = [],
+  headers: Record<string, string> = {},
+): Reply {
   const encoded = details.map(({ type, value }) => ({ type, value: Buffer.from(value).toString("base64").replace(/=+$/, "") }));
   return { status, headers, body: { code, message: "refused", details: encoded } };
 }

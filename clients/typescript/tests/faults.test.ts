@@ -70,8 +70,9 @@ test("each refusal becomes the error of its kind", async () => {
     ["a setting that lacks", refusal(400, "failed_precondition"), InvalidRequest, { code: "failed_precondition" }],
     ["a defect", refusal(500, "internal"), RagwardError, { code: "internal" }],
     ["a code of tomorrow", refusal(500, "nonsense"), RagwardError, { code: "unknown" }],
-    ["details that are none", { status: 404, body: { code: "not_found", details: [null, 1, { type: "google.rpc.ErrorInfo", value: "ÿ" },
-      { type: "google.rpc.ErrorInfo", value: "CgU" }] } }, NotFound, { reason: undefined }],
+    ["details that are none", { status: 404, body: { code: "not_found", details: [
+      null, 1, { type: "google.rpc.ErrorInfo", value: "ÿ" }, { type: "google.rpc.ErrorInfo", value: "CgU" },
+    ] } }, NotFound, { reason: undefined }],
     ["a proxy without a backend", { status: 502, body: "<html>" }, Unavailable, { code: "unavailable" }],
     ["a proxy that wants a login", { status: 401, body: "" }, NotAuthenticated, { challenge: undefined }],
     ["another server", { status: 404, body: "<html>" }, NotFound, { reason: undefined }],
@@ -106,9 +107,11 @@ test("an answer that cannot be read is an error, never an empty list", async () 
     ["no recall", { ...EMPTY_ANSWER, recall: undefined }, "recall is missing"],
     ["no consistency token", { ...EMPTY_ANSWER, consistencyToken: undefined }, "consistencyToken is missing"],
     ["a chunk without an id", { ...EMPTY_ANSWER, chunks: [{ ...chunk, id: undefined }] }, "chunks[0].id is missing"],
-    ["a chunk with a number for its text", { ...EMPTY_ANSWER, chunks: [chunk, { ...chunk, text: 1 }] }, "chunks[1].text is not a text"],
+    ["a chunk with a number for its text", { ...EMPTY_ANSWER, chunks: [chunk, { ...chunk, text: 1 }] },
+      "chunks[1].text is not a text"],
     ["a chunk without metadata", { ...EMPTY_ANSWER, chunks: [{ ...chunk, metadata: undefined }] }, "chunks[0].metadata is missing"],
-    ["a value without a kind", { ...EMPTY_ANSWER, chunks: [{ ...chunk, metadata: { year: {} } }] }, "chunks[0].metadata.year is no value"],
+    ["a value without a kind", { ...EMPTY_ANSWER, chunks: [{ ...chunk, metadata: { year: {} } }] },
+      "chunks[0].metadata.year is no value"],
   ];
   for (const [row, body, told] of rows) {
     const error = await errorOf(client(new FakeFetch({ body })).retrieve(ASKED));
@@ -237,8 +240,8 @@ test("a token is never shown", async () => {
   const identity = Identity.bearer(token).onBehalfOf("user:anne");
   const shown = [
     String(identity), JSON.stringify({ identity }), inspect(identity), inspect({ identity }, { showHidden: true, depth: 9 }),
-    inspect(Object.entries(identity)), inspect(structuredClone({ identity })), inspect(new Client({ identity }), { showHidden: true }),
-    JSON.stringify(new Client({ identity })),
+    inspect(Object.entries(identity)), inspect(structuredClone({ identity })),
+    inspect(new Client({ identity }), { showHidden: true }), JSON.stringify(new Client({ identity })),
   ];
   const replies: readonly Reply[] = [
     refusal(401, "unauthenticated"), networkError("ECONNREFUSED"), { body: {} }, { status: 500, body: "" },
@@ -247,8 +250,8 @@ test("a token is never shown", async () => {
     const error = await errorOf(client(new FakeFetch(reply), { identity }).retrieve({ collection: "c", query: "q" }));
     shown.push(inspect(error, { showHidden: true, depth: 9 }), JSON.stringify(error));
   }
-  const unreached = await errorOf(new Client({ url: await unusedUrl(), retries: 0, identity }).retrieve({ collection: "c", query: "q" }));
-  shown.push(inspect(unreached, { showHidden: true, depth: 9 }));
+  const nowhere = new Client({ url: await unusedUrl(), retries: 0, identity });
+  shown.push(inspect(await errorOf(nowhere.retrieve({ collection: "c", query: "q" })), { showHidden: true, depth: 9 }));
   for (const wrong of [`${token}\n`, `${token} a`, `${token}é`, ""]) {
     assert.throws(() => Identity.bearer(wrong), NotAuthenticated);
     const asked = { collection: "c", query: "q", identity: Identity.bearer(() => wrong) };
@@ -313,12 +316,15 @@ test("what is wrong is said before anything is sent", async () => {
     ["a user that is none", () => Identity.user(""), "`user` must be"],
     ["a filter that is none", () => asked.retrieve(as({ ...ASKED, filter: { oneOf: {} } })), "`filter` is no filter"],
     ["a vector with a hole", () => asked.retrieve({ ...ASKED, query: [1, Number.NaN] }), "`query` has a value"],
-    ["a hybrid query with more", () => asked.retrieve({ ...ASKED, query: as({ text: "a", vector: [1], k: 1 }) }), "`k` is not a field"],
+    ["a hybrid query with more", () => asked.retrieve({ ...ASKED, query: as({ text: "a", vector: [1], k: 1 }) }),
+      "`k` is not a field"],
     ["a consistency that is none", () => asked.retrieve({ ...ASKED, consistency: as("soon") }), "`consistency` must be"],
-    ["a purpose that is none", () => asked.recheck({ collection: "c", chunkIds: [], purpose: as("audit"), identity: ANNE }), "`purpose` must be"],
+    ["a purpose that is none", () => asked.recheck({ collection: "c", chunkIds: [], purpose: as("audit"), identity: ANNE }),
+      "`purpose` must be"],
     ["a context that is no JSON", () => asked.retrieve({ ...ASKED, context: { a: 1n } }), "JSON cannot hold"],
     ["metadata that is no value", () => asked.upsertDocuments({
-      collection: "c", identity: ANNE, documents: [{ id: "a", chunks: [{ id: "a#0", guard: "document:a", metadata: as({ tags: ["x"] }) }] }],
+      collection: "c", identity: ANNE,
+      documents: [{ id: "a", chunks: [{ id: "a#0", guard: "document:a", metadata: as({ tags: ["x"] }) }] }],
     }), "`documents[0].chunks[0].metadata.tags` must be"],
     ["metadata of 65 bits", () => asked.putDocument({
       collection: "c", identity: ANNE, documentId: "a", content: "a", metadata: { n: 2n ** 63n },

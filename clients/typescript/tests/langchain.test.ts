@@ -61,7 +61,8 @@ test("a fixed or forgotten identity never stands in for the caller's", async () 
     ["nobody, in a batch", () => shared.batch([QUESTION, QUESTION]), IdentityMissing],
     ["somebody who is undefined", () => shared.invoke(QUESTION, lost), IdentityMissing],
     ["somebody who is undefined, with a fixed one", () => fixed.invoke(QUESTION, lost), IdentityMissing],
-    ["a name in place of an identity", () => fixed.invoke(QUESTION, { configurable: { ragwardIdentity: "user:bob" } }), InvalidRequest],
+    ["a name in place of an identity", () => fixed.invoke(QUESTION, { configurable: { ragwardIdentity: "user:bob" } }),
+      InvalidRequest],
     ["the method within", () => shared._getRelevantDocuments(QUESTION), IdentityMissing],
   ];
   for (const [row, call, kind] of rows) {
@@ -112,7 +113,8 @@ test("a lambda that forgets the config asks as nobody, unless LangChain keeps th
 });
 
 test("a call says how to search", async () => {
-  const { invoke } = { invoke: (ragwardSearch: object) => shared.invoke(QUESTION, { configurable: { ragwardIdentity: BOB, ragwardSearch } }) };
+  const invoke = (ragwardSearch: object): Promise<Document[]> =>
+    shared.invoke(QUESTION, { configurable: { ragwardIdentity: BOB, ragwardSearch } });
   assert.equal((await invoke({ k: 1 })).length, 1);
   assert.equal((await invoke({ minScore: 1_000 })).length, 0);
   await assert.rejects(invoke({ topK: 1 }), /`topK` is not a field/);

@@ -48,7 +48,8 @@ test("two people ask the same, and each gets what they may see", async () => {
   assert.ok(!anne.chunks.some(({ guard }) => guard === "document:pay-bands"));
   const [first] = anne.chunks;
   assert.ok(first);
-  assert.deepEqual([first.id, first.documentId, first.title], ["document:pay-review#0", "document:pay-review", "How the pay review works"]);
+  const { id, documentId, title } = first;
+  assert.deepEqual([id, documentId, title], ["document:pay-review#0", "document:pay-review", "How the pay review works"]);
   assert.ok(first.text.length > 0 && first.score > 0);
   assert.equal(first.metadata["area"], "people");
   assert.equal(typeof first.metadata["revision"], "number");
