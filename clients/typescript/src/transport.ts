@@ -103,33 +103,39 @@ export class Transport {
   }
 
   async #try(call: Call, identity: Identity, deadline: Deadline): Promise<Outcome> {
+    // A provider of tokens that hangs takes no turn from the calls of others.
+    const authorization = await this.#authorization(identity, deadline);
     await this.#turns.take(deadline);
     try {
-      const headers = await this.#headers(call, identity, deadline);
-      return await this.#exchange(call, headers, deadline);
+      return await this.#exchange(call, authorization, deadline);
     } finally {
       this.#turns.give();
     }
   }
 
-  async #headers(call: Call, identity: Identity, deadline: Deadline): Promise<Record<string, string>> {
-    const headers: Record<string, string> = { "content-type": call.contentType, "connect-protocol-version": "1" };
+  /** Returns the headers that say who asks. */
+  async #authorization(identity: Identity, deadline: Deadline): Promise<Readonly<Record<string, string>>> {
     const { token } = credentialsOf(identity);
-    if (token !== undefined) {
-      if (!this.#takesTokens) {
-        throw new InvalidRequest(
-          "a token is sent only to an address that begins with `https:`, or to this machine; `plainHttpTokens` allows others",
-        );
-      }
-      headers["authorization"] = `Bearer ${checkedToken(await deadline.within(Promise.resolve(token())))}`;
+    if (token === undefined) {
+      return {};
     }
-    headers["connect-timeout-ms"] = String(Math.max(1, Math.ceil(deadline.remainingMs)));
-    return headers;
+    if (!this.#takesTokens) {
+      throw new InvalidRequest(
+        "a token is sent only to an address that begins with `https:`, or to this machine; `plainHttpTokens` allows others",
+      );
+    }
+    return { authorization: `Bearer ${checkedToken(await deadline.within(Promise.resolve(token())))}` };
   }
 
-  async #exchange(call: Call, headers: Record<string, string>, deadline: Deadline): Promise<Outcome> {
-    // The wait for a turn or a token may have ended in the moment in which the call did.
+  async #exchange(call: Call, authorization: Readonly<Record<string, string>>, deadline: Deadline): Promise<Outcome> {
+    // The wait for a token or a turn may have ended in the moment in which the call did.
     deadline.signal.throwIfAborted();
+    const headers = {
+      ...authorization,
+      "content-type": call.contentType,
+      "connect-protocol-version": "1",
+      "connect-timeout-ms": String(Math.max(1, Math.ceil(deadline.remainingMs))),
+    };
     let response: Response;
     let body: string;
     try {
@@ -150,8 +156,10 @@ export class Transport {
         throw error;
       }
       deadline.signal.throwIfAborted();
-      const wasSent = !NOT_CONNECTED.has(networkCode(error) ?? "");
-      const message = wasSent ? "the connection to the server failed" : "the server is out of reach";
+      const code = networkCode(error);
+      const wasSent = !NOT_CONNECTED.has(code ?? "");
+      const what = wasSent ? "the connection to the server failed" : "the server is out of reach";
+      const message = code === undefined ? what : `${what} (${code})`;
       return { kind: "fault", error: new Unavailable(message, { cause: error }), wasSent };
     }
     if (response.status !== 200) {

@@ -409,3 +409,14 @@ test("many calls at a time take turns, and one that gives up leaves the others t
   assert.equal(outcomes.filter((status) => status === "fulfilled").length, 200);
   assert.equal(most, 100);
 });
+
+test("providers of tokens that hang take no turns from others", async () => {
+  const shared = client(new FakeFetch({ body: EMPTY_ANSWER }));
+  const controller = new AbortController();
+  const { signal } = controller;
+  const hanging = Identity.bearer(() => new Promise<string>(() => undefined));
+  const hung = Promise.allSettled(Array.from({ length: 200 }, () => shared.retrieve({ ...ASKED, identity: hanging, signal })));
+  assert.deepEqual((await shared.retrieve(ASKED)).chunks, []);
+  controller.abort();
+  assert.ok((await hung).every(({ status }) => status === "rejected"));
+});
