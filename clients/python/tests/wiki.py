@@ -1,0 +1,130 @@
+"""The small wiki that the tests of the framework adapters ask: a real server with many users, who see little of it each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import httpx
+
+import ragward
+from ragward import Client, Document, Identity, NewChunk
+
+COLLECTION = "wiki"
+#: Everybody's question. Every chunk of the wiki matches it.
+QUESTION = "parental leave"
+#: The users of the tests about many users at once.
+USERS = tuple(f"user:u{number}" for number in range(50))
+ANNE, BOB, NOBODY = "user:anne", "user:bob", "user:nobody"
+
+#: What Anne and Bob see of the wiki.
+SHARED = {"shared#0", "shared#1"}
+OF_ANNE = SHARED | {"anne#0", "twins#0", "twins#1"}
+OF_BOB = SHARED | {"bob#0"}
+#: A chunk that nobody sees, and that matches best.
+SECRET = "secret#0"
+
+_MODEL = """
+model: |
+  model
+    schema 1.1
+  type user
+  type document
+    relations
+      define can_read: [user, user with in_region]
+  condition in_region(region: string) {
+    region == "eu"
+  }
+tuples:
+"""
+
+
+@dataclass(frozen=True)
+class Wiki:
+    """A server with the wiki."""
+
+    url: str
+
+    def client(self) -> Client:
+        return Client(self.url)
+
+
+def ids_of_user(user: str) -> set[str]:
+    """Return the ids of the chunks that one of `USERS` sees."""
+    return SHARED | {f"{user.removeprefix('user:')}#0"}
+
+
+@contextmanager
+def served() -> Generator[Wiki]:
+    """Serve the wiki until the block ends."""
+    with TemporaryDirectory(prefix="ragward-wiki-") as folder:
+        store = Path(folder, "store.fga.yaml")
+        store.write_text(_MODEL + "".join(_tuples()), encoding="utf-8")
+        with ragward.local(Path(folder, "data"), model=store) as server:
+            with server.client(identity=Identity.none()) as client:
+                client.upsert_documents(COLLECTION, _documents())
+            yield Wiki(server.url)
+
+
+@contextmanager
+def undecided() -> Generator[Wiki]:
+    """Serve a wiki whose checks all fail, because the OpenFGA server that decides does not answer."""
+    with TemporaryDirectory(prefix="ragward-wiki-") as folder:
+        config = Path(folder, "ragward.toml")
+        # Nobody listens on port 1.
+        config.write_text('[authorizer]\nkind = "openfga"\nopenfga.address = "http://127.0.0.1:1"\n', encoding="utf-8")
+        with ragward.local(Path(folder, "data"), config=config) as server:
+            with server.client(identity=Identity.none()) as client:
+                client.upsert_documents(COLLECTION, _documents())
+            yield Wiki(server.url)
+
+
+def _tuples() -> Iterator[str]:
+    readers: dict[str, list[str]] = {
+        "shared": [ANNE, BOB, *USERS],
+        "anne": [ANNE],
+        "bob": [BOB],
+        "twins": [ANNE],
+        **{user.removeprefix("user:"): [user] for user in USERS},
+    }
+    for document, users in readers.items():
+        for user in users:
+            yield f"  - {{ user: {user}, relation: can_read, object: document:{document} }}\n"
+    # No request of the tests says a region, so this tuple never counts.
+    condition = "{ name: in_region }"
+    yield f"  - {{ user: {ANNE}, relation: can_read, object: document:regional, condition: {condition} }}\n"
+
+
+def _documents() -> Iterator[Document]:
+    yield _document("shared", [f"{QUESTION} for all", f"more on {QUESTION} for all"])
+    yield _document("anne", [f"{QUESTION} of Anne"])
+    yield _document("bob", [f"{QUESTION} of Bob"])
+    yield _document("regional", [f"{QUESTION} in some regions"])
+    yield _document("secret", [f"{QUESTION} {QUESTION} {QUESTION}"])
+    yield _document("twins", [f"{QUESTION}, said twice", f"{QUESTION}, said twice"])
+    for user in USERS:
+        yield _document(user.removeprefix("user:"), [f"{QUESTION} of {user}"])
+
+
+def _document(name: str, texts: list[str]) -> Document:
+    # The metadata has names of Ragward's own, which must not hide what Ragward says.
+    metadata = {"area": name, "guard": "document:forged", "completion": "FORGED"}
+    chunks = [NewChunk(f"{name}#{n}", f"document:{name}", text=text, metadata=metadata) for n, text in enumerate(texts)]
+    return Document(name, chunks, title=f"On {name}")
+
+
+def assert_raises(row: str, error: type[BaseException], ask: Callable[[], object]) -> BaseException:
+    """Return the error that a row of a test expects."""
+    try:
+        found = ask()
+    except error as raised:
+        return raised
+    raise AssertionError(f"{row}: nothing was raised, and this came back: {found!r}")
+
+
+def refusing(status: int, code: str) -> httpx.MockTransport:
+    """Return a server that refuses every call."""
+    return httpx.MockTransport(lambda _: httpx.Response(status, json={"code": code, "message": "refused"}))
