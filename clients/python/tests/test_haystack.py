@@ -166,6 +166,9 @@ def test_without_an_identity_nothing_is_asked(world: Wiki) -> None:
         retriever = RagwardRetriever(COLLECTION, client=client)
         filtering = RagwardDocumentFilter(COLLECTION, client=client)
         documents = [Document(id="shared#0", content="a")]
+        # It remembers nobody.
+        assert retriever.run(QUESTION, user=ANNE)["documents"]
+        assert asyncio.run(retriever.run_async(QUESTION, user=ANNE))["documents"]
         rows: dict[str, Callable[[], Any]] = {
             "a run": lambda: retriever.run(QUESTION),
             "a run in a loop": lambda: asyncio.run(retriever.run_async(QUESTION)),

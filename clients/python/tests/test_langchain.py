@@ -246,6 +246,10 @@ def test_without_an_identity_nothing_is_asked(world: Wiki) -> None:
     with Client(world.url, identity=Identity.user(ANNE)) as client:
         retriever = RagwardRetriever(collection=COLLECTION, client=client)
         filtering = RagwardFilter(collection=COLLECTION, client=client)
+        # It remembers nobody.
+        assert retriever.invoke(QUESTION, user=ANNE)
+        assert asyncio.run(retriever.ainvoke(QUESTION, user=ANNE))
+        assert retriever.invoke(QUESTION, _config(ANNE))
         rows: dict[str, Callable[[], Any]] = {
             "a call": lambda: retriever.invoke(QUESTION),
             "a call in a loop": lambda: asyncio.run(retriever.ainvoke(QUESTION)),

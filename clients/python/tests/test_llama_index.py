@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from datetime import date
+from functools import partial
 from typing import Any
 
 import httpx
@@ -166,6 +167,9 @@ def test_without_an_identity_nothing_is_asked(world: Wiki) -> None:
         retriever = RagwardRetriever(COLLECTION, client=client)
         filtering = RagwardNodeFilter(collection=COLLECTION, client=client)
         nodes = _foreign("shared#0")
+        # It remembers nobody.
+        assert retriever.retrieve(QUESTION, user=ANNE)
+        assert asyncio.run(retriever.aretrieve(QUESTION, user=ANNE))
         rows: dict[str, Callable[[], Any]] = {
             "a call": lambda: retriever.retrieve(QUESTION),
             "a call in a loop": lambda: asyncio.run(retriever.aretrieve(QUESTION)),
@@ -214,9 +218,10 @@ def test_a_node_has_its_id_and_what_ragward_says(retriever: RagwardRetriever) ->
 
 
 def test_two_chunks_of_one_document_with_equal_texts_both_come(retriever: RagwardRetriever) -> None:
-    # LlamaIndex takes nodes of one document with equal texts and equal metadata for one node.
-    nodes = retriever.retrieve(QUESTION, user=ANNE)
-    assert {"twins#0", "twins#1"} <= _ids(nodes)
+    # A fusion takes nodes with equal texts and equal metadata for one node.
+    for row, one in (("alone", retriever), ("in a fusion", _fused(retriever, is_async=False))):
+        found = _ids(_acting(partial(one.retrieve, QUESTION), ANNE))
+        assert {"twins#0", "twins#1"} <= found, row
 
 
 def test_options_of_the_retriever(world: Wiki) -> None:

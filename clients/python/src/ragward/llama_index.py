@@ -326,7 +326,7 @@ def _nodes(answer: Answer) -> list[NodeWithScore]:
 
 
 def _node(chunk: Chunk, answer: Answer) -> TextNode:
-    # The metadata has the id of the chunk. Otherwise LlamaIndex would take two chunks of a document with equal texts for one.
+    # The metadata has the id of the chunk. Otherwise a fusion would take two chunks of a document with equal texts for one.
     return TextNode(
         id_=chunk.id,
         text=chunk.text,
