@@ -119,7 +119,7 @@ def test_a_full_queue_drops_answers_and_tells_the_number(caplog: pytest.LogCaptu
     observer.close()
     assert [message["chunkIds"] for message in server.asked] == [["first"], ["c#0"], ["c#1"], ["c#2"]]
     assert observer.counts == Counts(answers=9, asked=4, dropped=5)
-    assert "5 answers dropped" in _warnings(caplog)[-1]
+    assert "closed: 5; questions failed: 0" in _warnings(caplog)[-1]
 
 
 def test_one_warning_an_hour(caplog: pytest.LogCaptureFixture) -> None:
@@ -142,14 +142,12 @@ def test_one_warning_an_hour(caplog: pytest.LogCaptureFixture) -> None:
     first, second, third = _warnings(caplog)
     assert "not filtered" in first
     assert "2026-12-31" in first
-    assert "1 answers; 1 documents that are no chunks" in first
-    assert "3 answers; 3 documents that are no chunks" in second
-    assert "2 answers; 2 documents that are no chunks" in third
+    assert "answers: 1; documents that are no chunks: 1;" in first
+    assert "answers: 3; documents that are no chunks: 3;" in second
+    assert "answers: 2; documents that are no chunks: 2;" in third
+    # Nothing was lost since, so there is nothing to tell at the end.
     observer.close()
-    # What came since is told at the end. A second `close` has nothing more to tell.
-    told = len(_warnings(caplog))
-    observer.close()
-    assert len(_warnings(caplog)) == told
+    assert len(_warnings(caplog)) == 3
 
 
 def test_a_failed_question_is_counted_and_named_and_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
@@ -164,7 +162,7 @@ def test_a_failed_question_is_counted_and_named_and_nothing_else(caplog: pytest.
     observer.observed(ANNE, ["b"], fails)
     observer.close()
     assert observer.counts == Counts(answers=2, failed=2)
-    assert "2 questions failed (LookupError, Unavailable)" in _warnings(caplog)[-1]
+    assert "questions failed: 2 (LookupError, Unavailable)" in _warnings(caplog)[-1]
     assert "secret" not in caplog.text
 
 

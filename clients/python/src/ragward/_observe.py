@@ -198,7 +198,9 @@ class _Worker:
         with self._changed:
             self._count(dropped=len(self._queue))
             self._queue.clear()
-            warning = self._warning() if self._counts != self._told else None
+            # Nobody would learn of a loss after the last warning. Everything else can wait for ever.
+            is_loss = self._counts.dropped > self._told.dropped or self._counts.failed > self._told.failed
+            warning = self._warning() if is_loss else None
         _warn(warning)
 
     def _enqueue(self, observation: _Observation) -> None:
@@ -283,10 +285,10 @@ class _Worker:
         self._errors.clear()
         return (
             f"shadow mode: until {self._until.isoformat()}, answers are not filtered by the rights in the collection "
-            f"`{self._collection}`. Since the last warning: {now.answers - told.answers} answers; "
-            f"{now.unknown - told.unknown} documents that are no chunks; "
-            f"{now.dropped - told.dropped} answers dropped, because the queue was full or was closed; "
-            f"{now.failed - told.failed} questions failed{errors}"
+            f"`{self._collection}`. Since the last warning: answers: {now.answers - told.answers}; "
+            f"documents that are no chunks: {now.unknown - told.unknown}; "
+            "answers dropped, because the queue was full or was closed: "
+            f"{now.dropped - told.dropped}; questions failed: {now.failed - told.failed}{errors}"
         )
 
 
