@@ -18,6 +18,7 @@ import pytest
 from ragward import Client, Identity, IdentityMissing, RagwardError, acting_as
 from ragward._adapters import acaptured, caller, captured
 from ragward._observe import WARNING_INTERVAL_SECONDS, Counts, ObservationEnded, Observer
+from tests import wiki
 from tests.wiki import assert_raises
 
 LAST_DAY = date(2026, 12, 31)
@@ -84,6 +85,22 @@ def test_the_server_is_asked_in_the_background() -> None:
         {"collection": "wiki", "chunkIds": ["a", "b"], "purpose": "PURPOSE_OBSERVE", "user": "user:anne"}
     ]
     assert observer.counts == Counts(answers=1, asked=2, unknown=2)
+
+
+def test_a_server_keeps_apart_what_it_would_withhold_and_what_it_does_not_know() -> None:
+    with wiki.served('[audit]\nobserved = "ids"\n') as served, Client(served.url) as client:
+        with Observer(client, wiki.COLLECTION, until=date(9999, 12, 31)) as observer:
+            observer.observed(ANNE, ["anne#0", wiki.SECRET, "wiki-page-7", None], _same)
+        assert observer.counts == Counts(answers=1, asked=3, unknown=1)
+        report = served.observed()
+    assert {name: report[name] for name in ("calls", "ids", "withheld", "unknown")} == {
+        "calls": 1,
+        "ids": 3,
+        "withheld": 1,
+        "unknown": 1,
+    }
+    names = {(row["by"], row["name"]) for row in report["rows"]}
+    assert {("user", wiki.ANNE), ("document", "secret"), ("unknown_id", "wiki-page-7")} <= names
 
 
 def test_an_answer_without_chunks_is_counted_and_not_asked_about() -> None:

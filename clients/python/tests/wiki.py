@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import httpx
 
@@ -47,6 +51,14 @@ class Wiki:
     """A server with the wiki."""
 
     url: str
+    data: Path
+
+    def observed(self) -> dict[str, Any]:
+        """Return what the server would have withheld, as the operator sees it."""
+        program = os.environ.get("RAGWARD_BIN", "ragward")
+        command = [program, "audit", "report", "--data", str(self.data), "--format", "json"]
+        report: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+        return report
 
     def client(self) -> Client:
         return Client(self.url)
@@ -58,15 +70,18 @@ def ids_of_user(user: str) -> set[str]:
 
 
 @contextmanager
-def served() -> Generator[Wiki]:
+def served(settings: str = "") -> Generator[Wiki]:
     """Serve the wiki until the block ends."""
     with TemporaryDirectory(prefix="ragward-wiki-") as folder:
         store = Path(folder, "store.fga.yaml")
         store.write_text(_MODEL + "".join(_tuples()), encoding="utf-8")
-        with ragward.local(Path(folder, "data"), model=store) as server:
+        config = Path(folder, "ragward.toml")
+        config.write_text(settings, encoding="utf-8")
+        data = Path(folder, "data")
+        with ragward.local(data, model=store, config=config) as server:
             with server.client(identity=Identity.none()) as client:
                 client.upsert_documents(COLLECTION, _documents())
-            yield Wiki(server.url)
+            yield Wiki(server.url, data)
 
 
 @contextmanager
@@ -76,10 +91,11 @@ def undecided() -> Generator[Wiki]:
         config = Path(folder, "ragward.toml")
         # Nobody listens on port 1.
         config.write_text('[authorizer]\nkind = "openfga"\nopenfga.address = "http://127.0.0.1:1"\n', encoding="utf-8")
-        with ragward.local(Path(folder, "data"), config=config) as server:
+        data = Path(folder, "data")
+        with ragward.local(data, config=config) as server:
             with server.client(identity=Identity.none()) as client:
                 client.upsert_documents(COLLECTION, _documents())
-            yield Wiki(server.url)
+            yield Wiki(server.url, data)
 
 
 def _tuples() -> Iterator[str]:
