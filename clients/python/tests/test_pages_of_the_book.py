@@ -12,7 +12,7 @@ import pytest
 
 from tests.contract import ROOT
 
-PAGES = ["clients/python/README.md", "docs/src/python.md"]
+PAGES = ["clients/python/README.md", "docs/src/python.md", "docs/src/frameworks.md"]
 _BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
