@@ -94,7 +94,10 @@ impl<'a> Run<'a> {
     }
 
     fn write(&self, name: &str, text: &str) -> Result<(), String> {
-        std::fs::write(self.directory.path().join(name), self.here(text) + "\n").map_err(|e| format!("`{name}`: {e}"))
+        let path = self.directory.path().join(name);
+        // The block that makes the folder of a file is left out where its tool is missing.
+        let folder = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+        folder.and_then(|()| std::fs::write(path, self.here(text) + "\n")).map_err(|e| format!("`{name}`: {e}"))
     }
 
     fn check_configuration(&self, text: &str) -> Result<(), String> {

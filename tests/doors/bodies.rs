@@ -90,11 +90,12 @@ async fn a_body_without_an_end_ends_with_the_callers_deadline() {
     let late = rows.iter().map(|(row, _, rpc)| (*row, *rpc, "DEADLINE_EXCEEDED"));
     let told: Vec<(&str, &str, &str)> = late.chain([("the last one", RETRIEVE, "OK")]).collect();
     let counted = world.counted().await;
-    for (rpc, code, count) in &counted {
-        let of_this = told.iter().filter(|(_, of, with)| (*of, *with) == (rpc.as_str(), code.as_str()));
-        assert_eq!(*count, of_this.count(), "the metrics of {rpc} with {code}");
+    for (row, rpc, code) in &told {
+        let of_this = told.iter().filter(|(_, of, with)| (of, with) == (rpc, code)).count();
+        let at_all_doors = counted.iter().filter(|of| (of.rpc.as_str(), of.code.as_str()) == (*rpc, *code));
+        assert_eq!(at_all_doors.map(|of| of.count).sum::<usize>(), of_this, "{row}: the metrics of {rpc} with {code}");
     }
-    assert_eq!(counted.iter().map(|(_, _, count)| count).sum::<usize>(), told.len(), "{counted:?}");
+    assert_eq!(counted.iter().map(|counted| counted.count).sum::<usize>(), told.len(), "{counted:?}");
     let records = world.stop().await;
     for (record, (row, rpc, code)) in records.iter().zip(&told) {
         assert_eq!((record.call.as_str(), record.code.as_str()), (*rpc, *code), "the record of `{row}`");

@@ -29,9 +29,8 @@ const REBOUND: &str = "rebound.example";
 const PAGE: &str = include_str!("clients/browser/page.html");
 /// How long a page may take. It sends some 700 requests.
 const REPORT_MAX: Duration = Duration::from_mins(3);
-/// Ways of the page whose requests need not be refused.
+/// A way of the page whose requests may be sent after the page has reported.
 const BEACON: &str = "a beacon";
-const PLAIN_GET: &str = "a simple request";
 /// The largest request that the page's site reads: a report.
 const REQUEST_BYTES_MAX: usize = 4 << 20;
 
@@ -135,7 +134,7 @@ async fn rebinding(listener: TcpListener, page: String, server: String) {
         tokio::spawn(async move {
             let mut first = [0; 10];
             let peeked = connection.peek(&mut first).await.unwrap_or_default();
-            if &first[..peeked] == b"GET /page " {
+            if first[..peeked] == *b"GET /page " {
                 if request(&mut connection).await.is_some() {
                     answer(&mut connection, "200 OK", &page).await;
                 }
@@ -199,8 +198,8 @@ async fn no_page_in_a_browser_reaches_a_service() {
         for Tried { route, way, outcome } in &tried {
             assert!(expected.contains(&outcome.as_str()), "{row}: {route}, {way}: {outcome}");
         }
-        // A beacon is sent whenever the browser likes. A GET without an origin may be served: the page cannot read the answer.
-        let is_refused = |tried: &&Tried| ![BEACON, PLAIN_GET].contains(&tried.way.as_str());
+        // A beacon is sent whenever the browser likes, so its refusal may come later.
+        let is_refused = |tried: &&Tried| tried.way != BEACON;
         sent += tried.iter().filter(is_refused).count();
     }
     assert_eq!(state(&running, &store).await, before, "nothing was changed");
@@ -216,16 +215,11 @@ async fn no_page_in_a_browser_reaches_a_service() {
     let expected = BTreeSet::from([
         // The one change is the test's own.
         "ragward.ingest.v1.IngestService/UpsertDocuments",
-        // The test reads the state by these, and the others are a GET each.
+        // The test reads the state by these.
         "openfga.v1.OpenFGAService/ListStores",
         "openfga.v1.OpenFGAService/ReadAuthorizationModels",
         "openfga.v1.OpenFGAService/ReadChanges",
         "ragward.ingest.v1.IngestService/GetIngestStatus",
-        "openfga.v1.OpenFGAService/GetStore",
-        "openfga.v1.OpenFGAService/ReadAssertions",
-        "openfga.v1.OpenFGAService/ReadAuthorizationModel",
-        "ragward.ingest.v1.IngestService/ListCollections",
-        "ragward.ingest.v1.IngestService/ListDocuments",
     ]);
     assert_eq!(served.collect::<BTreeSet<&str>>(), expected, "nothing else was served");
 }

@@ -138,11 +138,11 @@ async fn buf_curl_calls_over_connect_and_grpc() {
     // Chunks that Anne sees, that she does not see, and that are not there.
     let known = r#"{"collection":"handbook","chunkIds":["document:welcome#0","document:salaries#0","absent"]}"#;
     let asked = r#"{"collection":"handbook","text":"leave","topK":10}"#;
-    let rows: [(&str, &[&str]); 5] = [
+    // Reflection is a stream of requests, which the door to Connect refuses.
+    let rows: [(&str, &[&str]); 4] = [
         ("Connect", &["--schema", proto]),
         ("Connect over HTTP/2", &["--schema", proto, "--http2-prior-knowledge"]),
         ("gRPC", &["--schema", proto, "--http2-prior-knowledge", "--protocol", "grpc"]),
-        ("Connect, by reflection", &["--reflect-header", &token, "--http2-prior-knowledge"]),
         ("gRPC, by reflection", &["--reflect-header", &token, "--http2-prior-knowledge", "--protocol", "grpc"]),
     ];
     for (row, options) in rows {

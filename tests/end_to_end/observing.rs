@@ -144,7 +144,7 @@ fn an_answer_has_room_for_nothing_else() {
     let set = FileDescriptorSet::decode(DESCRIPTORS).unwrap();
     let messages = set.file.iter().flat_map(|file| &file.message_type);
     let answer = messages.into_iter().find(|message| message.name() == "RecheckResponse").expect("the answer");
-    let fields: Vec<&str> = answer.field.iter().map(|field| field.name()).collect();
+    let fields: Vec<&str> = answer.field.iter().map(prost_types::FieldDescriptorProto::name).collect();
     assert_eq!(fields, ["chunk_ids", "consistency_token"]);
 }
 
