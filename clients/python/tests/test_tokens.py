@@ -20,6 +20,7 @@ from ragward import (
     Document,
     Forbidden,
     Identity,
+    InvalidRequest,
     LocalServer,
     NewChunk,
     NotAuthenticated,
@@ -156,6 +157,19 @@ async def test_the_bearer_is_the_user_of_the_token(asking: Asking, issuer: Issue
     ]
     for row, identity, expected in rows:
         assert await seen(asking, identity) == expected, row
+
+
+async def test_pages_go_on_when_the_token_was_renewed(asking: Asking, issuer: Issuer) -> None:
+    renewals = iter(range(100))
+    renewed = Identity.bearer(lambda: issuer.token("anne", "retrieve", jti=f"anne-{next(renewals)}"))
+    pages = await asking.each("pages", NOTES, "leave", k=1, identity=renewed)
+    assert {chunk.document_id for page in pages for chunk in page} == {"roadmap", "manual"}
+    assert next(renewals) == len(pages)
+    # The pages of one user are not another's.
+    users = iter(["anne", "bob", "bob"])
+    with pytest.raises(InvalidRequest):
+        mixed = Identity.bearer(lambda: issuer.token(next(users), "retrieve"))
+        await asking.each("pages", NOTES, "leave", k=1, identity=mixed)
 
 
 async def test_a_name_does_not_replace_a_token(asking: Asking, issuer: Issuer) -> None:

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 
-import { Client, Forbidden, Identity, NotAuthenticated, type RetrieveRequest } from "../src/index.js";
+import { Client, Forbidden, Identity, InvalidRequest, NotAuthenticated, type RetrieveRequest } from "../src/index.js";
 import { World } from "./world.js";
 
 const ASKED: RetrieveRequest = { collection: "handbook", query: "leave", k: 2 };
@@ -62,7 +62,8 @@ test("each page asks for a token, and a token that expires between pages ends th
   let asked = 0;
   const identity = Identity.bearer(() => {
     asked += 1;
-    return token;
+    // Each page has another token, as after a renewal.
+    return world.token("anne", RETRIEVE);
   });
   let pages = 0;
   const found: string[] = [];
@@ -79,6 +80,10 @@ test("each page asks for a token, and a token that expires between pages ends th
   const expiring = client.pages({ ...ASKED, identity: Identity.bearer(() => tokens.shift() ?? "none") });
   assert.equal((await expiring.next()).value?.chunks.length, ASKED.k);
   await assert.rejects(expiring.next(), NotAuthenticated, "never a short answer");
+  const users = [token, world.token("bob", RETRIEVE)];
+  const mixed = client.pages({ ...ASKED, identity: Identity.bearer(() => users.shift() ?? "none") });
+  await mixed.next();
+  await assert.rejects(mixed.next(), InvalidRequest, "the pages of one user are not another's");
 });
 
 test("each batch of an upload asks for a token", async () => {
