@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from ragward import LocalServer, local
+from tests import wiki
 from tests.world import CONFIG, Asking, fill
 
 
@@ -23,6 +24,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
     with local(folder / "data", config=config) as server:
         fill(server)
         yield server
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[wiki.Wiki]:
+    """A real server with the documents of `tests.wiki`, for the tests of one adapter."""
+    with wiki.served() as served:
+        yield served
 
 
 @pytest.fixture(params=["threads", "asyncio"])

@@ -40,7 +40,6 @@ from ragward import (
     NotFound,
     RagwardError,
     Unavailable,
-    acting_as,
 )
 from ragward.haystack import ObservationEnded, RagwardDocumentFilter, RagwardRetriever, observe
 from tests import wiki
@@ -48,12 +47,6 @@ from tests.wiki import ANNE, BOB, COLLECTION, NOBODY, OF_ANNE, OF_BOB, QUESTION,
 
 TOKEN = "a-very-secret-token"
 FAR = date(9999, 12, 31)
-
-
-@pytest.fixture(scope="module")
-def world() -> Iterator[Wiki]:
-    with wiki.served() as served:
-        yield served
 
 
 @pytest.fixture
@@ -65,16 +58,6 @@ def retriever(world: Wiki) -> Iterator[RagwardRetriever]:
 
 def _ids(documents: list[Document]) -> set[str]:
     return {document.id for document in documents}
-
-
-def _acting(ask: Callable[[], Any], user: str) -> Any:
-    with acting_as(Identity.user(user)):
-        return ask()
-
-
-async def _async_acting(ask: Callable[[], Any], user: str) -> Any:
-    with acting_as(Identity.user(user)):
-        return await ask()
 
 
 @component
@@ -109,10 +92,10 @@ def test_each_user_gets_what_they_may_see(retriever: RagwardRetriever) -> None:
     ways: dict[str, Callable[[str], list[Document]]] = {
         "the input `identity`": lambda user: retriever.run(QUESTION, identity=Identity.user(user))["documents"],
         "the input `user`": lambda user: retriever.run(QUESTION, user=user)["documents"],
-        "`acting_as`": lambda user: _acting(lambda: retriever.run(QUESTION), user)["documents"],
+        "`acting_as`": lambda user: wiki.acting(lambda: retriever.run(QUESTION), user)["documents"],
         "a pipeline": lambda user: _last(pipeline.run(_inputs(identity=Identity.user(user)))),
         "a pipeline, by its user": lambda user: _last(pipeline.run(_inputs(user=user))),
-        "a pipeline, by `acting_as`": lambda user: _last(_acting(lambda: pipeline.run(_inputs()), user)),
+        "a pipeline, by `acting_as`": lambda user: _last(wiki.acting(lambda: pipeline.run(_inputs()), user)),
     }
     for row, ask in ways.items():
         assert _ids(ask(ANNE)) == OF_ANNE, row
@@ -124,9 +107,9 @@ async def test_each_user_gets_what_they_may_see_without_blocking(retriever: Ragw
     pipeline = _pipeline(retriever)
     ways: dict[str, Callable[[str], Any]] = {
         "the input `identity`": lambda user: retriever.run_async(QUESTION, identity=Identity.user(user)),
-        "`acting_as`": lambda user: _async_acting(lambda: retriever.run_async(QUESTION), user),
+        "`acting_as`": lambda user: wiki.acting_async(lambda: retriever.run_async(QUESTION), user),
         "a pipeline": lambda user: pipeline.run_async(_inputs(identity=Identity.user(user))),
-        "a pipeline, by `acting_as`": lambda user: _async_acting(lambda: pipeline.run_async(_inputs()), user),
+        "a pipeline, by `acting_as`": lambda user: wiki.acting_async(lambda: pipeline.run_async(_inputs()), user),
     }
     for row, ask in ways.items():
         for user, expected in ((ANNE, OF_ANNE), (BOB, OF_BOB), (NOBODY, set[str]())):
@@ -152,7 +135,7 @@ async def test_fifty_users_at_once_are_never_mixed_in_tasks(retriever: RagwardRe
     pipeline = _pipeline(retriever)
 
     async def ask(user: str) -> list[Document]:
-        return _last(await _async_acting(lambda: pipeline.run_async(_inputs()), user))
+        return _last(await wiki.acting_async(lambda: pipeline.run_async(_inputs()), user))
 
     for round_ in range(4):
         answers = await asyncio.gather(*(ask(user) for user in USERS))
@@ -276,7 +259,7 @@ def test_a_saved_pipeline_has_its_options_and_no_identity(world: Wiki) -> None:
     # Haystack makes only components of modules that the program trusts.
     loaded = Pipeline.loads(saved, allowed_modules=["ragward.haystack", "tests.*"])
     assert loaded.dumps() == saved
-    found = _last(_acting(lambda: loaded.run(_inputs()), ANNE))
+    found = _last(wiki.acting(lambda: loaded.run(_inputs()), ANNE))
     assert _ids(found) == wiki.SHARED
     with pytest.raises(Exception, match="nobody said who asks"):
         loaded.run(_inputs())
@@ -336,7 +319,7 @@ def test_the_filter_keeps_what_may_be_seen(world: Wiki) -> None:
                 filtering.run(documents, user=user)["documents"],
                 asyncio.run(filtering.run_async(documents, user=user))["documents"],
                 _last(pipeline.run({"step0": {"query": QUESTION}, "step1": {"user": user}})),
-                _last(_acting(lambda: pipeline.run(_inputs()), user)),
+                _last(wiki.acting(lambda: pipeline.run(_inputs()), user)),
             ]
             for answer in answers:
                 assert _ids(answer) == expected, user
@@ -365,7 +348,7 @@ def test_shadow_mode_changes_no_answer_and_knows_who_asked(has_async: bool) -> N
         observed = observe(inner, collection="c", until=FAR, client=client)
         pipeline = _pipeline(observed)
         answers = [_last(pipeline.run(_inputs(top_k=2, user=user))) for user in USERS]
-        answers.append(_last(_acting(lambda: pipeline.run(_inputs(top_k=2)), ANNE)))
+        answers.append(_last(wiki.acting(lambda: pipeline.run(_inputs(top_k=2)), ANNE)))
         answers.append(_last(asyncio.run(pipeline.run_async(_inputs(top_k=2, identity=Identity.user(BOB))))))
         assert all(found == plain for found in answers)
         with pytest.raises(IdentityMissing):

@@ -47,7 +47,6 @@ from ragward import (
     NotFound,
     RagwardError,
     Unavailable,
-    acting_as,
 )
 from ragward.langchain import ObservationEnded, RagwardFilter, RagwardRetriever, observe
 from tests import wiki
@@ -55,12 +54,6 @@ from tests.wiki import ANNE, BOB, COLLECTION, NOBODY, OF_ANNE, OF_BOB, QUESTION,
 
 TOKEN = "a-very-secret-token"
 FAR = date(9999, 12, 31)
-
-
-@pytest.fixture(scope="module")
-def world() -> Iterator[Wiki]:
-    with wiki.served() as served:
-        yield served
 
 
 @pytest.fixture
@@ -119,8 +112,11 @@ def _owned(retriever: RagwardRetriever, user: str) -> RagwardRetriever:
 
 
 def _acting(retriever: Runnable[Any, Any], user: str) -> Any:
-    with acting_as(Identity.user(user)):
-        return retriever.invoke(QUESTION)
+    return wiki.acting(lambda: retriever.invoke(QUESTION), user)
+
+
+async def _acting_async(retriever: Runnable[Any, Any], user: str) -> Any:
+    return await wiki.acting_async(lambda: retriever.ainvoke(QUESTION), user)
 
 
 WAYS: dict[str, Callable[[RagwardRetriever, str], Any]] = {
@@ -154,11 +150,6 @@ def test_each_user_gets_what_they_may_see(retriever: RagwardRetriever, way: Call
     assert way(retriever, NOBODY) == []
 
 
-async def _async_acting(retriever: Runnable[Any, Any], user: str) -> Any:
-    with acting_as(Identity.user(user)):
-        return await retriever.ainvoke(QUESTION)
-
-
 async def _async_stream(retriever: Runnable[Any, Any], user: str) -> Any:
     (found,) = [one async for one in retriever.astream(QUESTION, _config(user))]
     return found
@@ -168,11 +159,11 @@ ASYNC_WAYS: dict[str, Callable[[RagwardRetriever, str], Awaitable[Any]]] = {
     "the argument `identity`": lambda one, user: one.ainvoke(QUESTION, identity=Identity.user(user)),
     "the argument `user`": lambda one, user: one.ainvoke(QUESTION, user=user),
     "the configuration": lambda one, user: one.ainvoke(QUESTION, _config(user)),
-    "`acting_as`": _async_acting,
+    "`acting_as`": _acting_async,
     "a dict, by its configuration": lambda one, user: _in_a_dict(one).ainvoke(QUESTION, _config(user)),
-    "a dict, by `acting_as`": lambda one, user: _async_acting(_in_a_dict(one), user),
+    "a dict, by `acting_as`": lambda one, user: _acting_async(_in_a_dict(one), user),
     "a blocking function, by its configuration": lambda one, user: _in_a_function(one).ainvoke(QUESTION, _config(user)),
-    "a blocking function, by `acting_as`": lambda one, user: _async_acting(_in_a_function(one), user),
+    "a blocking function, by `acting_as`": lambda one, user: _acting_async(_in_a_function(one), user),
     "`astream`": _async_stream,
     "`astream` of a dict": lambda one, user: _async_stream(_in_a_dict(one), user),
     "`configurable_fields`": lambda one, user: one.configurable_fields(identity=ConfigurableField(id="who")).ainvoke(
@@ -222,7 +213,7 @@ async def test_fifty_users_at_once_are_never_mixed_in_tasks(retriever: RagwardRe
     chain = _in_a_dict(retriever)
 
     async def ask(user: str) -> Any:
-        return await (chain.ainvoke(QUESTION, _config(user)) if by == "configuration" else _async_acting(chain, user))
+        return await (chain.ainvoke(QUESTION, _config(user)) if by == "configuration" else _acting_async(chain, user))
 
     for round_ in range(4):
         answers = await asyncio.gather(*(ask(user) for user in USERS))
@@ -256,16 +247,13 @@ def test_without_an_identity_nothing_is_asked(world: Wiki) -> None:
             "a dict": lambda: _in_a_dict(retriever).invoke(QUESTION),
             "a batch": lambda: _in_a_dict(retriever).batch([QUESTION, QUESTION]),
             "a configuration of somebody else's": lambda: retriever.invoke(QUESTION, {"configurable": {"user": ANNE}}),
-            "a thread that does not inherit the context": lambda: _in_a_bare_thread(lambda: retriever.invoke(QUESTION)),
+            "a thread that does not inherit the context": lambda: wiki.in_a_bare_thread(
+                lambda: retriever.invoke(QUESTION)
+            ),
             "a filter": lambda: filtering.compress_documents([Document("a", id="shared#0")], QUESTION),
         }
         for row, ask in rows.items():
             wiki.assert_raises(row, IdentityMissing, ask)
-
-
-def _in_a_bare_thread(ask: Callable[[], Any]) -> Any:
-    with acting_as(Identity.user(ANNE)), ThreadPoolExecutor(max_workers=1) as pool:
-        return pool.submit(ask).result()
 
 
 def test_a_text_is_no_identity(retriever: RagwardRetriever) -> None:

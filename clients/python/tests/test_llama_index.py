@@ -53,12 +53,6 @@ TOKEN = "a-very-secret-token"
 FAR = date(9999, 12, 31)
 
 
-@pytest.fixture(scope="module")
-def world() -> Iterator[Wiki]:
-    with wiki.served() as served:
-        yield served
-
-
 @pytest.fixture
 def retriever(world: Wiki) -> Iterator[RagwardRetriever]:
     made = RagwardRetriever(COLLECTION, url=world.url, k=20)
@@ -68,16 +62,6 @@ def retriever(world: Wiki) -> Iterator[RagwardRetriever]:
 
 def _ids(nodes: list[NodeWithScore]) -> set[str]:
     return {node.node.node_id for node in nodes}
-
-
-def _acting(ask: Callable[[], Any], user: str) -> Any:
-    with acting_as(Identity.user(user)):
-        return ask()
-
-
-async def _async_acting(ask: Callable[[], Awaitable[Any]], user: str) -> Any:
-    with acting_as(Identity.user(user)):
-        return await ask()
 
 
 def _engine(retriever: BaseRetriever, *filters: RagwardNodeFilter) -> RetrieverQueryEngine:
@@ -101,11 +85,11 @@ def _fused(retriever: BaseRetriever, *, is_async: bool) -> QueryFusionRetriever:
 WAYS: dict[str, Callable[[RagwardRetriever, str], Any]] = {
     "the argument `identity`": lambda one, user: one.retrieve(QUESTION, identity=Identity.user(user)),
     "the argument `user`": lambda one, user: one.retrieve(QUESTION, user=user),
-    "`acting_as`": lambda one, user: _acting(lambda: one.retrieve(QUESTION), user),
+    "`acting_as`": lambda one, user: wiki.acting(lambda: one.retrieve(QUESTION), user),
     "a bundle": lambda one, user: one.retrieve(QueryBundle(QUESTION), user=user),
-    "a query engine": lambda one, user: _acting(lambda: _engine(one).query(QUESTION), user).source_nodes,
-    "a fusion": lambda one, user: _acting(lambda: _fused(one, is_async=False).retrieve(QUESTION), user),
-    "the argument before `acting_as`": lambda one, user: _acting(lambda: one.retrieve(QUESTION, user=user), NOBODY),
+    "a query engine": lambda one, user: wiki.acting(lambda: _engine(one).query(QUESTION), user).source_nodes,
+    "a fusion": lambda one, user: wiki.acting(lambda: _fused(one, is_async=False).retrieve(QUESTION), user),
+    "the argument before `acting_as`": lambda one, user: wiki.acting(lambda: one.retrieve(QUESTION, user=user), NOBODY),
 }
 
 
@@ -119,14 +103,14 @@ def test_each_user_gets_what_they_may_see(retriever: RagwardRetriever, way: Call
 ASYNC_WAYS: dict[str, Callable[[RagwardRetriever, str], Awaitable[Any]]] = {
     "the argument `identity`": lambda one, user: one.aretrieve(QUESTION, identity=Identity.user(user)),
     "the argument `user`": lambda one, user: one.aretrieve(QUESTION, user=user),
-    "`acting_as`": lambda one, user: _async_acting(lambda: one.aretrieve(QUESTION), user),
+    "`acting_as`": lambda one, user: wiki.acting_async(lambda: one.aretrieve(QUESTION), user),
     "a query engine": lambda one, user: _async_sources(one, user),
-    "a fusion": lambda one, user: _async_acting(lambda: _fused(one, is_async=True).aretrieve(QUESTION), user),
+    "a fusion": lambda one, user: wiki.acting_async(lambda: _fused(one, is_async=True).aretrieve(QUESTION), user),
 }
 
 
 async def _async_sources(retriever: RagwardRetriever, user: str) -> list[NodeWithScore]:
-    response = await _async_acting(lambda: _engine(retriever).aquery(QUESTION), user)
+    response = await wiki.acting_async(lambda: _engine(retriever).aquery(QUESTION), user)
     nodes: list[NodeWithScore] = response.source_nodes
     return nodes
 
@@ -145,7 +129,7 @@ def test_fifty_users_at_once_are_never_mixed_in_threads(retriever: RagwardRetrie
     engine = _engine(retriever)
 
     def ask(user: str) -> list[NodeWithScore]:
-        nodes: list[NodeWithScore] = _acting(lambda: engine.query(QUESTION), user).source_nodes
+        nodes: list[NodeWithScore] = wiki.acting(lambda: engine.query(QUESTION), user).source_nodes
         return nodes
 
     with ThreadPoolExecutor(max_workers=len(USERS)) as pool:
@@ -174,7 +158,7 @@ def test_without_an_identity_nothing_is_asked(world: Wiki) -> None:
             "a call": lambda: retriever.retrieve(QUESTION),
             "a call in a loop": lambda: asyncio.run(retriever.aretrieve(QUESTION)),
             "a query engine": lambda: _engine(retriever).query(QUESTION),
-            "a thread that does not inherit the context": lambda: _in_a_bare_thread(
+            "a thread that does not inherit the context": lambda: wiki.in_a_bare_thread(
                 lambda: retriever.retrieve(QUESTION)
             ),
             "a filter": lambda: filtering.postprocess_nodes(nodes),
@@ -186,11 +170,6 @@ def test_without_an_identity_nothing_is_asked(world: Wiki) -> None:
         with acting_as(Identity.user(ANNE)), ThreadPoolExecutor(max_workers=1) as pool:
             found = pool.submit(copy_context().run, retriever.retrieve, QUESTION).result()
         assert _ids(found) <= OF_ANNE
-
-
-def _in_a_bare_thread(ask: Callable[[], Any]) -> Any:
-    with acting_as(Identity.user(ANNE)), ThreadPoolExecutor(max_workers=1) as pool:
-        return pool.submit(ask).result()
 
 
 def test_a_node_has_its_id_and_what_ragward_says(retriever: RagwardRetriever) -> None:
@@ -220,7 +199,7 @@ def test_a_node_has_its_id_and_what_ragward_says(retriever: RagwardRetriever) ->
 def test_two_chunks_of_one_document_with_equal_texts_both_come(retriever: RagwardRetriever) -> None:
     # A fusion takes nodes with equal texts and equal metadata for one node.
     for row, one in (("alone", retriever), ("in a fusion", _fused(retriever, is_async=False))):
-        found = _ids(_acting(partial(one.retrieve, QUESTION), ANNE))
+        found = _ids(wiki.acting(partial(one.retrieve, QUESTION), ANNE))
         assert {"twins#0", "twins#1"} <= found, row
 
 
@@ -373,15 +352,15 @@ def test_the_filter_keeps_what_may_be_seen(world: Wiki) -> None:
         rows = {ANNE: ["shared#1", "anne#0"], BOB: ["bob#0", "shared#1"], NOBODY: []}
         for user, expected in rows.items():
             answers = [
-                _acting(lambda: filtering.postprocess_nodes(nodes), user),
-                _acting(lambda: asyncio.run(filtering.apostprocess_nodes(nodes)), user),
-                _acting(lambda: engine.query(QUESTION), user).source_nodes,
-                asyncio.run(_async_acting(lambda: engine.aquery(QUESTION), user)).source_nodes,
+                wiki.acting(lambda: filtering.postprocess_nodes(nodes), user),
+                wiki.acting(lambda: asyncio.run(filtering.apostprocess_nodes(nodes)), user),
+                wiki.acting(lambda: engine.query(QUESTION), user).source_nodes,
+                asyncio.run(wiki.acting_async(lambda: engine.aquery(QUESTION), user)).source_nodes,
             ]
             for answer in answers:
                 assert [node.node.node_id for node in answer] == expected, user
             # What the model got is in its answer, and nothing that this user may not see.
-            said = str(_acting(lambda: engine.query(QUESTION), user))
+            said = str(wiki.acting(lambda: engine.query(QUESTION), user))
             assert f"text of {SECRET}" not in said, user
 
 
@@ -412,7 +391,7 @@ def test_shadow_mode_changes_no_answer_and_knows_who_asked() -> None:
         observed = observe(_Unfiltered(nodes), collection="c", until=FAR, client=client)
         engine = _engine(observed)
         with ThreadPoolExecutor(max_workers=8) as pool:
-            answers = list(pool.map(lambda user: _acting(lambda: engine.query(QUESTION), user).source_nodes, USERS))
+            answers = list(pool.map(lambda user: wiki.acting(lambda: engine.query(QUESTION), user).source_nodes, USERS))
         answers.append(asyncio.run(observed.aretrieve(QUESTION, user=ANNE)))
         answers.append(observed.retrieve(QUESTION, user=BOB))
         assert all(found == nodes for found in answers)

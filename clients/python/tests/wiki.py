@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 import httpx
 
 import ragward
-from ragward import Client, Document, Identity, NewChunk
+from ragward import Client, Document, Identity, NewChunk, acting_as
 
 COLLECTION = "wiki"
 #: Everybody's question. Every chunk of the wiki matches it.
@@ -75,27 +76,32 @@ def served(settings: str = "") -> Generator[Wiki]:
     with TemporaryDirectory(prefix="ragward-wiki-") as folder:
         store = Path(folder, "store.fga.yaml")
         store.write_text(_MODEL + "".join(_tuples()), encoding="utf-8")
-        config = Path(folder, "ragward.toml")
-        config.write_text(settings, encoding="utf-8")
-        data = Path(folder, "data")
-        with ragward.local(data, model=store, config=config) as server:
-            with server.client(identity=Identity.none()) as client:
-                client.upsert_documents(COLLECTION, _documents())
-            yield Wiki(server.url, data)
+        with _filled(Path(folder), settings=settings, model=store) as wiki:
+            yield wiki
 
 
 @contextmanager
 def undecided() -> Generator[Wiki]:
     """Serve a wiki whose checks all fail, because the OpenFGA server that decides does not answer."""
-    with TemporaryDirectory(prefix="ragward-wiki-") as folder:
-        config = Path(folder, "ragward.toml")
-        # Nobody listens on port 1.
-        config.write_text('[authorizer]\nkind = "openfga"\nopenfga.address = "http://127.0.0.1:1"\n', encoding="utf-8")
-        data = Path(folder, "data")
-        with ragward.local(data, config=config) as server:
-            with server.client(identity=Identity.none()) as client:
-                client.upsert_documents(COLLECTION, _documents())
-            yield Wiki(server.url, data)
+    # Nobody listens on port 1.
+    settings = '[authorizer]\nkind = "openfga"\nopenfga.address = "http://127.0.0.1:1"\n'
+    with (
+        TemporaryDirectory(prefix="ragward-wiki-") as folder,
+        _filled(Path(folder), settings=settings, model=None) as wiki,
+    ):
+        yield wiki
+
+
+@contextmanager
+def _filled(folder: Path, *, settings: str, model: Path | None) -> Generator[Wiki]:
+    """Serve the documents of the wiki from a folder."""
+    config = folder / "ragward.toml"
+    config.write_text(settings, encoding="utf-8")
+    data = folder / "data"
+    with ragward.local(data, model=model, config=config) as server:
+        with server.client(identity=Identity.none()) as client:
+            client.upsert_documents(COLLECTION, _documents())
+        yield Wiki(server.url, data)
 
 
 def _tuples() -> Iterator[str]:
@@ -130,6 +136,24 @@ def _document(name: str, texts: list[str]) -> Document:
     metadata = {"area": name, "guard": "document:forged", "completion": "FORGED"}
     chunks = [NewChunk(f"{name}#{n}", f"document:{name}", text=text, metadata=metadata) for n, text in enumerate(texts)]
     return Document(name, chunks, title=f"On {name}")
+
+
+def acting(ask: Callable[[], Any], user: str) -> Any:
+    """Ask as a user whom only `acting_as` names."""
+    with acting_as(Identity.user(user)):
+        return ask()
+
+
+async def acting_async(ask: Callable[[], Awaitable[Any]], user: str) -> Any:
+    """Like `acting`, for questions that are awaited."""
+    with acting_as(Identity.user(user)):
+        return await ask()
+
+
+def in_a_bare_thread(ask: Callable[[], Any]) -> Any:
+    """Ask within `acting_as`, but in a thread that does not inherit the context."""
+    with acting_as(Identity.user(ANNE)), ThreadPoolExecutor(max_workers=1) as pool:
+        return pool.submit(ask).result()
 
 
 def assert_raises(row: str, error: type[BaseException], ask: Callable[[], object]) -> BaseException:

@@ -253,7 +253,7 @@ def permitted(
     """Return those of the ids that are chunks which `identity` may see."""
     client = clients.blocking()
     found: set[str] = set()
-    for part in parts_of(known(ids)):
+    for part in parts_of(unique_ids(ids)):
         found.update(client.recheck(collection, part, identity=identity, **options.arguments()).chunk_ids)
     return frozenset(found)
 
@@ -266,13 +266,13 @@ async def apermitted(
     if client is None:
         return await asyncio.to_thread(permitted, clients, collection, ids, options, identity)
     found: set[str] = set()
-    for part in parts_of(known(ids)):
+    for part in parts_of(unique_ids(ids)):
         found.update((await client.recheck(collection, part, identity=identity, **options.arguments())).chunk_ids)
     return frozenset(found)
 
 
-def known(ids: Iterable[str | None]) -> list[str]:
-    """Return each id once, in their order."""
+def unique_ids(ids: Iterable[str | None]) -> list[str]:
+    """Return each id once, in order, without the documents that are no chunks."""
     return list(dict.fromkeys(one for one in ids if one is not None))
 
 
@@ -282,6 +282,6 @@ def parts_of(ids: Sequence[str]) -> Iterator[Sequence[str]]:
         yield ids[start : start + IDS_MAX]
 
 
-def kept(documents: Sequence[_Document], ids: Sequence[str | None], seen: frozenset[str]) -> list[_Document]:
-    """Return the documents whose chunks are among those that may be seen, in their order."""
-    return [document for document, one in zip(documents, ids, strict=True) if one in seen]
+def kept(documents: Sequence[_Document], ids: Sequence[str | None], permitted_ids: frozenset[str]) -> list[_Document]:
+    """Return the documents whose chunks are permitted, in their order."""
+    return [document for document, one in zip(documents, ids, strict=True) if one in permitted_ids]

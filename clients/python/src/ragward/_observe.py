@@ -17,7 +17,7 @@ from datetime import date, datetime, timezone
 from typing import TYPE_CHECKING, TypeVar, final
 
 from ragward import Client, Identity, Purpose, RagwardError
-from ragward._adapters import ChunkIdOf, known, parts_of
+from ragward._adapters import ChunkIdOf, parts_of, unique_ids
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -115,7 +115,7 @@ class Observer:
         except Exception as error:
             self._worker.failed(error)
         else:
-            self._worker.submit(_Observation(identity, known(ids)), unknown=sum(one is None for one in ids))
+            self._worker.submit(_Observation(identity, unique_ids(ids)), unknown=sum(one is None for one in ids))
 
     def close(self, timeout: float = CLOSE_TIMEOUT_SECONDS) -> None:
         """Ask about the answers that still wait, for at most `timeout` seconds, and end the thread."""

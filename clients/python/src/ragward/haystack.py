@@ -180,7 +180,7 @@ class RagwardDocumentFilter:
 
     It can only take away, so an answer may have fewer documents than were asked for; Ragward's own retriever goes on searching.
     What Ragward does not know is removed, too. `chunk_id` returns the id of the chunk for a document, or `None` if the document
-    is no chunk; when unset, it is the document's id.
+    is no chunk. By default, it is the document's id.
     """
 
     def __init__(

@@ -5,14 +5,14 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import date
-from typing import Any, TypeVar
+from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun, Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.retrievers import BaseRetriever, RetrieverLike
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda, ensure_config
-from pydantic import ConfigDict, Field, PrivateAttr
+from pydantic import Field, PrivateAttr
 
 from ragward import Answer, AsyncClient, Client, Consistency, Filter, Identity
 from ragward._adapters import (
@@ -34,22 +34,12 @@ from ragward._adapters import (
     retrieve,
 )
 from ragward._observe import QUEUE_MAX, Counts, ObservationEnded, Observer
+from ragward._pydantic import STRICT_CONFIG, hidden_field
 
 __all__ = ["Counts", "ObservationEnded", "ObservedRetriever", "RagwardFilter", "RagwardRetriever", "observe"]
 
 #: The key of `config["configurable"]` that holds the identity of a call.
 IDENTITY_KEY = "ragward_identity"
-
-_T = TypeVar("_T")
-
-# An unknown argument is an error: a misspelt `filter` would search everything.
-_CONFIG = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
-
-
-def _hidden(default: _T) -> _T:
-    """Return a field that is neither printed nor serialized, because it holds secrets or connections."""
-    field: _T = Field(default=default, exclude=True, repr=False)
-    return field
 
 
 class RagwardRetriever(BaseRetriever):
@@ -60,18 +50,18 @@ class RagwardRetriever(BaseRetriever):
     raises `IdentityMissing`. Errors raise, and never look like an empty answer.
     """
 
-    model_config = _CONFIG
+    model_config = STRICT_CONFIG
 
     #: The collection to search.
     collection: str
     #: The address of the server. Give it, or clients.
     url: str | None = None
     #: The client for calls that block, and for others in a thread if there is no `async_client`.
-    client: Client | None = _hidden(None)
+    client: Client | None = hidden_field(None)
     #: The client for calls that are awaited.
-    async_client: AsyncClient | None = _hidden(None)
+    async_client: AsyncClient | None = hidden_field(None)
     #: Who asks where a call does not say so.
-    identity: Identity | None = _hidden(None)
+    identity: Identity | None = hidden_field(None)
     #: The number of documents to return.
     k: int = 10
     #: Restricts the search to chunks that match.
@@ -91,9 +81,9 @@ class RagwardRetriever(BaseRetriever):
     #: How a question is searched. All but `text` need `embeddings`.
     search_type: SearchType = "text"
     #: The model that embedded the chunks.
-    embeddings: Embeddings | None = _hidden(None)
+    embeddings: Embeddings | None = hidden_field(None)
     #: The connections, which copies of the retriever share.
-    connections: Clients | None = _hidden(None)
+    connections: Clients | None = hidden_field(None)
 
     def model_post_init(self, context: Any, /) -> None:  # noqa: ANN401 - pydantic's own signature.
         """Check the arguments, and make the clients unless this is a copy that has them."""
@@ -199,20 +189,20 @@ class RagwardFilter(BaseDocumentCompressor):
     What Ragward does not know is removed, too.
     """
 
-    model_config = _CONFIG
+    model_config = STRICT_CONFIG
 
     #: The collection that has the chunks.
     collection: str
     #: The address of the server. Give it, or clients.
     url: str | None = None
     #: The client for calls that block, and for others in a thread if there is no `async_client`.
-    client: Client | None = _hidden(None)
+    client: Client | None = hidden_field(None)
     #: The client for calls that are awaited.
-    async_client: AsyncClient | None = _hidden(None)
+    async_client: AsyncClient | None = hidden_field(None)
     #: Who asks where a call does not say so.
-    identity: Identity | None = _hidden(None)
-    #: Returns the id of the chunk for a document, or `None` if the document is no chunk. When unset, it is the document's id.
-    chunk_id: ChunkIdOf[Document] | None = _hidden(None)
+    identity: Identity | None = hidden_field(None)
+    #: Returns the id of the chunk for a document, or `None` if the document is no chunk. By default, it is the document's id.
+    chunk_id: ChunkIdOf[Document] | None = hidden_field(None)
     #: How fresh the relationship tuples must be.
     consistency: Consistency | None = None
     #: Values for parameters of the model's conditions.
@@ -288,18 +278,18 @@ class RagwardFilter(BaseDocumentCompressor):
 class ObservedRetriever(BaseRetriever):
     """A retriever in shadow mode: its answers are unfiltered. `observe` makes one."""
 
-    model_config = _CONFIG
+    model_config = STRICT_CONFIG
 
     #: The retriever that answers.
     retriever: RetrieverLike
     #: Asks Ragward in the background.
     observer: Observer = Field(exclude=True, repr=False)
     #: Who asks where a call does not say so.
-    identity: Identity | None = _hidden(None)
+    identity: Identity | None = hidden_field(None)
     #: Returns the id of the chunk for a document, or `None` if the document is no chunk.
-    chunk_id: ChunkIdOf[Document] | None = _hidden(None)
+    chunk_id: ChunkIdOf[Document] | None = hidden_field(None)
     #: The connections that are the observer's own.
-    connections: Clients | None = _hidden(None)
+    connections: Clients | None = hidden_field(None)
 
     @property
     def counts(self) -> Counts:

@@ -15,7 +15,7 @@ import asyncio
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from datetime import date
-from typing import Any, TypeVar
+from typing import Any
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.callbacks import CallbackManager
@@ -29,7 +29,7 @@ from llama_index.core.schema import (
     RelatedNodeInfo,
     TextNode,
 )
-from pydantic import ConfigDict, Field, PrivateAttr
+from pydantic import PrivateAttr
 
 from ragward import Answer, AsyncClient, Chunk, Client, Consistency, Filter, Identity, acting_as
 from ragward._adapters import (
@@ -52,20 +52,12 @@ from ragward._adapters import (
     retrieve,
 )
 from ragward._observe import QUEUE_MAX, Counts, ObservationEnded, Observer
+from ragward._pydantic import STRICT_CONFIG, hidden_field
 
 __all__ = ["Counts", "ObservationEnded", "ObservedRetriever", "RagwardNodeFilter", "RagwardRetriever", "observe"]
 
 # LlamaIndex shows all metadata to the model. These keys are for programs; a title helps a model.
 _KEYS_FOR_PROGRAMS = [key for key in OWN_KEYS if key != "title"]
-
-
-_T = TypeVar("_T")
-
-
-def _hidden(default: _T) -> _T:
-    """Return a field that is neither printed nor serialized, because it holds secrets or connections."""
-    field: _T = Field(default=default, exclude=True, repr=False)
-    return field
 
 
 class RagwardRetriever(BaseRetriever):
@@ -163,8 +155,7 @@ class RagwardNodeFilter(BaseNodePostprocessor):
     What Ragward does not know is removed, too.
     """
 
-    # An unknown argument is an error, because it may be a misspelt one.
-    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+    model_config = STRICT_CONFIG
 
     #: The collection that has the chunks.
     collection: str
@@ -178,13 +169,13 @@ class RagwardNodeFilter(BaseNodePostprocessor):
     timeout: float | None = None
 
     #: The client for calls that block, and for others in a thread if there is no `async_client`.
-    client: Client | None = _hidden(None)
+    client: Client | None = hidden_field(None)
     #: The client for calls that are awaited.
-    async_client: AsyncClient | None = _hidden(None)
+    async_client: AsyncClient | None = hidden_field(None)
     #: Who asks where a call does not say so.
-    identity: Identity | None = _hidden(None)
-    #: Returns the id of the chunk for a node, or `None` if the node is no chunk. When unset, it is the node's id.
-    chunk_id: ChunkIdOf[NodeWithScore] | None = _hidden(None)
+    identity: Identity | None = hidden_field(None)
+    #: Returns the id of the chunk for a node, or `None` if the node is no chunk. By default, it is the node's id.
+    chunk_id: ChunkIdOf[NodeWithScore] | None = hidden_field(None)
 
     _clients: Clients = PrivateAttr()
 
@@ -303,8 +294,8 @@ def observe(
     """Watch an unfiltered retriever: it answers as before, and Ragward records what it would have withheld.
 
     Nothing is filtered. After the day `until` (in UTC), each call raises `ObservationEnded`. Each call says who asks, as with
-    `RagwardRetriever`. `chunk_id` returns the id of the chunk for a node, or `None` if the node is no chunk; when unset, it is
-    the node's id. Of answers that come while `queue_max` others wait, only the number is kept.
+    `RagwardRetriever`. `chunk_id` returns the id of the chunk for a node, or `None` if the node is no chunk; it is the
+    node's id by default. Of answers that come while `queue_max` others wait, only the number is kept.
     """
     clients = Clients(url, client, None)
     observer = Observer(clients.blocking(), collection, until=until, queue_max=queue_max)
