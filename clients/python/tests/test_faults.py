@@ -31,63 +31,10 @@ from ragward import (
     Unavailable,
     _core,
 )
+from tests.script import ANSWER, CHUNK, RECHECKED, URL, Script, Step, json_answer, refusal
 from tests.world import Asking
 
 ANNE = Identity.user("user:anne")
-URL = "http://127.0.0.1:8980"
-
-CHUNK: dict[str, Any] = {
-    "id": "a#0",
-    "documentId": "a",
-    "guard": "document:a",
-    "title": "",
-    "text": "leave",
-    "score": 0.5,
-    "metadata": {"year": {"intValue": "2024"}},
-}
-ANSWER = {
-    "chunks": [CHUNK],
-    "completion": "COMPLETION_COMPLETE",
-    "recall": "RECALL_EXACT",
-    "nextPageToken": "",
-    "consistencyToken": "t",
-}
-RECHECKED = {"chunkIds": ["a#0"], "consistencyToken": "t"}
-
-
-def json_answer(body: object, status: int = 200, headers: dict[str, str] | None = None) -> httpx.Response:
-    return httpx.Response(status, json=body, headers=headers)
-
-
-def refusal(status: int, code: str, *, headers: dict[str, str] | None = None, **details: Any) -> httpx.Response:
-    shown = [{"type": f"google.rpc.{name}", "value": "", "debug": debug} for name, debug in details.items()]
-    return json_answer({"code": code, "message": f"because {code}", "details": shown}, status, headers)
-
-
-Step = httpx.Response | Exception | Callable[[httpx.Request], httpx.Response]
-
-
-class Script:
-    """A server that answers the requests in turn, and remembers them."""
-
-    def __init__(self, *steps: Step) -> None:
-        self.steps = list(steps)
-        self.requests: list[httpx.Request] = []
-        self.transport = httpx.MockTransport(self.answer)
-
-    def answer(self, request: httpx.Request) -> httpx.Response:
-        self.requests.append(request)
-        step = self.steps.pop(0) if len(self.steps) > 1 else self.steps[0]
-        if isinstance(step, Exception):
-            raise step
-        if callable(step):
-            return step(request)
-        # A response is read once, so each request gets one of its own.
-        return httpx.Response(step.status_code, headers=step.headers, content=step.content)
-
-    @property
-    def bodies(self) -> list[Any]:
-        return [json.loads(request.content) for request in self.requests]
 
 
 @pytest.fixture(params=[Client, AsyncClient])
@@ -272,6 +219,7 @@ BUSY = refusal(503, "unavailable")
 REPEATED: list[tuple[str, str, tuple[Any, ...], Step, int]] = [
     ("a search that a backend failed", "retrieve", ("notes", "leave"), BUSY, 3),
     ("a search without a connection", "retrieve", ("notes", "leave"), REFUSED, 3),
+    ("a search at a server that is overloaded", "retrieve", ("notes", "leave"), refusal(429, "resource_exhausted"), 3),
     ("a search on a broken connection", "retrieve", ("notes", "leave"), BROKEN, 3),
     ("a recheck", "recheck", ("notes", ["a#0"]), BUSY, 3),
     ("a fetch", "fetch", ("notes",), BUSY, 3),
@@ -281,6 +229,13 @@ REPEATED: list[tuple[str, str, tuple[Any, ...], Step, int]] = [
     ("a search that a defect ended", "retrieve", ("notes", "leave"), refusal(500, "internal"), 1),
     ("a document without a connection", "put_document", ("notes", "a"), REFUSED, 3),
     ("a document on a broken connection", "put_document", ("notes", "a"), BROKEN, 1),
+    (
+        "a document at a server that is overloaded",
+        "put_document",
+        ("notes", "a"),
+        refusal(429, "resource_exhausted"),
+        1,
+    ),
     ("a document that a backend failed", "put_document", ("notes", "a"), BUSY, 1),
     ("a deletion without a connection", "delete_documents", ("notes", ["a"]), REFUSED, 3),
     ("a deletion that a backend failed", "delete_documents", ("notes", ["a"]), BUSY, 1),
@@ -332,6 +287,12 @@ async def test_a_timeout_that_is_none_is_refused(made: Made, seconds: float) -> 
     with pytest.raises(ValueError, match="timeout"):
         made(script, timeout=seconds)
     assert script.requests == []
+
+
+@pytest.mark.parametrize("retries", [-1, 11, 0.5])
+async def test_a_number_of_retries_that_is_none_is_refused(made: Made, retries: float) -> None:
+    with pytest.raises(ValueError, match="`retries` must be a whole number from 0 to 10"):
+        made(Script(json_answer(ANSWER)), retries=retries)
 
 
 @contextlib.asynccontextmanager

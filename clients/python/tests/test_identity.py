@@ -26,7 +26,7 @@ from ragward import (
     acting_as,
     acting_identity,
 )
-from tests.test_faults import ANSWER, URL, Script, json_answer, refusal
+from tests.script import ANSWER, URL, Script, json_answer, refusal
 
 SECRET = "secret-token"
 

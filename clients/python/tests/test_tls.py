@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey, generate_private_key
 
 from ragward import AsyncClient, Client, Identity, Unavailable
-from tests.test_faults import ANSWER
+from tests.script import ANSWER
 from tests.world import Asking
 
 BEARER = Identity.bearer("secret")

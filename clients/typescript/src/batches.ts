@@ -68,7 +68,7 @@ export async function* batches(
     }
   } finally {
     if (!isEnded) {
-      // Whoever stops early stops the source, too. A source that hangs hears of it late, so nobody waits for that.
+      // A reader that stops early stops the source, too. A source that hangs learns of it late, so nobody waits for that.
       lines.return?.().catch(() => undefined);
     }
   }

@@ -6,9 +6,9 @@ import {
 import { type Batch, batches } from "./batches.js";
 import { checkedTimeout } from "./deadline.js";
 import {
-  type Deleted, type Document, type DocumentPage, type IngestStatus, type ListedCollection, type ListedDocument, type PutAnswer,
+  type Deleted, type Document, type DocumentPage, type IngestStatus, type ListedCollection, type ListedDocument, type PutResult,
   type Upserted, collections as collectionsReader, deleted as deletedReader, documentPage as documentPageReader,
-  ingestStatus as ingestStatusReader, putAnswer as putAnswerReader, upserted as upsertedReader, wireChunk, wireDocument,
+  ingestStatus as ingestStatusReader, putResult as putResultReader, upserted as upsertedReader, wireChunk, wireDocument,
 } from "./documents.js";
 import { IdentityMissing, InvalidAnswer, InvalidRequest, RagwardError } from "./errors.js";
 import { type Explanation, explanation as explanationReader } from "./explanation.js";
@@ -116,7 +116,7 @@ export class Client {
   /** Explains why a user may or may not see a chunk, or holds a relation. It is for administrators. */
   async explain(request: ExplainRequest): Promise<Explanation> {
     const { user, target, relation, contextualTuples, context, ...rest } = request;
-    const asked = this.#asked(rest);
+    const asked = this.#askedByBearer(rest);
     const wireTarget = "object" in target ? { object: target.object } : { chunk: target };
     const body = { user, ...wireTarget, relation, contextualTuples, context };
     return this.#read(`${RETRIEVAL}/Explain`, body, asked, explanationReader);
@@ -130,7 +130,7 @@ export class Client {
    */
   async upsertDocuments(request: UpsertDocumentsRequest): Promise<Upserted> {
     const { collection, documents, ...rest } = request;
-    const asked = this.#asked(rest);
+    const asked = this.#askedByBearer(rest);
     const path = `/v1/collections/${encodeURIComponent(collection)}/documents`;
     let sum: Upserted | undefined;
     for await (const batch of batches(linesOf(documents), asked.signal)) {
@@ -147,14 +147,14 @@ export class Client {
   }
 
   /** Takes one document in, as a text that the server cuts, or as chunks. It replaces all chunks that its id has now. */
-  async putDocument(request: PutDocumentRequest): Promise<PutAnswer> {
+  async putDocument(request: PutDocumentRequest): Promise<PutResult> {
     const { collection, documentId, guard, title, metadata, content, ...rest } = request;
-    const asked = this.#asked(rest);
+    const asked = this.#askedByBearer(rest);
     const parts = typeof content === "string"
       ? { text: content }
       : { chunks: content.map((chunk, position) => wireChunk(chunk, `content[${position}]`)) };
     const body = { collection, documentId, guard, title, metadata: wireMetadata(metadata, "metadata"), ...parts };
-    return this.#call(`${INGEST}/PutDocument`, body, "replaces", asked, putAnswerReader);
+    return this.#call(`${INGEST}/PutDocument`, body, "replaces", asked, putResultReader);
   }
 
   /**
@@ -163,14 +163,14 @@ export class Client {
    */
   async deleteDocuments(request: DocumentsRequest): Promise<Deleted> {
     const { collection, documentIds, ...rest } = request;
-    const asked = this.#asked(rest);
+    const asked = this.#askedByBearer(rest);
     return this.#call(`${INGEST}/DeleteDocuments`, { collection, documentIds }, "replaces", asked, deletedReader);
   }
 
   /** Returns the documents of a collection that the caller may write, page by page as they are read. */
   async *listDocuments(request: ListDocumentsRequest): AsyncGenerator<ListedDocument, void, undefined> {
     const { collection, ...rest } = request;
-    const asked = this.#asked(rest);
+    const asked = this.#askedByBearer(rest);
     let pageToken = "";
     for (let number = 0; number < LIST_PAGES_MAX; number += 1) {
       const body = { collection, pageSize: LIST_PAGE_SIZE, pageToken };
@@ -186,14 +186,14 @@ export class Client {
 
   /** Returns the collections in which the caller may write, by name. */
   async listCollections(options: CallOptions = {}): Promise<readonly ListedCollection[]> {
-    const { collections } = await this.#read(`${INGEST}/ListCollections`, {}, this.#asked(options), collectionsReader);
+    const { collections } = await this.#read(`${INGEST}/ListCollections`, {}, this.#askedByBearer(options), collectionsReader);
     return collections;
   }
 
   /** Tells how much a collection holds, and which of the named documents it holds. */
   async ingestStatus(request: IngestStatusRequest): Promise<IngestStatus> {
     const { collection, documentIds, ...rest } = request;
-    return this.#read(`${INGEST}/GetIngestStatus`, { collection, documentIds }, this.#asked(rest), ingestStatusReader);
+    return this.#read(`${INGEST}/GetIngestStatus`, { collection, documentIds }, this.#askedByBearer(rest), ingestStatusReader);
   }
 
   /** Returns who makes a call, and how long it may take. It fails before anything is sent if nobody is named. */
@@ -205,6 +205,19 @@ export class Client {
       throw new IdentityMissing("nobody is named who asks; give an `identity` to the call or to the client");
     }
     return { identity: checkedIdentity(identity, "identity"), timeoutMs: checkedTimeout(timeoutMs ?? this.#timeoutMs), signal };
+  }
+
+  /**
+   * Like `#asked`, for calls whose request has no field for a user. The bearer would act with its own rights in place of the
+   * user's, so an identity with both is refused.
+   */
+  #askedByBearer(options: CallOptions): Asked {
+    const asked = this.#asked(options);
+    const { token, user } = credentialsOf(asked.identity);
+    if (token !== undefined && user !== undefined) {
+      throw InvalidRequest.of("identity", "asks on behalf of a user, and this call is made by the bearer itself");
+    }
+    return asked;
   }
 
   /** Returns the fields that all calls for chunks have. */
@@ -238,7 +251,7 @@ export class Client {
       path,
       contentType: "application/x-ndjson",
       body: batch.lines.map((line) => `${line}\n`).join(""),
-      effect: "adds",
+      effect: "uploads",
     } as const;
     try {
       return upsertedReader.read(await this.#transport.send(call, asked), "");

@@ -13,7 +13,7 @@ export function checkedTimeout(timeoutMs: unknown): number {
   throw InvalidRequest.of("timeoutMs", `must be a number of milliseconds above 0, at most ${TIMEOUT_MS_MAX}`);
 }
 
-/** The end of a call: its deadline, or the caller's own signal. Whoever makes one closes it. */
+/** The end of a call: its deadline, or the caller's own signal. Its maker closes it. */
 export class Deadline {
   readonly #end: number;
   readonly #timer: ReturnType<typeof setTimeout>;

@@ -44,7 +44,7 @@ export interface Upserted {
 }
 
 /** The answer to one document that was put. */
-export interface PutAnswer {
+export interface PutResult {
   /** The number of its chunks. */
   readonly chunks: number;
   readonly consistencyToken: string;
@@ -106,7 +106,7 @@ export const upserted = messageOf<Upserted>("ragward.ingest.v1.UpsertDocumentsRe
   consistencyToken: text,
 });
 
-export const putAnswer = messageOf<PutAnswer>("ragward.ingest.v1.PutDocumentResponse", {
+export const putResult = messageOf<PutResult>("ragward.ingest.v1.PutDocumentResponse", {
   chunks: count,
   consistencyToken: text,
   warnings: listOf(text),

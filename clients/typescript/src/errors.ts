@@ -113,7 +113,7 @@ export class NotFound extends RagwardError {
   }
 }
 
-/** The server is out of reach or overloaded, or one of its backends did not answer. A later call may succeed. */
+/** The server is out of reach or overloaded, or one of its backends did not answer. A later try may succeed. */
 export class Unavailable extends RagwardError {
   /** How long to wait before the next try, in milliseconds; `undefined` if the server did not say. */
   readonly retryAfterMs: number | undefined;

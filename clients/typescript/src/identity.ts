@@ -37,7 +37,7 @@ export class Identity {
   }
 
   /**
-   * Returns the identity of whoever a token stands for.
+   * Returns the identity of the bearer of a token.
    *
    * @param token The access token, or a function that returns one. The function is called for every request, for each page too.
    */
@@ -63,6 +63,9 @@ export class Identity {
 
   /** Returns this identity with a user for whom it asks. Its token needs the scope `ragward:assert_user`. */
   onBehalfOf(user: string): Identity {
+    if (this.#credentials.token === undefined) {
+      throw InvalidRequest.of("identity", "has no token, and only the bearer of one asks on behalf of somebody");
+    }
     return new Identity({ ...this.#credentials, user: checkedUser(user) });
   }
 

@@ -18,7 +18,7 @@ export type {
 } from "./answers.js";
 export { Client } from "./client.js";
 export type {
-  Deleted, Document, DocumentStatus, IngestStatus, ListedCollection, ListedDocument, NewChunk, PutAnswer, Upserted, Vector,
+  Deleted, Document, DocumentStatus, IngestStatus, ListedCollection, ListedDocument, NewChunk, PutResult, Upserted, Vector,
 } from "./documents.js";
 export {
   ApprovalRequired, DeadlineExceeded, Forbidden, IdentityMissing, InvalidAnswer, InvalidRequest, NotAuthenticated, NotFound,

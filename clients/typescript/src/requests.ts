@@ -19,7 +19,7 @@ export interface ClientSettings {
   readonly identity?: Identity | undefined;
   /** How long a call may take with all of its tries, in milliseconds; 30,000 by default. An upload has it for each batch. */
   readonly timeoutMs?: number | undefined;
-  /** How often a call that changes nothing is tried again if the server is out of reach; 2 by default, at most 10. */
+  /** The further tries of a call that changes nothing, after a failure that may pass; 2 by default, at most 10. */
   readonly retries?: number | undefined;
   /** The function that sends requests; the global `fetch` by default. */
   readonly fetch?: Fetch | undefined;
@@ -33,8 +33,8 @@ export interface ClientSettings {
 /** What every call takes. */
 export interface CallOptions {
   /**
-   * Who asks; the client's own identity if this is left out. A value of `undefined` is an error, so that whoever has lost a session
-   * never asks as the client.
+   * Who asks; the client's own identity if this is left out. A value of `undefined` is an error, so that a program that has lost
+   * a session never asks as the client.
    */
   readonly identity?: Identity;
   /** How long the call may take, in milliseconds; the client's own timeout by default. */

@@ -14,7 +14,6 @@ import { Turns } from "./turns.js";
 /** A function that sends requests as the global `fetch` does. */
 export type Fetch = (url: string, init: RequestInit) => Promise<Response>;
 
-
 /** One call of the API. */
 export interface Call {
   readonly path: string;
@@ -146,7 +145,7 @@ export class Transport {
         signal: deadline.signal,
         cache: "no-store",
         credentials: "omit",
-        // Whoever is redirected to would get the query and the token.
+        // The target of a redirection would get the query and the token.
         redirect: "manual",
         referrerPolicy: "no-referrer",
       }));

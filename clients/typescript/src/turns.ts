@@ -4,14 +4,14 @@ import type { Deadline } from "./deadline.js";
 
 export class Turns {
   #free: number;
-  /** Whoever waits, first come first. */
+  /** Admits each call that waits, in the order in which they came. */
   readonly #waiting = new Set<() => void>();
 
   constructor(atOnceMax: number) {
     this.#free = atOnceMax;
   }
 
-  /** Waits for a turn. Whoever got one gives it back. */
+  /** Waits for a turn. The call that got one gives it back. */
   async take(deadline: Deadline): Promise<void> {
     if (this.#free > 0) {
       this.#free -= 1;

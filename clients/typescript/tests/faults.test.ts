@@ -137,13 +137,14 @@ test("only what changes nothing is tried again", async () => {
     ["a query, and a backend is down", retrieve, down, 3],
     ["a query, and nothing listens", retrieve, refused, 3],
     ["a query, and the connection breaks", retrieve, reset, 3],
-    ["a query, and the server is overloaded", retrieve, refusal(429, "resource_exhausted"), 1],
+    ["a query, and the server is overloaded", retrieve, refusal(429, "resource_exhausted"), 3],
     ["a query that is wrong", retrieve, refusal(400, "invalid_argument"), 1],
     ["a query, and nobody knows who asks", retrieve, refusal(401, "unauthenticated"), 1],
     ["a query, and the answer is none", retrieve, { body: {} }, 1],
     ["a document, and nothing listens", put, refused, 3],
     ["a document, and the connection breaks", put, reset, 1],
     ["a document, and a backend is down", put, down, 1],
+    ["a document, and the server is overloaded", put, refusal(429, "resource_exhausted"), 1],
     ["a deletion, and nothing listens", remove, refused, 3],
     ["a deletion, and a backend is down", remove, down, 1],
     ["an upload, and nothing listens", upsert, refused, 1],
@@ -297,6 +298,26 @@ test("a token goes to this machine and to encrypted addresses only", async () =>
   }
 });
 
+test("a call of the bearer itself is not made for somebody else", async () => {
+  const fake = new FakeFetch({ body: EMPTY_ANSWER });
+  const asserting = client(fake, { identity: Identity.bearer("t").onBehalfOf("user:bob") });
+  const rows: readonly [string, () => Promise<unknown>][] = [
+    ["explain", () => asserting.explain({ user: "user:anne", target: { object: "document:a" } })],
+    ["upsertDocuments", () => asserting.upsertDocuments({ collection: "c", documents: [] })],
+    ["putDocument", () => asserting.putDocument({ collection: "c", documentId: "a", content: "a" })],
+    ["deleteDocuments", () => asserting.deleteDocuments({ collection: "c", documentIds: ["a"] })],
+    ["listDocuments", () => asserting.listDocuments({ collection: "c" }).next()],
+    ["listCollections", () => asserting.listCollections()],
+    ["ingestStatus", () => asserting.ingestStatus({ collection: "c" })],
+  ];
+  for (const [row, call] of rows) {
+    const error = await errorOf(call());
+    assert.ok(error instanceof InvalidRequest, row);
+    assert.deepEqual(error.violations.map(({ field }) => field), ["identity"], row);
+  }
+  assert.equal(fake.sent.length, 0, "nothing is sent");
+});
+
 test("what is wrong is said before anything is sent", async () => {
   const fake = new FakeFetch({ body: EMPTY_ANSWER });
   const asked = client(fake);
@@ -314,6 +335,7 @@ test("what is wrong is said before anything is sent", async () => {
     ["a misspelt identity", () => asked.retrieve(as({ ...ASKED, user: "user:bob" })), "`user` is not a field"],
     ["an identity that is none", () => asked.retrieve(as({ ...ASKED, identity: { user: "user:bob" } })), "`identity` must be made"],
     ["a user that is none", () => Identity.user(""), "`user` must be"],
+    ["a user who asks for another", () => ANNE.onBehalfOf("user:bob"), "`identity` has no token"],
     ["a filter that is none", () => asked.retrieve(as({ ...ASKED, filter: { oneOf: {} } })), "`filter` is no filter"],
     ["a vector with a hole", () => asked.retrieve({ ...ASKED, query: [1, Number.NaN] }), "`query` has a value"],
     ["a hybrid query with more", () => asked.retrieve({ ...ASKED, query: as({ text: "a", vector: [1], k: 1 }) }),

@@ -104,7 +104,7 @@ export class World {
     return new World(`http://${address}`, served, folder, issuer);
   }
 
-  /** Returns a token for a person, or for whoever the claims make of it. */
+  /** Returns a token for a person, unless `claims` name somebody else. */
   token(subject: string, scope: string, claims: Readonly<Record<string, unknown>> = {}): string {
     if (this.#issuer === undefined) {
       throw new Error("this server asks for no tokens");

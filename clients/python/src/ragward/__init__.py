@@ -1,10 +1,12 @@
 """A client of Ragward, the retrieval proxy for RAG: it answers with only the chunks that this user may see.
 
-from ragward import Client, Identity
+Each call says who asks:
 
-with Client("http://127.0.0.1:8980") as client:
-for chunk in client.retrieve("handbook", "parental leave", k=3, identity=Identity.user("user:anne")):
-print(chunk.guard, chunk.title)
+    from ragward import Client, Identity
+
+    with Client("http://127.0.0.1:8980") as client:
+        for chunk in client.retrieve("handbook", "parental leave", k=3, identity=Identity.user("user:anne")):
+            print(chunk.guard, chunk.title)
 """
 
 from ragward._local import LocalServer, local

@@ -37,15 +37,15 @@ T = TypeVar("T")
 
 
 class Effect(Enum):
-    """What a call changes, which decides when it may be sent again."""
+    """The change that a call makes. It decides when the call may be sent again."""
 
-    #: Nothing. It may be sent again after any failure that may pass.
-    NOTHING = auto()
-    #: The second time changes nothing. It may be sent again only if no connection was made: an old copy that arrives late
-    #: could undo what another program did meanwhile.
-    REPEATABLE = auto()
-    #: Its body is a stream, which can be read once.
-    STREAM = auto()
+    #: The call changes nothing. It may be sent again after any failure that may pass.
+    READS = auto()
+    #: The call leaves the same state however often it is made. It may be sent again only if no connection was made: an old
+    #: copy that arrives late could undo what another program did meanwhile.
+    REPLACES = auto()
+    #: The body of the call is a stream of documents, which can be read once. It is never sent again.
+    UPLOADS = auto()
 
 
 class Asker(Enum):
@@ -127,7 +127,7 @@ def retrieve(
         message["explainPlan"] = True
     if page_token is not None:
         message["pageToken"] = page_token
-    return Call(_RETRIEVAL + "Retrieve", message, Effect.NOTHING, Asker.USER_FIELD, _wire.answer)
+    return Call(_RETRIEVAL + "Retrieve", message, Effect.READS, Asker.USER_FIELD, _wire.answer)
 
 
 def recheck(
@@ -146,7 +146,7 @@ def recheck(
         message["context"] = context
     if purpose is not Purpose.ANSWER:
         message["purpose"] = f"PURPOSE_{purpose.value}"
-    return Call(_RETRIEVAL + "Recheck", message, Effect.NOTHING, Asker.USER_FIELD, _wire.rechecked)
+    return Call(_RETRIEVAL + "Recheck", message, Effect.READS, Asker.USER_FIELD, _wire.rechecked)
 
 
 def fetch(
@@ -170,7 +170,7 @@ def fetch(
         message["classificationMax"] = classification_max
     if context is not None:
         message["context"] = context
-    return Call(_RETRIEVAL + "Fetch", message, Effect.NOTHING, Asker.USER_FIELD, _wire.fetched)
+    return Call(_RETRIEVAL + "Fetch", message, Effect.READS, Asker.USER_FIELD, _wire.fetched)
 
 
 def explain(
@@ -192,13 +192,13 @@ def explain(
     message["contextualTuples"] = [_tuple(one) for one in contextual_tuples]
     if context is not None:
         message["context"] = context
-    return Call(_RETRIEVAL + "Explain", message, Effect.NOTHING, Asker.TOKEN, _wire.explanation)
+    return Call(_RETRIEVAL + "Explain", message, Effect.READS, Asker.TOKEN, _wire.explanation)
 
 
 def upsert_documents(collection: str) -> Call[Upserted]:
     """Return a call of `UpsertDocuments`, whose body has a line for each document."""
     path = f"/v1/collections/{quote(collection, safe='')}/documents"
-    return Call(path, {}, Effect.STREAM, Asker.TOKEN, _wire.upserted)
+    return Call(path, {}, Effect.UPLOADS, Asker.TOKEN, _wire.upserted)
 
 
 def document_line(document: Document) -> bytes:
@@ -229,30 +229,30 @@ def put_document(
         message["text"] = text
     if chunks is not None:
         message["chunks"] = [_new_chunk(chunk) for chunk in chunks]
-    return Call(_INGEST + "PutDocument", message, Effect.REPEATABLE, Asker.TOKEN, _wire.put_result)
+    return Call(_INGEST + "PutDocument", message, Effect.REPLACES, Asker.TOKEN, _wire.put_result)
 
 
 def delete_documents(collection: str, document_ids: Iterable[str]) -> Call[Deleted]:
     """Return a call of `DeleteDocuments`."""
     message = {"collection": collection, "documentIds": _ids(document_ids, "document_ids")}
-    return Call(_INGEST + "DeleteDocuments", message, Effect.REPEATABLE, Asker.TOKEN, _wire.deleted)
+    return Call(_INGEST + "DeleteDocuments", message, Effect.REPLACES, Asker.TOKEN, _wire.deleted)
 
 
 def list_documents(collection: str, *, page_size: int, page_token: str) -> Call[tuple[tuple[ListedDocument, ...], str]]:
     """Return a call of `ListDocuments`."""
     message = {"collection": collection, "pageSize": page_size, "pageToken": page_token}
-    return Call(_INGEST + "ListDocuments", message, Effect.NOTHING, Asker.TOKEN, _wire.listed_documents)
+    return Call(_INGEST + "ListDocuments", message, Effect.READS, Asker.TOKEN, _wire.listed_documents)
 
 
 def list_collections() -> Call[tuple[ListedCollection, ...]]:
     """Return a call of `ListCollections`."""
-    return Call(_INGEST + "ListCollections", {}, Effect.NOTHING, Asker.TOKEN, _wire.listed_collections)
+    return Call(_INGEST + "ListCollections", {}, Effect.READS, Asker.TOKEN, _wire.listed_collections)
 
 
 def ingest_status(collection: str, document_ids: Iterable[str]) -> Call[IngestStatus]:
     """Return a call of `GetIngestStatus`."""
     message = {"collection": collection, "documentIds": _ids(document_ids, "document_ids")}
-    return Call(_INGEST + "GetIngestStatus", message, Effect.NOTHING, Asker.TOKEN, _wire.ingest_status)
+    return Call(_INGEST + "GetIngestStatus", message, Effect.READS, Asker.TOKEN, _wire.ingest_status)
 
 
 def encoded(message: Mapping[str, Any]) -> bytes:

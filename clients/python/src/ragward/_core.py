@@ -41,6 +41,8 @@ DEFAULT_URL = "http://127.0.0.1:8980"
 DEFAULT_TIMEOUT = 30.0
 #: The tries by default after the first one.
 DEFAULT_RETRIES = 2
+#: The most tries after the first one. Their waits alone take more than ten seconds.
+RETRIES_MAX = 10
 #: The largest answer in bytes. It is seven times what a server gives by its default settings, and keeps a broken one from
 #: filling the memory.
 ANSWER_BYTES_MAX = 64 * 1024 * 1024
@@ -78,8 +80,8 @@ class Settings:
     ) -> None:
         self.url = _checked_url(url or os.environ.get("RAGWARD_SERVER") or DEFAULT_URL)
         self.timeout = checked_timeout(timeout)
-        if retries < 0:
-            raise ValueError("`retries` must not be negative")
+        if retries not in range(RETRIES_MAX + 1):
+            raise ValueError(f"`retries` must be a whole number from 0 to {RETRIES_MAX}")
         self.retries = retries
         self.ca_file = ca_file or os.environ.get("RAGWARD_CA_FILE") or None
         self.client_certificate = client_certificate
@@ -124,7 +126,7 @@ class Settings:
 
 
 def checked_timeout(seconds: float) -> float:
-    """Return a timeout that is one."""
+    """Return the timeout if it is one that a call can have."""
     if isinstance(seconds, bool) or not 0 < seconds < float("inf"):
         raise ValueError("`timeout` is a positive number of seconds")
     return float(seconds)
@@ -139,25 +141,25 @@ class Deadline:
         self._end = time.monotonic() + seconds
 
     def remaining(self) -> float:
-        """Return the seconds that are left, which may be fewer than none."""
+        """Return the seconds that are left. The number is negative after the deadline."""
         return self._end - time.monotonic()
 
-    def left(self) -> float:
+    def remaining_or_raise(self) -> float:
         """Return the seconds that are left. Raises `DeadlineExceeded` if there are none."""
-        left = self.remaining()
-        if left <= 0:
+        remaining = self.remaining()
+        if remaining <= 0:
             raise late()
-        return left
+        return remaining
 
 
 class Failed(Exception):
     """One try of a call failed. The caller gets `error`, unless a further try succeeds."""
 
-    def __init__(self, error: RagwardError, *, reached: bool) -> None:
+    def __init__(self, error: RagwardError, *, was_sent: bool) -> None:
         super().__init__()
         self.error = error
         #: Whether the server may have seen the request.
-        self.reached = reached
+        self.was_sent = was_sent
 
 
 class Tries:
@@ -192,7 +194,7 @@ class Tries:
     def _may_repeat(self, failed: Failed) -> bool:
         if not isinstance(failed.error, Unavailable):
             return False
-        return self._effect is Effect.NOTHING or (self._effect is Effect.REPEATABLE and not failed.reached)
+        return self._effect is Effect.READS or (self._effect is Effect.REPLACES and not failed.was_sent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +218,7 @@ class BodyReader:
 
     def add(self, piece: bytes) -> None:
         """Take the next piece."""
-        self._deadline.left()
+        self._deadline.remaining_or_raise()
         self._size += len(piece)
         if self._size > ANSWER_BYTES_MAX:
             raise InvalidAnswer(f"the server's answer has more than {ANSWER_BYTES_MAX} bytes")
@@ -246,7 +248,7 @@ def headers(authorization: str | None, seconds_left: float | None, content_type:
 def answer_of(call: Call[T], received: Received) -> T:
     """Return the answer of a call. Raises `Failed` if it was refused."""
     if received.status != HTTPStatus.OK:
-        raise Failed(refusal(received), reached=True)
+        raise Failed(refusal(received), was_sent=True)
     media_type = received.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json":
         raise InvalidAnswer(f"the answer is not from a Ragward server: it has the content type `{media_type[:64]}`")
@@ -282,14 +284,14 @@ def transport_failure(error: httpx.HTTPError | httpx.InvalidURL | ssl.SSLError) 
     # The text of such an error names addresses and certificates, never headers.
     told = str(error) or type(error).__name__
     if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
-        return Failed(Unavailable(f"there is no connection to the server: {told}"), reached=False)
+        return Failed(Unavailable(f"there is no connection to the server: {told}"), was_sent=False)
     if isinstance(error, httpx.TimeoutException):
-        return Failed(late(), reached=not isinstance(error, httpx.PoolTimeout))
+        return Failed(late(), was_sent=not isinstance(error, httpx.PoolTimeout))
     if isinstance(error, httpx.InvalidURL):
-        return Failed(InvalidRequest(f"the request has no address: {told}"), reached=False)
+        return Failed(InvalidRequest(f"the request has no address: {told}"), was_sent=False)
     if isinstance(error, httpx.DecodingError):
-        return Failed(InvalidAnswer(f"the server's answer cannot be decoded: {told}"), reached=True)
-    return Failed(Unavailable(f"the connection to the server broke: {told}"), reached=True)
+        return Failed(InvalidAnswer(f"the server's answer cannot be decoded: {told}"), was_sent=True)
+    return Failed(Unavailable(f"the connection to the server broke: {told}"), was_sent=True)
 
 
 def late() -> DeadlineExceeded:

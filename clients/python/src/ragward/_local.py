@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 READY_SECONDS_MAX = 30.0
 #: The seconds that a server has to finish what it does. Then it is killed.
 STOP_SECONDS_MAX = 10.0
-#: The pause between two looks at a server that is not ready.
-LOOK_SECONDS = 0.02
+#: The pause between two questions whether the server is ready.
+READY_POLL_SECONDS = 0.02
 #: The last lines of the log, which an error shows.
 LOG_LINES_MAX = 20
 
@@ -134,7 +134,7 @@ class LocalServer:
                     raise RagwardError(f"the server ended before it was ready:\n{self._last_lines()}")
                 if self._address and self._is_ready(http):
                     return
-                time.sleep(LOOK_SECONDS)
+                time.sleep(READY_POLL_SECONDS)
         raise RagwardError(f"the server is not ready in time:\n{self._last_lines()}")
 
     def _is_ready(self, http: httpx.Client) -> bool:

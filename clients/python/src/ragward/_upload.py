@@ -50,7 +50,7 @@ class Upload:
 
     def line(self, document: Document) -> bytes | None:
         """Return the line of the next document, or `None` if it begins the next request."""
-        self._deadline.left()
+        self._deadline.remaining_or_raise()
         line = document_line(document)
         is_full = self._bytes + len(line) > REQUEST_BYTES_MAX or time.monotonic() - self._since > REQUEST_SECONDS_MAX
         if self._bytes and is_full:

@@ -270,14 +270,18 @@ class AsyncClient:
 
         async def sent() -> Upserted:
             fields = _core.headers(
-                await authorization_async(asker), None if timeout is None else deadline.left(), _core.LINES
+                await authorization_async(asker),
+                None if timeout is None else deadline.remaining_or_raise(),
+                _core.LINES,
             )
             return await self._exchange(call, lines(), fields, deadline, self._settings.timeout)
 
         whole: Upserted | None = None
         try:
             while whole is None:  # The documents bound it.
-                whole = upload.answered(await _within(sent(), None if timeout is None else deadline.left()))
+                whole = upload.answered(
+                    await _within(sent(), None if timeout is None else deadline.remaining_or_raise())
+                )
         except Failed as failed:
             # The documents come from the caller, and so do the errors of reading them.
             raise (upload.failure or failed.error) from failed.__cause__
@@ -366,14 +370,14 @@ class AsyncClient:
         tries = Tries(call.effect, self._settings.retries, deadline)
         body = call.body(asker)
         while True:  # `tries` bounds it.
-            left = deadline.left()
+            left = deadline.remaining_or_raise()
             try:
                 return await _within(self._once(call, body, asker, deadline), left)
             except Failed as failed:
                 await asyncio.sleep(tries.wait_after(failed))
 
     async def _once(self, call: Call[T], body: bytes, asker: Identity, deadline: Deadline) -> T:
-        fields = _core.headers(await authorization_async(asker), deadline.left(), _core.JSON)
+        fields = _core.headers(await authorization_async(asker), deadline.remaining_or_raise(), _core.JSON)
         return await self._exchange(call, body, fields, deadline, math.inf)
 
     async def _exchange(
@@ -386,7 +390,7 @@ class AsyncClient:
     ) -> T:
         """Send a request once and read its answer. A single pause of the server takes `pause_max` seconds at most."""
         url = self._settings.url + call.path
-        seconds = min(deadline.left(), pause_max)
+        seconds = min(deadline.remaining_or_raise(), pause_max)
         reader = BodyReader(deadline)
         try:
             async with self._http.stream("POST", url, content=body, headers=fields, timeout=seconds) as response:

@@ -42,8 +42,8 @@ class Client:
     - `url`: the address; without it the variable `RAGWARD_SERVER`, or `http://127.0.0.1:8980`.
     - `identity`: who asks, where neither the call nor `acting_as` says so.
     - `timeout`: the seconds that a call may take, all tries together.
-    - `retries`: the further tries after a failure that may pass. Only calls that change nothing are sent again, and also
-      `put_document` and `delete_documents` if there was no connection.
+    - `retries`: the further tries after a failure that may pass, at most 10. Only calls that change nothing are sent again, and
+      also `put_document` and `delete_documents` if there was no connection.
     - `ca_file`: a PEM file with the only authorities that may vouch for the server; without it the variable `RAGWARD_CA_FILE`.
     - `client_certificate`: the PEM files of a certificate and its key, if the server asks for one.
     - `http2`: speak HTTP/2. It needs the extra `ragward[http2]`.
@@ -304,7 +304,7 @@ class Client:
 
         whole: Upserted | None = None
         while whole is None:  # The documents bound it.
-            left = None if timeout is None else deadline.left()
+            left = None if timeout is None else deadline.remaining_or_raise()
             fields = _core.headers(authorization(asker), left, _core.LINES)
             try:
                 whole = upload.answered(self._exchange(call, lines(), fields, deadline, self._settings.timeout))
@@ -397,7 +397,7 @@ class Client:
         body = call.body(asker)
         while True:  # `tries` bounds it.
             try:
-                fields = _core.headers(authorization(asker), deadline.left(), _core.JSON)
+                fields = _core.headers(authorization(asker), deadline.remaining_or_raise(), _core.JSON)
                 return self._exchange(call, body, fields, deadline, math.inf)
             except Failed as failed:
                 time.sleep(tries.wait_after(failed))
@@ -412,7 +412,7 @@ class Client:
     ) -> T:
         """Send a request once and read its answer. A single pause of the server takes `pause_max` seconds at most."""
         url = self._settings.url + call.path
-        seconds = min(deadline.left(), pause_max)
+        seconds = min(deadline.remaining_or_raise(), pause_max)
         reader = BodyReader(deadline)
         try:
             with self._http.stream("POST", url, content=body, headers=fields, timeout=seconds) as response:

@@ -79,7 +79,7 @@ class NotFound(RagwardError):
 
 
 class Unavailable(RagwardError):
-    """The server, or a part that it needs, does not answer now. A later try may succeed."""
+    """The server is out of reach or overloaded, or one of its backends did not answer. A later try may succeed."""
 
     def __init__(self, message: str, *, code: str = "", reason: str = "", retry_after: float | None = None) -> None:
         super().__init__(message, code=code, reason=reason)
