@@ -45,10 +45,10 @@ const SEQUENTIAL: usize = 2_000;
 const CONCURRENCY: usize = 16;
 /// The number of requests of each concurrent caller.
 const EACH: usize = 500;
-/// The ways take turns this often, so that a change of the machine's speed meets all of them.
+/// The number of turns that each way takes. Many turns let a change of the machine's speed affect all ways alike.
 const TURNS: usize = 5;
 
-/// A way with what was measured of it.
+/// A way, and its measurements.
 struct Measured {
     name: &'static str,
     way: Way,

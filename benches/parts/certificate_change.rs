@@ -27,9 +27,9 @@ use crate::support::http::{Call, Reply};
 const PER_SECOND: u32 = 1_000;
 /// The requests of each of the two loads: six seconds of them.
 const REQUESTS: usize = 6_000;
-/// How often the certificate changes under the second load.
+/// The number of changes of the certificate under the second load.
 const CHANGES: usize = 5;
-/// Of so many requests, one of each door comes on a new connection.
+/// Each door takes one request in this many on a new connection.
 const NEW_EVERY: usize = 10;
 /// The number of failures that are shown.
 const FAILURES_SHOWN: usize = 5;
@@ -46,14 +46,14 @@ struct Callers {
     corpus: Arc<Corpus>,
 }
 
-/// How one request went.
+/// The outcome of one request.
 struct Called {
     took: Duration,
     /// The certificate that a new connection has met, if its caller looked.
     outcome: Result<Option<Vec<u8>>, String>,
 }
 
-/// What came of one load.
+/// The results of one load.
 #[derive(Default)]
 struct Load {
     latencies: Vec<Duration>,

@@ -30,8 +30,8 @@ pub struct AuditConfig {
     /// The file of the key. When unset, `audit.key` in the data directory. It is created if it does not exist. Whoever can
     /// write the segments should not be able to read it.
     pub key_file: Option<PathBuf>,
-    /// What the record of an observing re-check (`PURPOSE_OBSERVE`) says about the chunks that its user may not see. The
-    /// caller never learns it.
+    /// The detail in which the record of an observing re-check (`PURPOSE_OBSERVE`) describes the chunks that its user may not
+    /// see. The caller never learns it.
     pub observed: ObservedDetail,
     /// The policy that decides when records are flushed to the disk.
     pub fsync: FsyncPolicy,
@@ -63,14 +63,14 @@ pub enum FsyncPolicy {
     Never,
 }
 
-/// What a record says about the chunks that an observing re-check would have withheld.
+/// The detail in which a record describes the chunks that an observing re-check would have withheld.
 ///
 /// The ids are for the report by document. They name what somebody may not see, and an unknown id is whatever the caller
 /// sent. So an operator asks for them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ObservedDetail {
-    /// How many chunks are withheld, and how many ids are unknown.
+    /// The number of withheld chunks, and the number of unknown ids.
     #[default]
     Counts,
     /// The numbers, the ids of the withheld chunks and of their documents, and the unknown ids.

@@ -84,8 +84,8 @@ impl CoalescedDecider {
         Self { inner, call_timeout, flights: Arc::default() }
     }
 
-    /// Returns where the answer to every question comes from, in the order of the questions. All questions that nobody
-    /// is asking yet go into one new flight.
+    /// Returns the source of the answer to each question, in the order of the questions. All questions that nobody is
+    /// asking yet go into one new flight.
     fn join_or_begin(&self, questions: &Questions) -> Vec<Awaited> {
         let keys = DecisionKey::of(questions);
         let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);

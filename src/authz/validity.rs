@@ -17,7 +17,7 @@ use tokio::time::Instant;
 /// The generation of one store's relationships. All code that learns of changes shares it in an `Arc`.
 #[derive(Debug)]
 pub struct Validity {
-    /// How long a confirmation is valid. `None` if the changelog is not read: then no confirmation is needed.
+    /// The time for which a confirmation is valid. `None` if the changelog is not read: then no confirmation is needed.
     confirmed_for: Option<Duration>,
     state: Mutex<GenerationState>,
 }

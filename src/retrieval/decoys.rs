@@ -24,7 +24,7 @@ const TYPE_OF_LAST_RESORT: &str = "document";
 /// Two cheaper designs were weighed and left out:
 /// - Documents of one request could share a smaller number of checks. But a caller could fill that number with guards of its
 ///   own documents, and then one more check would tell that the document beside them exists. So each id has its own.
-/// - All guards of a document could be left unchecked past a number. But whoever may see a later part would not get it.
+/// - All guards of a document could be left unchecked past a number. But a user who may see a later part would not get it.
 ///
 /// So a request of 1,000 absent ids costs 8,000 checks, and a document with more guards than this costs a check each, which tells
 /// that it exists (`SECURITY.md`). Checks are bounded by the ids of a request and the guards of its documents, and an id keeps

@@ -44,7 +44,7 @@ pub struct Audit {
     pub sink: Arc<dyn AuditSink>,
     /// Whether an answer is withheld when its record cannot be kept.
     pub required: bool,
-    /// What records say about the chunks that an observing re-check would have withheld.
+    /// The detail in which records describe the chunks that an observing re-check would have withheld.
     pub observed: ObservedDetail,
 }
 

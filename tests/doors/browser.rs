@@ -27,7 +27,7 @@ const SITE: &str = "site.example";
 /// The name that leads to the page's site first, and then to the server.
 const REBOUND: &str = "rebound.example";
 const PAGE: &str = include_str!("clients/browser/page.html");
-/// How long a page may take. It sends some 700 requests.
+/// The longest that a page may take. It sends some 700 requests.
 const REPORT_MAX: Duration = Duration::from_mins(3);
 /// A way of the page whose requests may be sent after the page has reported.
 const BEACON: &str = "a beacon";

@@ -14,11 +14,11 @@ use crate::doors::world::{COLLECTION, MODEL, World, records};
 use crate::support::documents::document;
 use crate::support::running::{Running, config};
 
-/// The seed of what Schemathesis makes up.
+/// The seed of the requests that Schemathesis makes up.
 const SEED: &str = "20261130";
-/// The most requests that it makes up for an operation, beside those that follow from the description alone.
+/// The most requests that Schemathesis makes up for an operation, beside those that follow from the description alone.
 const EXAMPLES_MAX: &str = "50";
-/// What it checks of each answer.
+/// The checks that Schemathesis makes of each answer.
 const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,\
     response_schema_conformance";
 

@@ -138,7 +138,7 @@ async fn an_observer_gets_the_ordinary_answer() {
     }
 }
 
-/// A new field of the answer could tell what is withheld, so whoever adds one has to look here.
+/// A new field of the answer could tell what is withheld, so this test fails until its author has considered that.
 #[test]
 fn an_answer_has_room_for_nothing_else() {
     let set = FileDescriptorSet::decode(DESCRIPTORS).unwrap();

@@ -25,7 +25,7 @@ QUESTION = "parental leave"
 USERS = tuple(f"user:u{number}" for number in range(50))
 ANNE, BOB, NOBODY = "user:anne", "user:bob", "user:nobody"
 
-#: What Anne and Bob see of the wiki.
+#: The chunks of the wiki that Anne and Bob see.
 SHARED = {"shared#0", "shared#1"}
 OF_ANNE = SHARED | {"anne#0", "twins#0", "twins#1"}
 OF_BOB = SHARED | {"bob#0"}

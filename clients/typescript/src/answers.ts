@@ -48,13 +48,13 @@ export interface Answer {
   readonly nextPageToken: string | undefined;
   /** A call that sends it back counts everything that was written before this answer. */
   readonly consistencyToken: string;
-  /** How far the copy of the relationships was behind its OpenFGA server; `undefined` if no copy was used. */
+  /** The lag of the copy of an OpenFGA server's relationship tuples; `undefined` if no copy was used. */
   readonly replicaLagMs: number | undefined;
-  /** How the search was made, if that was asked for and the server allows it. */
+  /** The description of the search, if the call asked for it and the server allows it. */
   readonly plan: PlanReport | undefined;
 }
 
-/** How a search was made. */
+/** The description of a search. */
 export interface PlanReport {
   /** The share of candidates that was expected to be permitted. */
   readonly estimatedShare: number | undefined;

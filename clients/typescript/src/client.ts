@@ -31,7 +31,7 @@ const RETRIES_DEFAULT = 2;
 const K_DEFAULT = 10;
 /** A page token has a dozen characters for each earlier chunk, and a request at most 1 MiB, so no search has as many pages. */
 const PAGES_MAX = 100_000;
-/** How many documents one page of a list has. */
+/** The number of documents on one page of a list. */
 const LIST_PAGE_SIZE = 1_000;
 /** A list has at most this many pages: a thousand million documents. */
 const LIST_PAGES_MAX = 1_000_000;

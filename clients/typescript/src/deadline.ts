@@ -1,4 +1,4 @@
-/** How long one call may take, with all of its tries, its pauses and the reading of its answer. */
+/** Bounds the time of one call, with all of its tries, its pauses and the reading of its answer. */
 
 import { DeadlineExceeded, InvalidRequest } from "./errors.js";
 

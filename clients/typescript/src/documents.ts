@@ -83,7 +83,7 @@ export interface Deleted {
   readonly consistencyToken: string;
 }
 
-/** What a collection holds. */
+/** The contents of a collection. */
 export interface IngestStatus {
   /** The number of documents; 0 for callers who may not administer the server, like the chunks. */
   readonly documents: number;

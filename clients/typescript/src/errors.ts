@@ -22,7 +22,7 @@ export interface FieldViolation {
   readonly description: string;
 }
 
-/** What an error tells besides its message. */
+/** The facts that an error tells besides its message. */
 export interface ErrorFacts {
   /** The server's code; none if the error arose in this client. */
   readonly code?: Code | undefined;
@@ -115,7 +115,7 @@ export class NotFound extends RagwardError {
 
 /** The server is out of reach or overloaded, or one of its backends did not answer. A later try may succeed. */
 export class Unavailable extends RagwardError {
-  /** How long to wait before the next try, in milliseconds; `undefined` if the server did not say. */
+  /** The time to wait before the next try, in milliseconds; `undefined` if the server did not say. */
   readonly retryAfterMs: number | undefined;
 
   static {

@@ -5,7 +5,7 @@ import { InvalidRequest, NotAuthenticated } from "./errors.js";
 /** Returns an access token. It is called for every request, so it can renew a token that is about to expire. */
 export type TokenProvider = () => string | Promise<string>;
 
-/** What an identity holds. Only the transport reads it. */
+/** The contents of an identity. Only the transport reads them. */
 interface Credentials {
   readonly token: TokenProvider | undefined;
   readonly user: string | undefined;

@@ -15,7 +15,7 @@ import { IdentityMissing, InvalidRequest } from "./errors.js";
 import { type Identity, checkedIdentity } from "./identity.js";
 import type { Query, RetrieveRequest } from "./requests.js";
 
-/** How a retriever searches: `k`, `filter`, `minScore` and more, as in {@link RetrieveRequest}. */
+/** The options of a search: `k`, `filter`, `minScore` and more, as in {@link RetrieveRequest}. */
 export type SearchOptions = Omit<RetrieveRequest, "collection" | "query" | "identity" | "signal">;
 
 /** The settings of a retriever: where it searches, and how, if a call does not say so. */
@@ -26,19 +26,19 @@ export interface RagwardRetrieverInput extends BaseRetrieverInput, SearchOptions
   readonly url?: string | undefined;
   readonly collection: string;
   /**
-   * Who asks, if a call does not say so. Leave it out where several users share the retriever: then a call that names nobody is
-   * an error.
+   * The identity that asks where a call names none. Leave it out where several users share the retriever: then a call that names
+   * nobody is an error.
    */
   readonly identity?: Identity | undefined;
   /** Makes the query of the words, such as a vector of an embedding model. By default, the words themselves are the query. */
   readonly toQuery?: ((words: string) => Query | Promise<Query>) | undefined;
 }
 
-/** What a call may say in the member `configurable` of its config. */
+/** The members that a call may have in `configurable` of its config. */
 export interface RagwardConfigurable {
-  /** Who asks. It is an object, so LangChain does not copy it into the metadata of its traces. */
+  /** The identity that asks. It is an object, so LangChain does not copy it into the metadata of its traces. */
   readonly ragwardIdentity?: Identity;
-  /** How to search. What it leaves out is as the retriever's settings say. */
+  /** Options of the search. They replace those of the retriever, one by one. */
   readonly ragwardSearch?: SearchOptions;
 }
 

@@ -1,4 +1,4 @@
-/** What callers ask, and how it is put on the wire. */
+/** Defines the requests of callers, and puts their values on the wire. */
 
 import { type Document, type NewChunk, type Vector, wireVector } from "./documents.js";
 import { InvalidRequest } from "./errors.js";
@@ -15,9 +15,9 @@ export interface ClientSettings {
    * `http://127.0.0.1:8980`.
    */
   readonly url?: string | undefined;
-  /** Who asks, if a call does not say so. */
+  /** The identity that asks where a call names none. */
   readonly identity?: Identity | undefined;
-  /** How long a call may take with all of its tries, in milliseconds; 30,000 by default. An upload has it for each batch. */
+  /** The longest that a call, or a batch of an upload, may take with all of its tries, in milliseconds; 30,000 by default. */
   readonly timeoutMs?: number | undefined;
   /** The further tries of a call that changes nothing, after a failure that may pass; 2 by default, at most 10. */
   readonly retries?: number | undefined;
@@ -30,14 +30,14 @@ export interface ClientSettings {
   readonly plainHttpTokens?: boolean | undefined;
 }
 
-/** What every call takes. */
+/** The options that every call takes. */
 export interface CallOptions {
   /**
-   * Who asks; the client's own identity if this is left out. A value of `undefined` is an error, so that a program that has lost
-   * a session never asks as the client.
+   * The identity that asks; the client's own if this is left out. A value of `undefined` is an error, so that a program that has
+   * lost a session never asks as the client.
    */
   readonly identity?: Identity;
-  /** How long the call may take, in milliseconds; the client's own timeout by default. */
+  /** The longest that the call may take, in milliseconds; the client's own timeout by default. */
   readonly timeoutMs?: number | undefined;
   /** Ends the call. The promise is then rejected with the signal's reason. */
   readonly signal?: AbortSignal | undefined;
@@ -52,7 +52,7 @@ export type Consistency =
   /** Everything that was written before the consistency token was made counts. It is the default with such a token. */
   | "at_least_as_fresh";
 
-/** What calls for chunks take. */
+/** The options that calls for chunks take. */
 export interface FreshnessOptions extends CallOptions {
   readonly consistency?: Consistency | undefined;
   /** The `consistencyToken` of an earlier answer. */
@@ -96,7 +96,7 @@ export interface FetchRequest extends FreshnessOptions {
   readonly classificationMax?: string | undefined;
 }
 
-/** What a re-check is for. It changes what the server records, and nothing else. */
+/** The purpose of a re-check. It changes what the server records, and nothing else. */
 export type Purpose =
   /** The caller uses only the chunks that come back. This is the default. */
   | "answer"
@@ -121,7 +121,7 @@ export interface RelationshipTuple {
 export interface ExplainRequest extends CallOptions {
   /** The OpenFGA user to explain: `user:anne`, `user:*` or `group:eng#member`. */
   readonly user: string;
-  /** What the user may or may not see: a chunk, or an OpenFGA object. */
+  /** The chunk or OpenFGA object that the user may or may not see. */
   readonly target: { readonly collection: string; readonly chunkId: string } | { readonly object: string };
   /** The relation; the one that guards chunks by default. */
   readonly relation?: string | undefined;

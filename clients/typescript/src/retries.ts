@@ -20,7 +20,7 @@ export interface FailedTry {
   readonly effect: Effect;
   /** Whether the server may have got the request. */
   readonly wasSent: boolean;
-  /** How many tries came before this one. */
+  /** The number of tries before this one. */
   readonly retried: number;
   /** The time until the deadline of the call. */
   readonly remainingMs: number;

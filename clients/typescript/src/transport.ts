@@ -22,7 +22,7 @@ export interface Call {
   readonly effect: Effect;
 }
 
-/** Who makes a call, and how long it may take. */
+/** The identity that makes a call, and the time that the call may take. */
 export interface Caller {
   readonly identity: Identity;
   readonly timeoutMs: number;
@@ -38,7 +38,7 @@ export interface TransportSettings {
 }
 
 /**
- * How many calls run at a time. Each takes a connection over HTTP/1.1, and a server takes 900 by default
+ * The most calls that run at a time. Each takes a connection over HTTP/1.1, and a server takes 900 by default
  * (`server.connections_max`), of all of its clients. Further calls wait, and the wait counts for their deadlines.
  */
 const CALLS_AT_ONCE_MAX = 100;

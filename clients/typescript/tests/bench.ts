@@ -1,5 +1,5 @@
 /**
- * What the client adds to plain `fetch`: the same query, one after the other, over one connection.
+ * Measures the time that the client adds to plain `fetch`: the same query, one after the other, over one connection.
  *
  *     RAGWARD_BIN=../../target/release/ragward npm run bench
  */

@@ -12,7 +12,7 @@ import { test } from "node:test";
 
 import { World } from "./world.js";
 
-/** What the page does. It tells its outcome to its own server. */
+/** The page. It tells its outcome to its own server. */
 const PAGE = (url: string, token: string, stranger: string): string => `<!doctype html><script type="module">
   import { Client, Identity, NotAuthenticated } from "/src/index.js";
   const told = {};

@@ -15,7 +15,7 @@ import { FakeFetch } from "./fake_fetch.js";
 
 /** Messages whose readers leave fields out, with those fields. */
 const NOT_READ: Readonly<Record<string, readonly string[]>> = { fetchedChunk: ["score"] };
-/** How deep a message that holds itself is filled. */
+/** The depth to which a message that holds itself is filled. */
 const NESTED = 2;
 
 function isMessageReader(value: unknown): value is MessageReader<unknown> {

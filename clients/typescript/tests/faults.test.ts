@@ -365,7 +365,7 @@ test("what is wrong is said before anything is sent", async () => {
     assert.ok(error.message.includes(told), `${row}: ${error.message}`);
   }
   assert.equal(fake.sent.length, 0);
-  // What JSON has no number for reaches the server as what it is, and never as a field that is not set.
+  // A number that JSON cannot write reaches the server as a text, and never as a field that is not set.
   await asked.retrieve({ ...ASKED, k: Number.NaN, minScore: Number.NEGATIVE_INFINITY });
   assert.equal(fake.json()["topK"], "NaN");
   assert.equal(fake.json()["minScore"], "-Infinity");

@@ -15,7 +15,7 @@ const TSC = join(PACKAGE, "node_modules/typescript/bin/tsc");
 const EXAMPLES = join(ROOT, "examples/typescript");
 
 let folder: string;
-/** What npm has installed. */
+/** The packages that npm has installed. */
 let installed: readonly string[];
 let world: World;
 
@@ -28,7 +28,7 @@ before(async () => {
   // The package has no dependency, so nothing is downloaded.
   await run("npm", ["install", "--offline", "--no-audit", "--no-fund", `./${filename}`], { cwd: folder });
   installed = (await readdir(join(folder, "node_modules"))).filter((name) => !name.startsWith("."));
-  // What a user of LangChain.js has besides.
+  // The packages that a user of LangChain.js has besides.
   for (const name of ["@langchain", "@types"]) {
     await symlink(join(PACKAGE, "node_modules", name), join(folder, "node_modules", name));
   }

@@ -17,7 +17,7 @@ export const ROOT = fileURLToPath(new URL("../../../../", import.meta.url));
 export const PACKAGE = fileURLToPath(new URL("../../", import.meta.url));
 
 const AUDIENCE = "https://ragward.example/api";
-/** What the server says once it listens. */
+/** The beginning of the line of the log that tells the address of the server. */
 const LISTENING = "serving address=";
 const run = promisify(execFile);
 

@@ -11,7 +11,7 @@ const NAMES_MAX: usize = 100_000;
 /// The length of a date at the beginning of a time: `2026-11-25`.
 const DATE_BYTES: usize = 10;
 
-/// What a row of the report is about.
+/// The subject of a row of the report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Subject {
@@ -66,9 +66,9 @@ pub(super) struct Tally {
     unknown_ids: Sums,
     /// Observing re-checks that ended without an answer.
     undecided_calls: u64,
-    /// How many of the withheld chunks are named in the records.
+    /// The number of withheld chunks that the records name.
     named_withheld: u64,
-    /// How many of the unknown ids are named in the records.
+    /// The number of unknown ids that the records name.
     named_unknown: u64,
     /// The number of the first segment of the log; `None` before the log is read.
     first_segment: Option<u64>,

@@ -521,7 +521,7 @@ async fn a_recheck_gives_what_is_still_there_and_open() {
     let rechecked = retriever.recheck(&request, Instant::now() + Duration::from_secs(1)).await.unwrap();
     let ids: Vec<String> = rechecked.candidates.into_iter().map(|candidate| candidate.into_item().chunk_id).collect();
     assert_eq!(ids, ["0002", "0000", "0002"]);
-    // What is gone is not among what is withheld.
+    // A chunk that is gone does not count as withheld.
     let shut = WithheldChunk { chunk_id: "0001".to_owned(), document_id: Some("shut".to_owned()) };
     assert_eq!(rechecked.withheld, [shut]);
 }

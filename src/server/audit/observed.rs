@@ -1,5 +1,5 @@
-//! What the record of an observing re-check says: how much Ragward would have withheld, and which chunks if the operator asks
-//! for that.
+//! Describes, for the record of an observing re-check, how much Ragward would have withheld. If the operator asks for that, the
+//! description names the chunks.
 //!
 //! INVARIANT (operator only): nothing of this is in an answer. It is made after the answer was decided, from the same
 //! decisions, and goes into the record alone.

@@ -13,7 +13,7 @@ use crate::server::operations::NotServed;
 
 /// How long a browser may remember what it was allowed to send, in seconds.
 const PREFLIGHT_MAX_AGE: &str = "600";
-/// The header in which a browser tells the site of the page behind a request.
+/// The header in which a browser says whether the page behind a request is of the same site.
 const FETCH_SITE: &str = "sec-fetch-site";
 /// The headers that a page may send.
 const ALLOWED_HEADERS: &str = "authorization, content-type, connect-protocol-version, connect-timeout-ms, traceparent";

@@ -35,9 +35,10 @@ const COLLECTIONS_MAX: usize = 1_000;
 /// The most documents of one collection that are looked at to learn whether the writer may write one of them, if it is known
 /// which guards are likely. Reading so many takes the embedded engine some hundredths of a second.
 pub(super) const LOOKED_AT_MAX: usize = 10_000;
-/// The same where that is not known. Each of them may then cost a check, and one call to an `OpenFGA` server holds 50.
+/// Like [`LOOKED_AT_MAX`], if no guard is known to be likely. Then each document may cost a check, and one call to an `OpenFGA`
+/// server holds 50 checks.
 pub(super) const CHECKED_MAX: usize = 1_000;
-/// The most guards that are asked about after so many documents were looked at in vain.
+/// The most guards that are asked about if the writer may write none of the documents that were looked at.
 const GUARDS_ASKED_MAX: usize = 16;
 /// The part of a request's time that the visible set of one collection may take: one in this many.
 const LIST_PART_OF_TIME: u32 = 4;
@@ -127,7 +128,7 @@ impl IngestApi {
     ) -> Result<message::ListCollectionsResponse, Refusal> {
         let writer = self.writer(caller)?;
         let uploader = uploader(writer.as_ref(), peer);
-        // Whoever has no token is believed, and may count.
+        // A caller without a token is believed. It gets every collection with its counts, as an administrator does.
         let named_for = if caller.may_administer() { None } else { writer.as_ref() };
         let listing = async {
             let _place = self.lists.open(&uploader).await?;
@@ -192,7 +193,7 @@ impl IngestApi {
             Some(likely) => match self.find_writable(enforcer, name, Some(likely), LOOKED_AT_MAX).await? {
                 Found::Yes => true,
                 Found::No => false,
-                // These guards are in use, and whoever may write under one of them knows of the collection.
+                // These guards are in use, and a caller who may write under one of them knows of the collection.
                 Found::TooMany => {
                     let some: BTreeSet<Object> = likely.iter().take(GUARDS_ASKED_MAX).cloned().collect();
                     !writable_guards(enforcer, &some).await?.is_empty()

@@ -194,7 +194,7 @@ impl DocumentStore for Held {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum AuthorizerAnswers {
     Always,
-    /// It answers, and cannot find a visible set at once.
+    /// It decides checks, but cannot list a visible set.
     ChecksAlone,
     Never,
 }

@@ -21,14 +21,14 @@ use crate::language::Object;
 use crate::vector_store::validation::CHUNKS_PER_DOCUMENT_MAX;
 use crate::vector_store::{DocumentPage, ListedDocument, VectorStoreError};
 
-/// How many documents are read at a time. All their chunks are read, to know their guards.
+/// The most documents that are read at a time. All their chunks are read, to know their guards.
 const DOCUMENTS_MAX: usize = 200;
-/// How many chunks the documents have that are read at a time, unless one document has more. A larger number would hold as
-/// many guards in memory.
+/// The most chunks of the documents that are read at a time, unless a single document has more. The guard of each chunk is in
+/// memory meanwhile.
 const CHUNKS_MAX: usize = 20_000;
-/// The most points that are read for them. A document may grow while it is read.
+/// The most points that are read for the documents of one reading. A document may grow while it is read.
 const POINTS_MAX: usize = 2 * (CHUNKS_MAX + CHUNKS_PER_DOCUMENT_MAX);
-/// How many points one page of a scroll has, without text.
+/// The number of points on one page of a scroll, without text.
 const PAGE: usize = 1_000;
 
 /// A document, and its place in the list.

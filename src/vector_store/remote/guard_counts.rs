@@ -8,8 +8,8 @@ use roaring::RoaringBitmap;
 use crate::language::Object;
 use crate::vector_store::GuardTable;
 
-/// A table is used as long as it has at most twice as many guards as those with chunks and this number together. So a small
-/// collection keeps its table although most of its guards may be unused.
+/// A new table begins once half of the guards of a table are more than the guards with chunks plus this number. The number lets
+/// a small collection keep its table although most of its guards are unused.
 const UNUSED_GUARDS_MAX: usize = 1_000;
 
 /// A table of guards with the number of chunks of each.

@@ -19,7 +19,7 @@ from ragward.requests import Query
 #: The most ids that the server takes in one `Recheck`.
 IDS_MAX = 1_000
 
-#: How a question is searched: by its words, by its embedding, or by both.
+#: The way in which a question is searched: by its words, by its embedding, or by both.
 SearchType: TypeAlias = Literal["text", "vector", "hybrid"]
 
 #: The keys that Ragward adds to the metadata of a document. A document's own values under these keys are hidden.

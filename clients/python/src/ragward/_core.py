@@ -56,7 +56,7 @@ BACKOFF_SECONDS_MAX = 2.0
 #: The content types of requests: one message, and one in each line.
 JSON, LINES = "application/json", "application/x-ndjson"
 
-#: What the sending of a request may raise. With asyncio, httpx lets alerts of TLS through as they are.
+#: The errors that the sending of a request may raise. With asyncio, httpx lets alerts of TLS through as they are.
 TRANSPORT_ERRORS = (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError)
 
 _USER_AGENT = f"ragward-python/{version('ragward')}"

@@ -32,7 +32,7 @@ QUEUE_MAX = 1_000
 #: The least time between two warnings, so that nobody forgets shadow mode, and it does not fill the log either.
 WARNING_INTERVAL_SECONDS = 3_600.0
 
-#: How long `close` asks about the answers that still wait. It is as long as the server's own time to stop.
+#: The time for which `close` asks about the answers that still wait. It is as long as the server's own time to stop.
 CLOSE_TIMEOUT_SECONDS = 10.0
 
 

@@ -73,7 +73,7 @@ class PlanRound:
     candidates: int
     #: The number of them that are permitted, as far as they were looked at.
     permitted: int
-    #: How long the round took.
+    #: The duration of the round.
     milliseconds: float
 
 
@@ -98,9 +98,9 @@ class Answer:
     next_page_token: str
     #: A later call with this token counts everything that was written before this answer.
     consistency_token: str
-    #: How far the copy of an OpenFGA server's tuples was behind; `None` if no copy was used.
+    #: The lag of the copy of an OpenFGA server's tuples; `None` if no copy was used.
     replica_lag: timedelta | None = None
-    #: How the search was made, if the call asked and the server allows it.
+    #: The description of the search, if the call asked and the server allows it.
     plan: PlanReport | None = None
 
     def __iter__(self) -> Iterator[Chunk]:

@@ -60,7 +60,7 @@ class RagwardRetriever(BaseRetriever):
     client: Client | None = hidden_field(None)
     #: The client for calls that are awaited.
     async_client: AsyncClient | None = hidden_field(None)
-    #: Who asks where a call does not say so.
+    #: The identity that asks where a call names none.
     identity: Identity | None = hidden_field(None)
     #: The number of documents to return.
     k: int = 10
@@ -70,7 +70,7 @@ class RagwardRetriever(BaseRetriever):
     min_score: float | None = None
     #: The most chunks of one document.
     per_document_max: int | None = None
-    #: How fresh the relationship tuples must be.
+    #: The freshness that the relationship tuples must have.
     consistency: Consistency | None = None
     #: Restricts the search to chunks of this classification or a lower one.
     classification_max: str | None = None
@@ -78,7 +78,7 @@ class RagwardRetriever(BaseRetriever):
     context: Mapping[str, Any] | None = None
     #: The seconds that one call may take.
     timeout: float | None = None
-    #: How a question is searched. All but `text` need `embeddings`.
+    #: The way in which a question is searched. All but `text` need `embeddings`.
     search_type: SearchType = "text"
     #: The model that embedded the chunks.
     embeddings: Embeddings | None = hidden_field(None)
@@ -199,11 +199,11 @@ class RagwardFilter(BaseDocumentCompressor):
     client: Client | None = hidden_field(None)
     #: The client for calls that are awaited.
     async_client: AsyncClient | None = hidden_field(None)
-    #: Who asks where a call does not say so.
+    #: The identity that asks where a call names none.
     identity: Identity | None = hidden_field(None)
     #: Returns the id of the chunk for a document, or `None` if the document is no chunk. By default, it is the document's id.
     chunk_id: ChunkIdOf[Document] | None = hidden_field(None)
-    #: How fresh the relationship tuples must be.
+    #: The freshness that the relationship tuples must have.
     consistency: Consistency | None = None
     #: Values for parameters of the model's conditions.
     context: Mapping[str, Any] | None = None
@@ -284,7 +284,7 @@ class ObservedRetriever(BaseRetriever):
     retriever: RetrieverLike
     #: Asks Ragward in the background.
     observer: Observer = Field(exclude=True, repr=False)
-    #: Who asks where a call does not say so.
+    #: The identity that asks where a call names none.
     identity: Identity | None = hidden_field(None)
     #: Returns the id of the chunk for a document, or `None` if the document is no chunk.
     chunk_id: ChunkIdOf[Document] | None = hidden_field(None)

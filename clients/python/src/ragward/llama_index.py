@@ -161,7 +161,7 @@ class RagwardNodeFilter(BaseNodePostprocessor):
     collection: str
     #: The address of the server. Give it, or clients.
     url: str | None = None
-    #: How fresh the relationship tuples must be.
+    #: The freshness that the relationship tuples must have.
     consistency: Consistency | None = None
     #: Values for parameters of the model's conditions.
     context: dict[str, Any] | None = None
@@ -172,7 +172,7 @@ class RagwardNodeFilter(BaseNodePostprocessor):
     client: Client | None = hidden_field(None)
     #: The client for calls that are awaited.
     async_client: AsyncClient | None = hidden_field(None)
-    #: Who asks where a call does not say so.
+    #: The identity that asks where a call names none.
     identity: Identity | None = hidden_field(None)
     #: Returns the id of the chunk for a node, or `None` if the node is no chunk. By default, it is the node's id.
     chunk_id: ChunkIdOf[NodeWithScore] | None = hidden_field(None)

@@ -1,4 +1,4 @@
-"""What requests are made of."""
+"""The values that requests are made of."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Consistency(str, Enum):
 
 
 class Purpose(str, Enum):
-    """What a recheck is for."""
+    """The purpose of a re-check."""
 
     #: The caller will release only the chunks that come back.
     ANSWER = "ANSWER"

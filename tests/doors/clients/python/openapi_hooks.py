@@ -66,7 +66,7 @@ def map_path_parameters(context, path_parameters):
 
 @schemathesis.serializer("application/x-ndjson")
 def lines(context, value):
-    """The schema of a stream of lines is that of a text. Some texts are lines of JSON, and most are none."""
+    """The schema of a stream of lines is that of a text. Few of the texts that it allows are lines of JSON."""
     if not next(answered_body):
         return str(value).encode()
     chunk = {"id": f"{value}#0", "guard": KNOWN["guard"], "text": KNOWN["text"]}
