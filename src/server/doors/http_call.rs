@@ -115,7 +115,7 @@ impl HttpCall {
         Ok(Frame::data(frames::framed(&message)?))
     }
 
-    /// Unpacks a body, in a slot of the pool if much comes out of it.
+    /// Unpacks a body, in a slot of the pool if it is large or much comes out of it.
     async fn unpacked(&self, body: Bytes) -> Result<Bytes, Refusal> {
         let bytes_max = self.json_bytes_max();
         if let Unpacked::Whole(plain) = encoding::unpacked(&body, READ_AT_ONCE_MAX.min(bytes_max))? {
