@@ -20,7 +20,9 @@ use super::doors::{Doors, HttpCall};
 use super::health::{HealthApi, Readiness};
 use super::ingest::IngestApi;
 use super::openfga::OpenFgaApi;
-use super::operations::{Messages, OPENFGA_REQUEST_BYTES_MAX, Operation, REQUEST_BYTES_MAX, Route};
+use super::operations::{
+    HEALTH_REQUEST_BYTES_MAX, Messages, OPENFGA_REQUEST_BYTES_MAX, Operation, REQUEST_BYTES_MAX, Route,
+};
 use super::public::Public;
 use super::refusal::Refusal;
 use super::resource_metadata::{BoundTokens, ResourceMetadata};
@@ -52,7 +54,7 @@ impl Dispatcher {
         let reflection = reflection::builders(services.engine())?;
         let retrieval = RetrievalServiceServer::new(RetrievalApi::new(services));
         let ingest = IngestServiceServer::new(IngestApi::new(services));
-        let mut routes = Routes::new(HealthServer::new(health))
+        let mut routes = Routes::new(HealthServer::new(health).max_decoding_message_size(HEALTH_REQUEST_BYTES_MAX))
             .add_service(reflection.v1.build_v1()?)
             .add_service(reflection.v1alpha.build_v1alpha()?)
             .add_service(retrieval.max_decoding_message_size(REQUEST_BYTES_MAX))

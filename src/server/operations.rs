@@ -86,6 +86,9 @@ pub(super) struct Operation {
 pub(super) const REQUEST_BYTES_MAX: usize = 1024 * 1024;
 /// The largest request of `OpenFGA`'s API in bytes.
 pub(super) const OPENFGA_REQUEST_BYTES_MAX: usize = 512 * 1_204; // `OpenFGA`'s own default, its typo included.
+/// The largest request for the health of a service in bytes: the name of the service. Callers without a token may send one on
+/// every stream of every connection, and let it end late.
+pub(super) const HEALTH_REQUEST_BYTES_MAX: usize = 1_024;
 /// One word. Callers without a token may leave such an answer unread on every stream of every connection. All of these
 /// together must not fill the room that all answers share.
 const WORD: Option<usize> = Some(64);
@@ -126,8 +129,9 @@ const fn reflection(path: &'static str) -> Operation {
 }
 
 const fn health(path: &'static str, answer: Messages, answer_bytes_max: Option<usize>) -> Operation {
-    let access = Access::Open;
-    Operation { access, is_recorded: false, answer, ..unary(path, Scope::Administer, answer_bytes_max) }
+    let (access, request_bytes_max) = (Access::Open, HEALTH_REQUEST_BYTES_MAX);
+    let rpc = unary(path, Scope::Administer, answer_bytes_max);
+    Operation { access, is_recorded: false, answer, request_bytes_max, ..rpc }
 }
 
 pub(super) static OPERATIONS: [Operation; 33] = [

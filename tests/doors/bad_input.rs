@@ -324,6 +324,16 @@ async fn every_refusal_is_json_and_told_alike_everywhere() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_has_no_token_sends_no_large_request() {
+    let world = World::start().await;
+    let rows = [("a name", 100, 404), ("a long name", 2_000, 413), ("as large as a search may be", 1_000_000, 413)];
+    for (row, bytes, status) in rows {
+        let check = Call::json("/grpc.health.v1.Health/Check", &json!({ "service": "a".repeat(bytes) }));
+        assert_eq!(world.send(&check).await.status, status, "{row}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn health_is_a_status() {
     let data = tempfile::tempdir().unwrap();
     let running = Running::start(&config(data.path())).await;
