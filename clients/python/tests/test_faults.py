@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import json
 import math
 from collections.abc import AsyncGenerator, Callable, Iterator
@@ -190,6 +191,17 @@ async def test_an_endless_answer_is_given_up(made: Made, monkeypatch: pytest.Mon
     endless = httpx.Response(200, text="x" * 2_000, headers={"content-type": "application/json"})
     with pytest.raises(InvalidAnswer):
         await made(Script(endless)).call("retrieve", "notes", "leave")
+
+
+async def test_an_answer_that_could_grow_is_refused(made: Made) -> None:
+    def compressed(request: httpx.Request) -> httpx.Response:
+        fields = {"content-type": "application/json", "content-encoding": "gzip"}
+        return httpx.Response(200, headers=fields, content=gzip.compress(json.dumps(ANSWER).encode()))
+
+    script = Script(compressed)
+    with pytest.raises(InvalidAnswer, match="compressed"):
+        await made(script).call("retrieve", "notes", "leave")
+    assert [request.headers["accept-encoding"] for request in script.requests] == ["identity"]
 
 
 class NoEnd:

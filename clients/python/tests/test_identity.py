@@ -71,6 +71,9 @@ def test_a_token_is_in_no_error_and_no_log(caplog: pytest.LogCaptureFixture) -> 
             client.retrieve("notes", "leave", identity=Identity.bearer(SECRET))
         told = "".join(traceback.format_exception(raised.value)) + repr(raised.value) + repr(vars(raised.value))
         assert SECRET not in told
+        # Collectors of errors show the variables of each function.
+        with_variables = traceback.TracebackException.from_exception(raised.value, capture_locals=True)
+        assert SECRET not in "".join(with_variables.format())
     assert SECRET not in caplog.text
 
 

@@ -384,7 +384,7 @@ class AsyncClient:
         self,
         call: Call[T],
         body: bytes | AsyncIterator[bytes],
-        fields: dict[str, str],
+        fields: httpx.Headers,
         deadline: Deadline,
         pause_max: float,
     ) -> T:
@@ -394,6 +394,7 @@ class AsyncClient:
         reader = BodyReader(deadline)
         try:
             async with self._http.stream("POST", url, content=body, headers=fields, timeout=seconds) as response:
+                _core.refuse_encoding(response)
                 async for piece in response.aiter_bytes():
                     reader.add(piece)
         except _core.TRANSPORT_ERRORS as error:

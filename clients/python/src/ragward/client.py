@@ -406,7 +406,7 @@ class Client:
         self,
         call: Call[T],
         body: bytes | Iterator[bytes],
-        fields: dict[str, str],
+        fields: httpx.Headers,
         deadline: Deadline,
         pause_max: float,
     ) -> T:
@@ -416,6 +416,7 @@ class Client:
         reader = BodyReader(deadline)
         try:
             with self._http.stream("POST", url, content=body, headers=fields, timeout=seconds) as response:
+                _core.refuse_encoding(response)
                 for piece in response.iter_bytes():
                     reader.add(piece)
         except _core.TRANSPORT_ERRORS as error:
