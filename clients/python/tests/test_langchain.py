@@ -247,6 +247,10 @@ def test_without_an_identity_nothing_is_asked(world: Wiki) -> None:
             "a dict": lambda: _in_a_dict(retriever).invoke(QUESTION),
             "a batch": lambda: _in_a_dict(retriever).batch([QUESTION, QUESTION]),
             "a configuration of somebody else's": lambda: retriever.invoke(QUESTION, {"configurable": {"user": ANNE}}),
+            "an identity that was lost": lambda: retriever.invoke(
+                QUESTION, {"configurable": {"ragward_identity": None}}
+            ),
+            "an identity that was lost, within another's block": lambda: _lost(retriever),
             "a thread that does not inherit the context": lambda: wiki.in_a_bare_thread(
                 lambda: retriever.invoke(QUESTION)
             ),
@@ -256,10 +260,33 @@ def test_without_an_identity_nothing_is_asked(world: Wiki) -> None:
             wiki.assert_raises(row, IdentityMissing, ask)
 
 
+def _lost(retriever: RagwardRetriever) -> Any:
+    with acting_as(Identity.user(ANNE)):
+        return retriever.invoke(QUESTION, {"configurable": {"ragward_identity": None}})
+
+
 def test_a_text_is_no_identity(retriever: RagwardRetriever) -> None:
     # LangChain copies texts of the configuration into the metadata of traces.
     with pytest.raises(TypeError, match="must be an `Identity`"):
         retriever.invoke(QUESTION, {"configurable": {"ragward_identity": TOKEN}})
+
+
+@pytest.mark.parametrize("kind", [RagwardRetriever, RagwardFilter])
+def test_a_token_in_a_wrong_place_is_not_repeated(kind: Any) -> None:
+    for place in ("identity", "token"):
+        with pytest.raises(ValueError, match=place) as told:
+            kind(collection=COLLECTION, **{place: TOKEN})
+        assert TOKEN not in str(told.value)
+
+
+def test_a_copy_for_another_server_does_not_ask_the_first(world: Wiki, retriever: RagwardRetriever) -> None:
+    filtering = RagwardFilter(collection=COLLECTION, url=world.url)
+    copies = retriever.model_copy(update={"url": "http://127.0.0.1:1"}), filtering.model_copy(update={"url": None})
+    with pytest.raises(TypeError, match="was changed"):
+        copies[0].invoke(QUESTION, user=ANNE)
+    with pytest.raises(TypeError, match="was changed"):
+        copies[1].compress_documents(_foreign("shared#0"), QUESTION, user=ANNE)
+    filtering.close()
 
 
 def test_a_misspelt_argument_is_refused(world: Wiki, retriever: RagwardRetriever) -> None:

@@ -329,6 +329,14 @@ def test_a_token_is_never_shown() -> None:
         RagwardNodeFilter.from_dict(filtering.to_dict()).postprocess_nodes(_foreign("a"))
 
 
+def test_a_token_in_a_wrong_place_is_not_repeated() -> None:
+    kind: Any = RagwardNodeFilter
+    for place in ("identity", "token"):
+        with pytest.raises(ValueError, match=place) as told:
+            kind(collection="c", **{place: TOKEN})
+        assert TOKEN not in str(told.value)
+
+
 class _Unfiltered(BaseRetriever):
     """Another team's retriever, which knows nothing of rights."""
 

@@ -111,6 +111,16 @@ class Clients:
         given = (self._client, self._async_client) if self._is_given else (None, None)
         return self._url == url and given[0] is client and given[1] is async_client
 
+    def still_of(self, url: str | None, client: Client | None, async_client: AsyncClient | None) -> Clients:
+        """Return these clients. Raises `TypeError` if the adapter has other arguments by now.
+
+        A copy by pydantic's `model_copy`, or an assignment, changes them without the constructor. The server at the old address
+        must not get the questions and tokens for the new one.
+        """
+        if not self.are_of(url, client, async_client):
+            raise TypeError("`url`, `client` or `async_client` was changed; make a new adapter instead")
+        return self
+
     def blocking(self) -> Client:
         """Return the client for calls that block."""
         with self._lock:

@@ -8,8 +8,9 @@ from pydantic import ConfigDict, Field
 
 _T = TypeVar("_T")
 
-#: An unknown argument is an error: a misspelt `filter` would search everything.
-STRICT_CONFIG = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+#: An unknown argument is an error: a misspelt `filter` would search everything. The error does not repeat its value, which
+#: may be a token in the place of an identity.
+STRICT_CONFIG = ConfigDict(arbitrary_types_allowed=True, extra="forbid", hide_input_in_errors=True)
 
 
 def hidden_field(default: _T) -> _T:

@@ -14,7 +14,7 @@ from langchain_core.retrievers import BaseRetriever, RetrieverLike
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda, ensure_config
 from pydantic import Field, PrivateAttr
 
-from ragward import Answer, AsyncClient, Client, Consistency, Filter, Identity
+from ragward import Answer, AsyncClient, Client, Consistency, Filter, Identity, IdentityMissing
 from ragward._adapters import (
     CheckOptions,
     ChunkIdOf,
@@ -122,11 +122,13 @@ class RagwardRetriever(BaseRetriever):
 
     def close(self) -> None:
         """Close the connections that the retriever opened itself."""
-        self._clients().close()
+        if self.connections is not None:
+            self.connections.close()
 
     async def aclose(self) -> None:
         """Close the connections that the retriever opened itself, also those of the running loop."""
-        await self._clients().aclose()
+        if self.connections is not None:
+            await self.connections.aclose()
 
     def _get_relevant_documents(
         self,
@@ -166,7 +168,7 @@ class RagwardRetriever(BaseRetriever):
     def _clients(self) -> Clients:
         if self.connections is None:
             raise TypeError("the retriever was made without its constructor")
-        return self.connections
+        return self.connections.still_of(self.url, self.client, self.async_client)
 
     def _options(self, of_call: Mapping[str, object]) -> SearchOptions:
         own = SearchOptions(
@@ -260,13 +262,16 @@ class RagwardFilter(BaseDocumentCompressor):
         """Close the connections that the filter opened itself, also those of the running loop."""
         await self._connections.aclose()
 
+    def _clients(self) -> Clients:
+        return self._connections.still_of(self.url, self.client, self.async_client)
+
     def _filtered(self, documents: Sequence[Document], who: Identity) -> list[Document]:
         ids = ids_of(documents, self.chunk_id, _id)
-        return kept(documents, ids, permitted(self._connections, self.collection, ids, self._options(), who))
+        return kept(documents, ids, permitted(self._clients(), self.collection, ids, self._options(), who))
 
     async def _afiltered(self, documents: Sequence[Document], who: Identity) -> list[Document]:
         ids = ids_of(documents, self.chunk_id, _id)
-        return kept(documents, ids, await apermitted(self._connections, self.collection, ids, self._options(), who))
+        return kept(documents, ids, await apermitted(self._clients(), self.collection, ids, self._options(), who))
 
     def _caller(self, identity: Identity | None, user: str | None, config: RunnableConfig | None) -> Identity:
         return caller(identity=identity, user=user, configured=_configured(config), own=self.identity)
@@ -380,7 +385,12 @@ def observe(
 
 def _configured(config: RunnableConfig | None) -> object:
     """Return the identity in the configuration of a call, or of the chain that the call is a part of."""
-    return ensure_config(config).get("configurable", {}).get(IDENTITY_KEY)
+    configurable = ensure_config(config).get("configurable", {})
+    identity = configurable.get(IDENTITY_KEY)
+    if IDENTITY_KEY in configurable and identity is None:
+        # Whoever has lost a session must not ask as somebody else.
+        raise IdentityMissing(f"`{IDENTITY_KEY}` is in the configuration of the call, and is `None`")
+    return identity
 
 
 def _id(document: Document) -> str | None:

@@ -204,7 +204,7 @@ class RagwardNodeFilter(BaseNodePostprocessor):
     ) -> list[NodeWithScore]:
         who = caller(own=self.identity)
         ids = ids_of(nodes, self.chunk_id, _id)
-        return kept(nodes, ids, permitted(self._clients, self.collection, ids, self._options(), who))
+        return kept(nodes, ids, permitted(self._unchanged(), self.collection, ids, self._options(), who))
 
     async def _apostprocess_nodes(
         self,
@@ -213,7 +213,10 @@ class RagwardNodeFilter(BaseNodePostprocessor):
     ) -> list[NodeWithScore]:
         who = caller(own=self.identity)
         ids = ids_of(nodes, self.chunk_id, _id)
-        return kept(nodes, ids, await apermitted(self._clients, self.collection, ids, self._options(), who))
+        return kept(nodes, ids, await apermitted(self._unchanged(), self.collection, ids, self._options(), who))
+
+    def _unchanged(self) -> Clients:
+        return self._clients.still_of(self.url, self.client, self.async_client)
 
     def _options(self) -> CheckOptions:
         return CheckOptions(consistency=self.consistency, context=self.context, timeout=self.timeout)
