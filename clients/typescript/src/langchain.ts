@@ -130,7 +130,9 @@ export class RagwardRetriever extends BaseRetriever<RagwardMetadata> {
   ): Promise<Document<RagwardMetadata>[]> {
     const identity = this.#identityOf(configurable);
     const query = await this.#toQuery(words);
-    const search = { ...this.#search, ...configurable.ragwardSearch };
+    // A filter that a call gives as `undefined` leaves that of the settings as it is. It must not widen the search.
+    const ofCall = Object.entries(configurable.ragwardSearch ?? {}).filter(([, value]) => value !== undefined);
+    const search = { ...this.#search, ...Object.fromEntries(ofCall) };
     const answer = await this.#client.retrieve({ ...search, collection: this.#collection, query, identity, signal });
     return answer.chunks.map((chunk) => documentOf(chunk, answer));
   }

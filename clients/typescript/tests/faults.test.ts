@@ -236,6 +236,26 @@ test("somebody is named before anything is sent", async () => {
   }
 });
 
+test("a call without a field for a user is never made on behalf of one", async () => {
+  const fake = new FakeFetch({ body: {} });
+  const asker = client(fake, { identity: Identity.bearer("t").onBehalfOf("user:anne") });
+  const [collection, documentIds] = ["c", ["d"]];
+  const calls: readonly [string, () => Promise<unknown>][] = [
+    ["explain", () => asker.explain({ user: "user:bob", target: { object: "document:a" } })],
+    ["upsertDocuments", () => asker.upsertDocuments({ collection, documents: [] })],
+    ["putDocument", () => asker.putDocument({ collection, documentId: "d", guard: "document:d", content: "text" })],
+    ["deleteDocuments", () => asker.deleteDocuments({ collection, documentIds })],
+    ["listDocuments", () => asker.listDocuments({ collection }).next()],
+    ["listCollections", () => asker.listCollections()],
+    ["ingestStatus", () => asker.ingestStatus({ collection, documentIds })],
+  ];
+  for (const [row, call] of calls) {
+    const error = await errorOf(call());
+    assert.ok(error instanceof InvalidRequest && error.violations[0]?.field === "identity", row);
+  }
+  assert.equal(fake.sent.length, 0);
+});
+
 test("a token is never shown", async () => {
   const token = "secret-token";
   const identity = Identity.bearer(token).onBehalfOf("user:anne");

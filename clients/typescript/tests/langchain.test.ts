@@ -10,7 +10,7 @@ import type { Document, DocumentInterface } from "@langchain/core/documents";
 import { RunnableLambda, RunnableMap, RunnablePassthrough, RunnableSequence } from "@langchain/core/runnables";
 import { AsyncLocalStorageProviderSingleton } from "@langchain/core/singletons";
 
-import { Client, Identity, IdentityMissing, InvalidRequest, NotFound, Unavailable } from "../src/index.js";
+import { Client, F, Identity, IdentityMissing, InvalidRequest, NotFound, Unavailable } from "../src/index.js";
 import { RagwardRetriever, type RagwardRetrieverInput } from "../src/langchain.js";
 import { FakeFetch } from "./fake_fetch.js";
 import { World, unusedUrl } from "./world.js";
@@ -118,6 +118,9 @@ test("a call says how to search", async () => {
   assert.equal((await invoke({ k: 1 })).length, 1);
   assert.equal((await invoke({ minScore: 1_000 })).length, 0);
   await assert.rejects(invoke({ topK: 1 }), /`topK` is not a field/);
+  const narrow = new RagwardRetriever({ client, collection: "handbook", identity: BOB, filter: F("area").eq("nowhere") });
+  const config = { configurable: { ragwardSearch: { filter: undefined } } };
+  assert.deepEqual(await narrow.invoke(QUESTION, config), [], "an undefined filter widens nothing");
   const seen: string[] = [];
   const vectors = new RagwardRetriever({
     client, collection: "handbook", identity: ANNE, k: 1,
