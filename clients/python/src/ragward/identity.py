@@ -96,6 +96,9 @@ def acting_as(identity: Identity) -> Generator[None, None, None]:
 
     It is meant for frameworks that pass no arguments through. Tasks of asyncio that start within the block inherit the
     identity. New threads do not, unless they run in a copy of the context (`contextvars.copy_context`).
+
+    Do not `yield` within the block in a generator: whoever consumes the generator would ask as `identity`, too, and a consumer
+    in other threads loses it. Pass `identity=` to the calls there.
     """
     token = _acting.set(_checked_identity(identity))
     try:
