@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import httpx
 import pytest
+from hpack import Encoder
 
 from ragward import (
     AsyncClient,
@@ -74,6 +75,13 @@ def test_a_token_is_in_no_error_and_no_log(caplog: pytest.LogCaptureFixture) -> 
         # Collectors of errors show the variables of each function.
         with_variables = traceback.TracebackException.from_exception(raised.value, capture_locals=True)
         assert SECRET not in "".join(with_variables.format())
+    assert SECRET not in caplog.text
+
+
+def test_http2_logs_no_token(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    with Client(URL, http2=True):
+        Encoder().encode([("authorization", f"Bearer {SECRET}")])
     assert SECRET not in caplog.text
 
 

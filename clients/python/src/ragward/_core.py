@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import random
 import ssl
@@ -88,6 +89,8 @@ class Settings:
         if client_certificate is not None and not self.url.startswith("https:"):
             raise ValueError("a client certificate is of use only with an address that begins with `https:`")
         self.http2 = http2
+        if http2:
+            _keep_tokens_out_of_logs()
         parts = httpx.URL(self.url)
         self._may_send_tokens = parts.scheme == "https" or _is_loopback(parts.host) or plain_http_tokens
 
@@ -381,6 +384,13 @@ def _checked_url(url: str) -> str:
         # httpx would send the name and the password of a URL as the caller's credentials.
         raise ValueError("the server's address must have no user, query or fragment")
     return url.rstrip("/")
+
+
+def _keep_tokens_out_of_logs() -> None:
+    # The library of HTTP/2 logs every header while a program debugs everything. A program that asks for these logs gets them.
+    log = logging.getLogger("hpack")
+    if log.level == logging.NOTSET:
+        log.setLevel(logging.INFO)
 
 
 def _is_loopback(host: str) -> bool:
