@@ -24,5 +24,5 @@ with (
         )
 
     for user in ("user:anne", "user:bob"):
-        answer = client.retrieve("handbook", "pay bands", k=3, identity=Identity.user(user))
+        answer = client.retrieve("handbook", "pay bands", k=3, per_document_max=1, identity=Identity.user(user))
         print(user, [chunk.title for chunk in answer])
