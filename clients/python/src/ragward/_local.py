@@ -205,7 +205,8 @@ def _program(binary: str | os.PathLike[str] | None) -> str:
     found = shutil.which("ragward")
     if found is None:
         raise RagwardError(
-            "there is no program `ragward`: this package has none built in, `RAGWARD_BIN` names none, and none is on the PATH"
+            "there is no program `ragward` in this package or on the PATH; build it with `cargo install --path . --locked` in "
+            "a clone of Ragward, or let the variable `RAGWARD_BIN` name it"
         )
     return found
 
