@@ -191,7 +191,7 @@ fn a_variable_has_the_type_of_its_key() {
             let refused = loaded.as_ref().err().map(ToString::to_string);
             let is_refused_by = |name: &str| refused.as_ref().is_some_and(|error| error.contains(&format!("`{name}`")));
             match leaf.kind.as_str() {
-                "string" | "ServerTls" if leaf.is_optional && text.is_empty() => {
+                "string" | "enum" if leaf.is_optional && text.is_empty() => {
                     assert!(loaded.is_ok() && value.is_none_or(Value::is_null), "{row}: {value:?}");
                 }
                 "string" if is_free(key) => assert_eq!(value, Some(&json!(text)), "{row}"),

@@ -273,6 +273,11 @@ async def test_a_failure_that_passes_is_not_seen(made: Made) -> None:
     assert len(script.requests) == 3
 
 
+async def test_a_server_out_of_reach_is_named(made: Made) -> None:
+    with pytest.raises(Unavailable, match=r"no connection to http://127\.0\.0\.1:9: connection refused"):
+        await made(Script(REFUSED), url="http://127.0.0.1:9").call("retrieve", "notes", "leave")
+
+
 async def test_all_tries_share_one_deadline(made: Made) -> None:
     # The server asks to wait for longer than the caller does: its reason is told at once.
     script = Script(refusal(503, "unavailable", headers={"retry-after": "100"}))

@@ -157,7 +157,7 @@ export class Transport {
       deadline.signal.throwIfAborted();
       const code = networkCode(error);
       const wasSent = !NOT_CONNECTED.has(code ?? "");
-      const what = wasSent ? "the connection to the server failed" : "the server is out of reach";
+      const what = wasSent ? `the connection to ${this.#base} failed` : `${this.#base} is out of reach`;
       const message = code === undefined ? what : `${what} (${code})`;
       return { kind: "fault", error: new Unavailable(message, { cause: error }), wasSent };
     }

@@ -290,12 +290,12 @@ def refusal(received: Received) -> RagwardError:
     return RagwardError(message, code=code, reason=reason)
 
 
-def transport_failure(error: httpx.HTTPError | httpx.InvalidURL | ssl.SSLError) -> Failed:
-    """Return the failure that an error of the connection stands for."""
+def transport_failure(error: httpx.HTTPError | httpx.InvalidURL | ssl.SSLError, url: str) -> Failed:
+    """Return the failure that an error of the connection to a server stands for."""
     # The text of such an error names addresses and certificates, never headers.
     told = str(error) or type(error).__name__
     if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
-        return Failed(Unavailable(f"there is no connection to the server: {told}"), was_sent=False)
+        return Failed(Unavailable(f"there is no connection to {url}: {told}"), was_sent=False)
     if isinstance(error, httpx.TimeoutException):
         return Failed(late(), was_sent=not isinstance(error, httpx.PoolTimeout))
     if isinstance(error, httpx.InvalidURL):

@@ -398,7 +398,7 @@ class AsyncClient:
                 async for piece in response.aiter_bytes():
                     reader.add(piece)
         except _core.TRANSPORT_ERRORS as error:
-            raise _core.transport_failure(error) from error
+            raise _core.transport_failure(error, self._settings.url) from error
         return _core.answer_of(call, reader.received(response))
 
 
