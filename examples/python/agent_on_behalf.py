@@ -1,7 +1,7 @@
 """An agent asks for a person, and gets no more than that person may see, and no more than its token allows.
 
-It needs `pip install ragward "pyjwt[crypto]"` and the program `ragward`; no key of yours, and no network. The tokens are signed
-with a key that this program makes. In place of the agent's model there is a function that returns its context.
+It needs `pip install ./clients/python "pyjwt[crypto]"` and the program `ragward`; no key of yours, and no network. The tokens
+are signed with a key that this program makes. In place of the agent's model there is a function that returns its context.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A LlamaIndex query engine that all users share. Each call says who asks, and the model gets only what this user may see.
 
-It needs `pip install "ragward[llama-index]"` and the program `ragward`; no key, and no network. In place of a model there is
-LlamaIndex's own stand-in, which returns its prompt, so the output shows what reached it.
+It needs `pip install "./clients/python[llama-index]"` and the program `ragward`; no key, and no network. In place of
+a model there is LlamaIndex's own stand-in, which returns its prompt, so the output shows what reached it.
 """
 
 from __future__ import annotations

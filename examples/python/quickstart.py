@@ -1,6 +1,6 @@
 """Two people ask the same question of a small handbook, and each gets what they may see.
 
-It needs `pip install ragward` and the program `ragward`; no key, and no network.
+It needs `pip install ./clients/python` and the program `ragward`; no key, and no network.
 """
 
 import json
