@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
+import inspect
 import json
 import math
 from collections.abc import AsyncGenerator, Callable, Iterator
+from functools import partial
 from typing import Any
 
 import httpx
@@ -31,6 +33,7 @@ from ragward import (
     RagwardError,
     Unavailable,
     _core,
+    acting_as,
 )
 from tests.script import ANSWER, CHUNK, RECHECKED, URL, Script, Step, json_answer, refusal
 from tests.world import Asking
@@ -440,27 +443,54 @@ async def test_a_token_goes_over_the_network_only_with_tls(made: Made) -> None:
         assert len(script.requests) == int(is_sent), row
 
 
+#: A call of each method that returns an answer, and of each that returns an iterator.
+CALLS: list[tuple[str, tuple[Any, ...]]] = [
+    ("retrieve", ("notes", "leave")),
+    ("recheck", ("notes", [])),
+    ("fetch", ("notes",)),
+    ("explain", ("user:anne",)),
+    ("upsert_documents", ("notes", [])),
+    ("put_document", ("notes", "a")),
+    ("delete_documents", ("notes", [])),
+    ("list_collections", ()),
+    ("ingest_status", ("notes",)),
+]
+ITERATORS: list[tuple[str, tuple[Any, ...]]] = [("pages", ("notes", "leave")), ("list_documents", ("notes",))]
+
+
 async def test_without_an_identity_nothing_is_sent(made: Made) -> None:
     script = Script(json_answer(ANSWER))
     asking = made(script, identity=None)
-    calls: list[tuple[str, tuple[Any, ...]]] = [
-        ("retrieve", ("notes", "leave")),
-        ("recheck", ("notes", [])),
-        ("fetch", ("notes",)),
-        ("explain", ("user:anne",)),
-        ("upsert_documents", ("notes", [])),
-        ("put_document", ("notes", "a")),
-        ("delete_documents", ("notes", [])),
-        ("list_collections", ()),
-        ("ingest_status", ("notes",)),
-    ]
-    for method, arguments in calls:
+    for method, arguments in CALLS:
         with pytest.raises(IdentityMissing):
             await asking.call(method, *arguments)
-    for method, arguments in [("pages", ("notes", "leave")), ("list_documents", ("notes",))]:
+    for method, arguments in ITERATORS:
         with pytest.raises(IdentityMissing):
             getattr(asking.client, method)(*arguments)
     assert script.requests == []
+
+
+@pytest.mark.parametrize(("method", "arguments"), CALLS + ITERATORS, ids=[name for name, _ in CALLS + ITERATORS])
+async def test_a_lost_identity_asks_as_nobody_else(made: Made, method: str, arguments: tuple[Any, ...]) -> None:
+    script = Script(json_answer(ANSWER))
+    asking = made(script, identity=Identity.user("user:other"))
+    # An iterator of pages raises before its first page.
+    ask = getattr(asking.client, method) if (method, arguments) in ITERATORS else partial(asking.call, method)
+
+    async def answer() -> None:
+        await ask(*arguments, identity=None)
+
+    with acting_as(Identity.user("user:another")), pytest.raises(IdentityMissing, match="`identity` of the call"):
+        await answer()
+    assert script.requests == []
+
+
+def test_every_method_is_asked_without_an_identity() -> None:
+    methods = {name for name, _ in CALLS + ITERATORS}
+    for client in (Client, AsyncClient):
+        for name, method in inspect.getmembers(client, inspect.isfunction):
+            takes_one = "identity" in inspect.signature(method).parameters and not name.startswith("_")
+            assert takes_one == (name in methods), (client, name)
 
 
 async def test_who_asks_stands_in_the_request(made: Made) -> None:

@@ -14,6 +14,7 @@ import pickle
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ import httpx
 import pytest
 from haystack import Document, Pipeline, component
 from haystack.components.retrievers import InMemoryBM25Retriever
+from haystack.core.errors import PipelineConnectError
 from haystack.dataclasses.breakpoints import Breakpoint
 from haystack.document_stores.in_memory import InMemoryDocumentStore
 
@@ -40,9 +42,11 @@ from ragward import (
     NotFound,
     RagwardError,
     Unavailable,
+    acting_as,
 )
 from ragward.haystack import ObservationEnded, RagwardDocumentFilter, RagwardRetriever, observe
 from tests import wiki
+from tests.script import ANSWER, URL, Script, json_answer
 from tests.wiki import ANNE, BOB, COLLECTION, NOBODY, OF_ANNE, OF_BOB, QUESTION, SECRET, USERS, Wiki
 
 TOKEN = "a-very-secret-token"
@@ -162,6 +166,94 @@ def test_without_an_identity_nothing_is_asked(world: Wiki) -> None:
             wiki.assert_raises(row, IdentityMissing, ask)
         with pytest.raises(Exception, match="nobody said who asks"):
             _pipeline(retriever).run(_inputs())
+
+
+LOST: dict[str, dict[str, Any]] = {
+    "a lost identity": {"identity": None},
+    "a lost user": {"user": None},
+    "a lost identity, with a user": {"identity": None, "user": ANNE},
+    "a lost user, with an identity": {"identity": Identity.user(ANNE), "user": None},
+}
+
+
+@pytest.mark.parametrize("lost", LOST.values(), ids=LOST)
+def test_a_lost_identity_asks_as_nobody_else(lost: dict[str, Any]) -> None:
+    script = Script(json_answer(ANSWER))
+    own = Identity.user(BOB)
+    with Client(URL, transport=script.transport, identity=own) as client:
+        retriever = RagwardRetriever("c", client=client, identity=own)
+        filtering = RagwardDocumentFilter("c", client=client, identity=own)
+        observed = observe(RagwardRetriever("c", client=client), collection="c", until=FAR, client=client, identity=own)
+        documents = [Document(id="a#0", content="a")]
+        rows: dict[str, Callable[[], Any]] = {
+            "a run": lambda: retriever.run(QUESTION, **lost),
+            "a run in a loop": lambda: asyncio.run(retriever.run_async(QUESTION, **lost)),
+            "a filter": lambda: filtering.run(documents, **lost),
+            "a filter in a loop": lambda: asyncio.run(filtering.run_async(documents, **lost)),
+            "shadow mode": lambda: observed.run(query=QUESTION, **lost),
+            "shadow mode in a loop": lambda: asyncio.run(observed.run_async(query=QUESTION, **lost)),
+        }
+        for row, ask in rows.items():
+            wiki.assert_raises(row, IdentityMissing, partial(wiki.acting, ask, ANNE))
+        for step in (retriever, observed):
+            with acting_as(Identity.user(ANNE)), pytest.raises(Exception, match="of the call is `None`"):
+                _pipeline(step).run(_inputs(**lost))
+        observed.close()
+    assert script.requests == []
+
+
+@component
+class _Session:
+    """Says who asks, as far as it knows."""
+
+    def __init__(self, outputs: dict[str, Any], kind: Any = Identity) -> None:
+        self._outputs = outputs
+        component.set_output_types(self, identity=kind, user=str)
+
+    def run(self, query: str) -> dict[str, Any]:
+        return self._outputs
+
+
+SESSIONS: dict[str, dict[str, Any]] = {
+    "an identity that is None": {"identity": None},
+    "a user that is None": {"user": None},
+    "no output": {},
+}
+
+
+@pytest.mark.parametrize("place", ["identity", "user"])
+@pytest.mark.parametrize("outputs", SESSIONS.values(), ids=SESSIONS)
+def test_a_session_that_a_pipeline_lost_asks_as_nobody_else(outputs: dict[str, Any], place: str) -> None:
+    script = Script(json_answer(ANSWER))
+    with Client(URL, transport=script.transport, identity=Identity.user(BOB)) as client:
+        retriever = RagwardRetriever("c", client=client, identity=Identity.user(BOB))
+        pipeline = _pipeline(retriever)
+        pipeline.add_component("session", _Session(outputs))
+        pipeline.connect(f"session.{place}", f"step0.{place}")
+        run = {"session": {"query": QUESTION}, **_inputs()}
+        with acting_as(Identity.user(ANNE)):
+            for ask in (lambda: pipeline.run(run), lambda: asyncio.run(pipeline.run_async(run))):
+                failed = wiki.assert_raises(place, Exception, ask)
+                assert "is `None`" in str(failed) or "nothing came" in str(failed)
+    assert script.requests == []
+
+
+def test_a_session_that_may_know_nobody_is_not_connected(retriever: RagwardRetriever) -> None:
+    pipeline = _pipeline(retriever)
+    pipeline.add_component("session", _Session({}, Identity | None))
+    with pytest.raises(PipelineConnectError):
+        pipeline.connect("session.identity", "step0.identity")
+
+
+def test_a_session_says_who_asks(world: Wiki) -> None:
+    sessions: dict[str, Any] = {"identity": Identity.user(ANNE), "user": ANNE}
+    for place, value in sessions.items():
+        with Client(world.url) as client:
+            pipeline = _pipeline(RagwardRetriever(COLLECTION, client=client, k=20))
+            pipeline.add_component("session", _Session({place: value}))
+            pipeline.connect(f"session.{place}", f"step0.{place}")
+            found = pipeline.run({"session": {"query": QUESTION}, **_inputs()})
+            assert _ids(_last(found)) == OF_ANNE, place
 
 
 def test_a_document_has_its_id_and_what_ragward_says(retriever: RagwardRetriever) -> None:

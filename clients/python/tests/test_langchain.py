@@ -13,6 +13,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
+from functools import partial
 from typing import Any
 
 import httpx
@@ -47,9 +48,11 @@ from ragward import (
     NotFound,
     RagwardError,
     Unavailable,
+    acting_as,
 )
 from ragward.langchain import ObservationEnded, RagwardFilter, RagwardRetriever, observe
 from tests import wiki
+from tests.script import ANSWER, URL, Script, json_answer
 from tests.wiki import ANNE, BOB, COLLECTION, NOBODY, OF_ANNE, OF_BOB, QUESTION, SECRET, USERS, Wiki
 
 TOKEN = "a-very-secret-token"
@@ -258,6 +261,46 @@ def test_without_an_identity_nothing_is_asked(world: Wiki) -> None:
         }
         for row, ask in rows.items():
             wiki.assert_raises(row, IdentityMissing, ask)
+
+
+LOST: dict[str, dict[str, Any]] = {
+    "a lost identity": {"identity": None},
+    "a lost user": {"user": None},
+    "a lost identity, with a user": {"identity": None, "user": ANNE},
+    "a lost user, with an identity": {"identity": Identity.user(ANNE), "user": None},
+}
+
+
+@pytest.mark.parametrize("lost", LOST.values(), ids=LOST)
+def test_a_lost_identity_asks_as_nobody_else(lost: dict[str, Any]) -> None:
+    script = Script(json_answer(ANSWER))
+    own = Identity.user(BOB)
+    with Client(URL, transport=script.transport, identity=own) as client:
+        retriever = RagwardRetriever(collection="c", client=client, identity=own)
+        filtering = RagwardFilter(collection="c", client=client, identity=own)
+        observed = observe(RunnableLambda(_nothing), collection="c", until=FAR, client=client, identity=own)
+        documents = [Document("a", id="a#0")]
+        rows: dict[str, Callable[[], Any]] = {
+            "a call": lambda: retriever.invoke(QUESTION, **lost),
+            "a call in a loop": lambda: asyncio.run(retriever.ainvoke(QUESTION, **lost)),
+            "a batch": lambda: retriever.batch([QUESTION, QUESTION], **lost),
+            "bound arguments": lambda: retriever.bind(**lost).invoke(QUESTION),
+            "a filter": lambda: filtering.compress_documents(documents, QUESTION, **lost),
+            "a filter in a loop": lambda: asyncio.run(filtering.acompress_documents(documents, QUESTION, **lost)),
+            "a filter in a chain": lambda: filtering.as_runnable().invoke(
+                documents, {"configurable": {"ragward_identity": None}}
+            ),
+            "shadow mode": lambda: observed.invoke(QUESTION, **lost),
+            "shadow mode in a loop": lambda: asyncio.run(observed.ainvoke(QUESTION, **lost)),
+        }
+        for row, ask in rows.items():
+            wiki.assert_raises(row, IdentityMissing, partial(wiki.acting, ask, ANNE))
+        observed.close()
+    assert script.requests == []
+
+
+def _nothing(_: str) -> list[Document]:
+    return []
 
 
 def _lost(retriever: RagwardRetriever) -> Any:

@@ -47,6 +47,7 @@ from ragward import (
 )
 from ragward.llama_index import ObservationEnded, RagwardNodeFilter, RagwardRetriever, observe
 from tests import wiki
+from tests.script import ANSWER, URL, Script, json_answer
 from tests.wiki import ANNE, BOB, COLLECTION, NOBODY, OF_ANNE, OF_BOB, QUESTION, SECRET, USERS, Wiki
 
 TOKEN = "a-very-secret-token"
@@ -170,6 +171,33 @@ def test_without_an_identity_nothing_is_asked(world: Wiki) -> None:
         with acting_as(Identity.user(ANNE)), ThreadPoolExecutor(max_workers=1) as pool:
             found = pool.submit(copy_context().run, retriever.retrieve, QUESTION).result()
         assert _ids(found) <= OF_ANNE
+
+
+LOST: dict[str, dict[str, Any]] = {
+    "a lost identity": {"identity": None},
+    "a lost user": {"user": None},
+    "a lost identity, with a user": {"identity": None, "user": ANNE},
+    "a lost user, with an identity": {"identity": Identity.user(ANNE), "user": None},
+}
+
+
+@pytest.mark.parametrize("lost", LOST.values(), ids=LOST)
+def test_a_lost_identity_asks_as_nobody_else(lost: dict[str, Any]) -> None:
+    script = Script(json_answer(ANSWER))
+    own = Identity.user(BOB)
+    with Client(URL, transport=script.transport, identity=own) as client:
+        retriever = RagwardRetriever("c", client=client, identity=own)
+        observed = observe(retriever, collection="c", until=FAR, client=client, identity=own)
+        rows: dict[str, Callable[[], Any]] = {
+            "a call": lambda: retriever.retrieve(QUESTION, **lost),
+            "a call in a loop": lambda: asyncio.run(retriever.aretrieve(QUESTION, **lost)),
+            "shadow mode": lambda: observed.retrieve(QUESTION, **lost),
+            "shadow mode in a loop": lambda: asyncio.run(observed.aretrieve(QUESTION, **lost)),
+        }
+        for row, ask in rows.items():
+            wiki.assert_raises(row, IdentityMissing, partial(wiki.acting, ask, ANNE))
+        observed.close()
+    assert script.requests == []
 
 
 def test_a_node_has_its_id_and_what_ragward_says(retriever: RagwardRetriever) -> None:

@@ -301,3 +301,13 @@ def test_who_asks() -> None:
     for value in ("token", 7, b"token"):
         with pytest.raises(TypeError, match="must be an `Identity`"):
             caller(identity=value)
+    lost: dict[str, dict[str, Any]] = {
+        "an identity": {"identity": None},
+        "a user": {"user": None},
+        "an identity, with a user": {"identity": None, "user": "user:d"},
+        "a user, with an identity": {"identity": user("a"), "user": None},
+        "an identity in the configuration": {"configured": None},
+    }
+    for row, arguments in lost.items():
+        with acting_as(user("e")):
+            wiki.assert_raises(row, IdentityMissing, partial(caller, own=user("c"), **arguments))

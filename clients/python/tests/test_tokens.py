@@ -167,8 +167,8 @@ async def test_pages_go_on_when_the_token_was_renewed(asking: Asking, issuer: Is
     assert next(renewals) == len(pages)
     # The pages of one user are not another's.
     users = iter(["anne", "bob", "bob"])
+    mixed = Identity.bearer(lambda: issuer.token(next(users), "retrieve"))
     with pytest.raises(InvalidRequest):
-        mixed = Identity.bearer(lambda: issuer.token(next(users), "retrieve"))
         await asking.each("pages", NOTES, "leave", k=1, identity=mixed)
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from ragward import Answer, AsyncClient, Chunk, Client, Consistency, Filter, Hybrid, Identity, IdentityMissing
+from ragward._given import NOT_GIVEN, NotGiven, refuse_lost
 from ragward.identity import acting_identity, authorization, authorization_async, user_of
 from ragward.requests import Query
 
@@ -32,16 +33,22 @@ ChunkIdOf: TypeAlias = Callable[[_Document], str | None]
 
 
 def caller(
-    *, identity: object = None, user: str | None = None, configured: object = None, own: Identity | None = None
+    *,
+    identity: object = NOT_GIVEN,
+    user: str | NotGiven = NOT_GIVEN,
+    configured: object = NOT_GIVEN,
+    own: Identity | None = None,
 ) -> Identity:
     """Return who asks.
 
     That is the identity of the call, else the one in its configuration, else that of `acting_as`, else the adapter's own.
     `user` names the user that this identity asks for. The identity of the client does not count, because all users share it.
+    An argument that is `None` has lost its user, and raises.
     """
+    refuse_lost("user", user)
     of_call = (_checked("identity", identity), _checked("ragward_identity", configured), acting_identity(), own)
     found = next((one for one in of_call if one is not None), None)
-    if user is not None:
+    if not isinstance(user, NotGiven):
         return _named(found, user)
     if found is None:
         raise IdentityMissing(
@@ -52,7 +59,10 @@ def caller(
 
 
 def _checked(place: str, value: object) -> Identity | None:
-    if value is None or isinstance(value, Identity):
+    refuse_lost(place, value)
+    if isinstance(value, NotGiven):
+        return None
+    if isinstance(value, Identity):
         return value
     raise TypeError(
         f"`{place}` must be an `Identity`, such as `Identity.bearer(token)`, and not a `{type(value).__name__}`: frameworks "

@@ -13,6 +13,7 @@ import httpx
 from ragward import _calls, _core
 from ragward._calls import Call, Pages
 from ragward._core import BodyReader, Deadline, Failed, Settings, Tries
+from ragward._given import NOT_GIVEN, NotGiven
 from ragward._upload import Upload
 from ragward.answers import (
     Answer,
@@ -101,7 +102,7 @@ class AsyncClient:
         classification_max: str | None = None,
         context: Mapping[str, Any] | None = None,
         explain_plan: bool = False,
-        identity: Identity | None = None,
+        identity: Identity | NotGiven = NOT_GIVEN,
         timeout: float | None = None,
     ) -> Answer:
         """Like `Client.retrieve`."""
@@ -134,7 +135,7 @@ class AsyncClient:
         classification_max: str | None = None,
         context: Mapping[str, Any] | None = None,
         explain_plan: bool = False,
-        identity: Identity | None = None,
+        identity: Identity | NotGiven = NOT_GIVEN,
         timeout: float | None = None,
     ) -> AsyncIterator[Answer]:
         """Like `Client.pages`. It is not awaited itself: `async for answer in client.pages(...)`."""
@@ -176,7 +177,7 @@ class AsyncClient:
         consistency_token: str | None = None,
         classification_max: str | None = None,
         context: Mapping[str, Any] | None = None,
-        identity: Identity | None = None,
+        identity: Identity | NotGiven = NOT_GIVEN,
         timeout: float | None = None,
     ) -> Answer:
         """Like `Client.fetch`."""
@@ -200,7 +201,7 @@ class AsyncClient:
         consistency: Consistency | None = None,
         consistency_token: str | None = None,
         context: Mapping[str, Any] | None = None,
-        identity: Identity | None = None,
+        identity: Identity | NotGiven = NOT_GIVEN,
         timeout: float | None = None,
     ) -> Rechecked:
         """Like `Client.recheck`."""
@@ -224,7 +225,7 @@ class AsyncClient:
         relation: str = "",
         contextual_tuples: Iterable[RelationshipTuple] = (),
         context: Mapping[str, Any] | None = None,
-        identity: Identity | None = None,
+        identity: Identity | NotGiven = NOT_GIVEN,
         timeout: float | None = None,
     ) -> Explanation:
         """Like `Client.explain`."""
@@ -244,7 +245,7 @@ class AsyncClient:
         collection: str,
         documents: Iterable[Document] | AsyncIterable[Document],
         *,
-        identity: Identity | None = None,
+        identity: Identity | NotGiven = NOT_GIVEN,
         timeout: float | None = None,
     ) -> Upserted:
         """Like `Client.upsert_documents`. The documents may come from an asynchronous iterator."""
@@ -299,7 +300,7 @@ class AsyncClient:
         metadata: Mapping[str, MetadataValue] | None = None,
         text: str | None = None,
         chunks: Iterable[NewChunk] | None = None,
-        identity: Identity | None = None,
+        identity: Identity | NotGiven = NOT_GIVEN,
         timeout: float | None = None,
     ) -> PutResult:
         """Like `Client.put_document`."""
@@ -313,7 +314,7 @@ class AsyncClient:
         collection: str,
         document_ids: Iterable[str],
         *,
-        identity: Identity | None = None,
+        identity: Identity | NotGiven = NOT_GIVEN,
         timeout: float | None = None,
     ) -> Deleted:
         """Like `Client.delete_documents`."""
@@ -324,7 +325,7 @@ class AsyncClient:
         collection: str,
         *,
         page_size: int = 0,
-        identity: Identity | None = None,
+        identity: Identity | NotGiven = NOT_GIVEN,
         timeout: float | None = None,
     ) -> AsyncIterator[ListedDocument]:
         """Like `Client.list_documents`. It is not awaited itself: `async for document in client.list_documents(...)`."""
@@ -344,7 +345,7 @@ class AsyncClient:
     async def list_collections(
         self,
         *,
-        identity: Identity | None = None,
+        identity: Identity | NotGiven = NOT_GIVEN,
         timeout: float | None = None,
     ) -> tuple[ListedCollection, ...]:
         """Like `Client.list_collections`."""
@@ -355,13 +356,13 @@ class AsyncClient:
         collection: str,
         document_ids: Iterable[str] = (),
         *,
-        identity: Identity | None = None,
+        identity: Identity | NotGiven = NOT_GIVEN,
         timeout: float | None = None,
     ) -> IngestStatus:
         """Like `Client.ingest_status`."""
         return await self._ask(_calls.ingest_status(collection, document_ids), self._asker(identity), timeout)
 
-    def _asker(self, identity: Identity | None) -> Identity:
+    def _asker(self, identity: Identity | NotGiven) -> Identity:
         return self._settings.admitted(who_asks(identity, self._identity))
 
     async def _ask(self, call: Call[T], asker: Identity, seconds: float | None) -> T:

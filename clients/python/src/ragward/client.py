@@ -13,6 +13,7 @@ import httpx
 from ragward import _calls, _core
 from ragward._calls import Call, Pages
 from ragward._core import BodyReader, Deadline, Failed, Settings, Tries
+from ragward._given import NOT_GIVEN, NotGiven
 from ragward._upload import Upload
 from ragward.answers import (
     Answer,
@@ -110,7 +111,7 @@ class Client:
         classification_max: str | None = None,
         context: Mapping[str, Any] | None = None,
         explain_plan: bool = False,
-        identity: Identity | None = None,
+        identity: Identity | NotGiven = NOT_GIVEN,
         timeout: float | None = None,
     ) -> Answer:
         """Return the `k` best chunks for a query among those that the user may see.
@@ -154,7 +155,7 @@ class Client:
         classification_max: str | None = None,
         context: Mapping[str, Any] | None = None,
         explain_plan: bool = False,
-        identity: Identity | None = None,
+        identity: Identity | NotGiven = NOT_GIVEN,
         timeout: float | None = None,
     ) -> Iterator[Answer]:
         """Return the answer page by page, with `k` chunks each. The arguments are those of `retrieve`.
@@ -199,7 +200,7 @@ class Client:
         consistency_token: str | None = None,
         classification_max: str | None = None,
         context: Mapping[str, Any] | None = None,
-        identity: Identity | None = None,
+        identity: Identity | NotGiven = NOT_GIVEN,
         timeout: float | None = None,
     ) -> Answer:
         """Return chunks by their ids, or all chunks of documents, as far as the user may see them.
@@ -226,7 +227,7 @@ class Client:
         consistency: Consistency | None = None,
         consistency_token: str | None = None,
         context: Mapping[str, Any] | None = None,
-        identity: Identity | None = None,
+        identity: Identity | NotGiven = NOT_GIVEN,
         timeout: float | None = None,
     ) -> Rechecked:
         """Return those of the chunks that the user may still see."""
@@ -250,7 +251,7 @@ class Client:
         relation: str = "",
         contextual_tuples: Iterable[RelationshipTuple] = (),
         context: Mapping[str, Any] | None = None,
-        identity: Identity | None = None,
+        identity: Identity | NotGiven = NOT_GIVEN,
         timeout: float | None = None,
     ) -> Explanation:
         """Explain why `user` may see a chunk, or holds a relation on an object, or not. It is for administrators.
@@ -273,7 +274,7 @@ class Client:
         collection: str,
         documents: Iterable[Document],
         *,
-        identity: Identity | None = None,
+        identity: Identity | NotGiven = NOT_GIVEN,
         timeout: float | None = None,
     ) -> Upserted:
         """Put documents in, each in place of the one that has its id.
@@ -323,7 +324,7 @@ class Client:
         metadata: Mapping[str, MetadataValue] | None = None,
         text: str | None = None,
         chunks: Iterable[NewChunk] | None = None,
-        identity: Identity | None = None,
+        identity: Identity | NotGiven = NOT_GIVEN,
         timeout: float | None = None,
     ) -> PutResult:
         """Put one document in, in place of the one that has its id.
@@ -340,7 +341,7 @@ class Client:
         collection: str,
         document_ids: Iterable[str],
         *,
-        identity: Identity | None = None,
+        identity: Identity | NotGiven = NOT_GIVEN,
         timeout: float | None = None,
     ) -> Deleted:
         """Delete documents with all of their chunks. Ids that are not there are passed over."""
@@ -351,7 +352,7 @@ class Client:
         collection: str,
         *,
         page_size: int = 0,
-        identity: Identity | None = None,
+        identity: Identity | NotGiven = NOT_GIVEN,
         timeout: float | None = None,
     ) -> Iterator[ListedDocument]:
         """Return the documents of a collection that the caller may write. `timeout` bounds each page.
@@ -371,7 +372,7 @@ class Client:
         return turned()
 
     def list_collections(
-        self, *, identity: Identity | None = None, timeout: float | None = None
+        self, *, identity: Identity | NotGiven = NOT_GIVEN, timeout: float | None = None
     ) -> tuple[ListedCollection, ...]:
         """Return the collections by name."""
         return self._ask(_calls.list_collections(), self._asker(identity), timeout)
@@ -381,13 +382,13 @@ class Client:
         collection: str,
         document_ids: Iterable[str] = (),
         *,
-        identity: Identity | None = None,
+        identity: Identity | NotGiven = NOT_GIVEN,
         timeout: float | None = None,
     ) -> IngestStatus:
         """Return how much a collection holds, and which of the named documents it holds."""
         return self._ask(_calls.ingest_status(collection, document_ids), self._asker(identity), timeout)
 
-    def _asker(self, identity: Identity | None) -> Identity:
+    def _asker(self, identity: Identity | NotGiven) -> Identity:
         return self._settings.admitted(who_asks(identity, self._identity))
 
     def _ask(self, call: Call[T], asker: Identity, timeout: float | None) -> T:

@@ -10,7 +10,7 @@ from typing import Any, cast
 from haystack import Document, component, default_from_dict, default_to_dict
 from haystack.core.component import Component
 
-from ragward import Answer, AsyncClient, Client, Consistency, Filter, Identity
+from ragward import Answer, AsyncClient, Client, Consistency, Filter, Identity, IdentityMissing
 from ragward._adapters import (
     CheckOptions,
     ChunkIdOf,
@@ -29,6 +29,7 @@ from ragward._adapters import (
     query_of,
     retrieve,
 )
+from ragward._given import NOT_GIVEN, NotGiven
 from ragward._observe import QUEUE_MAX, Counts, ObservationEnded, Observer
 
 __all__ = ["Counts", "ObservationEnded", "ObservedRetriever", "RagwardDocumentFilter", "RagwardRetriever", "observe"]
@@ -93,11 +94,11 @@ class RagwardRetriever:
         min_score: float | None = None,
         consistency: Consistency | None = None,
         consistency_token: str | None = None,
-        identity: Identity | None = None,
-        user: str | None = None,
+        identity: Identity | NotGiven = NOT_GIVEN,
+        user: str | NotGiven = NOT_GIVEN,
     ) -> dict[str, Any]:
         """Return the documents for a question, as far as the asking user may see them."""
-        who = caller(identity=identity, user=user, own=self._identity)
+        who = _caller(self, identity, user, self._identity)
         options = self._of_run(k, filter, min_score, consistency, consistency_token)
         question = query_of(self._search_type, query, query_embedding)
         return _outputs(retrieve(self._clients, self._collection, question, options, who))
@@ -112,11 +113,11 @@ class RagwardRetriever:
         min_score: float | None = None,
         consistency: Consistency | None = None,
         consistency_token: str | None = None,
-        identity: Identity | None = None,
-        user: str | None = None,
+        identity: Identity | NotGiven = NOT_GIVEN,
+        user: str | NotGiven = NOT_GIVEN,
     ) -> dict[str, Any]:
         """Like `run`, without blocking the loop."""
-        who = caller(identity=identity, user=user, own=self._identity)
+        who = _caller(self, identity, user, self._identity)
         options = self._of_run(k, filter, min_score, consistency, consistency_token)
         question = query_of(self._search_type, query, query_embedding)
         return _outputs(await aretrieve(self._clients, self._collection, question, options, who))
@@ -206,19 +207,25 @@ class RagwardDocumentFilter:
 
     @component.output_types(documents=list[Document])
     def run(
-        self, documents: list[Document], identity: Identity | None = None, user: str | None = None
+        self,
+        documents: list[Document],
+        identity: Identity | NotGiven = NOT_GIVEN,
+        user: str | NotGiven = NOT_GIVEN,
     ) -> dict[str, list[Document]]:
         """Return the documents that the asking user may see, in their order."""
-        who = caller(identity=identity, user=user, own=self._identity)
+        who = _caller(self, identity, user, self._identity)
         ids = ids_of(documents, self._chunk_id, _id)
         return {"documents": kept(documents, ids, permitted(self._clients, self._collection, ids, self._options, who))}
 
     @component.output_types(documents=list[Document])
     async def run_async(
-        self, documents: list[Document], identity: Identity | None = None, user: str | None = None
+        self,
+        documents: list[Document],
+        identity: Identity | NotGiven = NOT_GIVEN,
+        user: str | NotGiven = NOT_GIVEN,
     ) -> dict[str, list[Document]]:
         """Like `run`, without blocking the loop."""
-        who = caller(identity=identity, user=user, own=self._identity)
+        who = _caller(self, identity, user, self._identity)
         ids = ids_of(documents, self._chunk_id, _id)
         seen = await apermitted(self._clients, self._collection, ids, self._options, who)
         return {"documents": kept(documents, ids, seen)}
@@ -281,8 +288,8 @@ class ObservedRetriever:
                 component.set_input_type(self, name, socket.type)
             else:
                 component.set_input_type(self, name, socket.type, socket.default_value)
-        for name, kind in (("identity", Identity | None), ("user", str | None)):
-            component.set_input_type(self, name, kind, None)
+        for name, kind in (("identity", Identity | NotGiven), ("user", str | NotGiven)):
+            component.set_input_type(self, name, kind, NOT_GIVEN)
         outputs: dict[str, Any] = retriever.__haystack_output__._sockets_dict
         component.set_output_types(self, **{name: socket.type for name, socket in outputs.items()})
 
@@ -326,8 +333,8 @@ class ObservedRetriever:
 
     def _caller(self, inputs: dict[str, object]) -> Identity:
         """Take out of the inputs who asks: the other retriever does not know these two."""
-        user = cast("str | None", inputs.pop("user", None))
-        return caller(identity=inputs.pop("identity", None), user=user, own=self._identity)
+        user = cast("str | NotGiven", inputs.pop("user", NOT_GIVEN))
+        return _caller(self, inputs.pop("identity", NOT_GIVEN), user, self._identity)
 
 
 def observe(
@@ -350,6 +357,15 @@ def observe(
     clients = Clients(url, client, None)
     observer = Observer(clients.blocking(), collection, until=until, queue_max=queue_max)
     return ObservedRetriever(retriever, observer, clients, identity=identity, chunk_id=chunk_id)
+
+
+def _caller(instance: Any, identity: object, user: str | NotGiven, own: Identity | None) -> Identity:  # noqa: ANN401 - as above.
+    """Return who asks. A component that is connected to say so, and said nothing, has lost the user."""
+    sockets: dict[str, Any] = instance.__haystack_input__._sockets_dict
+    is_connected = any(sockets[name].senders for name in ("identity", "user"))
+    if is_connected and identity is NOT_GIVEN and user is NOT_GIVEN:
+        raise IdentityMissing("the inputs that say who asks are connected, and nothing came from there")
+    return caller(identity=identity, user=user, own=own)
 
 
 def _refuse_clients(instance: object, is_saveable: bool) -> None:

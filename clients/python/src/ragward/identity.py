@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import NoReturn, TypeAlias, final
 
+from ragward._given import NotGiven, refuse_lost
 from ragward.errors import IdentityMissing
 
 #: A token, or a function that returns one. The function is called for each request, so it can renew a token that expires.
@@ -112,12 +113,15 @@ def acting_identity() -> Identity | None:
     return _acting.get()
 
 
-def who_asks(of_call: Identity | None, of_client: Identity | None) -> Identity:
+def who_asks(of_call: Identity | NotGiven, of_client: Identity | None) -> Identity:
     """Return the identity of a call: its own, that of `acting_as`, or that of the client.
 
-    Raises `IdentityMissing` if there is none of these.
+    Raises `IdentityMissing` if there is none of these, or if that of the call is `None`.
     """
-    for identity in (of_call, _acting.get(), of_client):
+    refuse_lost("identity", of_call)
+    if not isinstance(of_call, NotGiven):
+        return _checked_identity(of_call)
+    for identity in (_acting.get(), of_client):
         if identity is not None:
             return _checked_identity(identity)
     raise IdentityMissing(

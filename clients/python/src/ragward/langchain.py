@@ -14,7 +14,7 @@ from langchain_core.retrievers import BaseRetriever, RetrieverLike
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda, ensure_config
 from pydantic import Field, PrivateAttr
 
-from ragward import Answer, AsyncClient, Client, Consistency, Filter, Identity, IdentityMissing
+from ragward import Answer, AsyncClient, Client, Consistency, Filter, Identity
 from ragward._adapters import (
     CheckOptions,
     ChunkIdOf,
@@ -33,6 +33,7 @@ from ragward._adapters import (
     query_of,
     retrieve,
 )
+from ragward._given import NOT_GIVEN, NotGiven
 from ragward._observe import QUEUE_MAX, Counts, ObservationEnded, Observer
 from ragward._pydantic import STRICT_CONFIG, hidden_field
 
@@ -99,8 +100,8 @@ class RagwardRetriever(BaseRetriever):
         input: str,  # noqa: A002 - LangChain's own name.
         config: RunnableConfig | None = None,
         *,
-        identity: Identity | None = None,
-        user: str | None = None,
+        identity: Identity | NotGiven = NOT_GIVEN,
+        user: str | NotGiven = NOT_GIVEN,
         **kwargs: object,
     ) -> list[Document]:
         """Return the documents for a question, as far as the asking user may see them."""
@@ -112,8 +113,8 @@ class RagwardRetriever(BaseRetriever):
         input: str,  # noqa: A002 - LangChain's own name.
         config: RunnableConfig | None = None,
         *,
-        identity: Identity | None = None,
-        user: str | None = None,
+        identity: Identity | NotGiven = NOT_GIVEN,
+        user: str | NotGiven = NOT_GIVEN,
         **kwargs: object,
     ) -> list[Document]:
         """Like `invoke`, without blocking the loop."""
@@ -135,8 +136,8 @@ class RagwardRetriever(BaseRetriever):
         query: str,
         *,
         run_manager: CallbackManagerForRetrieverRun,  # noqa: ARG002 - LangChain calls it so.
-        identity: Identity | None = None,
-        user: str | None = None,
+        identity: Identity | NotGiven = NOT_GIVEN,
+        user: str | NotGiven = NOT_GIVEN,
         **options: object,
     ) -> list[Document]:
         who = self._caller(identity, user, None)
@@ -151,8 +152,8 @@ class RagwardRetriever(BaseRetriever):
         query: str,
         *,
         run_manager: AsyncCallbackManagerForRetrieverRun,  # noqa: ARG002 - LangChain calls it so.
-        identity: Identity | None = None,
-        user: str | None = None,
+        identity: Identity | NotGiven = NOT_GIVEN,
+        user: str | NotGiven = NOT_GIVEN,
         **options: object,
     ) -> list[Document]:
         who = self._caller(identity, user, None)
@@ -162,7 +163,7 @@ class RagwardRetriever(BaseRetriever):
         question = query_of(self.search_type, query, embedding)
         return _documents(await aretrieve(self._clients(), self.collection, question, self._options(options), who))
 
-    def _caller(self, identity: Identity | None, user: str | None, config: RunnableConfig | None) -> Identity:
+    def _caller(self, identity: Identity | NotGiven, user: str | NotGiven, config: RunnableConfig | None) -> Identity:
         return caller(identity=identity, user=user, configured=_configured(config), own=self.identity)
 
     def _clients(self) -> Clients:
@@ -225,8 +226,8 @@ class RagwardFilter(BaseDocumentCompressor):
         query: str,  # noqa: ARG002 - what may be seen does not depend on the question.
         callbacks: Callbacks | None = None,  # noqa: ARG002 - nothing runs that they could watch.
         *,
-        identity: Identity | None = None,
-        user: str | None = None,
+        identity: Identity | NotGiven = NOT_GIVEN,
+        user: str | NotGiven = NOT_GIVEN,
     ) -> list[Document]:
         """Return the documents that the asking user may see, in their order."""
         return self._filtered(documents, self._caller(identity, user, None))
@@ -237,8 +238,8 @@ class RagwardFilter(BaseDocumentCompressor):
         query: str,  # noqa: ARG002 - what may be seen does not depend on the question.
         callbacks: Callbacks | None = None,  # noqa: ARG002 - nothing runs that they could watch.
         *,
-        identity: Identity | None = None,
-        user: str | None = None,
+        identity: Identity | NotGiven = NOT_GIVEN,
+        user: str | NotGiven = NOT_GIVEN,
     ) -> list[Document]:
         """Like `compress_documents`, without blocking the loop."""
         return await self._afiltered(documents, self._caller(identity, user, None))
@@ -247,10 +248,10 @@ class RagwardFilter(BaseDocumentCompressor):
         """Return the filter as a step of a chain: `retriever | filter.as_runnable()`."""
 
         def run(documents: list[Document], config: RunnableConfig) -> list[Document]:
-            return self._filtered(documents, self._caller(None, None, config))
+            return self._filtered(documents, self._caller(NOT_GIVEN, NOT_GIVEN, config))
 
         async def arun(documents: list[Document], config: RunnableConfig) -> list[Document]:
-            return await self._afiltered(documents, self._caller(None, None, config))
+            return await self._afiltered(documents, self._caller(NOT_GIVEN, NOT_GIVEN, config))
 
         return RunnableLambda(run, arun, name="RagwardFilter")
 
@@ -273,7 +274,7 @@ class RagwardFilter(BaseDocumentCompressor):
         ids = ids_of(documents, self.chunk_id, _id)
         return kept(documents, ids, await apermitted(self._clients(), self.collection, ids, self._options(), who))
 
-    def _caller(self, identity: Identity | None, user: str | None, config: RunnableConfig | None) -> Identity:
+    def _caller(self, identity: Identity | NotGiven, user: str | NotGiven, config: RunnableConfig | None) -> Identity:
         return caller(identity=identity, user=user, configured=_configured(config), own=self.identity)
 
     def _options(self) -> CheckOptions:
@@ -306,8 +307,8 @@ class ObservedRetriever(BaseRetriever):
         input: str,  # noqa: A002 - LangChain's own name.
         config: RunnableConfig | None = None,
         *,
-        identity: Identity | None = None,
-        user: str | None = None,
+        identity: Identity | NotGiven = NOT_GIVEN,
+        user: str | NotGiven = NOT_GIVEN,
         **kwargs: object,
     ) -> list[Document]:
         """Return the other retriever's answer, unchanged."""
@@ -322,8 +323,8 @@ class ObservedRetriever(BaseRetriever):
         input: str,  # noqa: A002 - LangChain's own name.
         config: RunnableConfig | None = None,
         *,
-        identity: Identity | None = None,
-        user: str | None = None,
+        identity: Identity | NotGiven = NOT_GIVEN,
+        user: str | NotGiven = NOT_GIVEN,
         **kwargs: object,
     ) -> list[Document]:
         """Like `invoke`, without blocking the loop."""
@@ -352,7 +353,7 @@ class ObservedRetriever(BaseRetriever):
     ) -> list[Document]:
         return await self.ainvoke(query, {"callbacks": run_manager.get_child()})
 
-    def _caller(self, identity: Identity | None, user: str | None, config: RunnableConfig | None) -> Identity:
+    def _caller(self, identity: Identity | NotGiven, user: str | NotGiven, config: RunnableConfig | None) -> Identity:
         return caller(identity=identity, user=user, configured=_configured(config), own=self.identity)
 
     def _observed(self, who: Identity, documents: Sequence[Document]) -> None:
@@ -386,11 +387,7 @@ def observe(
 def _configured(config: RunnableConfig | None) -> object:
     """Return the identity in the configuration of a call, or of the chain that the call is a part of."""
     configurable = ensure_config(config).get("configurable", {})
-    identity = configurable.get(IDENTITY_KEY)
-    if IDENTITY_KEY in configurable and identity is None:
-        # Whoever has lost a session must not ask as somebody else.
-        raise IdentityMissing(f"`{IDENTITY_KEY}` is in the configuration of the call, and is `None`")
-    return identity
+    return configurable.get(IDENTITY_KEY, NOT_GIVEN)
 
 
 def _id(document: Document) -> str | None:

@@ -51,6 +51,7 @@ from ragward._adapters import (
     query_of,
     retrieve,
 )
+from ragward._given import NOT_GIVEN, NotGiven
 from ragward._observe import QUEUE_MAX, Counts, ObservationEnded, Observer
 from ragward._pydantic import STRICT_CONFIG, hidden_field
 
@@ -110,14 +111,22 @@ class RagwardRetriever(BaseRetriever):
         )
 
     def retrieve(
-        self, str_or_query_bundle: QueryType, *, identity: Identity | None = None, user: str | None = None
+        self,
+        str_or_query_bundle: QueryType,
+        *,
+        identity: Identity | NotGiven = NOT_GIVEN,
+        user: str | NotGiven = NOT_GIVEN,
     ) -> list[NodeWithScore]:
         """Return the nodes for a question, as far as the asking user may see them."""
         with _asking(identity, user, self._identity):
             return super().retrieve(str_or_query_bundle)
 
     async def aretrieve(
-        self, str_or_query_bundle: QueryType, *, identity: Identity | None = None, user: str | None = None
+        self,
+        str_or_query_bundle: QueryType,
+        *,
+        identity: Identity | NotGiven = NOT_GIVEN,
+        user: str | NotGiven = NOT_GIVEN,
     ) -> list[NodeWithScore]:
         """Like `retrieve`, without blocking the loop."""
         with _asking(identity, user, self._identity):
@@ -247,7 +256,11 @@ class ObservedRetriever(BaseRetriever):
         return self._observer.counts
 
     def retrieve(
-        self, str_or_query_bundle: QueryType, *, identity: Identity | None = None, user: str | None = None
+        self,
+        str_or_query_bundle: QueryType,
+        *,
+        identity: Identity | NotGiven = NOT_GIVEN,
+        user: str | NotGiven = NOT_GIVEN,
     ) -> list[NodeWithScore]:
         """Return the other retriever's answer, unchanged."""
         self._observer.check()
@@ -257,7 +270,11 @@ class ObservedRetriever(BaseRetriever):
         return nodes
 
     async def aretrieve(
-        self, str_or_query_bundle: QueryType, *, identity: Identity | None = None, user: str | None = None
+        self,
+        str_or_query_bundle: QueryType,
+        *,
+        identity: Identity | NotGiven = NOT_GIVEN,
+        user: str | NotGiven = NOT_GIVEN,
     ) -> list[NodeWithScore]:
         """Like `retrieve`, without blocking the loop."""
         self._observer.check()
@@ -306,7 +323,7 @@ def observe(
 
 
 @contextmanager
-def _asking(identity: Identity | None, user: str | None, own: Identity | None) -> Generator[None]:
+def _asking(identity: Identity | NotGiven, user: str | NotGiven, own: Identity | None) -> Generator[None]:
     with acting_as(caller(identity=identity, user=user, own=own)):
         yield
 
