@@ -186,7 +186,7 @@ pub struct Released {
     pub collections: Option<u64>,
 }
 
-/// What Ragward would have withheld from the user of an observing re-check. An id that the request names twice counts once.
+/// Tells which chunks Ragward would have withheld from the user of an observing re-check. An id that the request names twice counts once.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Observed {

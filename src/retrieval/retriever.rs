@@ -118,7 +118,7 @@ impl Retriever {
         for candidate in &permitted {
             document_ids.remove(&candidate.item().chunk_id);
         }
-        // What was found and is not permitted is withheld. Taking a chunk out of the map makes it count once.
+        // Ragward withholds a chunk that the store has and the user may not see. It leaves the map here, so it counts once.
         let withheld = request.chunk_ids.iter().filter_map(|chunk_id| {
             let document_id = document_ids.remove(chunk_id)?;
             Some(WithheldChunk { chunk_id: chunk_id.clone(), document_id })

@@ -244,7 +244,7 @@ async fn an_observer_costs_as_many_checks_as_any_other_caller() {
             costs.push((answer.chunk_ids, objects));
         }
         assert_eq!(costs[0], costs[1], "{row}");
-        // What is released is asked about once more, and that is no other object.
+        // Ragward asks about a released chunk once more. The object is the same, so each object is counted once.
         let distinct: BTreeSet<&String> = costs[1].1.iter().collect();
         assert_eq!(distinct.len(), checks, "{row}");
     }

@@ -351,7 +351,7 @@ def test_a_token_is_never_shown() -> None:
     assert recorder.told
     for way, text in shown.items():
         assert TOKEN not in text, way
-    # What was saved has no identity, and so it asks as nobody.
+    # A saved component has no identity, so it asks as nobody.
     assert RagwardNodeFilter.from_json(filtering.to_json()).collection == "c"
     with pytest.raises(IdentityMissing):
         RagwardNodeFilter.from_dict(filtering.to_dict()).postprocess_nodes(_foreign("a"))
@@ -395,7 +395,7 @@ def test_the_filter_keeps_what_may_be_seen(world: Wiki) -> None:
             ]
             for answer in answers:
                 assert [node.node.node_id for node in answer] == expected, user
-            # What the model got is in its answer, and nothing that this user may not see.
+            # The model's answer repeats all that the model got, and this user may see all of it.
             said = str(wiki.acting(lambda: engine.query(QUESTION), user))
             assert f"text of {SECRET}" not in said, user
 

@@ -63,7 +63,7 @@ def test_a_notebook_needs_no_server(tmp_path: Path) -> None:
         client.put_document("handbook", "pay", guard="document:pay", text="Pay during parental leave.")
         assert [chunk.document_id for chunk in client.retrieve("handbook", "parental leave")] == ["leave"]
     assert is_gone(url)
-    # What was put in is still there. A second close does nothing.
+    # The documents are still there. A second close does nothing.
     server.close()
     with local(data) as again, again.client(identity=anne) as client:
         assert [chunk.document_id for chunk in client.retrieve("handbook", "parental leave")] == ["leave"]

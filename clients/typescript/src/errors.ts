@@ -128,7 +128,7 @@ export class Unavailable extends RagwardError {
   }
 }
 
-/** What came back is not the answer of a Ragward server, so nothing of it is used. */
+/** The answer is not one of a Ragward server, so the client uses nothing of it. */
 export class InvalidAnswer extends RagwardError {
   static {
     this.prototype.name = "InvalidAnswer";

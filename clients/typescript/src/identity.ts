@@ -1,4 +1,4 @@
-/** Who asks: an access token, a user whom the server believes, or both. */
+/** Says who asks: an access token, a user whom the server believes, or both. */
 
 import { InvalidRequest, NotAuthenticated } from "./errors.js";
 
@@ -20,7 +20,7 @@ export let credentialsOf: (identity: Identity) => Credentials;
 let isIdentity: (value: unknown) => value is Identity;
 
 /**
- * Who asks.
+ * Says who asks.
  *
  * The token is in no property, so `JSON.stringify`, `console.log`, `structuredClone` and the messages of errors never show it.
  */

@@ -1,4 +1,4 @@
-/** What goes wrong between this client and a server, and what a caller gets of it. */
+/** Tests the faults between this client and a server, and the error that a caller gets for each. */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";

@@ -38,8 +38,8 @@ impl Encoding {
 
 /// Unpacks a body of gzip, of which at most `bytes_max` bytes come out.
 ///
-/// The same limit holds for what goes in: it takes a second to unpack a few megabytes of blocks that hold nothing. Gzip makes
-/// no body noticeably larger.
+/// The packed body is bounded by `bytes_max`, too, because a few megabytes of empty blocks would keep a thread busy for a
+/// second. Gzip makes no body noticeably larger, so the bound refuses no honest caller.
 ///
 /// # Errors
 /// When the body is not exactly one piece of gzip.

@@ -219,7 +219,7 @@ class _Worker:
             with self._changed:
                 while not self._queue and self._closes_at is None:
                     self._changed.wait()
-                # What is left when the time is over is counted by `close`.
+                # `close` counts the answers that are left when the time is over.
                 is_late = self._closes_at is not None and time.monotonic() >= self._closes_at
                 if is_late or not self._queue:
                     return
@@ -236,7 +236,7 @@ class _Worker:
                     identity=observation.identity,
                     timeout=self._seconds_left(),
                 )
-        # Whatever it is, the program must not notice that it is observed. The next warning tells of it.
+        # No error reaches the program, because it must not notice that it is observed. The next warning tells of the error.
         except Exception as error:
             with self._changed:
                 self._count_failure(error)

@@ -53,7 +53,7 @@ class F:
     def __ne__(self, value: MetadataValue) -> Filter:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
         return ~self.one_of(value)
 
-    # What compares to filters cannot be looked up by its value.
+    # An object whose comparisons make filters cannot be looked up by its value.
     __hash__ = None  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
 
     def one_of(self, *values: MetadataValue) -> Filter:
