@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use ragward::language::{RelationshipTuple, dsl};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
@@ -15,12 +14,9 @@ use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use crate::doors::browser_pages::{body, routes, state};
+use crate::doors::browser_pages::{Filled, body, filled, routes, state};
 use crate::doors::clients::skip;
-use crate::doors::world::{COLLECTION, MODEL, records};
-use crate::support::documents::document;
-use crate::support::http::Call;
-use crate::support::running::{Running, config};
+use crate::doors::world::records;
 
 /// The name of the page's own site.
 const SITE: &str = "site.example";
@@ -156,16 +152,7 @@ async fn listener() -> (TcpListener, u16) {
 async fn no_page_in_a_browser_reaches_a_service() {
     let Some(chromium) = chromium() else { return };
     let data = tempfile::tempdir().unwrap();
-    let running = Running::start(&config(data.path())).await;
-    let tuple = RelationshipTuple::parse("user:anne", "reader", "document:welcome").unwrap();
-    running.load(dsl::load(MODEL).unwrap(), vec![tuple]);
-    running.upsert(COLLECTION, vec![document("document:welcome", &["about leave"])]).await.unwrap();
-    let address = running.address.to_string();
-    let stores = Call::new("GET", "/stores").send(&address).await.json();
-    let store = stores["stores"][0]["id"].as_str().unwrap().to_owned();
-    let models = Call::new("GET", &format!("/stores/{store}/authorization-models")).send(&address).await.json();
-    let model = models["authorization_models"][0]["id"].as_str().unwrap().to_owned();
-    let before = state(&running, &store).await;
+    let Filled { running, address, store, model, before } = filled(data.path()).await;
 
     let routes: Vec<Value> = routes()
         .iter()

@@ -1,6 +1,8 @@
 //! What a page in a visitor's browser can send to a server that believes its callers: every route, by another name, from
 //! another origin, or as a form. All of it is refused, and nothing is changed.
 
+use std::path::Path;
+
 use openfga_client::client::FILE_DESCRIPTOR_SET as OPENFGA;
 use openfga_client::prost_types::FileDescriptorSet;
 use prost::Message;
@@ -134,10 +136,18 @@ pub(super) async fn state(running: &Running, store: &str) -> String {
     format!("{state}{:?}", status.encode_to_vec())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn no_page_reaches_a_service() {
-    let data = tempfile::tempdir().unwrap();
-    let running = Running::start(&config(data.path())).await;
+/// A server with a model, a tuple and a document.
+pub(super) struct Filled {
+    pub(super) running: Running,
+    pub(super) address: String,
+    pub(super) store: String,
+    pub(super) model: String,
+    /// The state that no page may change.
+    pub(super) before: String,
+}
+
+pub(super) async fn filled(data: &Path) -> Filled {
+    let running = Running::start(&config(data)).await;
     let tuple = RelationshipTuple::parse("user:anne", "reader", "document:welcome").unwrap();
     running.load(dsl::load(MODEL).unwrap(), vec![tuple]);
     running.upsert(COLLECTION, vec![document("document:welcome", &["about leave"])]).await.unwrap();
@@ -147,6 +157,13 @@ async fn no_page_reaches_a_service() {
     let models = Call::new("GET", &format!("/stores/{store}/authorization-models")).send(&address).await.json();
     let model = models["authorization_models"][0]["id"].as_str().unwrap().to_owned();
     let before = state(&running, &store).await;
+    Filled { running, address, store, model, before }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_page_reaches_a_service() {
+    let data = tempfile::tempdir().unwrap();
+    let Filled { running, address, store, model, before } = filled(data.path()).await;
 
     let routes = routes();
     assert!(routes.len() > 45, "{routes:?}");
