@@ -1,19 +1,18 @@
-//! Reads JSON as the message of a request, and writes the message of an answer as JSON, by their descriptors.
+//! Reads JSON as the message of a request, by its descriptor.
 //!
-//! The mapping is that of protocol buffers (`ProtoJSON`). Both directions go through `prost-reflect`, so no message type needs
-//! code of its own, and the doors of all services share this file.
+//! The mapping is that of protocol buffers (`ProtoJSON`), in both directions: [`written`] turns answers into JSON. Both go
+//! through `prost-reflect`, so no message type needs code of its own, and the doors of all services share them.
 
-use std::borrow::Cow;
+mod written;
 
 use prost_reflect::{
-    DeserializeOptions, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, ReflectMessage, SerializeOptions,
-    Value,
+    DeserializeOptions, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, ReflectMessage, Value,
 };
 use serde::de::Error;
 use serde_json::{Value as Json, json};
 use tonic::Code;
-use tonic::codegen::Bytes;
 
+pub(super) use self::written::{UnsetMessages, written};
 use super::routes::Fields;
 use crate::retrieval::FieldViolation;
 use crate::server::refusal::Refusal;
@@ -22,7 +21,7 @@ use crate::strict_json;
 /// The deepest nesting of our own requests: a filter of 8 levels, each of which is three objects or lists.
 const DEPTH_MAX: usize = 64;
 
-/// The package of types that have a JSON of their own.
+/// The package of Google's own types: times, structures, errors. Most of them have a JSON of their own.
 const GOOGLE: &str = "google.protobuf";
 
 /// The treatment of requests that say more than they should.
@@ -41,14 +40,6 @@ pub(super) enum Place {
     Path,
     /// A list is told item by item.
     Query,
-}
-
-/// The way in which an answer shows a message field that is not set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum UnsetMessages {
-    LeftOut,
-    /// As `null`, unless the field is one of several alternatives. `OpenFGA`'s gateway writes them so.
-    Null,
 }
 
 /// Reads a message from JSON.
@@ -178,76 +169,10 @@ fn value_json(kind: &Kind, is_list: bool, text: &str) -> Json {
     if is_list { Json::from(vec![value]) } else { value }
 }
 
-/// Writes an encoded message as JSON. Its keys are sorted, so equal answers are equal bytes.
-///
-/// # Errors
-/// When the bytes are not this message: a defect, of which the log tells.
-pub(super) fn written(
-    descriptor: &MessageDescriptor,
-    message: Bytes,
-    unset: UnsetMessages,
-) -> Result<Vec<u8>, Refusal> {
-    let lost = |error: &dyn std::fmt::Display| {
-        tracing::error!(%error, message = descriptor.full_name(), "an answer cannot be written as JSON");
-        Refusal::lost()
-    };
-    let message = DynamicMessage::decode(descriptor.clone(), message).map_err(|error| lost(&error))?;
-    let mut json = to_json(&message).map_err(|error| lost(&error))?;
-    if unset == UnsetMessages::Null {
-        show_unset(&message, &mut json);
-    }
-    serde_json::to_vec(&json).map_err(|error| lost(&error))
-}
-
-fn to_json(message: &DynamicMessage) -> Result<Json, serde_json::Error> {
-    message.serialize_with_options(serde_json::value::Serializer, &SerializeOptions::new().skip_default_fields(false))
-}
-
-/// Adds a `null` for every message field that is not set and not an alternative of others.
-fn show_unset(message: &DynamicMessage, json: &mut Json) {
-    let descriptor = message.descriptor();
-    let Json::Object(object) = json else { return };
-    // Google's own types have a JSON of their own, in which nothing is missing.
-    if descriptor.package_name() == GOOGLE {
-        return;
-    }
-    for field in descriptor.fields() {
-        let Kind::Message(of_field) = field.kind() else { continue };
-        let name = field.json_name();
-        if field.is_map() {
-            let Kind::Message(of_value) = of_field.map_entry_value_field().kind() else { continue };
-            if of_value.package_name() == GOOGLE {
-                continue;
-            }
-            let values = message.get_field(&field);
-            let (Some(values), Some(Json::Object(shown))) = (values.as_map(), object.get_mut(name)) else { continue };
-            for (key, value) in values {
-                let key: Cow<'_, str> = key.as_str().map_or_else(|| format!("{key:?}").into(), Cow::from);
-                if let (Some(value), Some(shown)) = (value.as_message(), shown.get_mut(&*key)) {
-                    show_unset(value, shown);
-                }
-            }
-        } else if field.is_list() {
-            let values = message.get_field(&field);
-            let (Some(values), Some(Json::Array(shown))) = (values.as_list(), object.get_mut(name)) else { continue };
-            for (value, shown) in values.iter().zip(shown) {
-                if let Some(value) = value.as_message() {
-                    show_unset(value, shown);
-                }
-            }
-        } else if message.has_field(&field) {
-            let value = message.get_field(&field);
-            if let (Some(value), Some(shown)) = (value.as_message(), object.get_mut(name)) {
-                show_unset(value, shown);
-            }
-        } else if field.containing_oneof().is_none() {
-            object.insert(name.to_owned(), Json::Null);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use prost_reflect::SerializeOptions;
+
     use super::*;
     use crate::server::reflection;
 
