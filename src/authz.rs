@@ -23,6 +23,8 @@ mod deciding_model;
 mod decision;
 mod error;
 mod openfga_config;
+#[cfg(feature = "openfga")]
+mod owned_task;
 mod provenance;
 mod replica_config;
 #[cfg(feature = "openfga")]

@@ -26,7 +26,6 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
 use self::follower::{Follower, Watched};
@@ -35,6 +34,7 @@ pub use super::copy::{CopyView, ModelVersion, Progress, UnixClock};
 use super::copy::{News, Wishes};
 use super::decider::Decider;
 use super::embedded::EmbeddedAuthorizer;
+use super::owned_task::OwnedTask;
 pub use super::replica_config::{ReplicaConfig, ReplicaMode, ReplicaUse};
 use super::validity::Validity;
 use super::verification::Verifier;
@@ -69,7 +69,7 @@ pub struct ReplicaAuthorizer {
     view: Arc<CopyView>,
     used_for: ReplicaUse,
     config: ReplicaConfig,
-    following: JoinHandle<()>,
+    _following: OwnedTask,
     verifier: Option<Verifier>,
 }
 
@@ -108,8 +108,8 @@ impl ReplicaAuthorizer {
         let view = Arc::new(CopyView { copy, progress, news, wishes, clock, staleness_max });
         // The verifier exists even if nothing is verified, because it keeps out a copy that was found wrong before.
         let verifier = Some(Verifier::start(config, Arc::clone(&view), server, directory));
-        let following = tokio::spawn(follower.run());
-        Ok(Self { authority, view, used_for, config, following, verifier })
+        let following = OwnedTask::spawn(|owner| follower.run(owner));
+        Ok(Self { authority, view, used_for, config, _following: following, verifier })
     }
 
     /// Watches how far the copy is.
@@ -190,12 +190,6 @@ impl ReplicaAuthorizer {
         // If the model or the copy changed meanwhile, the answer may rest on half of the change.
         let after = self.serving(consistency)?;
         before.is_same_copy(&after).then_some((answer, before))
-    }
-}
-
-impl Drop for ReplicaAuthorizer {
-    fn drop(&mut self) {
-        self.following.abort();
     }
 }
 

@@ -11,10 +11,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use openfga_client::client::ReadChangesRequest;
 use openfga_client::prost_wkt_types::Timestamp;
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
 use super::{OpenFgaAuthorizer, wire};
+use crate::authz::owned_task::OwnedTask;
 use crate::authz::validity::Validity;
 use crate::authz::{AuthzError, Consistency};
 
@@ -28,7 +28,9 @@ const CLOCK_SKEW_MAX: Duration = Duration::from_hours(1);
 
 /// A running reader of a changelog. Dropping it stops the reader.
 #[derive(Debug)]
-pub struct ChangelogWatch(JoinHandle<()>);
+pub struct ChangelogWatch {
+    _task: OwnedTask,
+}
 
 /// The position up to which the log of a store was read.
 #[derive(Debug)]
@@ -43,7 +45,7 @@ struct Position {
 /// run inside tokio.
 #[must_use]
 pub fn watch(openfga: Arc<OpenFgaAuthorizer>, validity: Arc<Validity>, every: Duration) -> ChangelogWatch {
-    ChangelogWatch(tokio::spawn(async move {
+    let task = OwnedTask::spawn(async move |owner| {
         let mut ticks = interval(every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut position = None;
@@ -51,6 +53,9 @@ pub fn watch(openfga: Arc<OpenFgaAuthorizer>, validity: Arc<Validity>, every: Du
             ticks.tick().await;
             let asked = Instant::now();
             let read = timeout_at(openfga.server.deadline(), openfga.read_changes(&mut position, &validity)).await;
+            if owner.is_gone() {
+                return;
+            }
             match read.unwrap_or(Err(AuthzError::DeadlineExceeded)) {
                 Ok(to_the_end) => {
                     if to_the_end {
@@ -62,13 +67,8 @@ pub fn watch(openfga: Arc<OpenFgaAuthorizer>, validity: Arc<Validity>, every: Du
                 }
             }
         }
-    }))
-}
-
-impl Drop for ChangelogWatch {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
+    });
+    ChangelogWatch { _task: task }
 }
 
 impl OpenFgaAuthorizer {

@@ -16,6 +16,7 @@ use super::source::{ModelNews, RelationshipSource, SourceChange};
 use super::window::{Settled, Window};
 use crate::authz::AuthzError;
 use crate::authz::copy::{ModelVersion, News, Progress, UNTOLD_AFTER, UnixClock, Wishes};
+use crate::authz::owned_task::Owner;
 use crate::authz::validity::Validity;
 use crate::language::RelationshipTuple;
 use crate::storage::StorageError;
@@ -126,11 +127,14 @@ impl Follower {
         })
     }
 
-    /// Follows the server until the task is aborted.
-    pub(super) async fn run(mut self) {
+    /// Follows the server as long as the owner of the task is there.
+    pub(super) async fn run(mut self, owner: Owner) {
         loop {
             let started = Instant::now();
             let looked = self.look(started).await;
+            if owner.is_gone() {
+                return;
+            }
             let fresh_as_of = self.watched.progress.borrow().fresh_as_of;
             telemetry::replica_lag(fresh_as_of.map(|fresh_as_of| fresh_as_of.elapsed()));
             let pause = self.pause_after(looked);
