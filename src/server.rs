@@ -44,7 +44,7 @@ pub use audit::Audit;
 pub use authentication::{Authentication, TokenAuthentication};
 pub use connections::Arrived;
 pub(crate) use consistency_token::HEADER as CONSISTENCY_TOKEN_HEADER;
-pub use doors::{Addresses, Guards};
+pub use doors::{Addresses, Guards, McpSettings};
 pub(crate) use health::LIVENESS;
 pub use refusal::{HttpFault, Refusal};
 pub use services::Services;

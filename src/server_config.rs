@@ -1,5 +1,6 @@
 //! The section `[server]`. It stands apart from `server` because a library without that feature reads the same file.
 
+mod mcp;
 mod tls;
 
 use std::net::SocketAddr;
@@ -9,6 +10,7 @@ use schemars::JsonSchema;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
+pub use self::mcp::McpConfig;
 pub use self::tls::{TlsConfig, TlsFiles};
 use crate::settings::{PositiveDuration, at_least_one, listen_address};
 
@@ -40,6 +42,8 @@ pub struct ServerConfig {
     /// combined with `insecure_identity`.
     #[serde(deserialize_with = "origins")]
     pub cors_origins: Vec<String>,
+    /// The door for MCP at `/mcp`, by which agents search and read. When unset, it is shut. It needs access tokens.
+    pub mcp: Option<McpConfig>,
     /// How long running requests may take to end after the server was told to stop.
     #[serde(with = "PositiveDuration")]
     pub shutdown_timeout: Duration,
@@ -59,6 +63,7 @@ impl Default for ServerConfig {
             connections_max: 900,
             hosts: Vec::new(),
             cors_origins: Vec::new(),
+            mcp: None,
             shutdown_timeout: Duration::from_secs(10),
             tls: None,
         }

@@ -7,6 +7,7 @@ mod doors {
     mod browser;
     mod browser_pages;
     mod clients;
+    mod mcp;
     mod openapi;
     mod records;
     mod revocation;

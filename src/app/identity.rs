@@ -10,7 +10,8 @@ use crate::server::{Authentication, TokenAuthentication};
 /// Decides whether callers need tokens, and makes the verifier of tokens if they do.
 ///
 /// # Errors
-/// If the configuration has neither an issuer nor `insecure_identity`, or has both.
+/// If the configuration has neither an issuer nor `insecure_identity`, or has both. If it has `insecure_identity` and a door that
+/// needs tokens.
 pub(super) fn authentication(config: &Config) -> Result<Authentication, AppError> {
     let identity = &config.identity;
     match (identity.issuers.is_empty(), config.server.insecure_identity) {
@@ -18,6 +19,10 @@ pub(super) fn authentication(config: &Config) -> Result<Authentication, AppError
         (true, true) if !config.server.cors_origins.is_empty() => Err(wrong(
             "`server.cors_origins` lets web pages call, and `--insecure-identity` believes the user that a page names: \
              leave one of them out",
+        )),
+        (true, true) if config.server.mcp.is_some() => Err(wrong(
+            "`server.mcp` takes the user from the access token alone, and `--insecure-identity` asks for no token: leave one of \
+             them out",
         )),
         (true, true) => Ok(Authentication::Believed),
         (true, false) => Err(wrong(
@@ -30,8 +35,12 @@ pub(super) fn authentication(config: &Config) -> Result<Authentication, AppError
         )),
         (false, false) => {
             let (verifier, step_up) = (TokenVerifier::new(identity)?, StepUpRules::new(identity)?);
-            let tokens = TokenAuthentication::new(verifier, identity.write_relation.clone(), step_up);
-            Ok(Authentication::Tokens(Arc::new(tokens.map_err(wrong)?)))
+            let tokens = TokenAuthentication::new(verifier, identity.write_relation.clone(), step_up).map_err(wrong)?;
+            let tokens = match &config.server.mcp {
+                Some(mcp) => tokens.with_mcp(&mcp.url).map_err(wrong)?,
+                None => tokens,
+            };
+            Ok(Authentication::Tokens(Arc::new(tokens)))
         }
     }
 }

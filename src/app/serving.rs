@@ -18,7 +18,7 @@ use super::{App, AppError, audit, identity, names};
 use crate::authz::verification::Recording;
 use crate::client::Client;
 use crate::config::ConfigError;
-use crate::server::{self, Addresses, Arrived, Authentication, Guards, Services, Stack, Tls};
+use crate::server::{self, Addresses, Arrived, Authentication, Guards, McpSettings, Services, Stack, Tls};
 
 /// The number of connections of an in-process client that may wait to be accepted.
 const IN_PROCESS_CONNECTIONS: usize = 4;
@@ -44,6 +44,7 @@ impl App {
             authentication: Authentication::Believed,
             request_context: self.request_context.clone(),
             guards: Guards::default(),
+            mcp: None,
             audit: None,
             consistency_tokens: Arc::clone(&self.consistency_tokens),
         }
@@ -91,7 +92,9 @@ impl App {
         });
         let audit = audit::open(&self.config).await?;
         let (guards, tls) = (self.guards(), protection.tls().cloned());
-        let services = Services { tls, authentication, guards, audit, ..self.local_services() };
+        let mcp = self.config.server.mcp.as_ref();
+        let mcp = mcp.map(|mcp| McpSettings { collection: mcp.collection.clone() });
+        let services = Services { tls, authentication, guards, mcp, audit, ..self.local_services() };
         let verifier = self.replica.as_ref().and_then(|replica| replica.verifier());
         let recording = verifier.zip(services.audit.as_ref());
         let recording = recording.map(|(verifier, audit)| verifier.record_in(Arc::clone(&audit.sink)));
@@ -99,13 +102,14 @@ impl App {
         Ok(PreparedServer { services, protection, shutdown_timeout, old_names, _recording: recording })
     }
 
-    /// Returns the names under which the server may be called, and the pages that may call. A URL as the audience of tokens
-    /// names the server, too.
+    /// Returns the names under which the server may be called, and the pages that may call. A URL as an audience of tokens names
+    /// the server, too.
     fn guards(&self) -> Guards {
         let server = &self.config.server;
-        let audience = self.config.identity.audience.as_deref().and_then(|audience| url::Url::parse(audience).ok());
-        let audience = audience.and_then(|url| url.host_str().map(str::to_owned));
-        let hosts = server.hosts.iter().cloned().chain(audience).collect();
+        let audiences = [self.config.identity.audience.as_deref(), server.mcp.as_ref().map(|mcp| mcp.url.as_str())];
+        let urls = audiences.into_iter().flatten().filter_map(|audience| url::Url::parse(audience).ok());
+        let of_audiences = urls.filter_map(|url| url.host_str().map(str::to_owned));
+        let hosts = server.hosts.iter().cloned().chain(of_audiences).collect();
         let addresses = if server.listen.ip().is_loopback() { Addresses::Loopback } else { Addresses::Any };
         Guards { hosts, addresses, origins: server.cors_origins.clone() }
     }

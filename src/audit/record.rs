@@ -53,6 +53,8 @@ pub enum Door {
     /// A request to `OpenFGA`'s HTTP API.
     #[serde(rename = "openfga_http")]
     OpenFgaHttp,
+    /// A request of MCP: a tool's call, or a question of the protocol itself.
+    Mcp,
     /// A call from within the server's own process.
     InProcess,
 }
@@ -66,6 +68,7 @@ impl Door {
             Self::Connect => "connect",
             Self::Rest => "rest",
             Self::OpenFgaHttp => "openfga_http",
+            Self::Mcp => "mcp",
             Self::InProcess => "in_process",
         }
     }
@@ -237,7 +240,7 @@ mod tests {
 
     #[test]
     fn a_door_has_one_name() {
-        for door in [Door::Grpc, Door::Connect, Door::Rest, Door::OpenFgaHttp, Door::InProcess] {
+        for door in [Door::Grpc, Door::Connect, Door::Rest, Door::OpenFgaHttp, Door::Mcp, Door::InProcess] {
             assert_eq!(serde_json::to_value(door).unwrap(), door.name(), "in the record and in metrics");
         }
     }

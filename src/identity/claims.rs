@@ -71,6 +71,7 @@ pub(super) fn check(
     };
     Ok(VerifiedToken {
         facts: Arc::new(facts),
+        audience: audience.as_str().into(),
         user,
         user_type: settings.user_type.clone(),
         names,

@@ -24,6 +24,8 @@ pub enum OtherUsers {
 #[derive(Clone, Debug, PartialEq)]
 pub struct VerifiedToken {
     pub(super) facts: Arc<TokenFacts>,
+    /// The audience under which the token was verified.
+    pub(super) audience: Arc<str>,
     /// The subject as an `OpenFGA` user. `None` for a machine, if machines have no type.
     pub(super) user: Option<Object>,
     pub(super) user_type: TypeName,
@@ -85,6 +87,12 @@ impl VerifiedToken {
     #[must_use]
     pub fn facts(&self) -> &TokenFacts {
         &self.facts
+    }
+
+    /// Returns the audience under which the token was verified. The token may name others, too.
+    #[must_use]
+    pub fn audience(&self) -> &str {
+        &self.audience
     }
 
     /// Returns the token's subject, or `None` for a machine that is not a user.

@@ -45,6 +45,16 @@ impl TokenVerifier {
         Ok(Self { config, issuers, remembered: RememberedTokens::default(), used: Arc::default() })
     }
 
+    /// Returns a verifier of the same issuers' tokens for another audience. Both read the issuers' keys together, and a token
+    /// that is good for one request is used up for both.
+    #[must_use]
+    pub fn for_audience(&self, audience: &str) -> Self {
+        let config = CheckedConfig { audience: audience.to_owned(), ..self.config.clone() };
+        // What one verifier remembers was verified for its own audience, so the other one must not know it.
+        let remembered = RememberedTokens::default();
+        Self { config, issuers: self.issuers.clone(), remembered, used: Arc::clone(&self.used) }
+    }
+
     /// Returns the audience that a token must name: the name of this server.
     #[must_use]
     pub fn audience(&self) -> &str {

@@ -18,8 +18,9 @@ use self::challenge::TokenFault;
 use self::untold::Remedy;
 use super::refusal::Refusal;
 use super::resource_metadata;
+use crate::audit::Door;
 use crate::identity::details::OneOf;
-use crate::identity::{Caller, CallerError, LoginError, StepUpRules, TokenVerifier};
+use crate::identity::{Caller, CallerError, LoginError, Scope, StepUpRules, TokenVerifier, VerifiedToken};
 use crate::language::Relation;
 use crate::retrieval::{FieldViolation, NamedPrincipal};
 
@@ -38,14 +39,25 @@ pub enum Authentication {
 /// Verifies the tokens of callers, and knows what their bearers may do.
 #[derive(Debug)]
 pub struct TokenAuthentication {
-    verifier: TokenVerifier,
+    /// All doors but that for MCP.
+    own: Resource,
+    /// The door for MCP, if there is one. Its tokens open no other door, and those of others do not open it.
+    mcp: Option<Resource>,
     write_relation: Relation,
     step_up: StepUpRules,
-    /// The URL at which clients learn whose tokens are accepted (RFC 9728), if the audience is a URL.
-    metadata_url: Option<String>,
     remedy: Remedy,
     /// Whether tokens are accepted. They are not before stored names have been compared with those that tokens give.
     is_open: AtomicBool,
+}
+
+/// A protected resource (RFC 9728): the doors whose tokens name one audience.
+#[derive(Debug)]
+pub(super) struct Resource {
+    verifier: TokenVerifier,
+    /// The URL at which clients learn whose tokens are accepted, if the audience is a URL.
+    metadata_url: Option<String>,
+    /// The scopes that its tokens may have. If it is one, then its challenges name it.
+    scopes: &'static [Scope],
 }
 
 /// The collection and the classification that a request reads, on which the required login depends.
@@ -72,15 +84,32 @@ impl TokenAuthentication {
     /// # Errors
     /// When the audience is a URL that no metadata can be served for.
     pub fn new(verifier: TokenVerifier, write_relation: Relation, step_up: StepUpRules) -> Result<Self, String> {
-        let metadata_url = resource_metadata::url(verifier.audience())?;
         Ok(Self {
-            verifier,
+            own: Resource::new(verifier, &Scope::ALL)?,
+            mcp: None,
             write_relation,
             step_up,
-            metadata_url,
             remedy: Remedy::default(),
             is_open: AtomicBool::new(false),
         })
+    }
+
+    /// Lets tokens whose audience is `url` in at the door for MCP.
+    ///
+    /// # Errors
+    /// When no metadata can be served for the URL, or other doors take tokens of this audience.
+    pub fn with_mcp(mut self, url: &str) -> Result<Self, String> {
+        if url == self.own.verifier.audience() {
+            return Err(format!(
+                "`server.mcp.url` and `identity.audience` are both `{url}`: a token for one must not open both"
+            ));
+        }
+        let resource = Resource::new(self.own.verifier.for_audience(url), &[Scope::Retrieve])?;
+        if resource.metadata_url.is_none() {
+            return Err(format!("`server.mcp.url` `{url}` is no URL"));
+        }
+        self.mcp = Some(resource);
+        Ok(self)
     }
 
     /// Accepts tokens from now on.
@@ -92,8 +121,41 @@ impl TokenAuthentication {
         self.is_open.load(Ordering::Acquire)
     }
 
+    /// Returns the resources whose metadata everybody may read.
+    pub(super) fn resources(&self) -> impl Iterator<Item = &Resource> {
+        std::iter::once(&self.own).chain(&self.mcp)
+    }
+
+    /// Returns the resource that a door belongs to.
+    fn at(&self, door: Door) -> &Resource {
+        match (door, &self.mcp) {
+            (Door::Mcp, Some(mcp)) => mcp,
+            // Without a door for MCP, nothing is served at its path.
+            (Door::Mcp, None) | (Door::Grpc | Door::Connect | Door::Rest | Door::OpenFgaHttp | Door::InProcess, _) => {
+                &self.own
+            }
+        }
+    }
+
+    /// Returns the resource that a verified token is for.
+    fn of(&self, token: &VerifiedToken) -> &Resource {
+        let mcp = self.mcp.as_ref().filter(|mcp| mcp.verifier.audience() == token.audience());
+        mcp.unwrap_or(&self.own)
+    }
+}
+
+impl Resource {
+    fn new(verifier: TokenVerifier, scopes: &'static [Scope]) -> Result<Self, String> {
+        let metadata_url = resource_metadata::url(verifier.audience())?;
+        Ok(Self { verifier, metadata_url, scopes })
+    }
+
     pub(super) fn verifier(&self) -> &TokenVerifier {
         &self.verifier
+    }
+
+    pub(super) const fn scopes(&self) -> &'static [Scope] {
+        self.scopes
     }
 }
 
@@ -127,9 +189,9 @@ impl Authentication {
     /// than its token. `now` is in seconds since 1970.
     pub(super) fn admit_still(&self, caller: &Caller, collection: &str, now: u64) -> Result<(), Refusal> {
         if let (Self::Tokens(tokens), Caller::Verified { token, .. }) = (self, caller)
-            && tokens.verifier.has_ended(token, now)
+            && tokens.of(token).verifier.has_ended(token, now)
         {
-            return Err(tokens.unauthenticated(TokenFault::Invalid));
+            return Err(tokens.of(token).unauthenticated(TokenFault::Invalid));
         }
         self.admit_login(caller, collection)
     }
@@ -146,7 +208,9 @@ impl Authentication {
         };
         match tokens.step_up.condition(token, reading.collection, classification_max, now()) {
             Ok(condition) => Ok(condition),
-            Err(LoginError::StepUp(required)) => Err(LoginFault::Insufficient(tokens.insufficient_login(required))),
+            Err(LoginError::StepUp(required)) => {
+                Err(LoginFault::Insufficient(tokens.of(token).insufficient_login(required)))
+            }
             Err(LoginError::UnknownClassification) => ceiling("is none of the server's classifications"),
         }
     }

@@ -16,7 +16,7 @@ use tower::Service;
 
 use super::answers::AnswerSlot;
 use super::authentication::Authentication;
-use super::doors::{Doors, HttpCall};
+use super::doors::{DoorCall, Doors};
 use super::health::{HealthApi, Readiness};
 use super::ingest::IngestApi;
 use super::openfga::OpenFgaApi;
@@ -67,11 +67,16 @@ impl Dispatcher {
             Some(tls) if tls.asks_for_certificates() => BoundTokens::Taken,
             Some(_) | None => BoundTokens::Refused,
         };
-        let resource_metadata = match &services.authentication {
-            Authentication::Tokens(tokens) => Some(ResourceMetadata::of(tokens.verifier(), bound_tokens)),
-            Authentication::Believed => None,
+        let resources = match &services.authentication {
+            Authentication::Tokens(tokens) => {
+                let resources = tokens.resources();
+                resources
+                    .map(|resource| ResourceMetadata::of(resource.verifier(), resource.scopes(), bound_tokens))
+                    .collect()
+            }
+            Authentication::Believed => Vec::new(),
         };
-        let public = Public { readiness: Arc::clone(readiness), openapi: doors.openapi(), resource_metadata };
+        let public = Public { readiness: Arc::clone(readiness), openapi: doors.openapi(), resources };
         Ok(Self { routes: routes.prepare(), public: Arc::new(public) })
     }
 }
@@ -93,13 +98,15 @@ impl Service<http::Request<Body>> for Dispatcher {
                 let (public, method, uri) = (Arc::clone(&self.public), request.method().clone(), request.uri().clone());
                 return Box::pin(async move { public.answer(&method, uri.path()).await });
             }
+            // The door has the answer, which is the same for everybody whom the gate lets in.
+            Route::Mcp(_) => return Box::pin(std::future::ready(Ok(http::Response::new(Body::empty())))),
             // INVARIANT (bounded answers): a call that bypassed the bounds on answers, and so has no slot, is not
             // answered. The gate has already refused unknown RPCs and plain HTTP that nothing here answers.
             Route::Rpc(_) | Route::UnknownRpc | Route::Refused(_) => {
                 return Box::pin(std::future::ready(Err(Refusal::lost())));
             }
         };
-        let door = request.extensions().get::<Arc<HttpCall>>().cloned();
+        let door = request.extensions().get::<DoorCall>().cloned();
         let slot = request.extensions().get::<AnswerSlot>().cloned();
         let answering = self.routes.call(request);
         Box::pin(async move {

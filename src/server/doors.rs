@@ -1,4 +1,4 @@
-//! The doors of the port. gRPC passes as it is. The HTTP doors, which are Connect, our own routes and `OpenFGA`'s HTTP API,
+//! The doors of the port. gRPC passes as it is. The HTTP doors, which are Connect, our own routes, `OpenFGA`'s HTTP API and MCP,
 //! translate a request into a gRPC call of the stack, and its answer or [`Refusal`] back.
 //!
 //! ```text
@@ -20,6 +20,7 @@ pub(super) mod frames;
 mod guards;
 mod http_call;
 mod json;
+mod mcp;
 mod openapi;
 mod openfga;
 mod routes;
@@ -33,6 +34,7 @@ use std::task::{Context, Poll};
 use futures::future::BoxFuture;
 use http_body_util::Full;
 use prost_reflect::MessageDescriptor;
+use tonic::Code;
 use tonic::body::Body;
 use tonic::codegen::Bytes;
 use tonic::codegen::http::{self, HeaderMap, HeaderValue, Method, StatusCode, header};
@@ -42,12 +44,15 @@ use self::connect::{Codec, Kind};
 use self::encoding::Encoding;
 use self::guards::Page;
 pub use self::guards::{Addresses, Guards};
-pub(super) use self::http_call::HttpCall;
+use self::http_call::HttpCall;
+pub use self::mcp::McpSettings;
+use self::mcp::{McpCall, McpDoor};
 use self::openfga::ErrorNames;
 use self::routes::{BodyPart, Fields, HttpRoute, Lookup};
+use super::answers::AnswerSlot;
 use super::operations::{Access, Messages, NotServed, Operation, Route, is_grpc_type};
 use super::plain_http::{self, BodyAllowed};
-use super::refusal::Refusal;
+use super::refusal::{HttpFault, Refusal};
 use super::{ServerError, grpc, reflection};
 use crate::audit::Door;
 use crate::blocking_pool::BlockingPool;
@@ -75,10 +80,21 @@ pub(super) enum Arrival {
     AsItIs,
     /// A call of an RPC.
     Call(Arc<HttpCall>),
+    /// A message of MCP. Its body tells whether it calls an RPC.
+    Mcp(Arc<McpDoor>, Shape),
     /// A request that no service sees. It still passes the stack, which records it.
     Refused(NotServed, Shape),
     /// A browser asks what a page may send; these are the methods.
     Preflight(Shape, String),
+}
+
+/// A call of an RPC that a door made from a request of another protocol. It turns the answer into one of that protocol.
+#[derive(Clone, Debug)]
+pub(super) enum DoorCall {
+    /// A call over plain HTTP.
+    Http(Arc<HttpCall>),
+    /// A call of a tool.
+    Mcp(Arc<McpCall>),
 }
 
 /// The form of an answer: its dialect, and the page that may read it.
@@ -99,6 +115,8 @@ struct Tables {
     /// The messages of each RPC, by its path.
     messages: HashMap<String, RpcMessages>,
     error_names: ErrorNames,
+    /// `None` if MCP is not served.
+    mcp: Option<Arc<McpDoor>>,
     /// The description of our own routes.
     openapi: Bytes,
     /// The places in which large JSON of requests is read.
@@ -117,6 +135,8 @@ impl Arrival {
         match self {
             Self::AsItIs => Route::of(request),
             Self::Call(call) => Route::Rpc(call.operation),
+            // It may still turn out to be a call of a tool. The body of that call takes the room for its answer.
+            Self::Mcp(..) => Route::Mcp("mcp"),
             Self::Refused(fault, _) => Route::Refused(fault.clone()),
             Self::Preflight(..) => Route::Public,
         }
@@ -126,7 +146,25 @@ impl Arrival {
     pub(super) fn answer_growth(&self) -> usize {
         match self {
             Self::Call(call) => call.answer_growth(),
+            Self::Mcp(..) => mcp::ANSWER_GROWTH,
             Self::AsItIs | Self::Refused(..) | Self::Preflight(..) => 1,
+        }
+    }
+}
+
+impl DoorCall {
+    /// Turns the answer of the RPC into one of the door's protocol.
+    ///
+    /// # Errors
+    /// When the answer cannot be written in this protocol, or there is no room for it.
+    pub(super) async fn answer(
+        &self,
+        answer: http::Response<Body>,
+        slot: Option<AnswerSlot>,
+    ) -> Result<http::Response<Body>, Refusal> {
+        match self {
+            Self::Http(call) => call.answer(answer, slot).await,
+            Self::Mcp(call) => call.answer(answer, slot).await,
         }
     }
 }
@@ -134,7 +172,7 @@ impl Arrival {
 impl Doors {
     /// # Errors
     /// When the services cannot be described.
-    pub(super) fn new(guards: Guards) -> Result<Self, ServerError> {
+    pub(super) fn new(guards: Guards, mcp: Option<McpSettings>) -> Result<Self, ServerError> {
         let pool = reflection::pool()?;
         let mut routes = routes::read(DESCRIPTORS)?;
         let openapi = openapi::document(&pool, &routes).to_string().into();
@@ -148,9 +186,11 @@ impl Doors {
             let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
             (path, RpcMessages { request: method.input(), answer: method.output() })
         });
-        let messages = messages.collect();
+        let messages: HashMap<String, RpcMessages> = messages.collect();
+        let request_of = |path: &str| messages.get(path).map(|rpc| rpc.request.clone());
+        let mcp = mcp.and_then(|settings| McpDoor::new(settings, request_of)).map(Arc::new);
         let (error_names, reading) = (ErrorNames::of(&pool), BlockingPool::with_slots(LARGE_READS_MAX));
-        Ok(Self(Arc::new(Tables { guards, routes, messages, error_names, openapi, reading })))
+        Ok(Self(Arc::new(Tables { guards, routes, messages, error_names, mcp, openapi, reading })))
     }
 
     /// Returns the description of our own routes (`OpenAPI`), as JSON.
@@ -173,10 +213,29 @@ impl Doors {
             Err(fault) => return Arrival::Refused(fault, Shape { dialect, page: Page::Own, body_allowed }),
         };
         let shape = Shape { dialect, page, body_allowed };
+        if let Some(mcp) = self.0.mcp.as_ref().filter(|_| path == mcp::PATH) {
+            return Self::mcp_message(mcp, request, shape);
+        }
         match Operation::at(path) {
             Some(operation) => self.connect_call(operation, request, shape),
             None => self.routed_call(request, shape),
         }
+    }
+
+    fn mcp_message<B>(door: &Arc<McpDoor>, request: &http::Request<B>, shape: Shape) -> Arrival {
+        if is_preflight(request, &shape) {
+            return Arrival::Preflight(shape, Method::POST.to_string());
+        }
+        if request.method() != Method::POST {
+            return Arrival::Refused(NotServed::Method(None, Cow::Borrowed("POST")), shape);
+        }
+        let is_json = content_type(request.headers()).eq_ignore_ascii_case("application/json");
+        if !is_json || Encoding::of(request.headers()) != Some(Encoding::Identity) {
+            let text = "this path takes JSON (`content-type: application/json`) without encoding";
+            let why = Refusal::new(Code::InvalidArgument, text).with_http_fault(HttpFault::MediaType);
+            return Arrival::Refused(NotServed::Mcp(why), shape);
+        }
+        Arrival::Mcp(Arc::clone(door), shape)
     }
 
     /// Returns the dialect in which a request is answered, also where it is refused.
@@ -195,6 +254,7 @@ impl Doors {
             Dialect::Connect(_) => Door::Connect,
             Dialect::OpenFga => Door::OpenFgaHttp,
             Dialect::Rest if is_grpc_type(request.headers()) => Door::Grpc,
+            Dialect::Rest if request.uri().path() == mcp::PATH => Door::Mcp,
             Dialect::Rest if Operation::at(request.uri().path()).is_some() => Door::Connect,
             Dialect::Rest => Door::Rest,
         }
@@ -312,6 +372,13 @@ impl Shape {
         response
     }
 
+    /// Returns an answer that says nothing.
+    fn empty(&self, status: StatusCode) -> http::Response<Body> {
+        let mut response = self.response(status, Kind::Unary(Codec::Json).content_type(), Body::empty());
+        response.headers_mut().remove(header::CONTENT_TYPE);
+        response
+    }
+
     fn response(&self, status: StatusCode, content_type: &'static str, body: Body) -> http::Response<Body> {
         let mut response = http::Response::new(body);
         *response.status_mut() = status;
@@ -367,7 +434,7 @@ impl<S> Port<S> {
 
 impl<S> Service<http::Request<Body>> for Port<S>
 where
-    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Refusal>,
+    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Refusal> + Clone + Send + 'static,
     S::Future: Send + 'static,
 {
     type Response = http::Response<Body>;
@@ -408,6 +475,12 @@ where
                         Err(refusal) => doors.refused(&call.shape, &refusal),
                     })
                 })
+            }
+            Arrival::Mcp(door, shape) => {
+                // The instance that was polled is called, because only that one is known to be ready.
+                let waiting = self.stack.clone();
+                let stack = std::mem::replace(&mut self.stack, waiting);
+                Box::pin(async move { Ok(door.answered(stack, request, shape).await) })
             }
             Arrival::Refused(fault, shape) => {
                 request.extensions_mut().insert(Route::Refused(fault));

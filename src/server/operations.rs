@@ -19,6 +19,8 @@ use crate::identity::Scope;
 
 /// The name that the record has for a path outside the table. The caller chose the text of that path, so it is not kept.
 const UNKNOWN_CALL: &str = "unknown";
+/// The name that the record has for a request of MCP that is none of the protocol's.
+const MCP_CALL: &str = "mcp";
 /// The folder of well-known addresses (RFC 8615).
 const WELL_KNOWN: &str = "/.well-known/";
 /// The path that tells whether the process runs.
@@ -205,6 +207,9 @@ pub(super) enum Route {
     /// A request over plain HTTP for what everybody may read: a probe or a public document, whether or not there is one under
     /// this name.
     Public,
+    /// A question of MCP's own, such as for the list of tools. The door answers it once the gate has let its caller in. This is
+    /// its name in the record.
+    Mcp(&'static str),
     /// Plain HTTP that nothing here answers.
     Refused(NotServed),
 }
@@ -228,6 +233,8 @@ pub(super) enum NotServed {
     ClientStream(&'static Operation),
     /// An RPC has this path, and gRPC needs HTTP/2: over HTTP/1.1 the answer would arrive without its status.
     Version(&'static Operation),
+    /// A request of MCP is wrong in this way.
+    Mcp(Refusal),
 }
 
 /// The method of every RPC.
@@ -259,6 +266,8 @@ impl Route {
         match self {
             Self::Rpc(operation) => operation.access,
             Self::UnknownRpc => Access::Needs(Scope::Administer),
+            // Whoever may call no tool learns nothing of the tools.
+            Self::Mcp(_) | Self::Refused(NotServed::Mcp(_)) => Access::Needs(Scope::Retrieve),
             // A browser's page is refused before its visitor's token is looked at.
             Self::Public | Self::Refused(NotServed::Host | NotServed::Origin) => Access::Open,
             Self::Refused(_) => Access::AnyToken,
@@ -268,7 +277,7 @@ impl Route {
     /// Returns the refusal of a request that no service may see; `None` for one that a service answers.
     pub(super) fn refusal(&self) -> Option<Refusal> {
         match self {
-            Self::Rpc(_) | Self::Public => None,
+            Self::Rpc(_) | Self::Public | Self::Mcp(_) => None,
             Self::UnknownRpc => Some(Refusal::new(Code::Unimplemented, "there is no such RPC")),
             Self::Refused(not_served) => Some(not_served.refusal()),
         }
@@ -285,9 +294,10 @@ impl Route {
                 | NotServed::Version(operation),
             ) => Some(operation),
             Self::Refused(NotServed::Method(operation, _)) => *operation,
-            Self::UnknownRpc | Self::Public | Self::Refused(NotServed::Host | NotServed::Origin | NotServed::Path) => {
-                None
-            }
+            Self::UnknownRpc
+            | Self::Public
+            | Self::Mcp(_)
+            | Self::Refused(NotServed::Host | NotServed::Origin | NotServed::Path | NotServed::Mcp(_)) => None,
         }
     }
 
@@ -299,13 +309,19 @@ impl Route {
 
     /// Returns the name of the call in the record and in measures.
     pub(super) fn call_name(&self) -> &'static str {
-        self.operation().map_or(UNKNOWN_CALL, Operation::name)
+        match self {
+            Self::Mcp(name) => name,
+            Self::Refused(NotServed::Mcp(_)) => MCP_CALL,
+            Self::Rpc(_) | Self::UnknownRpc | Self::Public | Self::Refused(_) => {
+                self.operation().map_or(UNKNOWN_CALL, Operation::name)
+            }
+        }
     }
 
     pub(super) const fn is_recorded(&self) -> bool {
         match self {
             Self::Rpc(operation) => operation.is_recorded,
-            Self::UnknownRpc | Self::Refused(_) => true,
+            Self::UnknownRpc | Self::Mcp(_) | Self::Refused(_) => true,
             Self::Public => false,
         }
     }
@@ -314,13 +330,19 @@ impl Route {
         matches!(self, Self::Rpc(_) | Self::UnknownRpc)
     }
 
+    /// Returns whether a token that is good for one request is used up by this one. A question of MCP's own reads nothing, and
+    /// clients ask several before they call a tool.
+    pub(super) const fn uses_token_up(&self) -> bool {
+        !matches!(self, Self::Mcp(_))
+    }
+
     /// Returns the code to record for an answer of this route's service.
     ///
     /// INVARIANT (no unseen success): an answer is known to be OK only if it has ended before it is recorded. Only an
     /// answer of one message does that. A stream may still fail, long after its record was kept.
     pub(super) fn answered_code(&self) -> Code {
         match self {
-            Self::Rpc(Operation { answer: Messages::One, .. }) => Code::Ok,
+            Self::Rpc(Operation { answer: Messages::One, .. }) | Self::Mcp(_) => Code::Ok,
             Self::Rpc(_) | Self::UnknownRpc | Self::Public | Self::Refused(_) => Code::Unknown,
         }
     }
@@ -335,6 +357,7 @@ impl NotServed {
             Self::Origin => {
                 Refusal::denied("pages of this origin may not call; `server.cors_origins` lists those that may")
             }
+            Self::Mcp(why) => why.clone(),
             Self::Path => Refusal::new(Code::NotFound, "nothing is served at this path"),
             Self::Method(_, allowed) => {
                 Refusal::new(Code::Unimplemented, format!("this path is called with {allowed}"))

@@ -21,8 +21,8 @@ pub(super) struct Public {
     pub(super) readiness: Arc<Readiness>,
     /// The description of the HTTP routes, as JSON.
     pub(super) openapi: Bytes,
-    /// `None` if the server asks for no tokens.
-    pub(super) resource_metadata: Option<ResourceMetadata>,
+    /// One for each audience of tokens; none if the server asks for no tokens.
+    pub(super) resources: Vec<ResourceMetadata>,
 }
 
 /// Something that everybody may read.
@@ -66,7 +66,7 @@ impl Public {
             READYZ => Some(Resource::Readiness),
             OPENAPI => Some(Resource::Document(self.openapi.clone())),
             _ => {
-                let metadata = self.resource_metadata.as_ref().filter(|metadata| metadata.path() == path)?;
+                let metadata = self.resources.iter().find(|metadata| metadata.path() == path)?;
                 Some(Resource::Document(metadata.json().clone()))
             }
         }

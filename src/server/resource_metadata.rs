@@ -1,4 +1,4 @@
-//! The public document that says what this server is as a protected resource (RFC 9728): whose tokens it takes, and which
+//! The public documents that say what this server is as a protected resource (RFC 9728), one for each audience of tokens: whose tokens it takes, and which
 //! scopes there are. Everybody may read it over plain HTTP, on the port of the gRPC services.
 
 use serde_json::json;
@@ -47,11 +47,11 @@ pub(super) enum BoundTokens {
 }
 
 impl ResourceMetadata {
-    pub(super) fn of(verifier: &TokenVerifier, bound_tokens: BoundTokens) -> Self {
+    pub(super) fn of(verifier: &TokenVerifier, scopes: &[Scope], bound_tokens: BoundTokens) -> Self {
         let json = json!({
             "resource": verifier.audience(),
             "authorization_servers": verifier.issuers().collect::<Vec<&str>>(),
-            "scopes_supported": Scope::ALL.map(Scope::as_str),
+            "scopes_supported": scopes.iter().map(|scope| scope.as_str()).collect::<Vec<&str>>(),
             "bearer_methods_supported": ["header"],
             "tls_client_certificate_bound_access_tokens": bound_tokens == BoundTokens::Taken,
             "resource_name": "Ragward",

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::audit::Audit;
 use super::authentication::Authentication;
-use super::doors::Guards;
+use super::doors::{Guards, McpSettings};
 use super::operations::RelationshipEngine;
 use super::tls::Tls;
 use crate::authz::Authorizer;
@@ -42,6 +42,8 @@ pub struct Services {
     pub request_context: RequestContextRules,
     /// The names under which browsers may call the server, and the pages that may.
     pub guards: Guards,
+    /// The door for MCP. `None` leaves it shut.
+    pub mcp: Option<McpSettings>,
     /// The audit log. `None` is for local administration: whoever opens the data directory can also read its files
     /// without leaving a record, so a record would prove nothing.
     pub audit: Option<Audit>,

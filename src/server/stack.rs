@@ -31,7 +31,7 @@ use super::authentication::GateLayer;
 use super::connections::{self, Arrived, PortSettings, STREAMS_MAX};
 use super::deadline::AnswerBy;
 use super::dispatcher::Dispatcher;
-use super::doors::{Doors, HttpCall, Port, frames};
+use super::doors::{DoorCall, Doors, Port, frames};
 use super::health::Readiness;
 use super::operations::Route;
 use super::refusal::Refusal;
@@ -81,7 +81,7 @@ impl Stack {
     /// When the services cannot be described.
     pub fn new(services: Services) -> Result<Self, ServerError> {
         let readiness = Readiness::new(&services);
-        let doors = Doors::new(services.guards.clone())?;
+        let doors = Doors::new(services.guards.clone(), services.mcp.clone())?;
         let dispatcher = Dispatcher::new(&services, &readiness, &doors)?;
         let work = OngoingWork::default();
         let service = ServiceBuilder::new()
@@ -145,7 +145,7 @@ impl Stack {
         }
         *request.extensions_mut() = caller.extensions.clone();
         // The answer is for the door, which wants the message.
-        request.extensions_mut().remove::<Arc<HttpCall>>();
+        request.extensions_mut().remove::<DoorCall>();
         if let Some(until) = until {
             request.extensions_mut().insert(AnswerBy(until));
         }

@@ -82,6 +82,13 @@ impl World {
         self.key.sign(&self.issuer.claims(subject, scope))
     }
 
+    /// Returns a token for another audience than the server's own.
+    pub(crate) fn token_for(&self, audience: &serde_json::Value, subject: &str, scope: &str) -> String {
+        let mut claims = self.issuer.claims(subject, scope);
+        claims["aud"] = audience.clone();
+        self.key.sign(&claims)
+    }
+
     pub(crate) async fn send(&self, call: &Call) -> Reply {
         call.send(&self.address).await
     }

@@ -2,7 +2,7 @@
 
 use tonic::Code;
 
-use super::TokenAuthentication;
+use super::Resource;
 use crate::identity::StepUp;
 use crate::server::operations::Access;
 use crate::server::refusal::Refusal;
@@ -25,12 +25,15 @@ impl TokenFault {
     }
 }
 
-impl TokenAuthentication {
+impl Resource {
     pub(super) fn unauthenticated(&self, fault: TokenFault) -> Refusal {
-        unauthenticated(self.challenge(match fault {
-            TokenFault::Absent => &[],
-            TokenFault::Invalid => &[("error", "invalid_token")],
-        }))
+        let mut parameters = Vec::new();
+        parameters.extend((fault == TokenFault::Invalid).then_some(("error", "invalid_token")));
+        // A resource of one scope says at once which token it needs.
+        if let [scope] = self.scopes {
+            parameters.push(("scope", scope.as_str()));
+        }
+        unauthenticated(self.challenge(&parameters))
     }
 
     /// Returns the refusal of a token that is valid but not meant for the call.

@@ -11,7 +11,8 @@ use tower::{Layer, Service};
 
 use super::challenge::{self, TokenFault};
 use super::untold::{Settled, Unsettled};
-use super::{Authentication, TokenAuthentication, now};
+use super::{Authentication, Resource, TokenAuthentication, now};
+use crate::audit::Door;
 use crate::authz::Authorizer;
 use crate::identity::{self, AuthenticationError, Caller, Scope, Use, VerifiedToken};
 use crate::retrieval::RetrievalError;
@@ -83,8 +84,11 @@ where
             // INVARIANT (record first): what is not recorded is not answered.
             let draft = request.extensions().get::<Draft>().cloned().ok_or_else(Refusal::unrecorded)?;
             let certificate = request.extensions().get::<ClientCertificate>().copied().unwrap_or_default();
-            let gate = Gate { tokens, authorizer: &*authorizer, draft: &draft, certificate };
-            let admitted = gate.authenticate(request.headers(), access).await?;
+            // The connection tells the door. No header does.
+            let door = request.extensions().get::<Door>().copied().unwrap_or(Door::InProcess);
+            let resource = tokens.at(door);
+            let gate = Gate { tokens, resource, authorizer: &*authorizer, draft: &draft, certificate };
+            let admitted = gate.authenticate(request.headers(), &route).await?;
             // Only callers with a token learn which paths there are.
             if let Some(refusal) = route.refusal() {
                 return Err(refusal);
@@ -105,6 +109,8 @@ fn admit(request: &mut http::Request<Body>, caller: Caller) {
 /// The facts by which the gate judges one call, and the draft in which it notes its findings.
 struct Gate<'a> {
     tokens: &'a TokenAuthentication,
+    /// The resource that the call is for, which says whose tokens it takes.
+    resource: &'a Resource,
     authorizer: &'a dyn Authorizer,
     draft: &'a Draft,
     /// The certificate of the client at the other end of the call's own connection. No header names one.
@@ -121,8 +127,9 @@ struct Admitted {
 }
 
 impl Gate<'_> {
-    async fn authenticate(&self, headers: &HeaderMap, access: Access) -> Result<Admitted, Refusal> {
-        let Self { tokens, authorizer, draft, certificate } = *self;
+    async fn authenticate(&self, headers: &HeaderMap, route: &Route) -> Result<Admitted, Refusal> {
+        let Self { tokens, resource, authorizer, draft, certificate } = *self;
+        let access = route.access();
         if !tokens.is_open() {
             draft.token_refused("names_unchecked");
             let text = "the server is not ready: it still compares stored names with those of tokens; try again later";
@@ -130,9 +137,9 @@ impl Gate<'_> {
         }
         let bearer = bearer(headers).map_err(|fault| {
             draft.token_refused(fault.label());
-            tokens.unauthenticated(fault)
+            resource.unauthenticated(fault)
         })?;
-        let token = tokens.verifier.verify(bearer, now()).await.map_err(|error| match error {
+        let token = resource.verifier.verify(bearer, now()).await.map_err(|error| match error {
             AuthenticationError::Refused(refusal) => {
                 if let identity::Refusal::Elsewhere | identity::Refusal::Absent = refusal {
                     tokens.remedy.tell(refusal.label());
@@ -152,7 +159,7 @@ impl Gate<'_> {
         draft.bearer(&token);
         if !permits(&token, access) {
             draft.token_refused("scope");
-            return Err(tokens.insufficient_scope(access));
+            return Err(resource.insufficient_scope(access));
         }
         let settled = Settled::of(&token, access, authorizer, &tokens.remedy).await;
         let settled = settled.map_err(|unsettled| match unsettled {
@@ -162,7 +169,8 @@ impl Gate<'_> {
                 RetrievalError::Authz(error).into()
             }
         })?;
-        let one_use = tokens.verifier.begin_use(&token, now()).map_err(|refusal| self.invalid(refusal))?;
+        let begin = || resource.verifier.begin_use(&token, now()).map_err(|refusal| self.invalid(refusal));
+        let one_use = if route.uses_token_up() { begin()? } else { None };
         Ok(Admitted { token, access, settled, one_use })
     }
 
@@ -188,7 +196,7 @@ impl Gate<'_> {
     fn invalid(&self, why: identity::Refusal) -> Refusal {
         tracing::debug!(refusal = why.label(), "a token was refused");
         self.draft.token_refused(why.label());
-        self.tokens.unauthenticated(TokenFault::Invalid)
+        self.resource.unauthenticated(TokenFault::Invalid)
     }
 }
 

@@ -53,7 +53,7 @@ impl World {
             }
         });
         let (connections, incoming) = mpsc::channel(16);
-        let doors = Doors::new(Guards::default()).unwrap();
+        let doors = Doors::new(Guards::default(), None).unwrap();
         let stack = AuditLayer { audit: None, work: OngoingWork::default() }.layer(service);
         let service = BoxCloneSyncService::new(Port::new(doors.clone(), stack));
         let incoming = ReceiverStream::new(incoming);
@@ -251,7 +251,7 @@ async fn a_system_without_room_is_asked_now_and_then() {
     });
     let service = service_fn(|_: Request<Body>| async { Ok::<_, Infallible>(Response::new(Body::empty())) });
     let stop = sleep(Duration::from_mins(1));
-    let doors = Doors::new(Guards::default()).unwrap();
+    let doors = Doors::new(Guards::default(), None).unwrap();
     serve(doors, BoxCloneSyncService::new(service), failing, settings(None), stop).await;
     assert!((30..100).contains(&tries.load(Ordering::Relaxed)), "{tries:?}");
 }

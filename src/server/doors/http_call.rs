@@ -17,7 +17,7 @@ use super::connect::{self, Codec, Kind};
 use super::encoding::{self, Encoding, Unpacked};
 use super::json::{self, Place, Strictness, UnsetMessages};
 use super::routes::{BodyPart, Fields};
-use super::{Dialect, Shape, frames, openfga};
+use super::{Dialect, DoorCall, Shape, frames, openfga};
 use crate::blocking_pool::BlockingPool;
 use crate::server::answers::AnswerSlot;
 use crate::server::operations::{Messages, Operation};
@@ -25,7 +25,7 @@ use crate::server::refusal::{HttpFault, Refusal};
 use crate::server::{DOCUMENT_BYTES_MAX, consistency_token};
 
 /// The headers that a call takes over from the request at its door: who calls, how long it waits, and its trace.
-const CALLER_HEADERS: [HeaderName; 3] =
+pub(super) const CALLER_HEADERS: [HeaderName; 3] =
     [header::AUTHORIZATION, HeaderName::from_static("grpc-timeout"), HeaderName::from_static("traceparent")];
 /// The headers of an answer that clients read.
 const ANSWER_HEADERS: [&str; 2] = [consistency_token::HEADER, "openfga-authorization-model-id"];
@@ -81,7 +81,7 @@ impl HttpCall {
             }
         }
         *call.extensions_mut() = parts.extensions;
-        call.extensions_mut().insert(Arc::clone(self));
+        call.extensions_mut().insert(DoorCall::Http(Arc::clone(self)));
         call
     }
 

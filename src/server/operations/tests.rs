@@ -35,6 +35,7 @@ fn only_an_answer_of_one_message_is_known_to_be_ok() {
         let is_bounded = operation.answer_bytes_max.is_some();
         assert!(is_bounded || operation.answer == Messages::Many, "{}: one message has a size", operation.path);
     }
+    assert_eq!(Route::Mcp("mcp").answered_code(), Code::Ok, "the door has the whole answer");
     for route in [Route::UnknownRpc, Route::Public, Route::Refused(NotServed::Path)] {
         assert_eq!(route.answered_code(), Code::Unknown, "{route:?}");
     }

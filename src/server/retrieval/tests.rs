@@ -132,6 +132,7 @@ async fn world(may_read: bool) -> World {
         connections_max: 1,
         tls: None,
         guards: crate::server::Guards::default(),
+        mcp: None,
         request_context: crate::identity::RequestContextRules::default(),
         authorizer: Arc::clone(&authorizer) as _,
         authentication: Authentication::Believed,

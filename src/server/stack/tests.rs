@@ -119,6 +119,7 @@ async fn world(authentication: Authentication, path: &'static str) -> World {
         connections_max: 1,
         tls: None,
         guards: crate::server::Guards::default(),
+        mcp: None,
         request_context: crate::identity::RequestContextRules::default(),
         authorizer,
         authentication,

@@ -1,0 +1,385 @@
+//! The door for MCP, by which agents search and read: `POST /mcp`, one message in and one out, without sessions.
+//!
+//! ```text
+//! body → message → a tool: the RPC that it stands for → the stack → its answer as the tool's result
+//!                → the protocol's own question, or a fault: the stack, which lets its caller in or not → a constant answer
+//! ```
+//!
+//! The message alone tells which RPC is called, so the body is read before the gate, unlike at the other doors. It is small
+//! ([`MESSAGE_BYTES_MAX`]), and nothing is told of it before the gate has let its caller in. Arguments of a tool that are wrong
+//! are refused where the service reads its message, so the record of the call names the tool's RPC.
+//!
+//! INVARIANT (no policy in a door): nothing in a message says for whom it is. The stack takes that from the caller's token.
+
+mod message;
+mod tools;
+
+use std::sync::Arc;
+
+use futures::stream;
+use http_body::{Body as _, Frame};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited, StreamBody};
+use prost::Message as _;
+use prost_reflect::MessageDescriptor;
+use serde_json::{Map, Value as Json, json};
+use tonic::body::Body;
+use tonic::codegen::Bytes;
+use tonic::codegen::http::{self, HeaderMap, HeaderValue, Method, StatusCode, Version, header, request};
+use tonic::{Code, Status};
+use tower::Service;
+
+use self::message::{Fault, Message, RequestId, Revision};
+use self::tools::Tool;
+use super::http_call::CALLER_HEADERS;
+use super::json::{self, Strictness};
+use super::{DoorCall, Shape, frames};
+use crate::proto::retrieval::{FetchResponse, RetrieveResponse};
+use crate::server::answers::AnswerSlot;
+use crate::server::operations::{NotServed, Operation, Route};
+use crate::server::refusal::Refusal;
+use crate::server::{consistency_token, plain_http};
+
+/// The path of the door.
+pub(in crate::server) const PATH: &str = "/mcp";
+/// The largest message of a client in bytes. Callers without a token may send one, too, on each stream of each connection. It
+/// is as much as a stream of HTTP/2 holds before anybody reads it.
+const MESSAGE_BYTES_MAX: usize = 64 * 1_024;
+/// How many times larger than its message the answer of an RPC may become: it stands in the result twice, as JSON and as a text
+/// with JSON in it. Seldom is it larger.
+pub(super) const ANSWER_GROWTH: usize = 3;
+const JSON_TYPE: &str = "application/json";
+
+/// The settings of the door for MCP.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct McpSettings {
+    /// The collection that a search without a collection searches.
+    pub collection: Option<String>,
+}
+
+/// The door for MCP.
+#[derive(Debug)]
+pub(in crate::server) struct McpDoor {
+    settings: McpSettings,
+    /// The request of the RPC of each tool.
+    retrieve: MessageDescriptor,
+    fetch: MessageDescriptor,
+}
+
+/// A request of a client, once its message is understood.
+enum Asked {
+    /// A tool is called.
+    Tool(McpCall, Result<Json, Refusal>),
+    /// The protocol's own question, with its answer; `None` for a notification.
+    Own(&'static str, Option<Json>),
+}
+
+/// One call of a tool.
+#[derive(Clone, Debug)]
+pub(in crate::server) struct McpCall {
+    shape: Shape,
+    id: RequestId,
+    revision: Revision,
+    tool: Tool,
+    /// The collection of the call; empty if the call is refused anyway.
+    collection: String,
+}
+
+impl McpDoor {
+    /// Returns the door over the requests of `Retrieve` and `Fetch`, which `request_of` finds by the path of an RPC.
+    pub(super) fn new(settings: McpSettings, request_of: impl Fn(&str) -> Option<MessageDescriptor>) -> Option<Self> {
+        let (retrieve, fetch) = (request_of(Tool::Search.rpc())?, request_of(Tool::Fetch.rpc())?);
+        Some(Self { settings, retrieve, fetch })
+    }
+
+    /// Answers a request.
+    pub(super) async fn answered<S>(
+        self: Arc<Self>,
+        mut stack: S,
+        request: http::Request<Body>,
+        shape: Shape,
+    ) -> http::Response<Body>
+    where
+        S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Refusal>,
+    {
+        let (parts, body) = request.into_parts();
+        let message = match read(body).await {
+            Ok(body) => Message::read(&body, &parts.headers),
+            Err(fault) => Err(fault),
+        };
+        match message.and_then(|message| self.asked(message, &shape)) {
+            Ok(Asked::Tool(call, arguments)) => {
+                let message = arguments.and_then(|arguments| self.message(call.tool, &arguments));
+                let call = Arc::new(call);
+                match stack.call(call.request(parts, message)).await {
+                    Ok(mut answer) => {
+                        // No message of MCP takes the token back. And a result that nothing is there looks the same, whether
+                        // the RPC answered or refused.
+                        answer.headers_mut().remove(consistency_token::HEADER);
+                        answer
+                    }
+                    Err(refusal) => call.refused(&refusal),
+                }
+            }
+            Ok(Asked::Own(name, answer)) => match stack.call(bare(parts, Route::Mcp(name))).await {
+                Ok(_admitted) => match answer {
+                    Some(answer) => response(&shape, StatusCode::OK, &answer),
+                    None => shape.empty(StatusCode::ACCEPTED),
+                },
+                Err(refusal) => refused(&shape, None, &refusal),
+            },
+            Err(fault) => {
+                let why = Refusal::new(Code::InvalidArgument, fault.text.clone());
+                let route = Route::Refused(NotServed::Mcp(why.clone()));
+                match stack.call(bare(parts, route)).await {
+                    Err(refusal) if refusal.code() != why.code() || refusal.text() != why.text() => {
+                        refused(&shape, fault.id.as_ref(), &refusal)
+                    }
+                    // Only a caller who was let in learns what is wrong.
+                    Ok(_) | Err(_) => response(&shape, fault.status, &fault.response()),
+                }
+            }
+        }
+    }
+
+    /// Finds out what a message asks for.
+    fn asked(&self, message: Message, shape: &Shape) -> Result<Asked, Fault> {
+        let Some(id) = message.id.clone() else {
+            // There is no call to end: a client that gives up its call ends the request that it made for it.
+            return Ok(Asked::Own("mcp/notification", None));
+        };
+        let revision = message.revision;
+        let own = |name, result| {
+            let result = revision.result(result);
+            Ok(Asked::Own(name, Some(message::succeeded(&id, &result))))
+        };
+        match (message.method.as_str(), revision) {
+            ("initialize", Revision::Handshake) => own("mcp/initialize", initialized()),
+            ("server/discover", Revision::Stateless) => own("mcp/discover", discovered()),
+            ("ping", Revision::Handshake) => own("mcp/ping", Map::new()),
+            ("tools/list", _) => own("mcp/tools/list", listed(revision, "tools", tools::described())),
+            // Nothing is enumerated: a list would tell what there is.
+            ("resources/list", _) => own("mcp/resources/list", listed(revision, "resources", json!([]))),
+            ("resources/templates/list", _) => {
+                own("mcp/resources/templates/list", listed(revision, "resourceTemplates", json!([])))
+            }
+            ("tools/call", _) => self.tool_call(message, id, shape),
+            _ => Err(Fault::no_method(&message)),
+        }
+    }
+
+    fn tool_call(&self, mut message: Message, id: RequestId, shape: &Shape) -> Result<Asked, Fault> {
+        let name = message.params.get("name").and_then(Json::as_str);
+        let tool =
+            name.and_then(Tool::named).ok_or_else(|| Fault::params(&message, "there is no tool of this name"))?;
+        let arguments = match message.params.remove("arguments") {
+            None => Map::new(),
+            Some(Json::Object(arguments)) => arguments,
+            Some(_) => return Err(Fault::params(&message, "`arguments` is not an object")),
+        };
+        let request = tool.request(arguments, self.settings.collection.as_deref());
+        let collection = request.as_ref().ok().and_then(|request| request.get("collection")?.as_str());
+        let collection = collection.unwrap_or_default().to_owned();
+        let call = McpCall { shape: shape.clone(), id, revision: message.revision, tool, collection };
+        Ok(Asked::Tool(call, request))
+    }
+
+    /// Returns the encoded request of a tool's RPC.
+    fn message(&self, tool: Tool, request: &Json) -> Result<Vec<u8>, Refusal> {
+        let descriptor = match tool {
+            Tool::Search => &self.retrieve,
+            Tool::Fetch => &self.fetch,
+        };
+        let message = json::read(descriptor, request.to_string().as_bytes(), Strictness::Strict);
+        message.map(|message| message.encode_to_vec()).map_err(|refusal| refusal.with_place("arguments"))
+    }
+}
+
+impl McpCall {
+    /// Returns the gRPC call that the tool stands for. Its message, or the fault of its arguments, is read behind the gate.
+    fn request(self: &Arc<Self>, caller: request::Parts, message: Result<Vec<u8>, Refusal>) -> http::Request<Body> {
+        let slot = caller.extensions.get::<AnswerSlot>().cloned();
+        let answer_bytes_max = Operation::at(self.tool.rpc()).and_then(|operation| operation.answer_bytes_max);
+        let reading = async move {
+            let message = message?;
+            // A call without a slot did not come by a connection, and the stack does not answer it.
+            if let (Some(slot), Some(bytes)) = (slot, answer_bytes_max) {
+                slot.reserve(bytes).await?;
+            }
+            Ok::<Frame<Bytes>, Status>(Frame::data(frames::framed(&message)?))
+        };
+        let mut call = http::Request::new(Body::new(StreamBody::new(stream::once(reading))));
+        (*call.method_mut(), *call.version_mut()) = (Method::POST, Version::HTTP_2);
+        *call.uri_mut() = http::Uri::from_static(self.tool.rpc());
+        let headers = call.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        take_over(&caller.headers, headers);
+        *call.extensions_mut() = caller.extensions;
+        call.extensions_mut().insert(DoorCall::Mcp(Arc::clone(self)));
+        call
+    }
+
+    /// Turns the answer of the gRPC call into the tool's result.
+    ///
+    /// INVARIANT (one code): this happens inside of the record, so the record has the code that the client gets.
+    ///
+    /// # Errors
+    /// When the answer is of another type, or there is no room for the result.
+    pub(super) async fn answer(
+        &self,
+        answer: http::Response<Body>,
+        slot: Option<AnswerSlot>,
+    ) -> Result<http::Response<Body>, Refusal> {
+        let (parts, body) = answer.into_parts();
+        let message = frames::only(body).await?;
+        let lost = |error: prost::DecodeError| {
+            tracing::error!(%error, "the answer to a tool's call is of another type");
+            Refusal::lost()
+        };
+        let result = match self.tool {
+            Tool::Search => {
+                let answer = RetrieveResponse::decode(message).map_err(lost)?;
+                result(tools::found(answer, &self.collection))
+            }
+            Tool::Fetch => {
+                let answer = FetchResponse::decode(message).map_err(lost)?;
+                tools::fetched(answer, &self.collection).map_or_else(|| failure(tools::NOTHING_THERE), result)
+            }
+        };
+        let mut response = self.response(result);
+        if let Some(slot) = slot {
+            slot.fit(usize::try_from(response.body().size_hint().lower()).unwrap_or(usize::MAX))?;
+        }
+        *response.extensions_mut() = parts.extensions;
+        Ok(response)
+    }
+
+    fn response(&self, result: Map<String, Json>) -> http::Response<Body> {
+        let result = self.revision.result(result);
+        response(&self.shape, StatusCode::OK, &message::succeeded(&self.id, &result))
+    }
+
+    /// Renders a refusal. A caller who is not let in learns it from the HTTP status. Everything else is a result of the tool, so
+    /// that the model reads what is wrong with its call.
+    fn refused(&self, refusal: &Refusal) -> http::Response<Body> {
+        if is_of_the_gate(refusal) {
+            return refused(&self.shape, Some(&self.id), refusal);
+        }
+        let text = match (self.tool, refusal.code()) {
+            // A collection that is not there looks like a chunk that is not there.
+            (Tool::Fetch, Code::NotFound) => tools::NOTHING_THERE,
+            (Tool::Fetch | Tool::Search, _) => refusal.text(),
+        };
+        let mut response = self.response(failure(text));
+        plain_http::explain(refusal, response.headers_mut());
+        response
+    }
+}
+
+/// Returns whether a caller has to bring another token.
+fn is_of_the_gate(refusal: &Refusal) -> bool {
+    refusal.code() == Code::Unauthenticated || refusal.challenge().is_some()
+}
+
+/// Reads the body of a request.
+async fn read(body: Body) -> Result<Bytes, Fault> {
+    match Limited::new(body, MESSAGE_BYTES_MAX).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(Fault::too_large()),
+        Err(error) => Err(Fault::unread(format!("the message did not arrive: {error}"))),
+    }
+}
+
+/// Returns a request without a body, for the stack to judge its caller.
+fn bare(caller: request::Parts, route: Route) -> http::Request<Body> {
+    let mut request = http::Request::new(Body::empty());
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = http::Uri::from_static(PATH);
+    take_over(&caller.headers, request.headers_mut());
+    *request.extensions_mut() = caller.extensions;
+    request.extensions_mut().insert(route);
+    request
+}
+
+/// Copies the headers that tell who calls. All values are copied: a caller with two tokens is refused, not one of them chosen.
+fn take_over(caller: &HeaderMap, headers: &mut HeaderMap) {
+    for name in CALLER_HEADERS {
+        for value in caller.get_all(&name) {
+            headers.append(&name, value.clone());
+        }
+    }
+}
+
+/// Renders the refusal of a request that calls no tool, or of a caller who is not let in.
+fn refused(shape: &Shape, id: Option<&RequestId>, refusal: &Refusal) -> http::Response<Body> {
+    let code = if is_of_the_gate(refusal) { message::NOT_LET_IN } else { message::INTERNAL_ERROR };
+    let mut response = response(shape, refusal.http_status(), &message::failed(id, code, refusal.text(), None));
+    plain_http::explain(refusal, response.headers_mut());
+    response
+}
+
+fn response(shape: &Shape, status: StatusCode, json: &Json) -> http::Response<Body> {
+    shape.response(status, JSON_TYPE, Body::new(Full::from(json.to_string())))
+}
+
+/// Returns the result of a tool in both of its forms: for programs, and as the text for models that read nothing else.
+fn result(structured: Json) -> Map<String, Json> {
+    let text = structured.to_string();
+    let content = json!([{ "type": "text", "text": text }]);
+    [("content".to_owned(), content), ("structuredContent".to_owned(), structured)].into_iter().collect()
+}
+
+/// Returns the result of a tool that failed.
+fn failure(text: &str) -> Map<String, Json> {
+    let content = json!([{ "type": "text", "text": text }]);
+    [("content".to_owned(), content), ("isError".to_owned(), Json::Bool(true))].into_iter().collect()
+}
+
+fn server_info() -> Json {
+    json!({ "name": "ragward", "title": "Ragward", "version": env!("CARGO_PKG_VERSION") })
+}
+
+fn capabilities() -> Json {
+    json!({ "tools": {}, "resources": {} })
+}
+
+/// Returns the result of the handshake. A client that does not speak its revision ends the connection.
+fn initialized() -> Map<String, Json> {
+    let result = [
+        ("protocolVersion".to_owned(), Json::from(Revision::Handshake.as_str())),
+        ("capabilities".to_owned(), capabilities()),
+        ("serverInfo".to_owned(), server_info()),
+        ("instructions".to_owned(), Json::from(tools::INSTRUCTIONS)),
+    ];
+    result.into_iter().collect()
+}
+
+fn discovered() -> Map<String, Json> {
+    let result = [
+        ("supportedVersions".to_owned(), json!(Revision::ALL.map(Revision::as_str))),
+        ("capabilities".to_owned(), capabilities()),
+        ("instructions".to_owned(), Json::from(tools::INSTRUCTIONS)),
+        ("_meta".to_owned(), json!({ "io.modelcontextprotocol/serverInfo": server_info() })),
+    ];
+    let mut result: Map<String, Json> = result.into_iter().collect();
+    not_kept(&mut result);
+    result
+}
+
+fn listed(revision: Revision, name: &str, list: Json) -> Map<String, Json> {
+    let mut result = Map::new();
+    result.insert(name.to_owned(), list);
+    if revision == Revision::Stateless {
+        not_kept(&mut result);
+    }
+    result
+}
+
+/// Says that nobody keeps a result for later, or for somebody else.
+fn not_kept(result: &mut Map<String, Json>) {
+    result.insert("ttlMs".to_owned(), 0.into());
+    result.insert("cacheScope".to_owned(), "private".into());
+}
+
+#[cfg(test)]
+mod tests;
