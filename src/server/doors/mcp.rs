@@ -29,7 +29,7 @@ use tonic::{Code, Status};
 use tower::Service;
 
 use self::message::{Fault, Message, RequestId, Revision};
-use self::tools::Tool;
+use self::tools::Action;
 use super::http_call::CALLER_HEADERS;
 use super::json::{self, Strictness};
 use super::{DoorCall, Shape, frames};
@@ -67,19 +67,19 @@ pub(in crate::server) struct McpDoor {
 
 /// A request of a client, once its message is understood.
 enum Asked {
-    /// A tool is called.
-    Tool(McpCall, Result<Json, Refusal>),
+    /// An RPC is called, for a tool or a resource.
+    Rpc(McpCall, Result<Json, Refusal>),
     /// The protocol's own question, with its answer; `None` for a notification.
     Own(&'static str, Option<Json>),
 }
 
-/// One call of a tool.
+/// One call of an RPC, for a tool or a resource.
 #[derive(Clone, Debug)]
 pub(in crate::server) struct McpCall {
     shape: Shape,
     id: RequestId,
     revision: Revision,
-    tool: Tool,
+    action: Action,
     /// The collection of the call; empty if the call is refused anyway.
     collection: String,
 }
@@ -87,7 +87,7 @@ pub(in crate::server) struct McpCall {
 impl McpDoor {
     /// Returns the door over the requests of `Retrieve` and `Fetch`, which `request_of` finds by the path of an RPC.
     pub(super) fn new(settings: McpSettings, request_of: impl Fn(&str) -> Option<MessageDescriptor>) -> Option<Self> {
-        let (retrieve, fetch) = (request_of(Tool::Search.rpc())?, request_of(Tool::Fetch.rpc())?);
+        let (retrieve, fetch) = (request_of(Action::Search.rpc())?, request_of(Action::Fetch.rpc())?);
         Some(Self { settings, retrieve, fetch })
     }
 
@@ -107,8 +107,8 @@ impl McpDoor {
             Err(fault) => Err(fault),
         };
         match message.and_then(|message| self.asked(message, &shape)) {
-            Ok(Asked::Tool(call, arguments)) => {
-                let message = arguments.and_then(|arguments| self.message(call.tool, &arguments));
+            Ok(Asked::Rpc(call, arguments)) => {
+                let message = arguments.and_then(|arguments| self.message(call.action, &arguments));
                 let call = Arc::new(call);
                 match stack.call(call.request(parts, message)).await {
                     Ok(mut answer) => {
@@ -160,7 +160,12 @@ impl McpDoor {
             // Nothing is enumerated: a list would tell what there is.
             ("resources/list", _) => own("mcp/resources/list", listed(revision, "resources", json!([]))),
             ("resources/templates/list", _) => {
-                own("mcp/resources/templates/list", listed(revision, "resourceTemplates", json!([])))
+                own("mcp/resources/templates/list", listed(revision, "resourceTemplates", tools::templates()))
+            }
+            ("resources/read", _) => {
+                let uri = message.params.get("uri").and_then(Json::as_str);
+                let request = tools::read_request(uri.unwrap_or_default());
+                Ok(Self::rpc(&message, id, shape, Action::Read, request))
             }
             ("tools/call", _) => self.tool_call(message, id, shape),
             _ => Err(Fault::no_method(&message)),
@@ -169,25 +174,30 @@ impl McpDoor {
 
     fn tool_call(&self, mut message: Message, id: RequestId, shape: &Shape) -> Result<Asked, Fault> {
         let name = message.params.get("name").and_then(Json::as_str);
-        let tool =
-            name.and_then(Tool::named).ok_or_else(|| Fault::params(&message, "there is no tool of this name"))?;
+        let action =
+            name.and_then(Action::of_tool).ok_or_else(|| Fault::params(&message, "there is no tool of this name"))?;
         let arguments = match message.params.remove("arguments") {
             None => Map::new(),
             Some(Json::Object(arguments)) => arguments,
             Some(_) => return Err(Fault::params(&message, "`arguments` is not an object")),
         };
-        let request = tool.request(arguments, self.settings.collection.as_deref());
+        let request = action.request(arguments, self.settings.collection.as_deref());
+        Ok(Self::rpc(&message, id, shape, action, request))
+    }
+
+    /// Returns the call of the RPC behind a message, whose request may be wrong.
+    fn rpc(message: &Message, id: RequestId, shape: &Shape, action: Action, request: Result<Json, Refusal>) -> Asked {
         let collection = request.as_ref().ok().and_then(|request| request.get("collection")?.as_str());
         let collection = collection.unwrap_or_default().to_owned();
-        let call = McpCall { shape: shape.clone(), id, revision: message.revision, tool, collection };
-        Ok(Asked::Tool(call, request))
+        let call = McpCall { shape: shape.clone(), id, revision: message.revision, action, collection };
+        Asked::Rpc(call, request)
     }
 
     /// Returns the encoded request of a tool's RPC.
-    fn message(&self, tool: Tool, request: &Json) -> Result<Vec<u8>, Refusal> {
-        let descriptor = match tool {
-            Tool::Search => &self.retrieve,
-            Tool::Fetch => &self.fetch,
+    fn message(&self, action: Action, request: &Json) -> Result<Vec<u8>, Refusal> {
+        let descriptor = match action {
+            Action::Search => &self.retrieve,
+            Action::Fetch | Action::Read => &self.fetch,
         };
         let message = json::read(descriptor, request.to_string().as_bytes(), Strictness::Strict);
         message.map(|message| message.encode_to_vec()).map_err(|refusal| refusal.with_place("arguments"))
@@ -198,7 +208,7 @@ impl McpCall {
     /// Returns the gRPC call that the tool stands for. Its message, or the fault of its arguments, is read behind the gate.
     fn request(self: &Arc<Self>, caller: request::Parts, message: Result<Vec<u8>, Refusal>) -> http::Request<Body> {
         let slot = caller.extensions.get::<AnswerSlot>().cloned();
-        let answer_bytes_max = Operation::at(self.tool.rpc()).and_then(|operation| operation.answer_bytes_max);
+        let answer_bytes_max = Operation::at(self.action.rpc()).and_then(|operation| operation.answer_bytes_max);
         let reading = async move {
             let message = message?;
             // A call without a slot did not come by a connection, and the stack does not answer it.
@@ -209,7 +219,7 @@ impl McpCall {
         };
         let mut call = http::Request::new(Body::new(StreamBody::new(stream::once(reading))));
         (*call.method_mut(), *call.version_mut()) = (Method::POST, Version::HTTP_2);
-        *call.uri_mut() = http::Uri::from_static(self.tool.rpc());
+        *call.uri_mut() = http::Uri::from_static(self.action.rpc());
         let headers = call.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
@@ -236,17 +246,24 @@ impl McpCall {
             tracing::error!(%error, "the answer to a tool's call is of another type");
             Refusal::lost()
         };
-        let result = match self.tool {
-            Tool::Search => {
+        let mut response = match self.action {
+            Action::Search => {
                 let answer = RetrieveResponse::decode(message).map_err(lost)?;
-                result(tools::found(answer, &self.collection))
+                self.response(result(tools::found(answer, &self.collection)))
             }
-            Tool::Fetch => {
+            Action::Fetch => {
                 let answer = FetchResponse::decode(message).map_err(lost)?;
-                tools::fetched(answer, &self.collection).map_or_else(|| failure(tools::NOTHING_THERE), result)
+                let fetched = tools::fetched(answer, &self.collection);
+                self.response(fetched.map_or_else(|| failure(tools::NOTHING_THERE), result))
+            }
+            Action::Read => {
+                let answer = FetchResponse::decode(message).map_err(lost)?;
+                match tools::contents(answer, &self.collection) {
+                    Some(contents) => self.response(listed(self.revision, "contents", contents)),
+                    None => self.no_resource(),
+                }
             }
         };
-        let mut response = self.response(result);
         if let Some(slot) = slot {
             slot.fit(usize::try_from(response.body().size_hint().lower()).unwrap_or(usize::MAX))?;
         }
@@ -259,16 +276,28 @@ impl McpCall {
         response(&self.shape, StatusCode::OK, &message::succeeded(&self.id, &result))
     }
 
+    /// Returns the answer about a resource that is hidden, gone, or named by no URI.
+    fn no_resource(&self) -> http::Response<Body> {
+        let code = match self.revision {
+            Revision::Handshake => message::NO_RESOURCE,
+            Revision::Stateless => message::INVALID_PARAMS,
+        };
+        let failed = message::failed(Some(&self.id), code, tools::NOTHING_THERE, None);
+        response(&self.shape, StatusCode::OK, &failed)
+    }
+
     /// Renders a refusal. A caller who is not let in learns it from the HTTP status. Everything else is a result of the tool, so
     /// that the model reads what is wrong with its call.
     fn refused(&self, refusal: &Refusal) -> http::Response<Body> {
         if is_of_the_gate(refusal) {
             return refused(&self.shape, Some(&self.id), refusal);
         }
-        let text = match (self.tool, refusal.code()) {
+        let text = match (self.action, refusal.code()) {
             // A collection that is not there looks like a chunk that is not there.
-            (Tool::Fetch, Code::NotFound) => tools::NOTHING_THERE,
-            (Tool::Fetch | Tool::Search, _) => refusal.text(),
+            (Action::Fetch, Code::NotFound) => tools::NOTHING_THERE,
+            (Action::Read, Code::NotFound) => return self.no_resource(),
+            (Action::Read, _) => return refused(&self.shape, Some(&self.id), refusal),
+            (Action::Fetch | Action::Search, _) => refusal.text(),
         };
         let mut response = self.response(failure(text));
         plain_http::explain(refusal, response.headers_mut());

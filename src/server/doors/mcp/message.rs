@@ -27,8 +27,10 @@ const ENCODED_TAIL: &str = "?=";
 const PARSE_ERROR: i64 = -32_700;
 const INVALID_REQUEST: i64 = -32_600;
 const METHOD_NOT_FOUND: i64 = -32_601;
-const INVALID_PARAMS: i64 = -32_602;
+pub(super) const INVALID_PARAMS: i64 = -32_602;
 pub(super) const INTERNAL_ERROR: i64 = -32_603;
+/// The code of 2025-11-25 for a resource that is not there. The newer revision has `INVALID_PARAMS` for it.
+pub(super) const NO_RESOURCE: i64 = -32_002;
 const HEADER_MISMATCH: i64 = -32_020;
 const UNSUPPORTED_REVISION: i64 = -32_022;
 /// The code for a caller who is not let in. The protocol leaves the numbers around it to servers; the HTTP status tells clients

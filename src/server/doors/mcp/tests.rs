@@ -63,9 +63,11 @@ async fn answered(
     let body = request.into_body().collect().await.map_err(|status| Refusal::from(&status))?.to_bytes();
     seen.lock().unwrap().messages.push(body.slice(frames::HEAD_BYTES..));
     let chunk = Chunk { id: "a#1".to_owned(), text: "about leave".to_owned(), ..Chunk::default() };
-    let answer = match call.tool {
-        Tool::Search => RetrieveResponse { chunks: vec![chunk], ..RetrieveResponse::default() }.encode_to_vec(),
-        Tool::Fetch => FetchResponse { chunks: vec![chunk], ..FetchResponse::default() }.encode_to_vec(),
+    let answer = match call.action {
+        Action::Search => RetrieveResponse { chunks: vec![chunk], ..RetrieveResponse::default() }.encode_to_vec(),
+        Action::Fetch | Action::Read => {
+            FetchResponse { chunks: vec![chunk], ..FetchResponse::default() }.encode_to_vec()
+        }
     };
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", HeaderValue::from_static("0"));
@@ -82,7 +84,12 @@ async fn the_protocols_own_questions_are_answered_to_whoever_is_let_in() {
         ("tools/list", "mcp/tools/list", "/tools/0/name", json!("search")),
         ("tools/list", "mcp/tools/list", "/tools/1/name", json!("fetch")),
         ("resources/list", "mcp/resources/list", "/resources", json!([])),
-        ("resources/templates/list", "mcp/resources/templates/list", "/resourceTemplates", json!([])),
+        (
+            "resources/templates/list",
+            "mcp/resources/templates/list",
+            "/resourceTemplates/0/uriTemplate",
+            json!("ragward://{collection}/{chunk}"),
+        ),
     ];
     for (method, name, pointer, expected) in rows {
         let (status, _, answer, seen) = sent(posted(call(method, &none)), None).await;
@@ -169,6 +176,21 @@ async fn bad_input_is_refused_behind_the_gate() {
         assert_eq!(found, StatusCode::FORBIDDEN, "{row}");
         assert_eq!(answer["error"]["message"], "not meant for this", "{row}: the caller learns nothing else");
     }
+}
+
+#[tokio::test]
+async fn a_resource_is_the_text_of_a_chunk() {
+    let read = |uri: &str| posted(call("resources/read", &json!({ "uri": uri })));
+    let (status, _, answer, seen) = sent(read("ragward://handbook/a%231"), None).await;
+    let contents = json!([{ "uri": "ragward://handbook/a%231", "mimeType": "text/plain", "text": "about leave" }]);
+    assert_eq!((status, &answer["result"]["contents"]), (StatusCode::OK, &contents));
+    assert_eq!(FetchRequest::decode(seen.messages[0].clone()).unwrap().chunk_ids, ["a#1"]);
+
+    let gone = Refusal::new(Code::NotFound, "there is no such collection");
+    let nothing = sent(read("ragward://handbook/a%231"), Some(gone)).await.2;
+    assert_eq!(nothing["error"]["code"], -32_002, "{nothing}");
+    assert_eq!(sent(read("handbook"), None).await.2, nothing, "no URI looks like one of nothing");
+    assert_eq!(sent(posted(call("resources/read", &json!({}))), None).await.2, nothing, "so does none at all");
 }
 
 #[tokio::test]
