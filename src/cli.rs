@@ -17,6 +17,7 @@ mod fetch;
 mod filter;
 mod healthcheck;
 mod ingest;
+mod login;
 mod model;
 mod names;
 mod output;
@@ -118,6 +119,12 @@ enum Command {
     /// Print, validate or describe the configuration.
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    /// Log in at a server. Commands with `--server` then ask as you.
+    Login(login::LoginArgs),
+    /// End the login at a server.
+    Logout(login::ServerArgs),
+    /// Show who is logged in at a server.
+    Whoami(login::ServerArgs),
     /// Check that a server is ready to answer.
     Healthcheck(healthcheck::HealthcheckArgs),
     /// Print completions for a shell.
@@ -138,7 +145,8 @@ struct Connection {
     /// it, the variable `RAGWARD_CA_FILE` may name the file.
     #[arg(long, value_name = "FILE", conflicts_with = "data")]
     ca_file: Option<PathBuf>,
-    /// A file with the access token for the server. Without it, the variable `RAGWARD_TOKEN` may hold the token.
+    /// A file with the access token for the server. Without it, the variable `RAGWARD_TOKEN` may hold the token. Without both,
+    /// it is the token of `ragward login`.
     #[arg(long, value_name = "FILE", conflicts_with = "data")]
     token_file: Option<PathBuf>,
     /// The data directory, which this command opens itself. No server may be using it.
@@ -184,10 +192,15 @@ impl Connection {
         }
     }
 
-    /// Makes a client of the server to call; `None` if the backends are opened in this process.
-    fn named_server(&self) -> Result<Option<Client>, Failure> {
+    /// Makes a client of the server to call; `None` if the backends are opened in this process. Without a token of the flags
+    /// and the environment, its calls carry that of the login at this server.
+    async fn named_server(&self) -> Result<Option<Client>, Failure> {
+        let Some(mut server) = self.remote_server()? else { return Ok(None) };
+        if server.token.is_none() {
+            server.token = login::stored_token(&server.address).await?;
+        }
         let refused = |e| Failure::usage(format!("`--server` or `RAGWARD_SERVER`: {e}"));
-        self.remote_server()?.map(|server| Client::of_server(&server).map_err(refused)).transpose()
+        Client::of_server(&server).map(Some).map_err(refused)
     }
 
     async fn connect(
@@ -195,7 +208,7 @@ impl Connection {
         config_file: Option<PathBuf>,
         admit: impl FnOnce(&Config) -> Result<(), Failure>,
     ) -> Result<CalledServices, Failure> {
-        if let Some(client) = self.named_server()? {
+        if let Some(client) = self.named_server().await? {
             return Ok(CalledServices::OfServer(client));
         }
         let overrides = Overrides { data: self.data, ..Overrides::default() };
@@ -340,6 +353,9 @@ async fn dispatch(cli: Cli, output: &Output) -> Result<(), Failure> {
         Command::Tune(args) => tune::run(args, config, output).await,
         Command::Replica(command) => replica::run(&command, config.as_deref(), output),
         Command::Config(command) => config::run(command, config.as_deref(), output),
+        Command::Login(args) => login::log_in(args, output).await,
+        Command::Logout(args) => login::log_out(args, output).await,
+        Command::Whoami(args) => login::who_am_i(args, output),
         Command::Healthcheck(args) => healthcheck::run(&args, config.as_deref(), output).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();

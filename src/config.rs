@@ -6,6 +6,7 @@
 
 mod called_server;
 mod layers;
+mod state_directory;
 mod token;
 
 use std::ffi::OsString;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use self::called_server::CalledServer;
+pub use self::state_directory::state_directory;
 pub use self::token::access_token;
 use crate::audit::AuditConfig;
 pub use crate::authz::{AuthorizerConfig, AuthorizerKind};

@@ -76,6 +76,8 @@ pub mod error_code;
 pub mod identity;
 pub mod ingest;
 pub mod language;
+#[cfg(feature = "cli")]
+mod login;
 #[cfg(feature = "server")]
 pub mod proto;
 pub mod retrieval;

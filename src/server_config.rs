@@ -42,6 +42,9 @@ pub struct ServerConfig {
     /// combined with `insecure_identity`.
     #[serde(deserialize_with = "origins")]
     pub cors_origins: Vec<String>,
+    /// The client of `ragward login` at the issuers. The server shows it to everybody, so it must be a public client, which has
+    /// no secret.
+    pub login_client_id: Option<String>,
     /// The door for MCP at `/mcp`, by which agents search and read. When unset, it is shut. It needs access tokens.
     pub mcp: Option<McpConfig>,
     /// How long running requests may take to end after the server was told to stop.
@@ -63,6 +66,7 @@ impl Default for ServerConfig {
             connections_max: 900,
             hosts: Vec::new(),
             cors_origins: Vec::new(),
+            login_client_id: None,
             mcp: None,
             shutdown_timeout: Duration::from_secs(10),
             tls: None,

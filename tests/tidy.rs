@@ -23,7 +23,7 @@ const LAYERS: [&[&str]; 16] = [
     &["main"],
     &["cli"],
     &["app", "tune"],
-    &["client", "config"],
+    &["client", "config", "login"],
     &["server"],
     &["retrieval", "ingest"],
     &["authz", "vector_store"],
@@ -63,8 +63,8 @@ const DOORS: [(&[&str], &[&str]); 9] = [
         ],
         &["telemetry"],
     ),
-    // Keys of issuers are the one thing that is read over HTTP.
-    (&["reqwest"], &["identity/issuer"]),
+    // Issuers are the only ones that are called over HTTP: a server reads their keys, and a person logs in there.
+    (&["reqwest"], &["identity/issuer", "login"]),
     // What an outgoing connection trusts is decided in one place.
     (&["rustls_native_certs"], &["client_tls"]),
     // The port has TLS of its own, whose certificate changes while it serves.
@@ -82,6 +82,8 @@ const DOORS: [(&[&str], &[&str]); 9] = [
             "client_tls",
             "proto",
             "cli",
+            // The address on this machine that a browser comes back to is served like every other one.
+            "login/loopback",
             "backend",
             "authz/openfga",
             "vector_store/qdrant",
@@ -95,13 +97,15 @@ const DOORS: [(&[&str], &[&str]); 9] = [
 /// The modules that may read the wall clock, which can be set and jumps: those where a date comes in or goes out. The
 /// age of whatever is in memory (decisions, generations, copies, consistency tokens, deadlines) is measured on the
 /// monotonic clock.
-const WALL_CLOCK: [&str; 11] = [
+const WALL_CLOCK: [&str; 12] = [
     // The delay with which a server's log tells of a dated change.
     "app/replica",
     // The time at which a record was written.
     "app/audit",
     "audit",
     "cli/demo/issuer",
+    // The time at which the tokens of a login end.
+    "cli/login",
     // The start of a first look at a log, which is in dates.
     "authz/openfga/changelog",
     "tuple_store/changelog",

@@ -42,6 +42,7 @@ impl App {
             tls: None,
             authorizer: Arc::clone(&self.authorizer),
             authentication: Authentication::Believed,
+            login_client_id: self.config.server.login_client_id.clone(),
             request_context: self.request_context.clone(),
             guards: Guards::default(),
             mcp: None,

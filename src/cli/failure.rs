@@ -13,6 +13,7 @@ use crate::authz::openfga::{LoadError, OpenStoreError, StoppedWrite};
 use crate::config::ConfigError;
 use crate::error_code::ErrorCode;
 use crate::ingest::IngestError;
+use crate::login::LoginError;
 use crate::storage::StorageError;
 use crate::tuple_store::StoreError;
 use crate::visible::visible;
@@ -143,6 +144,17 @@ impl From<IngestError> for Failure {
     }
 }
 
+impl From<LoginError> for Failure {
+    fn from(error: LoginError) -> Self {
+        let text = error.to_string();
+        match error {
+            LoginError::Setup(_) | LoginError::Refused(_) => Self::usage(text),
+            LoginError::Unreachable(_) => Self::unreachable(text),
+            LoginError::File(_) => Self::failed(text),
+        }
+    }
+}
+
 impl From<Status> for Failure {
     fn from(status: Status) -> Self {
         let violations = status.get_details_bad_request().map(|details| details.field_violations).unwrap_or_default();
@@ -151,7 +163,10 @@ impl From<Status> for Failure {
         let text = match (fields.is_empty(), status.get_details_error_info()) {
             (false, _) => fields.join("\n       "),
             (true, Some(_)) if status.code() == Code::Unauthenticated => {
-                format!("{}; give one with `--token-file` or `RAGWARD_TOKEN`", status.message())
+                format!(
+                    "{}; give one with `--token-file` or `RAGWARD_TOKEN`, or log in with `ragward login`",
+                    status.message()
+                )
             }
             (true, Some(_)) => status.message().to_owned(),
             (true, None) => {

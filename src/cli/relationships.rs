@@ -63,13 +63,15 @@ impl StoreArgs {
     pub(super) async fn open(self, config: Option<&Path>, creation: Creation) -> Result<Relationships, Failure> {
         let Self { connection, store_name, store_id } = self;
         let named = store_id.map(StoreSelector::Id).or(store_name.map(StoreSelector::Name));
-        if let Some(client) = connection.named_server()? {
+        if let Some(client) = connection.named_server().await? {
             let store = named.unwrap_or_else(|| StoreSelector::Name(DEFAULT_STORE_NAME.to_owned()));
             let opened = client.store(store, creation).await;
             return opened.map(Relationships::Server).map_err(|error| {
                 // The words are the server's own, so this only looks for what each of them says.
                 if matches!(&error, AuthzError::Refused(detail) if detail.contains("token")) {
-                    return Failure::from(error).followed_by("; give one with `--token-file` or `RAGWARD_TOKEN`");
+                    return Failure::from(error).followed_by(
+                        "; give one with `--token-file` or `RAGWARD_TOKEN`, or log in with `ragward login`",
+                    );
                 }
                 let remedy = match creation {
                     Creation::Never => "; name the store with `--store-name`",

@@ -69,10 +69,11 @@ impl Dispatcher {
         };
         let resources = match &services.authentication {
             Authentication::Tokens(tokens) => {
-                let resources = tokens.resources();
-                resources
-                    .map(|resource| ResourceMetadata::of(resource.verifier(), resource.scopes(), bound_tokens))
-                    .collect()
+                let login_client_id = services.login_client_id.as_deref();
+                let documents = tokens.resources().map(|resource| {
+                    ResourceMetadata::of(resource.verifier(), resource.scopes(), bound_tokens, login_client_id)
+                });
+                documents.collect()
             }
             Authentication::Believed => Vec::new(),
         };

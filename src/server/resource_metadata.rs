@@ -31,6 +31,9 @@ fn path(audience: &str) -> String {
     if has_authority { format!("{PATH}{suffix}") } else { PATH.to_owned() }
 }
 
+/// Ragward's own member of the document: the client of `ragward login` at the issuers.
+const LOGIN_CLIENT_ID: &str = "ragward_login_client_id";
+
 /// The document and the path that it is served at.
 #[derive(Clone, Debug)]
 pub(super) struct ResourceMetadata {
@@ -47,8 +50,13 @@ pub(super) enum BoundTokens {
 }
 
 impl ResourceMetadata {
-    pub(super) fn of(verifier: &TokenVerifier, scopes: &[Scope], bound_tokens: BoundTokens) -> Self {
-        let json = json!({
+    pub(super) fn of(
+        verifier: &TokenVerifier,
+        scopes: &[Scope],
+        bound_tokens: BoundTokens,
+        login_client_id: Option<&str>,
+    ) -> Self {
+        let mut json = json!({
             "resource": verifier.audience(),
             "authorization_servers": verifier.issuers().collect::<Vec<&str>>(),
             "scopes_supported": scopes.iter().map(|scope| scope.as_str()).collect::<Vec<&str>>(),
@@ -56,6 +64,9 @@ impl ResourceMetadata {
             "tls_client_certificate_bound_access_tokens": bound_tokens == BoundTokens::Taken,
             "resource_name": "Ragward",
         });
+        if let (Some(members), Some(id)) = (json.as_object_mut(), login_client_id) {
+            members.insert(LOGIN_CLIENT_ID.to_owned(), id.into());
+        }
         Self { path: path(verifier.audience()), json: json.to_string().into() }
     }
 

@@ -38,6 +38,8 @@ pub struct Services {
     pub authorizer: Arc<dyn Authorizer>,
     /// The way in which callers are authenticated.
     pub authentication: Authentication,
+    /// The client of `ragward login` at the issuers, which everybody may know.
+    pub login_client_id: Option<String>,
     /// The parameters of conditions that requests may set.
     pub request_context: RequestContextRules,
     /// The names under which browsers may call the server, and the pages that may.

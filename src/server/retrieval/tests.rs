@@ -136,6 +136,7 @@ async fn world(may_read: bool) -> World {
         request_context: crate::identity::RequestContextRules::default(),
         authorizer: Arc::clone(&authorizer) as _,
         authentication: Authentication::Believed,
+        login_client_id: None,
         audit: None,
         consistency_tokens: Arc::new(ConsistencyTokens::new().unwrap()),
     });

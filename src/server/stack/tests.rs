@@ -123,6 +123,7 @@ async fn world(authentication: Authentication, path: &'static str) -> World {
         request_context: crate::identity::RequestContextRules::default(),
         authorizer,
         authentication,
+        login_client_id: None,
         audit: Some(open_log(directory.path())),
         consistency_tokens: Arc::new(ConsistencyTokens::new().unwrap()),
     };

@@ -1,0 +1,221 @@
+//! Asks servers and issuers over HTTPS, or over HTTP on this machine. It follows no redirects, uses no proxy, and limits
+//! time and bytes.
+
+use std::error::Error;
+use std::path::Path;
+use std::time::Duration;
+
+use reqwest::redirect::Policy;
+use reqwest::{Client, RequestBuilder, StatusCode};
+use serde_json::{Map, Value};
+use url::{Host, Url, form_urlencoded};
+
+use super::error::LoginError;
+use crate::client_tls::TrustedAuthorities;
+use crate::strict_json;
+
+/// The time that one answer may take.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// The size of an answer, in bytes. Metadata and tokens have a few kilobytes.
+const BYTES_MAX: usize = 256 * 1024;
+/// The deepest nesting of an answer.
+const DEPTH_MAX: usize = 8;
+
+/// Says where an address may have no TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PlainHttp {
+    OnLoopback,
+    Never,
+}
+
+/// Parses an address that secrets may be sent to.
+///
+/// # Errors
+/// When it has no TLS and may not be without, holds a user or a fragment, or is no address.
+pub(super) fn checked_url(text: &str, plain: PlainHttp) -> Result<Url, LoginError> {
+    let refused = || {
+        let rule = match plain {
+            PlainHttp::OnLoopback => "; `http` is for this machine alone",
+            PlainHttp::Never => "",
+        };
+        LoginError::Setup(format!("`{text}` must be an `https` URL without user and fragment{rule}"))
+    };
+    let Ok(url) = Url::parse(text) else { return Err(refused()) };
+    let is_loopback = match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => return Err(refused()),
+    };
+    let is_bare = url.username().is_empty() && url.password().is_none() && url.fragment().is_none();
+    match url.scheme() {
+        "https" if is_bare => Ok(url),
+        "http" if is_bare && is_loopback && plain == PlainHttp::OnLoopback => Ok(url),
+        _ => Err(refused()),
+    }
+}
+
+/// The fields of a form, encoded. They may be secrets, so nothing shows them.
+#[derive(Clone, Default)]
+pub(super) struct Form {
+    encoded: String,
+}
+
+impl Form {
+    #[must_use]
+    pub(super) fn with(self, name: &str, value: &str) -> Self {
+        let mut serializer = form_urlencoded::Serializer::new(self.encoded);
+        serializer.append_pair(name, value);
+        Self { encoded: serializer.finish() }
+    }
+}
+
+/// An answer in JSON. It may hold tokens, so nothing shows it.
+pub(super) struct JsonAnswer {
+    pub(super) status: StatusCode,
+    /// The members of the object; none if the answer is an error without JSON.
+    pub(super) members: Map<String, Value>,
+}
+
+impl JsonAnswer {
+    /// Returns the members of an answer that is a success.
+    ///
+    /// # Errors
+    /// When the status says that it is none.
+    pub(super) fn of_success(self, url: &Url) -> Result<Map<String, Value>, LoginError> {
+        if self.status.is_success() {
+            return Ok(self.members);
+        }
+        let status = self.status.as_u16();
+        if self.status.is_server_error() {
+            return Err(LoginError::Unreachable(format!("`{url}` answered with status {status}")));
+        }
+        Err(LoginError::Setup(format!("`{url}` answered with status {status}")))
+    }
+}
+
+/// An HTTP client for one login.
+#[derive(Clone, Debug)]
+pub(super) struct HttpClient {
+    client: Client,
+}
+
+struct RawAnswer {
+    status: StatusCode,
+    bytes: Vec<u8>,
+}
+
+impl HttpClient {
+    /// Creates a client that trusts the authorities of a file, or those of the system if there is none.
+    ///
+    /// # Errors
+    /// When the file cannot be used, or TLS cannot be set up.
+    pub(super) fn new(ca_file: Option<&Path>) -> Result<Self, LoginError> {
+        let tls = |detail: String| LoginError::Setup(format!("cannot prepare TLS: {detail}"));
+        let authorities = TrustedAuthorities::read(ca_file).map_err(|e| LoginError::Setup(e.to_string()))?;
+        let config = authorities.of_http().map_err(|e| tls(e.to_string()))?;
+        let client = Client::builder()
+            .tls_backend_preconfigured(config)
+            .redirect(Policy::none())
+            .no_proxy()
+            .referer(false)
+            .timeout(TIMEOUT)
+            .build();
+        Ok(Self { client: client.map_err(|e| tls(e.to_string()))? })
+    }
+
+    pub(super) async fn get(&self, url: &Url) -> Result<JsonAnswer, LoginError> {
+        json(url, self.client.get(url.clone())).await
+    }
+
+    pub(super) async fn post_form(&self, url: &Url, form: Form) -> Result<JsonAnswer, LoginError> {
+        json(url, self.form_request(url, form)).await
+    }
+
+    /// Posts a form whose answer has no body that counts.
+    pub(super) async fn post_form_for_status(&self, url: &Url, form: Form) -> Result<u16, LoginError> {
+        let answer = answer(url, self.form_request(url, form)).await?;
+        Ok(answer.status.as_u16())
+    }
+
+    pub(super) async fn post_json(&self, url: &Url, body: &Value) -> Result<JsonAnswer, LoginError> {
+        let request = self.client.post(url.clone()).header("content-type", "application/json");
+        json(url, request.body(body.to_string())).await
+    }
+
+    fn form_request(&self, url: &Url, form: Form) -> RequestBuilder {
+        let request = self.client.post(url.clone()).header("content-type", "application/x-www-form-urlencoded");
+        request.body(form.encoded)
+    }
+}
+
+async fn json(url: &Url, request: RequestBuilder) -> Result<JsonAnswer, LoginError> {
+    let RawAnswer { status, bytes } = answer(url, request.header("accept", "application/json")).await?;
+    match strict_json::object(&bytes, DEPTH_MAX) {
+        Ok(members) => Ok(JsonAnswer { status, members }),
+        // The page of a proxy, for example. The status says what happened.
+        Err(_not_json) if !status.is_success() => Ok(JsonAnswer { status, members: Map::new() }),
+        Err(error) => {
+            let (line, column) = (error.line(), error.column());
+            let place = format!("line {line}, column {column}");
+            Err(LoginError::Setup(format!("the answer of `{url}` is not an object in plain JSON ({place})")))
+        }
+    }
+}
+
+async fn answer(url: &Url, request: RequestBuilder) -> Result<RawAnswer, LoginError> {
+    let lost = |error: reqwest::Error| LoginError::Unreachable(format!("`{url}` did not answer: {}", cause(&error)));
+    let mut response = request.send().await.map_err(lost)?;
+    let status = response.status();
+    let mut bytes = Vec::new();
+    while let Some(piece) = response.chunk().await.map_err(lost)? {
+        if bytes.len() + piece.len() > BYTES_MAX {
+            return Err(LoginError::Setup(format!("the answer of `{url}` is larger than {BYTES_MAX} bytes")));
+        }
+        bytes.extend_from_slice(&piece);
+    }
+    Ok(RawAnswer { status, bytes })
+}
+
+/// Returns the first cause of an error, which says more than the error of the library.
+fn cause(error: &reqwest::Error) -> String {
+    let mut first: &dyn Error = error;
+    while let Some(source) = first.source() {
+        first = source;
+    }
+    first.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_go_only_where_nobody_reads_them_on_the_way() {
+        let rows = [
+            ("TLS", "https://login.example/a?b=c", true, true),
+            ("this machine", "http://127.0.0.1:1", true, false),
+            ("this machine, IPv6", "http://[::1]:1", true, false),
+            ("this machine by name", "http://localhost/", true, false),
+            ("another machine", "http://login.example", false, false),
+            ("a name that begins like this machine", "http://127.0.0.1.example", false, false),
+            ("all addresses", "http://0.0.0.0:1", false, false),
+            ("a user", "https://anne@login.example", false, false),
+            ("a password", "https://:secret@login.example", false, false),
+            ("a fragment", "https://login.example/#a", false, false),
+            ("another scheme", "ftp://login.example", false, false),
+            ("a script", "javascript:alert(1)", false, false),
+            ("no address", "login.example", false, false),
+        ];
+        for (row, text, on_loopback, never) in rows {
+            assert_eq!(checked_url(text, PlainHttp::OnLoopback).is_ok(), on_loopback, "{row}");
+            assert_eq!(checked_url(text, PlainHttp::Never).is_ok(), never, "{row}");
+        }
+    }
+
+    #[test]
+    fn forms_are_encoded() {
+        let form = Form::default().with("scope", "a b").with("resource", "https://rag.example/?a=b&c");
+        assert_eq!(form.encoded, "scope=a+b&resource=https%3A%2F%2Frag.example%2F%3Fa%3Db%26c");
+    }
+}

@@ -1,0 +1,329 @@
+//! The files of the logins, one for each server. Only their owner can read them.
+//!
+//! A file is written beside the former one and renamed, so that a command that is stopped leaves the one or the other. A
+//! lock, in a file of its own, lets one command at a time change a login.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::{Deserialize, Serialize};
+use tempfile::NamedTempFile;
+use tokio::time::sleep;
+
+use super::error::LoginError;
+use crate::settings::Secret;
+
+/// The characters of an origin that are not written as they are in the name of its file.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'-');
+/// The modes that give everything to the owner and nothing to others.
+const DIRECTORY_MODE: u32 = 0o700;
+const FILE_MODE: u32 = 0o600;
+/// The pause between two looks at a lock.
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
+/// The most looks at a lock. Whoever holds it waits for one answer of the issuer, which takes less than 30 seconds.
+const LOCK_LOOKS_MAX: u32 = 600;
+
+/// A login as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StoredLogin {
+    /// The server that the tokens are for. They are sent to no other.
+    pub(crate) origin: String,
+    pub(crate) issuer: String,
+    /// The identifier of the server at the issuer.
+    pub(crate) resource: String,
+    pub(crate) client_id: String,
+    pub(crate) scope: String,
+    pub(super) token_endpoint: String,
+    pub(super) revocation_endpoint: Option<String>,
+    /// The end of the access token, in seconds since 1970, if the issuer named one.
+    pub(crate) expires_at: Option<u64>,
+    pub(crate) access_token: Secret,
+    pub(crate) refresh_token: Option<Secret>,
+}
+
+/// The text of a file. Nothing shows it, since it holds the tokens in plain text.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileText {
+    version: u32,
+    origin: String,
+    issuer: String,
+    resource: String,
+    client_id: String,
+    scope: String,
+    token_endpoint: String,
+    revocation_endpoint: Option<String>,
+    expires_at: Option<u64>,
+    access_token: String,
+    refresh_token: Option<String>,
+}
+
+/// The form of the files. A file of another version is refused.
+const VERSION: u32 = 1;
+
+/// The folder of the logins of one person.
+#[derive(Clone, Debug)]
+pub(crate) struct LoginStore {
+    directory: PathBuf,
+}
+
+/// The right to change a login. It ends with the value.
+#[derive(Debug)]
+pub(crate) struct LockedLogin {
+    directory: PathBuf,
+    path: PathBuf,
+    _lock: File,
+}
+
+impl LoginStore {
+    /// Names the folder. It is created when the first login is stored.
+    pub(crate) fn new(directory: PathBuf) -> Self {
+        Self { directory }
+    }
+
+    /// Reads the login for a server.
+    ///
+    /// # Errors
+    /// When the file is there and cannot be read, or others can read it.
+    pub(crate) fn read(&self, origin: &str) -> Result<Option<StoredLogin>, LoginError> {
+        let path = self.path(origin);
+        let mut file = match File::open(&path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(failed("read", &path, &e)),
+        };
+        refuse_others(&file, &path)?;
+        let text = std::io::read_to_string(&mut file).map_err(|e| failed("read", &path, &e))?;
+        // The error of the parser could repeat a part of the text.
+        let unreadable = || {
+            let shown = path.display();
+            LoginError::File(format!("`{shown}` is not the file of a login; delete it and log in again"))
+        };
+        let Ok(read) = serde_json::from_str::<FileText>(&text) else { return Err(unreadable()) };
+        // A file that was copied to the name of another server must not send its token there.
+        if read.version != VERSION || read.origin != origin {
+            return Err(unreadable());
+        }
+        Ok(Some(StoredLogin {
+            origin: read.origin,
+            issuer: read.issuer,
+            resource: read.resource,
+            client_id: read.client_id,
+            scope: read.scope,
+            token_endpoint: read.token_endpoint,
+            revocation_endpoint: read.revocation_endpoint,
+            expires_at: read.expires_at,
+            access_token: Secret::new(read.access_token),
+            refresh_token: read.refresh_token.map(Secret::new),
+        }))
+    }
+
+    /// Waits until no other command changes the login for a server.
+    ///
+    /// # Errors
+    /// When the folder cannot be used, or another command holds the lock for too long.
+    pub(crate) async fn lock(&self, origin: &str) -> Result<LockedLogin, LoginError> {
+        create_private(&self.directory)?;
+        let path = self.path(origin);
+        // The file of the login is replaced, so a lock of that file would not keep others out.
+        let lock_path = path.with_extension("lock");
+        let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(FILE_MODE).open(&lock_path);
+        let lock = lock.map_err(|e| failed("open", &lock_path, &e))?;
+        for _ in 0..LOCK_LOOKS_MAX {
+            match lock.try_lock() {
+                Ok(()) => return Ok(LockedLogin { directory: self.directory.clone(), path, _lock: lock }),
+                Err(TryLockError::WouldBlock) => sleep(LOCK_PAUSE).await,
+                Err(TryLockError::Error(e)) => return Err(failed("lock", &lock_path, &e)),
+            }
+        }
+        let shown = lock_path.display();
+        Err(LoginError::File(format!("another command has held `{shown}` for too long")))
+    }
+
+    fn path(&self, origin: &str) -> PathBuf {
+        // The end of the name is no extension of a host.
+        self.directory.join(format!("{}.json", utf8_percent_encode(origin, ENCODED)))
+    }
+}
+
+impl LockedLogin {
+    /// Replaces the login.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub(crate) fn write(&self, login: &StoredLogin) -> Result<(), LoginError> {
+        let text = FileText {
+            version: VERSION,
+            origin: login.origin.clone(),
+            issuer: login.issuer.clone(),
+            resource: login.resource.clone(),
+            client_id: login.client_id.clone(),
+            scope: login.scope.clone(),
+            token_endpoint: login.token_endpoint.clone(),
+            revocation_endpoint: login.revocation_endpoint.clone(),
+            expires_at: login.expires_at,
+            access_token: login.access_token.expose().to_owned(),
+            refresh_token: login.refresh_token.as_ref().map(|token| token.expose().to_owned()),
+        };
+        let write = || {
+            let json = serde_json::to_vec_pretty(&text)?;
+            // The library creates such a file with mode 0600.
+            let mut file = NamedTempFile::new_in(&self.directory)?;
+            file.write_all(&json)?;
+            file.as_file().sync_all()?;
+            file.persist(&self.path)?;
+            Ok::<(), std::io::Error>(())
+        };
+        write().map_err(|e| failed("write", &self.path, &e))
+    }
+
+    /// Deletes the login.
+    ///
+    /// # Errors
+    /// When the file cannot be deleted.
+    pub(crate) fn remove(&self) -> Result<(), LoginError> {
+        match fs::remove_file(&self.path) {
+            Ok(()) => Ok(()),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(failed("delete", &self.path, &e)),
+        }
+    }
+}
+
+fn failed(what: &str, path: &Path, error: &std::io::Error) -> LoginError {
+    LoginError::File(format!("cannot {what} `{}`: {error}", path.display()))
+}
+
+fn create_private(directory: &Path) -> Result<(), LoginError> {
+    let created = DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(directory);
+    created.map_err(|e| failed("create", directory, &e))?;
+    let mode = fs::metadata(directory).map_err(|e| failed("read", directory, &e))?.permissions().mode();
+    if mode & 0o777 == DIRECTORY_MODE {
+        return Ok(());
+    }
+    // This fails if the folder is somebody else's.
+    let closed = fs::set_permissions(directory, Permissions::from_mode(DIRECTORY_MODE));
+    closed.map_err(|e| failed("close to others", directory, &e))
+}
+
+fn refuse_others(file: &File, path: &Path) -> Result<(), LoginError> {
+    let mode = file.metadata().map_err(|e| failed("read", path, &e))?.permissions().mode();
+    if mode & 0o077 == 0 {
+        return Ok(());
+    }
+    let shown = path.display();
+    Err(LoginError::File(format!(
+        "others can read the tokens in `{shown}` (mode {:o}); delete it and log in again",
+        mode & 0o777
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ORIGIN: &str = "https://rag.example:8980";
+
+    fn login() -> StoredLogin {
+        StoredLogin {
+            origin: ORIGIN.to_owned(),
+            issuer: "https://login.example".to_owned(),
+            resource: ORIGIN.to_owned(),
+            client_id: "cli".to_owned(),
+            scope: "ragward:retrieve".to_owned(),
+            token_endpoint: "https://login.example/token".to_owned(),
+            revocation_endpoint: None,
+            expires_at: Some(1_000),
+            access_token: Secret::new("hush1"),
+            refresh_token: Some(Secret::new("hush2")),
+        }
+    }
+
+    fn store(parent: &Path) -> LoginStore {
+        LoginStore::new(parent.join("ragward/logins"))
+    }
+
+    #[tokio::test]
+    async fn a_login_is_kept_until_it_is_removed() {
+        let parent = tempfile::tempdir().unwrap();
+        let store = store(parent.path());
+        assert_eq!(store.read(ORIGIN).unwrap(), None, "no folder");
+        let locked = store.lock(ORIGIN).await.unwrap();
+        assert_eq!(store.read(ORIGIN).unwrap(), None, "no file");
+        locked.write(&login()).unwrap();
+        assert_eq!(store.read(ORIGIN).unwrap(), Some(login()));
+        assert_eq!(store.read("https://rag.example:8981").unwrap(), None, "another port");
+        locked.remove().unwrap();
+        locked.remove().unwrap();
+        assert_eq!(store.read(ORIGIN).unwrap(), None, "removed");
+    }
+
+    #[tokio::test]
+    async fn others_can_read_neither_the_folder_nor_the_files() {
+        let parent = tempfile::tempdir().unwrap();
+        let store = store(parent.path());
+        fs::create_dir_all(&store.directory).unwrap();
+        fs::set_permissions(&store.directory, fs::Permissions::from_mode(0o755)).unwrap();
+        let locked = store.lock(ORIGIN).await.unwrap();
+        locked.write(&login()).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let path = store.path(ORIGIN);
+        let rows = [
+            ("the folder", store.directory.clone(), 0o700),
+            ("the login", path.clone(), 0o600),
+            ("the lock", path.with_extension("lock"), 0o600),
+        ];
+        for (row, path, expected) in rows {
+            assert_eq!(mode(&path), expected, "{row}");
+        }
+        for open in [0o604, 0o640, 0o620] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(open)).unwrap();
+            let refused = store.read(ORIGIN).unwrap_err().to_string();
+            assert!(refused.contains("others can read"), "{open:o}: {refused}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_none_is_refused_without_its_text() {
+        let parent = tempfile::tempdir().unwrap();
+        let store = store(parent.path());
+        let locked = store.lock(ORIGIN).await.unwrap();
+        locked.write(&login()).unwrap();
+        let path = store.path(ORIGIN);
+        let text = fs::read_to_string(&path).unwrap();
+        let rows = [
+            ("nothing", String::new()),
+            ("half of it", text.split_at(text.len() / 2).0.to_owned()),
+            ("the login of another server", text.replace("rag.example:8980", "other.example")),
+            ("another version", text.replace("\"version\": 1", "\"version\": 2")),
+            ("a member that nobody knows", text.replace("\"scope\"", "\"hush3\"")),
+        ];
+        for (row, text) in rows {
+            fs::write(&path, text).unwrap();
+            let refused = store.read(ORIGIN).unwrap_err().to_string();
+            assert!(refused.contains("log in again") && !refused.contains("hush"), "{row}: {refused}");
+        }
+    }
+
+    #[test]
+    fn debug_shows_no_token() {
+        let shown = format!("{:?}", login());
+        assert!(!shown.contains("hush"), "{shown}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_command_at_a_time_changes_a_login() {
+        let parent = tempfile::tempdir().unwrap();
+        let store = store(parent.path());
+        let first = store.lock(ORIGIN).await.unwrap();
+        let refused = store.lock(ORIGIN).await.map(drop).unwrap_err().to_string();
+        assert!(refused.contains("held"), "{refused}");
+        assert!(store.lock("https://other.example").await.is_ok(), "another server");
+        drop(first);
+        assert!(store.lock(ORIGIN).await.is_ok(), "free again");
+    }
+}
