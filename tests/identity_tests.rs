@@ -6,6 +6,7 @@ mod identity {
     mod commands;
     mod delegation;
     mod keys;
+    mod login;
     mod names;
     mod people;
     mod plain_http;

@@ -30,7 +30,9 @@ impl Resource {
     /// Reads the metadata of the server at an address. `named` is its identifier, if it is not the address.
     pub(super) async fn read(http: &HttpClient, address: &Url, named: Option<&str>) -> Result<Self, LoginError> {
         let expected = named.unwrap_or(address.as_str());
-        let path = Url::parse(expected).map(|url| url.path().trim_end_matches('/').to_owned()).unwrap_or_default();
+        // The path of an identifier that is a name (`urn:…`) is no part of the address of the metadata.
+        let identifier = Url::parse(expected).ok().filter(Url::has_host);
+        let path = identifier.map(|url| url.path().trim_end_matches('/').to_owned()).unwrap_or_default();
         let mut url = address.clone();
         url.set_query(None);
         url.set_path(&format!("{RESOURCE_METADATA}{path}"));

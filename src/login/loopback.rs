@@ -13,6 +13,7 @@ use axum::Router;
 use axum::extract::RawQuery;
 use axum::http::{HeaderName, StatusCode, header};
 use axum::routing::get;
+use futures::FutureExt;
 use ring::digest::{SHA256, digest};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
@@ -89,7 +90,7 @@ impl Loopback {
         let serving = Server::builder()
             .accept_http1(true)
             .add_routes(Routes::from(Router::new().route(PATH, page)))
-            .serve_with_incoming_shutdown(TcpListenerStream::new(self.listener), async move { drop(stopped.await) });
+            .serve_with_incoming_shutdown(TcpListenerStream::new(self.listener), stopped.map(|_told| ()));
         let mut serving = pin!(serving);
         let closed = || LoginError::Setup("the address for the browser was closed".to_owned());
         let waited = tokio::select! {

@@ -169,16 +169,17 @@ impl LockedLogin {
             access_token: login.access_token.expose().to_owned(),
             refresh_token: login.refresh_token.as_ref().map(|token| token.expose().to_owned()),
         };
-        let write = || {
-            let json = serde_json::to_vec_pretty(&text)?;
-            // The library creates such a file with mode 0600.
-            let mut file = NamedTempFile::new_in(&self.directory)?;
-            file.write_all(&json)?;
-            file.as_file().sync_all()?;
-            file.persist(&self.path)?;
-            Ok::<(), std::io::Error>(())
-        };
-        write().map_err(|e| failed("write", &self.path, &e))
+        self.replace(&text).map_err(|e| failed("write", &self.path, &e))
+    }
+
+    fn replace(&self, text: &FileText) -> std::io::Result<()> {
+        let json = serde_json::to_vec_pretty(text)?;
+        // The library creates such a file with mode 0600.
+        let mut file = NamedTempFile::new_in(&self.directory)?;
+        file.write_all(&json)?;
+        file.as_file().sync_all()?;
+        file.persist(&self.path)?;
+        Ok(())
     }
 
     /// Deletes the login.
@@ -207,7 +208,7 @@ fn create_private(directory: &Path) -> Result<(), LoginError> {
     }
     // This fails if the folder is somebody else's.
     let closed = fs::set_permissions(directory, Permissions::from_mode(DIRECTORY_MODE));
-    closed.map_err(|e| failed("close to others", directory, &e))
+    closed.map_err(|e| failed("keep others out of", directory, &e))
 }
 
 fn refuse_others(file: &File, path: &Path) -> Result<(), LoginError> {

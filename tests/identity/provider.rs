@@ -16,13 +16,13 @@ use tonic::Code;
 
 use crate::identity::world::{RETRIEVE, with_token};
 
-const AUDIENCE: &str = "https://rag.example/api";
+pub(crate) const AUDIENCE: &str = "https://rag.example/api";
 /// A query that matches all pages of the handbook.
 const QUERY: &str = "the leave pay release budget";
 
 /// The provider and its clients. The process ends with the value.
-struct Provider {
-    issuer: String,
+pub(crate) struct Provider {
+    pub(crate) issuer: String,
     input: ChildStdin,
     output: Lines<BufReader<ChildStdout>>,
     _process: Child,
@@ -30,7 +30,7 @@ struct Provider {
 
 impl Provider {
     /// Starts the provider. If it cannot run here, this says so and returns `None`; with `CI` set, it panics.
-    async fn start() -> Option<Self> {
+    pub(crate) async fn start() -> Option<Self> {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/identity/provider");
         let node = Command::new("node").arg("--version").stdout(Stdio::null()).status().await;
         let missing = match (node, directory.join("node_modules").is_dir()) {
@@ -58,7 +58,8 @@ impl Provider {
         Some(Self { issuer, input: process.stdin.take().unwrap(), output, _process: process })
     }
 
-    async fn token(&mut self, request: Value) -> String {
+    /// Sends a request of a flow, and returns what came of it: a token, or the status of the last page.
+    pub(crate) async fn token(&mut self, request: Value) -> String {
         self.input.write_all(format!("{request}\n").as_bytes()).await.unwrap();
         let line = self.output.next_line().await.unwrap().expect("the provider ended");
         let answer: Value = serde_json::from_str(&line).unwrap();
@@ -81,14 +82,15 @@ impl Provider {
 }
 
 /// `ragward serve` over the handbook, as its operator would start it.
-struct Served {
+pub(crate) struct Served {
+    pub(crate) address: String,
     client: Client,
     _process: Child,
     _data: tempfile::TempDir,
 }
 
 impl Served {
-    async fn start(issuer: &str) -> Self {
+    pub(crate) async fn start(issuer: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let data = directory.path().join("data").to_str().unwrap().to_owned();
         let run = async |arguments: &[&str]| {
@@ -100,8 +102,8 @@ impl Served {
         let config = directory.path().join("ragward.toml");
         std::fs::write(&config, configuration(issuer)).unwrap();
         let mut process = serve(&config, &data).spawn().unwrap();
-        let address = address(process.stderr.take().unwrap()).await;
-        Self { client: Client::at(&format!("http://{address}")).unwrap(), _process: process, _data: directory }
+        let address = format!("http://{}", address(process.stderr.take().unwrap()).await);
+        Self { client: Client::at(&address).unwrap(), address, _process: process, _data: directory }
     }
 
     /// Returns the guards of the chunks that the bearer of a token sees.
@@ -119,7 +121,7 @@ impl Served {
     }
 }
 
-fn ragward() -> Command {
+pub(crate) fn ragward() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ragward"));
     command.current_dir(env!("CARGO_MANIFEST_DIR")).env_remove("RUST_LOG").stdin(Stdio::null()).kill_on_drop(true);
     command
@@ -133,7 +135,7 @@ fn serve(config: &PathBuf, data: &str) -> Command {
 
 fn configuration(issuer: &str) -> String {
     format!(
-        "[identity]\naudience = '{AUDIENCE}'\n[[identity.issuers]]\nissuer = '{issuer}'\n\
+        "[server]\nlogin_client_id = 'ragward-cli'\n[identity]\naudience = '{AUDIENCE}'\n[[identity.issuers]]\nissuer = '{issuer}'\n\
          [identity.delegation]\nrelation = 'can_act_for'\non = 'user'\n"
     )
 }

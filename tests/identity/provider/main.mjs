@@ -28,31 +28,63 @@ async function login({ user, scope, resource, details, want = "access_token", bo
     ...(resource && { resource }),
     ...(details && { authorization_details: JSON.stringify(details) }),
   };
-  const code = await follow(new URL(`${discovered.authorization_endpoint}?${new URLSearchParams(parameters)}`));
+  const begin = new URL(`${discovered.authorization_endpoint}?${new URLSearchParams(parameters)}`);
+  const back = await follow(begin, REDIRECT_URI);
+  const code = back.searchParams.get("code");
+  if (!code) throw new Error(back.search);
   const exchanged = { grant_type: "authorization_code", code, code_verifier: verifier, redirect_uri: REDIRECT_URI };
   return (await token("desk", { ...exchanged, ...(resource && { resource }) }, bound))[want];
 }
 
-/** What a browser does: follows redirects with cookies, up to the client's own address. */
-async function follow(url) {
+/** A person opens the address that `ragward login` shows, logs in and comes back to this machine. */
+async function open({ url, user }) {
+  const begin = new URL(url);
+  begin.searchParams.set("login_hint", user);
+  const back = await follow(begin, begin.searchParams.get("redirect_uri"));
+  return String((await fetch(back)).status);
+}
+
+/** A person types the code that `ragward login --device` shows. */
+async function type({ url, code }) {
+  const cookies = new Map();
+  const first = await visit(url, cookies);
+  const form = async (answer, more) => {
+    const [, xsrf] = /name="xsrf" value="([^"]+)"/.exec(await answer.text());
+    return { method: "POST", body: new URLSearchParams({ xsrf, user_code: code, ...more }) };
+  };
+  const second = await visit(url, cookies, await form(first, {}));
+  let answer = await visit(url, cookies, await form(second, { confirm: "yes" }));
+  for (let step = 0; step < 10; step += 1) {
+    const location = answer.headers.get("location");
+    if (!location) return String(answer.status);
+    url = new URL(location, url);
+    answer = await visit(url, cookies);
+  }
+  throw new Error("too many redirects");
+}
+
+/** What a browser does: follows redirects with cookies, up to the client's own address, which it returns. */
+async function follow(url, until) {
   const cookies = new Map();
   for (let step = 0; step < 10; step += 1) {
-    const cookie = [...cookies].map(([name, value]) => `${name}=${value}`).join("; ");
-    const answer = await fetch(url, { redirect: "manual", headers: { cookie } });
-    for (const set of answer.headers.getSetCookie()) {
-      const [, name, value] = /^([^=]+)=([^;]*)/.exec(set);
-      cookies.set(name, value);
-    }
+    const answer = await visit(url, cookies);
     const location = answer.headers.get("location");
     if (!location) throw new Error(`${url} answered ${answer.status}: ${await answer.text()}`);
     url = new URL(location, url);
-    if (url.href.startsWith(REDIRECT_URI)) {
-      const code = url.searchParams.get("code");
-      if (!code) throw new Error(url.search);
-      return code;
-    }
+    if (url.href.startsWith(until)) return url;
   }
   throw new Error("too many redirects");
+}
+
+/** Sends one request with the cookies, and keeps those of the answer. */
+async function visit(url, cookies, request = {}) {
+  const cookie = [...cookies].map(([name, value]) => `${name}=${value}`).join("; ");
+  const answer = await fetch(url, { redirect: "manual", headers: { cookie }, ...request });
+  for (const set of answer.headers.getSetCookie()) {
+    const [, name, value] = /^([^=]+)=([^;]*)/.exec(set);
+    cookies.set(name, value);
+  }
+  return answer;
 }
 
 /** Another client shows somebody's token and gets one to act for them. */
@@ -91,7 +123,7 @@ async function proof(htu) {
   return new SignJWT(claims).setProtectedHeader(header).setIssuedAt().sign(privateKey);
 }
 
-const FLOWS = { login, exchange, client };
+const FLOWS = { login, exchange, client, open, type };
 
 console.log(issuer);
 for await (const line of createInterface({ input: process.stdin })) {

@@ -11,11 +11,18 @@ import Provider, { errors } from "oidc-provider";
 export const TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange";
 export const ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token";
 export const REDIRECT_URI = "https://desk.example/callback";
+// RFC 8252, section 7.3: a native client comes back to whatever port it listens on.
+const LOOPBACK_URI = "http://127.0.0.1/callback";
+const DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code";
+// Who logs in where no client can name a person: by a code that is typed.
+const PERSON_AT_A_DEVICE = "anne";
 export const DETAILS_TYPE = "ragward_retrieval";
 // The scopes of every resource. A token for another resource than the server's is there to be refused.
 const SCOPES = "ragward:retrieve ragward:ingest ragward:administer ragward:explain ragward:assert_user";
 // How the tokens of each client are signed.
-const ALGORITHMS = { desk: "RS256", "desk-helper": "ES256", crawler: "ES256" };
+const ALGORITHMS = { desk: "RS256", "desk-helper": "ES256", crawler: "ES256", "ragward-cli": "RS256" };
+// The command line renews a token that lasts no longer than 30 seconds, so it renews these each time.
+const LIFETIMES = { "ragward-cli": 20 };
 
 /** Starts the provider on a free port of loopback. */
 export async function start() {
@@ -66,18 +73,29 @@ function configuration(jwks) {
       }),
       client("desk-helper", { grant_types: [TOKEN_EXCHANGE] }),
       client("crawler", { grant_types: ["client_credentials"] }),
+      {
+        client_id: "ragward-cli",
+        application_type: "native",
+        token_endpoint_auth_method: "none",
+        grant_types: ["authorization_code", "refresh_token", DEVICE_CODE],
+        response_types: ["code"],
+        redirect_uris: [LOOPBACK_URI],
+      },
     ],
     findAccount: (_ctx, id) => ({ accountId: id, claims: () => ({ sub: id }) }),
     interactions: { url: (_ctx, interaction) => `/interaction/${interaction.uid}` },
     // RFC 9068, section 2.2.1: when the person logged in. A client that asks for itself has no such time.
     extraTokenClaims: (ctx) => {
-      const auth_time = ctx.oidc.entities.AuthorizationCode?.authTime;
+      const { AuthorizationCode, DeviceCode, RefreshToken } = ctx.oidc.entities;
+      const auth_time = (AuthorizationCode ?? DeviceCode ?? RefreshToken)?.authTime;
       return { ...(auth_time && { auth_time }), ...ctx.state.claims };
     },
     features: {
       devInteractions: { enabled: false },
       clientCredentials: { enabled: true },
+      deviceFlow: { enabled: true },
       dPoP: { enabled: true },
+      revocation: { enabled: true },
       resourceIndicators: {
         enabled: true,
         defaultResource: () => undefined,
@@ -86,7 +104,7 @@ function configuration(jwks) {
           scope: SCOPES,
           audience: resource,
           accessTokenFormat: "jwt",
-          accessTokenTTL: 300,
+          accessTokenTTL: LIFETIMES[client.clientId] ?? 300,
           jwt: { sign: { alg: ALGORITHMS[client.clientId] } },
         }),
       },
@@ -110,13 +128,13 @@ function requestedDetails(ctx) {
 /** Logs the person in whom the client names (`login_hint`), and consents to all that is asked for. */
 async function interact(provider, request, response) {
   const { params, prompt } = await provider.interactionDetails(request, response);
-  const accountId = params.login_hint;
+  const accountId = params.login_hint ?? PERSON_AT_A_DEVICE;
   if (prompt.name === "login") {
     await provider.interactionFinished(request, response, { login: { accountId } });
     return;
   }
   const grant = new provider.Grant({ accountId, clientId: params.client_id });
-  grant.addOIDCScope("openid");
+  grant.addOIDCScope("openid offline_access");
   if (params.resource) grant.addResourceScope(params.resource, params.scope);
   for (const detail of prompt.details.rar ?? []) grant.addRar(detail);
   const consent = { grantId: await grant.save() };

@@ -1,0 +1,145 @@
+//! `ragward login` at a provider that others wrote: a person logs in with a browser and by device, and commands ask as them.
+
+use std::path::Path;
+use std::process::{Output, Stdio};
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStderr, Command};
+
+use crate::identity::provider::{AUDIENCE, Provider, Served, ragward};
+
+/// The person's machine: commands there share a folder of states and no token of the environment.
+struct Machine<'a> {
+    states: tempfile::TempDir,
+    server: &'a str,
+}
+
+impl Machine<'_> {
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = ragward();
+        for name in ["RAGWARD_TOKEN", "RAGWARD_SERVER", "RAGWARD_CA_FILE"] {
+            command.env_remove(name);
+        }
+        command.args(arguments).args(["--server", self.server]).env("XDG_STATE_HOME", self.states.path());
+        command
+    }
+
+    async fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().await.unwrap()
+    }
+
+    async fn json(&self, arguments: &[&str]) -> Value {
+        let output = self.run(&[arguments, &["--output", "json"]].concat()).await;
+        assert!(output.status.success(), "{arguments:?}: {}", told(&output));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+}
+
+fn told(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A `ragward login` that waits for the person.
+struct Waiting {
+    process: Child,
+    told: Lines<BufReader<ChildStderr>>,
+}
+
+impl Waiting {
+    fn start(mut command: Command) -> Self {
+        let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let told = BufReader::new(process.stderr.take().unwrap()).lines();
+        Self { process, told }
+    }
+
+    /// Returns the next indented line, which is for the person.
+    async fn shown(&mut self) -> String {
+        loop {
+            let line = self.told.next_line().await.unwrap().expect("the login ended");
+            if let Some(shown) = line.strip_prefix("    ") {
+                return shown.to_owned();
+            }
+        }
+    }
+
+    async fn output(self) -> Output {
+        let Self { process, told: _told } = self;
+        process.wait_with_output().await.unwrap()
+    }
+}
+
+/// Returns the text of all files in a folder and those below.
+fn texts(folder: &Path) -> String {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.map(|path| if path.is_dir() { texts(&path) } else { std::fs::read_to_string(path).unwrap() }).collect()
+}
+
+#[tokio::test]
+async fn a_person_logs_in_and_commands_ask_as_that_person() {
+    let Some(mut provider) = Provider::start().await else { return };
+    let served = Served::start(&provider.issuer).await;
+    let machine = Machine { states: tempfile::tempdir().unwrap(), server: &served.address };
+    let issuer = provider.issuer.clone();
+    let login = ["login", "--issuer", &issuer, "--resource", AUDIENCE];
+    let retrieve = ["retrieve", "--collection", "handbook", "the leave pay release budget"];
+
+    let refused: [(&str, &[&str], i32, &str); 5] = [
+        ("nobody is logged in", &["whoami"], 1, "nobody is logged in"),
+        ("nobody asks", &retrieve, 2, "log in with `ragward login`"),
+        ("another name of the server", &["login", "--issuer", &issuer], 2, "`--resource`"),
+        (
+            "another issuer",
+            &["login", "--issuer", "https://evil.example", "--resource", AUDIENCE],
+            2,
+            "takes no tokens of",
+        ),
+        ("an issuer that nobody confirmed", &["login", "--resource", AUDIENCE], 2, "say so with `--issuer"),
+    ];
+    for (name, arguments, code, part) in refused {
+        let output = machine.run(arguments).await;
+        assert_eq!(output.status.code(), Some(code), "{name}: {}", told(&output));
+        assert!(told(&output).contains(part), "{name}: {}", told(&output));
+    }
+
+    let mut waiting = Waiting::start(machine.command(&login));
+    let url = waiting.shown().await;
+    assert_eq!(provider.token(json!({"flow": "open", "url": url, "user": "anne"})).await, "200");
+    let output = waiting.output().await;
+    assert!(output.status.success(), "{}", told(&output));
+    let shown = String::from_utf8(output.stdout).unwrap();
+    assert!(shown.contains("subject: anne") && shown.contains("client:  ragward-cli"), "{shown}");
+
+    // Each command renews the token, and the provider ends a login whose refresh token comes twice.
+    for round in 0..3 {
+        let (one, other) = tokio::join!(machine.json(&retrieve), machine.json(&retrieve));
+        assert_eq!(one["chunks"], other["chunks"], "round {round}");
+        let guards = one["chunks"].to_string();
+        assert!(guards.contains("document:") && !guards.contains("document:pay-bands"), "round {round}: {guards}");
+    }
+    let who = machine.json(&["whoami"]).await;
+    assert_eq!((&who["subject"], &who["renewable"]), (&json!("anne"), &json!(true)), "{who}");
+
+    let kept: Value = {
+        let logins = machine.states.path().join("ragward/logins");
+        serde_json::from_str(&texts(&logins)).unwrap()
+    };
+    for secret in ["access_token", "refresh_token"] {
+        let secret = kept[secret].as_str().unwrap();
+        for text in [&shown, &who.to_string()] {
+            assert!(!text.contains(secret), "{text}");
+        }
+    }
+
+    let out = machine.json(&["logout"]).await;
+    assert_eq!(out["revoked"], json!(true), "{out}");
+    assert_eq!(machine.run(&retrieve).await.status.code(), Some(2));
+
+    // By device, at the same machine.
+    let mut waiting = Waiting::start(machine.command(&[&login[..], &["--device"]].concat()));
+    let (url, code) = (waiting.shown().await, waiting.shown().await);
+    assert_eq!(provider.token(json!({"flow": "type", "url": url, "code": code})).await, "200");
+    let output = waiting.output().await;
+    assert!(output.status.success(), "{}", told(&output));
+    assert_eq!(machine.json(&["whoami"]).await["subject"], "anne");
+}
