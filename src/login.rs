@@ -309,9 +309,8 @@ pub(crate) async fn stored_token(store: &LoginStore, origin: &str, now: u64) -> 
             locked.write(&stored)?;
             if lasts(&stored, now, 0) { Ok(Some(stored.access_token)) } else { Err(ended(origin)) }
         }
-        Ok(TokenAnswer::Denied(_)) | Err(LoginError::Unreachable(_)) if lasts(&stored, now, 0) => {
-            Ok(Some(stored.access_token))
-        }
+        // Whatever is wrong there, the token of now is still good.
+        Ok(TokenAnswer::Denied(_)) | Err(_) if lasts(&stored, now, 0) => Ok(Some(stored.access_token)),
         Ok(TokenAnswer::Denied(error)) => Err(refused(&stored.issuer, &error)),
         Err(error) => Err(error),
     }
@@ -322,6 +321,10 @@ pub(crate) async fn stored_token(store: &LoginStore, origin: &str, now: u64) -> 
 /// # Errors
 /// When the file cannot be deleted.
 pub(crate) async fn log_out(store: &LoginStore, origin: &str) -> Result<Logout, LoginError> {
+    // Otherwise the lock would create the folder of somebody who never logged in.
+    if store.read(origin)?.is_none() {
+        return Ok(Logout::NoLogin);
+    }
     let locked = store.lock(origin).await?;
     let Some(stored) = store.read(origin)? else { return Ok(Logout::NoLogin) };
     locked.remove()?;

@@ -241,6 +241,13 @@ mod tests {
         answer.split(' ').nth(1).unwrap_or_default().to_owned()
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn nobody_is_waited_for_for_ever() {
+        let waited = Loopback::open().await.unwrap().code(expected()).await;
+        let text = waited.unwrap_err().to_string();
+        assert_eq!(text, "nobody logged in at `https://login.example` within 5 minutes");
+    }
+
     #[tokio::test]
     async fn a_caller_from_elsewhere_neither_ends_nor_enters_a_login() {
         let loopback = Loopback::open().await.unwrap();

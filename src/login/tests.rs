@@ -136,6 +136,7 @@ async fn a_token_that_ends_is_renewed_with_the_newest_refresh_token() {
         row("the issuer lost it early", 10, 400, lost, Ok("access1"), None, 1),
         row("the issuer is broken", -1, 500, json!({}), Err("answered with status 500"), Some("refresh1"), 1),
         row("the issuer is broken early", 10, 503, json!({}), Ok("access1"), Some("refresh1"), 1),
+        row("the answer is no token yet", 10, 200, json!({}), Ok("access1"), Some("refresh1"), 1),
         row(
             "the issuer refuses the client",
             -1,
