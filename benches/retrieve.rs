@@ -201,6 +201,8 @@ async fn serve_without_authorization(config: &Config, data: &Path) -> Client {
         tls: None,
         guards: ragward::server::Guards::default(),
         request_context: ragward::identity::RequestContextRules::default(),
+        login_client_id: None,
+        mcp: None,
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

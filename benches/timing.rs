@@ -260,6 +260,8 @@ fn client(store: &Arc<ExactStore>, authorizer: Arc<dyn Authorizer>) -> Client {
         tls: None,
         guards: ragward::server::Guards::default(),
         request_context: ragward::identity::RequestContextRules::default(),
+        login_client_id: None,
+        mcp: None,
     };
     let (connections, incoming) = tokio::sync::mpsc::channel(1);
     let arrived = |pipe: io::Result<DuplexStream>| pipe.map(|io| Arrived { io, peer: None });

@@ -237,7 +237,7 @@ impl DeviceLogin {
         let Self { login, device, client_id } = self;
         let form = Form::default()
             .with("grant_type", device::GRANT_TYPE)
-            .with("device_code", device.device_code.expose())
+            .with("device_code", device.code.expose())
             .with("client_id", &client_id)
             .with("resource", &login.resource.identifier);
         let tokens = device.wait(&login.http, &login.issuer.token_endpoint, &form).await?;

@@ -118,6 +118,8 @@ fn services(stores: RelationshipStores, vectors: Arc<ExactStore>) -> Services {
         authorizer,
         authentication: Authentication::Believed,
         request_context: RequestContextRules::default(),
+        login_client_id: None,
+        mcp: None,
         guards: Guards { hosts: vec![NAME.to_owned()], ..Guards::default() },
         audit: None,
         consistency_tokens: Arc::new(ConsistencyTokens::new().unwrap()),

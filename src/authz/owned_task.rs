@@ -55,7 +55,7 @@ mod tests {
         let (sender, receiver) = oneshot::channel();
         let task = OwnedTask::spawn(async |owner| {
             sender.send(owner).expect("the test waits");
-            std::future::pending().await
+            std::future::pending::<()>().await;
         });
         let owner = receiver.await.expect("the task runs");
         assert!(!owner.is_gone());

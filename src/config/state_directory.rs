@@ -30,9 +30,12 @@ fn of(read: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
 mod tests {
     use super::*;
 
+    /// The name of a row, the variables, and the folder.
+    type Row = (&'static str, &'static [(&'static str, &'static str)], Option<&'static str>);
+
     #[test]
     fn the_folder_is_the_persons_own() {
-        let rows: [(&str, &[(&str, &str)], Option<&str>); 5] = [
+        let rows: [Row; 5] = [
             ("the variable", &[("XDG_STATE_HOME", "/states"), ("HOME", "/home/a")], Some("/states/ragward")),
             ("the home", &[("HOME", "/home/a")], Some("/home/a/.local/state/ragward")),
             (

@@ -27,7 +27,7 @@ const USER_CODE_CHARACTERS_MAX: usize = 64;
 /// A code that waits for the person.
 #[derive(Debug)]
 pub(super) struct DeviceCode {
-    pub(super) device_code: Secret,
+    pub(super) code: Secret,
     pub(super) user_code: String,
     pub(super) verification_uri: String,
     lifetime: Duration,
@@ -73,7 +73,7 @@ impl DeviceCode {
         let verification_uri = checked_url(text("verification_uri")?, plain).map_err(|e| e.to_string())?;
         let lifetime = seconds("expires_in").ok_or("it has no `expires_in`")?;
         Ok(Self {
-            device_code: Secret::new(text("device_code")?),
+            code: Secret::new(text("device_code")?),
             user_code: user_code.to_owned(),
             verification_uri: verification_uri.into(),
             lifetime: lifetime.min(WAIT_MAX),

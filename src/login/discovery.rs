@@ -247,16 +247,20 @@ mod tests {
         }
     }
 
+    /// The name of a row, the issuers of the server, the one that the person names, and the one that is taken.
+    type IssuerRow = (&'static str, &'static [&'static str], Option<&'static str>, Option<&'static str>);
+
     #[test]
     fn the_issuer_is_the_only_one_or_the_one_that_is_named() {
-        let (a, b) = ("https://a.example", "https://b.example");
-        let rows: [(&str, &[&str], Option<&str>, Option<&str>); 6] = [
-            ("the only one", &[a], None, Some(a)),
-            ("the only one by name", &[a], Some(a), Some(a)),
-            ("one of two", &[a, b], Some(b), Some(b)),
-            ("two and no name", &[a, b], None, None),
-            ("another one", &[a], Some(b), None),
-            ("none", &[], Some(a), None),
+        const A: &str = "https://a.example";
+        const B: &str = "https://b.example";
+        let rows: [IssuerRow; 6] = [
+            ("the only one", &[A], None, Some(A)),
+            ("the only one by name", &[A], Some(A), Some(A)),
+            ("one of two", &[A, B], Some(B), Some(B)),
+            ("two and no name", &[A, B], None, None),
+            ("another one", &[A], Some(B), None),
+            ("none", &[], Some(A), None),
         ];
         for (row, issuers, named, expected) in rows {
             let metadata = json!({"resource": "r", "authorization_servers": issuers});

@@ -22,6 +22,8 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'-');
 /// The modes that give everything to the owner and nothing to others.
 const DIRECTORY_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
+/// The rights of the group and of everybody else.
+const OTHERS: u32 = 0o077;
 /// The pause between two looks at a lock.
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
 /// The most looks at a lock. Whoever holds it waits for one answer of the issuer, which takes less than 30 seconds.
@@ -213,7 +215,7 @@ fn create_private(directory: &Path) -> Result<(), LoginError> {
 
 fn refuse_others(file: &File, path: &Path) -> Result<(), LoginError> {
     let mode = file.metadata().map_err(|e| failed("read", path, &e))?.permissions().mode();
-    if mode & 0o077 == 0 {
+    if mode & OTHERS == 0 {
         return Ok(());
     }
     let shown = path.display();

@@ -17,6 +17,7 @@ use super::source::{ModelNews, Page, RelationshipSource, SourceChange};
 use super::{ModelVersion, Progress, ReplicaConfig, UnixClock};
 use crate::authz::AuthzError;
 use crate::authz::copy::ChangesSince;
+use crate::authz::owned_task::OwnedTask;
 use crate::authz::validity::Validity;
 use crate::language::validate::ValidModel;
 use crate::language::{RelationshipTuple, dsl};
@@ -549,9 +550,9 @@ async fn what_fails_for_good_is_asked_for_more_and_more_seldom() {
     let start = Instant::now();
     replica.source.change(Operation::Write, 1, start, start);
     let source = replica.source.clone();
-    let following = tokio::spawn(replica.follower.run());
+    let following = OwnedTask::spawn(|owner| replica.follower.run(owner));
     tokio::time::sleep(Duration::from_mins(10)).await;
     let looks = source.with(|server| server.models_read);
     assert!((10..=40).contains(&looks), "{looks} looks in ten minutes");
-    following.abort();
+    drop(following);
 }

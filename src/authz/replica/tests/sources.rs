@@ -11,6 +11,7 @@ use tokio::time::{Instant, advance};
 use super::{MODEL, clock, config};
 use crate::authz::copy::EvaluatedCopy;
 use crate::authz::embedded::EmbeddedAuthorizer;
+use crate::authz::owned_task::OwnedTask;
 use crate::authz::replica::{CopyView, POLLS_WAITED_FOR, Progress, ReplicaAuthorizer, ReplicaUse};
 use crate::authz::{
     Authorizer, AuthzError, Check, CheckBatch, Consistency, Decisions, Source, VisiblePositions, VisibleSetQuery,
@@ -86,7 +87,7 @@ async fn a_decision_of_the_copy_is_used_for_the_copy_alone() {
         view: view(Arc::new(EmbeddedAuthorizer::new(stores.clone())), &progress),
         used_for,
         config: config(),
-        following: tokio::spawn(async {}),
+        _following: OwnedTask::spawn(async |_owner| {}),
         verifier: None,
     };
     let (decides, plans) = (with(ReplicaUse::Decide), with(ReplicaUse::Plan));
@@ -143,7 +144,7 @@ async fn an_answer_across_a_change_of_the_copy_is_not_used() {
         view: view(Arc::new(EmbeddedAuthorizer::new(stores)), &progress),
         used_for: ReplicaUse::Decide,
         config: config(),
-        following: tokio::spawn(async {}),
+        _following: OwnedTask::spawn(async |_owner| {}),
         verifier: None,
     };
     let rows: [(&str, Change, bool); 4] = [
@@ -187,7 +188,7 @@ async fn what_must_be_fresh_waits_for_the_next_look_at_the_log() {
             view: view(Arc::new(EmbeddedAuthorizer::new(stores.clone())), &progress),
             used_for,
             config: config(),
-            following: tokio::spawn(async {}),
+            _following: OwnedTask::spawn(async |_owner| {}),
             verifier: None,
         };
         sender.send_modify(|progress| progress.fresh_as_of = Some(Instant::now()));

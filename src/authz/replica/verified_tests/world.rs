@@ -222,7 +222,7 @@ impl Setup {
             view,
             used_for: ReplicaUse::Decide,
             config,
-            following: tokio::spawn(async {}),
+            _following: OwnedTask::spawn(async |_owner| {}),
             verifier: Some(verifier),
         };
         let steps = AtomicU64::new(0);

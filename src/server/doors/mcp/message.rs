@@ -314,6 +314,9 @@ mod tests {
         }
     }
 
+    /// The name of a row, the body, the headers, and the revision or the code of the fault.
+    type RevisionRow<'a> = (&'a str, &'a str, &'a [(&'static str, &'a str)], Result<Revision, i64>);
+
     #[test]
     fn a_request_is_in_one_revision() {
         let ping = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#;
@@ -323,7 +326,7 @@ mod tests {
         let other = stateless.replace("2026-07-28", "2099-01-01");
         let new = ("mcp-protocol-version", "2026-07-28");
         let listed = ("mcp-method", "tools/list");
-        let rows: [(&str, &str, &[(&'static str, &str)], Result<Revision, i64>); 11] = [
+        let rows: [RevisionRow<'_>; 11] = [
             ("no word of it", ping, &[], Ok(Revision::Handshake)),
             ("the older one", ping, &[("mcp-protocol-version", "2025-11-25")], Ok(Revision::Handshake)),
             ("the handshake", initialize, &[], Ok(Revision::Handshake)),
