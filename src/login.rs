@@ -178,7 +178,7 @@ impl PreparedLogin {
             .with("client_id", &client_id)
             .with("scope", &self.scope)
             .with("resource", &self.resource.identifier);
-        let device = DeviceCode::ask(&self.http, &endpoint, form, self.issuer.plain).await?;
+        let device = DeviceCode::ask(&self.http, &endpoint, &form, self.issuer.plain).await?;
         Ok(DeviceLogin { login: self, device, client_id })
     }
 
@@ -206,12 +206,12 @@ impl BrowserLogin {
         let code = loopback.code(expected).await?;
         let form = Form::default()
             .with("grant_type", "authorization_code")
-            .with("code", code.expose())
-            .with("code_verifier", verifier.expose())
+            .with_secret("code", code.expose())
+            .with_secret("code_verifier", verifier.expose())
             .with("redirect_uri", &redirect_uri)
             .with("client_id", &client_id)
             .with("resource", &login.resource.identifier);
-        match token_endpoint::ask(&login.http, &login.issuer.token_endpoint, form).await? {
+        match token_endpoint::ask(&login.http, &login.issuer.token_endpoint, &form).await? {
             TokenAnswer::Granted(tokens) => Ok(FinishedLogin { login, client_id, tokens }),
             TokenAnswer::Denied(error) => Err(refused(&login.issuer.name, &error)),
         }
@@ -237,7 +237,7 @@ impl DeviceLogin {
         let Self { login, device, client_id } = self;
         let form = Form::default()
             .with("grant_type", device::GRANT_TYPE)
-            .with("device_code", device.code.expose())
+            .with_secret("device_code", device.code.expose())
             .with("client_id", &client_id)
             .with("resource", &login.resource.identifier);
         let tokens = device.wait(&login.http, &login.issuer.token_endpoint, &form).await?;
@@ -293,10 +293,10 @@ pub(crate) async fn stored_token(store: &LoginStore, origin: &str, now: u64) -> 
     let endpoint = http::checked_url(&stored.token_endpoint, PlainHttp::OnLoopback)?;
     let form = Form::default()
         .with("grant_type", "refresh_token")
-        .with("refresh_token", refresh_token.expose())
+        .with_secret("refresh_token", refresh_token.expose())
         .with("client_id", &stored.client_id)
         .with("resource", &stored.resource);
-    match token_endpoint::ask(&HttpClient::new(None)?, &endpoint, form).await {
+    match token_endpoint::ask(&HttpClient::new(None)?, &endpoint, &form).await {
         Ok(TokenAnswer::Granted(tokens)) => {
             stored.renew(tokens, now);
             // It is written before it is used: the issuer may take the former refresh token no longer.
@@ -336,10 +336,10 @@ pub(crate) async fn log_out(store: &LoginStore, origin: &str) -> Result<Logout, 
         None => (&stored.access_token, "access_token"),
     };
     let form = Form::default()
-        .with("token", token.expose())
+        .with_secret("token", token.expose())
         .with("token_type_hint", hint)
         .with("client_id", &stored.client_id);
-    let told = HttpClient::new(None)?.post_form_for_status(&endpoint, form).await;
+    let told = HttpClient::new(None)?.post_form_for_status(&endpoint, &form).await;
     Ok(if told.is_ok_and(|status| status == 200) { Logout::Revoked } else { Logout::DeletedHere })
 }
 

@@ -9,6 +9,13 @@ pub(crate) fn visible(text: &str) -> String {
     escaped(text, |c, shown| write!(shown, "{}", c.escape_unicode()))
 }
 
+/// Like [`visible`], for a text that is part of a line of ours: line ends and tabs are escaped, too. Otherwise whoever wrote
+/// the text could add lines that look like ours.
+#[must_use]
+pub(crate) fn visible_line(text: &str) -> String {
+    visible(text).replace('\n', "\\u{a}").replace('\t', "\\u{9}")
+}
+
 /// Like [`visible`], for JSON: the escapes have JSON's own form, so that the text still means the same.
 #[must_use]
 pub(crate) fn visible_json(json: &str) -> String {
@@ -87,6 +94,20 @@ mod tests {
         for (name, text, expected) in rows {
             assert_eq!(visible(text), expected, "{name}");
             assert_eq!(visible(&visible(text)), expected, "{name}: twice");
+        }
+    }
+
+    #[test]
+    fn a_part_of_a_line_adds_no_line() {
+        let rows = [
+            ("plain", "a b", "a b"),
+            ("a line", "a\nerror: b", "a\\u{a}error: b"),
+            ("a line of Windows", "a\r\nb", "a\\u{d}\\u{a}b"),
+            ("a tab", "a\tb", "a\\u{9}b"),
+            ("a colour", "a\u{1b}[31mb", "a\\u{1b}[31mb"),
+        ];
+        for (name, text, expected) in rows {
+            assert_eq!(visible_line(text), expected, "{name}");
         }
     }
 

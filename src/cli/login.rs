@@ -16,7 +16,7 @@ use crate::config::{CalledServer, state_directory};
 use crate::login::{self, LoginRequest, LoginStore, Logout, PreparedLogin, StoredLogin};
 use crate::settings::Secret;
 use crate::strict_json;
-use crate::visible::visible;
+use crate::visible::{visible, visible_line};
 
 /// The folder of the logins in the folder of states.
 const LOGINS: &str = "logins";
@@ -184,7 +184,8 @@ impl LoginReport {
 
     fn text(&self) -> String {
         let Self { server, issuer, subject, client_id, scope, expires_at, renewable } = self;
-        let subject = subject.as_deref().unwrap_or("(the token does not say)");
+        let subject = subject.as_deref().map_or_else(|| "(the token does not say)".to_owned(), visible_line);
+        let (client_id, scope) = (visible_line(client_id), visible_line(scope));
         let end = expires_at.as_deref().unwrap_or("(the issuer does not say)");
         let after = if *renewable { "renewed without a login" } else { "needs another login" };
         format!(

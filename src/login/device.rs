@@ -11,6 +11,7 @@ use super::error::LoginError;
 use super::http::{Form, HttpClient, PlainHttp, checked_url};
 use super::token_endpoint::{self, TokenAnswer, Tokens};
 use crate::settings::Secret;
+use crate::visible::visible_line;
 
 pub(super) const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:device_code";
 /// RFC 8628, section 3.2: the pause between two questions if the issuer names none, and the least that it is here.
@@ -48,7 +49,7 @@ impl DeviceCode {
     pub(super) async fn ask(
         http: &HttpClient,
         endpoint: &Url,
-        form: Form,
+        form: &Form,
         plain: PlainHttp,
     ) -> Result<Self, LoginError> {
         let answer = http.post_form(endpoint, form).await?;
@@ -67,6 +68,9 @@ impl DeviceCode {
         };
         let seconds = |name: &str| members.get(name).and_then(Value::as_u64).map(Duration::from_secs);
         let user_code = text("user_code")?;
+        if user_code != visible_line(user_code) {
+            return Err("its `user_code` has characters that nobody can type".to_owned());
+        }
         if user_code.chars().count() > USER_CODE_CHARACTERS_MAX {
             return Err(format!("its `user_code` has more than {USER_CODE_CHARACTERS_MAX} characters"));
         }
@@ -88,7 +92,7 @@ impl DeviceCode {
         // INVARIANT (it ends): each round takes at least a second of a lifetime that has a bound.
         while Instant::now() + interval < end {
             sleep(interval).await;
-            match next_step(token_endpoint::ask(http, endpoint, form.clone()).await, interval) {
+            match next_step(token_endpoint::ask(http, endpoint, form).await, interval) {
                 Step::Done(tokens) => return Ok(tokens),
                 Step::AskAfter(pause) => interval = pause,
                 Step::Failed(error) => return Err(error),
@@ -173,6 +177,10 @@ mod tests {
             ("a script", json!({"verification_uri": "javascript:alert(1)"}), None),
             ("no code to type", json!({"user_code": ""}), None),
             ("a code that nobody types", json!({"user_code": "A".repeat(65)}), None),
+            ("a code with spaces", json!({"user_code": "ABCD EFGH"}), Some([600, 5])),
+            ("a code of two lines", json!({"user_code": "A\n\nOpen https://evil.example"}), None),
+            ("a code that moves the cursor", json!({"user_code": "A\u{1b}[2A"}), None),
+            ("an address of two lines", json!({"verification_uri": "https://login.example/\n"}), None),
             ("no secret", json!({"device_code": null}), None),
             ("no end", json!({"expires_in": null}), None),
         ];

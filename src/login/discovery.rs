@@ -6,6 +6,7 @@ use url::Url;
 
 use super::error::LoginError;
 use super::http::{HttpClient, PlainHttp, checked_url};
+use crate::visible::visible_line;
 
 const RESOURCE_METADATA: &str = "/.well-known/oauth-protected-resource";
 const ISSUER_METADATA: &str = "/.well-known/oauth-authorization-server";
@@ -53,6 +54,7 @@ impl Resource {
         let identifier = text(members, "resource").unwrap_or_default();
         // RFC 9728, section 3.3. Otherwise a server could get tokens that are meant for another one.
         if identifier.trim_end_matches('/') != expected.trim_end_matches('/') {
+            let identifier = visible_line(identifier);
             return Err(LoginError::Setup(format!(
                 "the server says that it is `{identifier}`, not `{expected}`; if you trust it with tokens for \
                  `{identifier}`, say so with `--resource`"
@@ -68,7 +70,8 @@ impl Resource {
 
     /// Returns the issuer to log in at: the one that the person named, or the only one.
     pub(super) fn issuer(&self, named: Option<&str>) -> Result<&str, LoginError> {
-        let listed = self.issuers.iter().map(|issuer| format!("`{issuer}`")).collect::<Vec<String>>().join(", ");
+        let listed =
+            self.issuers.iter().map(|issuer| format!("`{}`", visible_line(issuer))).collect::<Vec<String>>().join(", ");
         match (named, self.issuers.as_slice()) {
             (_, []) => Err(LoginError::Setup("the server names no issuer".to_owned())),
             (Some(named), issuers) => {
@@ -266,6 +269,18 @@ mod tests {
             let metadata = json!({"resource": "r", "authorization_servers": issuers});
             let resource = Resource::of(&members(&metadata), "r").unwrap();
             assert_eq!(resource.issuer(named).ok(), expected, "{row}");
+        }
+    }
+
+    #[test]
+    fn what_a_server_says_adds_no_line_to_an_error() {
+        let hostile = "https://a.example`\nerror: open https://evil.example\u{1b}[2A";
+        let metadata = json!({"resource": hostile, "authorization_servers": [hostile, "https://b.example"]});
+        let as_another = Resource::of(&members(&metadata), "https://rag.example").unwrap_err();
+        let two = Resource::of(&members(&metadata), hostile).unwrap().issuer(None).unwrap_err();
+        for (row, error) in [("another server", as_another), ("two issuers", two)] {
+            let shown = error.to_string();
+            assert!(shown.contains("\\u{a}error") && !shown.contains(char::is_control), "{row}: {shown}");
         }
     }
 

@@ -13,6 +13,7 @@ use url::{Host, Url, form_urlencoded};
 use super::error::LoginError;
 use crate::client_tls::TrustedAuthorities;
 use crate::strict_json;
+use crate::visible::visible_line;
 
 /// The time that one answer may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -20,6 +21,10 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const BYTES_MAX: usize = 256 * 1024;
 /// The deepest nesting of an answer.
 const DEPTH_MAX: usize = 8;
+/// The length of an address, in bytes. It is shown to a person, who has to be able to read it.
+const URL_BYTES_MAX: usize = 2048;
+/// The length of a secret that is looked for in an issuer's words, in bytes. A shorter one could be a word.
+const SECRET_BYTES_MIN: usize = 8;
 
 /// Says where an address may have no TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,15 +36,23 @@ pub(super) enum PlainHttp {
 /// Parses an address that secrets may be sent to.
 ///
 /// # Errors
-/// When it has no TLS and may not be without, holds a user or a fragment, or is no address.
+/// When it has no TLS and may not be without, holds a user or a fragment, or is no address. When it could look like another
+/// one: a parser drops line ends and reads a backslash as a slash, and letters of other scripts look like those of Latin.
 pub(super) fn checked_url(text: &str, plain: PlainHttp) -> Result<Url, LoginError> {
     let refused = || {
         let rule = match plain {
             PlainHttp::OnLoopback => "; `http` is for this machine alone",
             PlainHttp::Never => "",
         };
-        LoginError::Setup(format!("`{text}` must be an `https` URL without user and fragment{rule}"))
+        let shown = visible_line(&text.chars().take(URL_BYTES_MAX).collect::<String>());
+        LoginError::Setup(format!(
+            "`{shown}` must be an `https` URL in plain ASCII (`xn--` for other letters), without user and fragment{rule}"
+        ))
     };
+    let is_readable = text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\');
+    if !is_readable || text.len() > URL_BYTES_MAX {
+        return Err(refused());
+    }
     let Ok(url) = Url::parse(text) else { return Err(refused()) };
     let is_loopback = match url.host() {
         Some(Host::Domain(name)) => name == "localhost",
@@ -56,17 +69,33 @@ pub(super) fn checked_url(text: &str, plain: PlainHttp) -> Result<Url, LoginErro
 }
 
 /// The fields of a form, encoded. They may be secrets, so nothing shows them.
-#[derive(Clone, Default)]
+#[derive(Default)]
 pub(super) struct Form {
     encoded: String,
+    secrets: Vec<String>,
 }
 
 impl Form {
+    /// Adds a field that anybody may see.
     #[must_use]
     pub(super) fn with(self, name: &str, value: &str) -> Self {
         let mut serializer = form_urlencoded::Serializer::new(self.encoded);
         serializer.append_pair(name, value);
-        Self { encoded: serializer.finish() }
+        Self { encoded: serializer.finish(), secrets: self.secrets }
+    }
+
+    /// Adds a field that nobody may see.
+    #[must_use]
+    pub(super) fn with_secret(self, name: &str, secret: &str) -> Self {
+        let mut form = self.with(name, secret);
+        form.secrets.push(secret.to_owned());
+        form
+    }
+
+    /// Returns whether a text holds a secret of the form. A text that was cut off may hold the beginning of one.
+    pub(super) fn has_secret_in(&self, text: &str) -> bool {
+        let mut beginnings = self.secrets.iter().filter_map(|secret| secret.get(..SECRET_BYTES_MIN));
+        beginnings.any(|beginning| text.contains(beginning))
     }
 }
 
@@ -128,12 +157,12 @@ impl HttpClient {
         json(url, self.client.get(url.clone())).await
     }
 
-    pub(super) async fn post_form(&self, url: &Url, form: Form) -> Result<JsonAnswer, LoginError> {
+    pub(super) async fn post_form(&self, url: &Url, form: &Form) -> Result<JsonAnswer, LoginError> {
         json(url, self.form_request(url, form)).await
     }
 
     /// Posts a form whose answer has no body that counts.
-    pub(super) async fn post_form_for_status(&self, url: &Url, form: Form) -> Result<u16, LoginError> {
+    pub(super) async fn post_form_for_status(&self, url: &Url, form: &Form) -> Result<u16, LoginError> {
         let answer = answer(url, self.form_request(url, form)).await?;
         Ok(answer.status.as_u16())
     }
@@ -143,9 +172,9 @@ impl HttpClient {
         json(url, request.body(body.to_string())).await
     }
 
-    fn form_request(&self, url: &Url, form: Form) -> RequestBuilder {
+    fn form_request(&self, url: &Url, form: &Form) -> RequestBuilder {
         let request = self.client.post(url.clone()).header("content-type", "application/x-www-form-urlencoded");
-        request.body(form.encoded)
+        request.body(form.encoded.clone())
     }
 }
 
@@ -206,11 +235,25 @@ mod tests {
             ("another scheme", "ftp://login.example", false, false),
             ("a script", "javascript:alert(1)", false, false),
             ("no address", "login.example", false, false),
+            ("a line end that a parser drops", "https://login\n.example", false, false),
+            ("a tab that a parser drops", "https://login\t.example", false, false),
+            ("a space at the end", "https://login.example ", false, false),
+            ("a backslash that ends the host", "https://evil.example\\.login.example", false, false),
+            ("a letter that looks like another", "https://l\u{43e}gin.example", false, false),
+            ("the same letter as others write it", "https://xn--lgin-55d.example", true, true),
+            ("a cursor", "https://login.example/\u{1b}[2A", false, false),
         ];
         for (row, text, on_loopback, never) in rows {
             assert_eq!(checked_url(text, PlainHttp::OnLoopback).is_ok(), on_loopback, "{row}");
             assert_eq!(checked_url(text, PlainHttp::Never).is_ok(), never, "{row}");
         }
+    }
+
+    #[test]
+    fn an_address_that_is_too_long_to_read_is_refused() {
+        let of_length = |length: usize| format!("https://login.example/{}", "a".repeat(length - 22));
+        assert!(checked_url(&of_length(URL_BYTES_MAX), PlainHttp::Never).is_ok());
+        assert!(checked_url(&of_length(URL_BYTES_MAX + 1), PlainHttp::Never).is_err());
     }
 
     #[test]

@@ -8,9 +8,12 @@ use url::Url;
 use super::error::LoginError;
 use super::http::{Form, HttpClient, JsonAnswer};
 use crate::settings::Secret;
+use crate::visible::visible_line;
 
 /// The length of an issuer's words that are shown, in characters. They are one sentence as a rule.
 const SHOWN_CHARACTERS_MAX: usize = 200;
+/// What is shown instead of words that repeat a secret.
+const REPEATED_SECRET: &str = "words that repeat a secret";
 
 /// What an issuer gave.
 #[derive(Debug)]
@@ -22,7 +25,7 @@ pub(super) struct Tokens {
     pub(super) scope: Option<String>,
 }
 
-/// An issuer's reason to give no token.
+/// An issuer's reason to give no token. Its words are made for one line of a terminal.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct OAuthError {
     /// One of the words of the standards, such as `access_denied`.
@@ -39,8 +42,14 @@ pub(super) enum TokenAnswer {
 
 impl OAuthError {
     pub(super) fn new(code: &str, description: Option<&str>) -> Self {
-        let shortened = |text: &str| text.chars().take(SHOWN_CHARACTERS_MAX).collect();
+        let shortened = |text: &str| visible_line(&text.chars().take(SHOWN_CHARACTERS_MAX).collect::<String>());
         Self { code: shortened(code), description: shortened(description.unwrap_or_default()) }
+    }
+
+    /// Leaves out words that repeat a secret: an issuer that quotes what it was sent would bring it into a log.
+    fn without(self, form: &Form) -> Self {
+        let unless_repeated = |text: String| if form.has_secret_in(&text) { REPEATED_SECRET.to_owned() } else { text };
+        Self { code: unless_repeated(self.code), description: unless_repeated(self.description) }
     }
 }
 
@@ -58,10 +67,10 @@ impl fmt::Display for OAuthError {
 ///
 /// # Errors
 /// When there is no answer, or it can neither be read as tokens nor as a refusal.
-pub(super) async fn ask(http: &HttpClient, endpoint: &Url, form: Form) -> Result<TokenAnswer, LoginError> {
+pub(super) async fn ask(http: &HttpClient, endpoint: &Url, form: &Form) -> Result<TokenAnswer, LoginError> {
     let answer = http.post_form(endpoint, form).await?;
     if let Some(error) = denial(&answer) {
-        return Ok(TokenAnswer::Denied(error));
+        return Ok(TokenAnswer::Denied(error.without(form)));
     }
     let members = answer.of_success(endpoint)?;
     match tokens(&members) {
@@ -176,6 +185,30 @@ mod tests {
         for (row, status, answer, expected) in rows {
             let answer = JsonAnswer { status: StatusCode::from_u16(status).unwrap(), members: members(&answer) };
             assert_eq!(denial(&answer).map(|error| error.to_string()).as_deref(), expected, "{row}");
+        }
+    }
+
+    #[test]
+    fn the_words_of_a_refusal_are_one_line_without_secrets() {
+        let form = Form::default().with("client_id", "cli").with_secret("refresh_token", "hush-refresh");
+        let cut_off = format!("{} hush-refresh", "a".repeat(SHOWN_CHARACTERS_MAX - 10));
+        let rows = [
+            ("plain words", "invalid_grant", "no such token", "`invalid_grant` (no such token)"),
+            ("the client", "invalid_client", "cli is unknown", "`invalid_client` (cli is unknown)"),
+            (
+                "a line of ours",
+                "a",
+                "no)\nerror: open https://evil.example",
+                "`a` (no)\\u{a}error: open https://evil.example)",
+            ),
+            ("a cursor", "a\u{1b}[2A", "\u{9b}2J", "`a\\u{1b}[2A` (\\u{9b}2J)"),
+            ("the token", "a", "no token hush-refresh", "`a` (words that repeat a secret)"),
+            ("the token as the code", "hush-refresh", "", "`words that repeat a secret`"),
+            ("the beginning of the token", "a", cut_off.as_str(), "`a` (words that repeat a secret)"),
+        ];
+        for (row, code, description, expected) in rows {
+            let shown = OAuthError::new(code, Some(description)).without(&form).to_string();
+            assert_eq!(shown, expected, "{row}");
         }
     }
 
