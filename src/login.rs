@@ -290,6 +290,11 @@ pub(crate) async fn stored_token(store: &LoginStore, origin: &str, now: u64) -> 
     let Some(refresh_token) = &stored.refresh_token else {
         return if lasts(&stored, now, 0) { Ok(Some(stored.access_token)) } else { Err(ended(origin)) };
     };
+    // A folder that cannot be written is found now. Afterwards, the issuer may take this refresh token no longer, and the next
+    // one would be lost.
+    if let Err(error) = locked.write(&stored) {
+        return if lasts(&stored, now, 0) { Ok(Some(stored.access_token)) } else { Err(error) };
+    }
     let endpoint = http::checked_url(&stored.token_endpoint, PlainHttp::OnLoopback)?;
     let form = Form::default()
         .with("grant_type", "refresh_token")
@@ -322,12 +327,18 @@ pub(crate) async fn stored_token(store: &LoginStore, origin: &str, now: u64) -> 
 /// When the file cannot be deleted.
 pub(crate) async fn log_out(store: &LoginStore, origin: &str) -> Result<Logout, LoginError> {
     // Otherwise the lock would create the folder of somebody who never logged in.
-    if store.read(origin)?.is_none() {
+    if matches!(store.read(origin), Ok(None)) {
         return Ok(Logout::NoLogin);
     }
     let locked = store.lock(origin).await?;
-    let Some(stored) = store.read(origin)? else { return Ok(Logout::NoLogin) };
+    let stored = match store.read(origin) {
+        Ok(None) => return Ok(Logout::NoLogin),
+        Ok(Some(stored)) => Some(stored),
+        // It is deleted all the more: others may have read it.
+        Err(_unusable) => None,
+    };
     locked.remove()?;
+    let Some(stored) = stored else { return Ok(Logout::DeletedHere) };
     let Some(endpoint) = &stored.revocation_endpoint else { return Ok(Logout::DeletedHere) };
     let Ok(endpoint) = http::checked_url(endpoint, PlainHttp::OnLoopback) else { return Ok(Logout::DeletedHere) };
     let (token, hint) = match &stored.refresh_token {

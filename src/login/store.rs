@@ -1,11 +1,12 @@
-//! The files of the logins, one for each server. Only their owner can read them.
+//! The files of the logins, one for each server. Only their owner can read them. A folder or a file that somebody else could
+//! have made or changed is refused: it could bring a login of theirs, or lead the tokens to them.
 //!
 //! A file is written beside the former one and renamed, so that a command that is stopped leaves the one or the other. A
 //! lock, in a file of its own, lets one command at a time change a login.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions, TryLockError};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -24,6 +25,10 @@ const DIRECTORY_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
 /// The rights of the group and of everybody else.
 const OTHERS: u32 = 0o077;
+/// The right of the group and of everybody else to write.
+const OTHERS_WRITE: u32 = 0o022;
+/// The size of a file, in bytes. It holds parts of answers of an issuer, which are smaller.
+const FILE_BYTES_MAX: u64 = 1 << 20;
 /// The pause between two looks at a lock.
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
 /// The most looks at a lock. Whoever holds it waits for one answer of the issuer, which takes less than 30 seconds.
@@ -90,16 +95,21 @@ impl LoginStore {
     /// Reads the login for a server.
     ///
     /// # Errors
-    /// When the file is there and cannot be read, or others can read it.
+    /// When the file is there and cannot be read, others can read it, or others can change what lies in the folder.
     pub(crate) fn read(&self, origin: &str) -> Result<Option<StoredLogin>, LoginError> {
         let path = self.path(origin);
-        let mut file = match File::open(&path) {
-            Ok(file) => file,
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(failed("read", &path, &e)),
-        };
-        refuse_others(&file, &path)?;
-        let text = std::io::read_to_string(&mut file).map_err(|e| failed("read", &path, &e))?;
+        let Some(folder) = if_there(fs::metadata(&self.directory), &self.directory)? else { return Ok(None) };
+        refuse_writers(&folder, &self.directory)?;
+        let Some(entry) = if_there(fs::symlink_metadata(&path), &path)? else { return Ok(None) };
+        if !entry.is_file() {
+            // A link leads elsewhere, and a pipe would be waited for.
+            let shown = path.display();
+            return Err(LoginError::File(format!("`{shown}` is not a file of its own; delete it and log in again")));
+        }
+        // Another command may have deleted it by now.
+        let Some(file) = if_there(File::open(&path), &path)? else { return Ok(None) };
+        refuse_others(&file, &path, &folder)?;
+        let text = std::io::read_to_string(file.take(FILE_BYTES_MAX)).map_err(|e| failed("read", &path, &e))?;
         // The error of the parser could repeat a part of the text.
         let unreadable = || {
             let shown = path.display();
@@ -127,7 +137,7 @@ impl LoginStore {
     /// Waits until no other command changes the login for a server.
     ///
     /// # Errors
-    /// When the folder cannot be used, or another command holds the lock for too long.
+    /// When the folder cannot be used or is somebody else's, or another command holds the lock for too long.
     pub(crate) async fn lock(&self, origin: &str) -> Result<LockedLogin, LoginError> {
         create_private(&self.directory)?;
         let path = self.path(origin);
@@ -181,7 +191,8 @@ impl LockedLogin {
         file.write_all(&json)?;
         file.as_file().sync_all()?;
         file.persist(&self.path)?;
-        Ok(())
+        // Otherwise the former refresh token could be back after a power failure, and the issuer would take it for stolen.
+        File::open(&self.directory)?.sync_all()
     }
 
     /// Deletes the login.
@@ -204,21 +215,50 @@ fn failed(what: &str, path: &Path, error: &std::io::Error) -> LoginError {
 fn create_private(directory: &Path) -> Result<(), LoginError> {
     let created = DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(directory);
     created.map_err(|e| failed("create", directory, &e))?;
-    let mode = fs::metadata(directory).map_err(|e| failed("read", directory, &e))?.permissions().mode();
-    if mode & 0o777 == DIRECTORY_MODE {
+    let folder = fs::metadata(directory).map_err(|e| failed("read", directory, &e))?;
+    // A new file is this user's, so it tells who that is. Root can write to the folder of everybody.
+    let own = tempfile::tempfile_in(directory).and_then(|file| file.metadata());
+    let own = own.map_err(|e| failed("create a file in", directory, &e))?;
+    if own.uid() != folder.uid() {
+        let shown = directory.display();
+        return Err(LoginError::File(format!("`{shown}` belongs to another user, who could read the tokens in it")));
+    }
+    if folder.permissions().mode() & 0o777 == DIRECTORY_MODE {
         return Ok(());
     }
-    // This fails if the folder is somebody else's.
     let closed = fs::set_permissions(directory, Permissions::from_mode(DIRECTORY_MODE));
     closed.map_err(|e| failed("keep others out of", directory, &e))
 }
 
-fn refuse_others(file: &File, path: &Path) -> Result<(), LoginError> {
-    let mode = file.metadata().map_err(|e| failed("read", path, &e))?.permissions().mode();
+/// Returns what was found; `None` if there is nothing.
+fn if_there<T>(found: std::io::Result<T>, path: &Path) -> Result<Option<T>, LoginError> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(failed("read", path, &e)),
+    }
+}
+
+fn refuse_writers(folder: &Metadata, directory: &Path) -> Result<(), LoginError> {
+    if folder.permissions().mode() & OTHERS_WRITE == 0 {
+        return Ok(());
+    }
+    let shown = directory.display();
+    Err(LoginError::File(format!(
+        "others can change the logins in `{shown}`; keep them out with `chmod 700` and log in again"
+    )))
+}
+
+fn refuse_others(file: &File, path: &Path, folder: &Metadata) -> Result<(), LoginError> {
+    let found = file.metadata().map_err(|e| failed("read", path, &e))?;
+    let shown = path.display();
+    if found.uid() != folder.uid() {
+        return Err(LoginError::File(format!("`{shown}` belongs to another user; delete it and log in again")));
+    }
+    let mode = found.permissions().mode();
     if mode & OTHERS == 0 {
         return Ok(());
     }
-    let shown = path.display();
     Err(LoginError::File(format!(
         "others can read the tokens in `{shown}` (mode {:o}); delete it and log in again",
         mode & 0o777
@@ -291,6 +331,74 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_folder_that_others_can_change_brings_no_login() {
+        let parent = tempfile::tempdir().unwrap();
+        let store = store(parent.path());
+        store.lock(ORIGIN).await.unwrap().write(&login()).unwrap();
+        for (row, mode, expected) in [("group", 0o720, false), ("all", 0o1702, false), ("readers", 0o755, true)] {
+            fs::set_permissions(&store.directory, Permissions::from_mode(mode)).unwrap();
+            let read = store.read(ORIGIN);
+            assert_eq!(read.is_ok(), expected, "{row}: {read:?}");
+        }
+        drop(store.lock(ORIGIN).await.unwrap());
+        assert_eq!(store.read(ORIGIN).unwrap(), Some(login()), "the lock keeps others out again");
+    }
+
+    /// Puts something at the second path. The first one is that of a login.
+    type Make = fn(&Path, &Path) -> std::io::Result<()>;
+
+    #[tokio::test]
+    async fn what_is_not_a_file_of_its_own_is_no_login() {
+        let parent = tempfile::tempdir().unwrap();
+        let store = store(parent.path());
+        store.lock(ORIGIN).await.unwrap().write(&login()).unwrap();
+        let path = store.path(ORIGIN);
+        let elsewhere = parent.path().join("elsewhere.json");
+        fs::rename(&path, &elsewhere).unwrap();
+        let rows: [(&str, Make); 2] = [
+            ("a link to a login", |elsewhere, path| std::os::unix::fs::symlink(elsewhere, path)),
+            ("a folder", |_elsewhere, path| fs::create_dir(path)),
+        ];
+        for (row, make) in rows {
+            make(&elsewhere, &path).unwrap();
+            let refused = store.read(ORIGIN).unwrap_err().to_string();
+            assert!(refused.contains("not a file of its own"), "{row}: {refused}");
+            fs::rename(&path, parent.path().join(row)).unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_link_is_replaced_and_not_followed() {
+        let parent = tempfile::tempdir().unwrap();
+        let store = store(parent.path());
+        let locked = store.lock(ORIGIN).await.unwrap();
+        let elsewhere = parent.path().join("elsewhere");
+        fs::write(&elsewhere, "before").unwrap();
+        std::os::unix::fs::symlink(&elsewhere, store.path(ORIGIN)).unwrap();
+        locked.write(&login()).unwrap();
+        assert_eq!(fs::read_to_string(&elsewhere).unwrap(), "before");
+        assert_eq!(store.read(ORIGIN).unwrap(), Some(login()));
+    }
+
+    #[tokio::test]
+    async fn root_keeps_no_tokens_in_a_folder_of_others() {
+        const NOBODY: u32 = 65_534;
+        let parent = tempfile::tempdir().unwrap();
+        let store = store(parent.path());
+        store.lock(ORIGIN).await.unwrap().write(&login()).unwrap();
+        let path = store.path(ORIGIN);
+        if std::os::unix::fs::chown(&path, Some(NOBODY), None).is_err() {
+            drop(writeln!(std::io::stderr(), "skipped: only root can give a file to somebody else"));
+            return;
+        }
+        let refused = store.read(ORIGIN).unwrap_err().to_string();
+        assert!(refused.contains("belongs to another user"), "the file: {refused}");
+        std::os::unix::fs::chown(&store.directory, Some(NOBODY), None).unwrap();
+        let refused = store.lock(ORIGIN).await.map(drop).unwrap_err().to_string();
+        assert!(refused.contains("belongs to another user"), "the folder: {refused}");
+    }
+
+    #[tokio::test]
     async fn a_file_that_is_none_is_refused_without_its_text() {
         let parent = tempfile::tempdir().unwrap();
         let store = store(parent.path());
@@ -300,6 +408,7 @@ mod tests {
         let text = fs::read_to_string(&path).unwrap();
         let rows = [
             ("nothing", String::new()),
+            ("too much", format!("{}{text}", " ".repeat(1 << 20))),
             ("half of it", text.split_at(text.len() / 2).0.to_owned()),
             ("the login of another server", text.replace("rag.example:8980", "other.example")),
             ("another version", text.replace("\"version\": 1", "\"version\": 2")),

@@ -1,6 +1,8 @@
 //! Logins at servers and issuers of the tests, which answer as they please.
 
-use std::path::Path;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use base64::Engine;
@@ -235,6 +237,49 @@ async fn a_logout_deletes_the_tokens_whatever_the_issuer_says() {
         assert_eq!(issuer.requests(), ["/revoke token=refresh1&token_type_hint=refresh_token&client_id=cli"], "{name}");
         assert_eq!(log_out(&store, &login.origin).await.unwrap(), Logout::NoLogin, "{name}, again");
     }
+}
+
+#[tokio::test]
+async fn a_logout_deletes_what_cannot_be_used() {
+    let parent = tempfile::tempdir().unwrap();
+    let login = stored("https://login.example", 300);
+    let store = store_with(parent.path(), &login).await;
+    let path = only_file(parent.path());
+    fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+    assert!(store.read(&login.origin).is_err(), "others can read it");
+    assert_eq!(log_out(&store, &login.origin).await.unwrap(), Logout::DeletedHere);
+    assert!(!path.exists());
+}
+
+/// Returns the path of the only login.
+fn only_file(parent: &Path) -> PathBuf {
+    let entries = fs::read_dir(parent.join("logins")).unwrap().map(|entry| entry.unwrap().path());
+    let mut logins = entries.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
+    let first = logins.next().unwrap();
+    assert_eq!(logins.next(), None);
+    first
+}
+
+#[tokio::test]
+async fn the_folder_is_written_before_a_refresh_token_is_used_up() {
+    let parent = tempfile::tempdir().unwrap();
+    let unused = stored("https://login.example", 300);
+    let store = store_with(parent.path(), &unused).await;
+    let path = only_file(parent.path());
+    let before = Arc::new(Mutex::new(0));
+    let seen = Arc::clone(&before);
+    let watched = path.clone();
+    let issuer = Peer::start(move |_asked| {
+        let is_new = fs::metadata(&watched).unwrap().ino() != *seen.lock().unwrap();
+        let new = json!({"access_token": "access2", "token_type": "Bearer", "expires_in": 300});
+        if is_new { Answer::new(200, new) } else { Answer::new(500, json!({})) }
+    })
+    .await;
+    let login = stored(&issuer.url, -1);
+    store.lock(&login.origin).await.unwrap().write(&login).unwrap();
+    *before.lock().unwrap() = fs::metadata(&path).unwrap().ino();
+    let token = stored_token(&store, &login.origin, NOW).await.unwrap();
+    assert_eq!(token.as_ref().map(Secret::expose), Some("access2"));
 }
 
 fn request<'a>(address: &'a str, scopes: &'a [String]) -> LoginRequest<'a> {
