@@ -135,6 +135,11 @@ impl PreparedLogin {
         &self.issuer.name
     }
 
+    /// Returns where the person will log in, if that is not at the issuer itself.
+    pub(crate) fn page_elsewhere(&self) -> Option<String> {
+        self.issuer.page_elsewhere()
+    }
+
     /// Prepares a login with a browser on this machine.
     ///
     /// # Errors

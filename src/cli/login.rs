@@ -205,12 +205,13 @@ fn subject(token: &Secret) -> Option<String> {
 /// Asks whether the issuer that a server names is the right one.
 fn confirm(prepared: &PreparedLogin) -> Result<(), Failure> {
     let (origin, issuer) = (prepared.origin(), prepared.issuer());
+    let page = prepared.page_elsewhere().map(|page| format!(", on a page of {page}")).unwrap_or_default();
     if !std::io::stdin().is_terminal() {
         return Err(Failure::usage(format!(
-            "`{origin}` names the issuer `{issuer}`; if that is where you log in, say so with `--issuer {issuer}`"
+            "`{origin}` names the issuer `{issuer}`{page}; if that is where you log in, say so with `--issuer {issuer}`"
         )));
     }
-    tell(&format!("{origin} sends you to {issuer} to log in. Is that right? [y/N]"))?;
+    tell(&format!("{origin} sends you to {issuer} to log in{page}. Is that right? [y/N]"))?;
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer)?;
     if ["y", "yes"].contains(&answer.trim().to_lowercase().as_str()) {

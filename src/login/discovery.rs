@@ -116,9 +116,14 @@ impl Issuer {
         openid.set_path(&format!("{path}{OPENID_METADATA}"));
         // An issuer with TLS has no address without it.
         let plain = if base.scheme() == "https" { PlainHttp::Never } else { plain };
-        let first = http.get(&oauth).await?;
-        let members =
-            if first.status.is_success() { first.members } else { http.get(&openid).await?.of_success(&openid)? };
+        let members = match http.get(&oauth).await {
+            Ok(answer) if answer.status.is_success() => answer.members,
+            // Whoever does not know the address may answer with a page instead of an error.
+            Ok(_) | Err(LoginError::Setup(_)) => http.get(&openid).await?.of_success(&openid)?,
+            Err(error @ (LoginError::Refused(_) | LoginError::Unreachable(_) | LoginError::File(_))) => {
+                return Err(error);
+            }
+        };
         Self::of(&members, name, plain)
     }
 
@@ -144,6 +149,16 @@ impl Issuer {
             scopes: texts(members, "scopes_supported"),
             plain,
         })
+    }
+
+    /// Returns where a person logs in, if that is not at the issuer itself. Some issuers have such pages, and so has one that is
+    /// after the codes of another: it names the pages of the other, and gets their code at its own token endpoint (RFC 9207,
+    /// section 1). An issuer that does not say who it is lets this pass, so a person has to see it.
+    pub(super) fn page_elsewhere(&self) -> Option<String> {
+        let own = Url::parse(&self.name).ok()?.origin();
+        let pages = [&self.authorization_endpoint, &self.device_authorization_endpoint];
+        let elsewhere = pages.into_iter().flatten().map(Url::origin).find(|origin| *origin != own);
+        elsewhere.map(|origin| origin.ascii_serialization())
     }
 
     /// Returns the address where a browser begins.
@@ -316,6 +331,29 @@ mod tests {
         for (row, metadata, expected) in rows {
             let read = Issuer::of(&members(&metadata), name, PlainHttp::Never);
             assert_eq!(read.is_ok(), expected, "{row}: {read:?}");
+        }
+    }
+
+    #[test]
+    fn an_issuer_with_the_pages_of_another_is_told_from_others() {
+        let (own, other) = ("https://login.example/a", "https://other.example/b");
+        let rows = [
+            ("no pages", json!(null), json!(null), None),
+            ("its own", json!(own), json!(own), None),
+            ("the login of another", json!(other), json!(own), Some("https://other.example")),
+            ("the codes for devices of another", json!(own), json!(other), Some("https://other.example")),
+            ("another port", json!("https://login.example:444/"), json!(null), Some("https://login.example:444")),
+        ];
+        for (row, browser, device, expected) in rows {
+            let name = "https://login.example";
+            let metadata = json!({
+                "issuer": name,
+                "token_endpoint": own,
+                "authorization_endpoint": browser,
+                "device_authorization_endpoint": device,
+            });
+            let issuer = Issuer::of(&members(&metadata), name, PlainHttp::Never).unwrap();
+            assert_eq!(issuer.page_elsewhere().as_deref(), expected, "{row}");
         }
     }
 

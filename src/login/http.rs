@@ -116,7 +116,8 @@ impl JsonAnswer {
             return Ok(self.members);
         }
         let status = self.status.as_u16();
-        if self.status.is_server_error() {
+        let is_for_now = [StatusCode::TOO_MANY_REQUESTS, StatusCode::REQUEST_TIMEOUT].contains(&self.status);
+        if is_for_now || self.status.is_server_error() {
             return Err(LoginError::Unreachable(format!("`{url}` answered with status {status}")));
         }
         Err(LoginError::Setup(format!("`{url}` answered with status {status}")))
@@ -246,6 +247,28 @@ mod tests {
         for (row, text, on_loopback, never) in rows {
             assert_eq!(checked_url(text, PlainHttp::OnLoopback).is_ok(), on_loopback, "{row}");
             assert_eq!(checked_url(text, PlainHttp::Never).is_ok(), never, "{row}");
+        }
+    }
+
+    #[test]
+    fn a_status_says_whether_to_ask_again() {
+        let url = Url::parse("https://login.example/token").unwrap();
+        let rows = [
+            (StatusCode::OK, "a success"),
+            (StatusCode::BAD_REQUEST, "a fault of the setup"),
+            (StatusCode::NOT_FOUND, "a fault of the setup"),
+            (StatusCode::FOUND, "a fault of the setup"),
+            (StatusCode::REQUEST_TIMEOUT, "ask again"),
+            (StatusCode::TOO_MANY_REQUESTS, "ask again"),
+            (StatusCode::SERVICE_UNAVAILABLE, "ask again"),
+        ];
+        for (status, expected) in rows {
+            let read = match (JsonAnswer { status, members: Map::new() }).of_success(&url) {
+                Ok(_members) => "a success",
+                Err(LoginError::Unreachable(_)) => "ask again",
+                Err(LoginError::Setup(_) | LoginError::Refused(_) | LoginError::File(_)) => "a fault of the setup",
+            };
+            assert_eq!(read, expected, "{status}");
         }
     }
 

@@ -184,6 +184,49 @@ async fn a_token_that_ends_is_renewed_with_the_newest_refresh_token() {
 }
 
 #[tokio::test]
+async fn no_token_follows_a_redirect() {
+    let elsewhere = Peer::start(|_asked| {
+        Answer::new(200, json!({"access_token": "access2", "token_type": "Bearer", "expires_in": 300}))
+    })
+    .await;
+    for status in [301, 302, 303, 307, 308] {
+        let header = format!("location: {}/token\r\n", elsewhere.url);
+        let issuer = Peer::start(move |_asked| Answer { status, header: header.clone(), json: json!({}) }).await;
+        let parent = tempfile::tempdir().unwrap();
+        let login = stored(&issuer.url, -1);
+        let store = store_with(parent.path(), &login).await;
+        let refused = stored_token(&store, &login.origin, NOW).await.unwrap_err().to_string();
+        assert!(refused.contains(&format!("status {status}")), "{status}: {refused}");
+        assert_eq!(log_out(&store, &login.origin).await.unwrap(), Logout::DeletedHere, "{status}");
+        let asked: Vec<String> =
+            issuer.requests().iter().map(|text| text.split(' ').next().unwrap().to_owned()).collect();
+        assert_eq!(asked, ["/token", "/revoke"], "{status}");
+    }
+    assert!(elsewhere.requests().is_empty(), "{:?}", elsewhere.requests());
+}
+
+#[tokio::test]
+async fn metadata_is_found_where_an_issuer_has_it() {
+    let document = |url: &str| json!({"issuer": url, "token_endpoint": format!("{url}/token")});
+    let rows: [(&str, u16, Value, bool); 4] = [
+        ("none of OAuth", 404, json!({}), true),
+        ("a page instead", 200, json!("a page"), true),
+        ("another issuer by OAuth", 200, json!({"issuer": "https://evil.example"}), false),
+        ("a fault", 500, json!({}), true),
+    ];
+    for (name, status, first, expected) in rows {
+        let issuer = Peer::start(move |asked| match asked.path {
+            "/.well-known/oauth-authorization-server" => Answer::new(status, first.clone()),
+            "/.well-known/openid-configuration" => Answer::new(200, document(asked.url)),
+            _ => Answer::new(404, json!({})),
+        })
+        .await;
+        let read = Issuer::read(&HttpClient::new(None).unwrap(), &issuer.url, PlainHttp::OnLoopback).await;
+        assert_eq!(read.is_ok(), expected, "{name}: {read:?}");
+    }
+}
+
+#[tokio::test]
 async fn two_commands_at_once_use_one_refresh_token_once() {
     let issuer = Peer::start(|asked| {
         if asked.body.contains("refresh_token=refresh1&") {
