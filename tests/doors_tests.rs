@@ -15,6 +15,7 @@ mod doors {
 }
 
 mod support {
+    pub(crate) mod chromium;
     pub(crate) mod documents;
     #[expect(dead_code, reason = "the tests of relationships use the rest of it")]
     pub(crate) mod fga;

@@ -26,6 +26,7 @@ mod identity {
 
 mod support {
     pub(crate) mod certificates;
+    pub(crate) mod chromium;
     #[expect(dead_code, reason = "other tests use more of it")]
     pub(crate) mod dice;
     pub(crate) mod documents;

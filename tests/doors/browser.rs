@@ -2,7 +2,7 @@
 //! name that was pointed at this machine after the page was loaded (DNS rebinding). The server refuses all of it.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -15,8 +15,8 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::doors::browser_pages::{Filled, body, filled, routes, state};
-use crate::doors::clients::skip;
 use crate::doors::world::records;
+use crate::support::chromium::chromium;
 
 /// The name of the page's own site.
 const SITE: &str = "site.example";
@@ -36,20 +36,6 @@ struct Tried {
     route: String,
     way: String,
     outcome: String,
-}
-
-/// Finds Chromium. Without it, the test says that it is skipped; with `CI` set, it fails.
-fn chromium() -> Option<PathBuf> {
-    let named = std::env::var_os("CHROMIUM_BIN").filter(|path| !path.is_empty()).map(PathBuf::from);
-    let on_path = || {
-        let path = std::env::var_os("PATH")?;
-        std::env::split_paths(&path).map(|folder| folder.join("chromium")).find(|candidate| candidate.is_file())
-    };
-    let found = named.or_else(on_path);
-    if found.is_none() {
-        skip("a page in a browser", "Chromium: put `chromium` on the PATH, or its path into CHROMIUM_BIN");
-    }
-    found
 }
 
 /// Opens a page. Nothing but the server refuses what it sends: Chromium's own guards of this machine are off.
@@ -150,7 +136,7 @@ async fn listener() -> (TcpListener, u16) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_page_in_a_browser_reaches_a_service() {
-    let Some(chromium) = chromium() else { return };
+    let Some(chromium) = chromium("a page in a browser") else { return };
     let data = tempfile::tempdir().unwrap();
     let Filled { running, address, store, model, before } = filled(data.path()).await;
 

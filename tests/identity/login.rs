@@ -1,5 +1,8 @@
 //! `ragward login` at a provider that others wrote: a person logs in with a browser and by device, and commands ask as them.
 
+use std::fs::Permissions;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Output, Stdio};
 
@@ -8,6 +11,9 @@ use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, Command};
 
 use crate::identity::provider::{AUDIENCE, Provider, Served, ragward};
+use crate::support::chromium::chromium;
+
+const RETRIEVE: [&str; 4] = ["retrieve", "--collection", "handbook", "the leave pay release budget"];
 
 /// The person's machine: commands there share a folder of states and no token of the environment.
 struct Machine<'a> {
@@ -63,9 +69,19 @@ impl Waiting {
         }
     }
 
+    /// Waits for the end. The output has what was not shown yet.
     async fn output(self) -> Output {
-        let Self { process, told: _told } = self;
-        process.wait_with_output().await.unwrap()
+        let Self { process, mut told } = self;
+        let rest = async {
+            let mut rest = String::new();
+            while let Some(line) = told.next_line().await.unwrap() {
+                rest.push_str(&line);
+                rest.push('\n');
+            }
+            rest
+        };
+        let (output, rest) = tokio::join!(process.wait_with_output(), rest);
+        Output { stderr: rest.into_bytes(), ..output.unwrap() }
     }
 }
 
@@ -82,11 +98,10 @@ async fn a_person_logs_in_and_commands_ask_as_that_person() {
     let machine = Machine { states: tempfile::tempdir().unwrap(), server: &served.address };
     let issuer = provider.issuer.clone();
     let login = ["login", "--issuer", &issuer, "--resource", AUDIENCE];
-    let retrieve = ["retrieve", "--collection", "handbook", "the leave pay release budget"];
 
     let refused: [(&str, &[&str], i32, &str); 5] = [
         ("nobody is logged in", &["whoami"], 1, "nobody is logged in"),
-        ("nobody asks", &retrieve, 2, "log in with `ragward login`"),
+        ("nobody asks", &RETRIEVE, 2, "log in with `ragward login`"),
         ("another name of the server", &["login", "--issuer", &issuer], 2, "`--resource`"),
         (
             "another issuer",
@@ -112,7 +127,7 @@ async fn a_person_logs_in_and_commands_ask_as_that_person() {
 
     // Each command renews the token, and the provider ends a login whose refresh token comes twice.
     for round in 0..3 {
-        let (one, other) = tokio::join!(machine.json(&retrieve), machine.json(&retrieve));
+        let (one, other) = tokio::join!(machine.json(&RETRIEVE), machine.json(&RETRIEVE));
         assert_eq!(one["chunks"], other["chunks"], "round {round}");
         let guards = one["chunks"].to_string();
         assert!(guards.contains("document:") && !guards.contains("document:pay-bands"), "round {round}: {guards}");
@@ -131,9 +146,18 @@ async fn a_person_logs_in_and_commands_ask_as_that_person() {
         }
     }
 
+    others_read_no_token(machine.states.path()).await;
+    // It trusts the same issuer for the same audience, so it would take the token.
+    let second = Served::start(&provider.issuer).await;
+    let elsewhere = Machine { states: machine.states, server: &second.address };
+    let output = elsewhere.run(&RETRIEVE).await;
+    assert_eq!(output.status.code(), Some(2), "a second server on another port: {}", told(&output));
+    assert!(told(&output).contains("log in with `ragward login`"), "{}", told(&output));
+    let machine = Machine { states: elsewhere.states, server: &served.address };
+
     let out = machine.json(&["logout"]).await;
     assert_eq!(out["revoked"], json!(true), "{out}");
-    assert_eq!(machine.run(&retrieve).await.status.code(), Some(2));
+    assert_eq!(machine.run(&RETRIEVE).await.status.code(), Some(2));
 
     // By device, at the same machine.
     let mut waiting = Waiting::start(machine.command(&[&login[..], &["--device"]].concat()));
@@ -142,4 +166,63 @@ async fn a_person_logs_in_and_commands_ask_as_that_person() {
     let output = waiting.output().await;
     assert!(output.status.success(), "{}", told(&output));
     assert_eq!(machine.json(&["whoami"]).await["subject"], "anne");
+}
+
+/// Reads the logins as another user of the machine, which only root can try.
+async fn others_read_no_token(states: &Path) {
+    let logins = states.join("ragward/logins");
+    let mut entries = std::fs::read_dir(&logins).unwrap().map(|entry| entry.unwrap().path());
+    let login = entries.find(|path| path.extension().is_some_and(|extension| extension == "json")).unwrap();
+    let control = states.join("for everybody");
+    std::fs::write(&control, "").unwrap();
+    let open = |path: &Path, mode: u32| std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    open(states, 0o755);
+    open(&control, 0o644);
+    let read = async |path: &Path| {
+        let as_nobody = ["--reuid=65534", "--regid=65534", "--clear-groups", "cat"];
+        let output = Command::new("setpriv").args(as_nobody).arg(path).output().await;
+        output.is_ok_and(|output| output.status.success())
+    };
+    if !read(&control).await {
+        drop(writeln!(std::io::stderr(), "skipped: to read as another user, be root and have `setpriv`"));
+        return;
+    }
+    assert!(!read(&login).await, "the folders keep others out");
+    for folder in [logins.as_path(), logins.parent().unwrap()] {
+        open(folder, 0o755);
+    }
+    assert!(!read(&login).await, "the file does, too");
+}
+
+#[tokio::test]
+async fn a_person_logs_in_in_a_real_browser() {
+    let Some(chromium) = chromium("a login in a browser") else { return };
+    let chromium = chromium.to_str().unwrap();
+    let Some(mut provider) = Provider::start().await else { return };
+    let served = Served::start(&provider.issuer).await;
+    let machine = Machine { states: tempfile::tempdir().unwrap(), server: &served.address };
+    let issuer = provider.issuer.clone();
+    let login = ["login", "--issuer", &issuer, "--resource", AUDIENCE];
+    let by_device = [&login[..], &["--device"]].concat();
+
+    let mut waiting = Waiting::start(machine.command(&login));
+    let url = waiting.shown().await;
+    let visit = json!({"flow": "open", "url": url, "user": "bob", "chromium": chromium});
+    assert_eq!(provider.token(visit).await, "200", "the page that the browser comes back to");
+    let output = waiting.output().await;
+    assert!(output.status.success(), "{}", told(&output));
+    assert_eq!(machine.json(&["whoami"]).await["subject"], "bob");
+    let chunks = machine.json(&RETRIEVE).await["chunks"].to_string();
+    assert!(chunks.contains("document:pay-bands") && !chunks.contains("document:on-call"), "{chunks}");
+
+    for (name, denies, subject) in [("the person denies", true, "bob"), ("the person confirms", false, "anne")] {
+        let mut waiting = Waiting::start(machine.command(&by_device));
+        let (url, code) = (waiting.shown().await, waiting.shown().await);
+        let visit = json!({"flow": "type", "url": url, "code": code, "denies": denies, "chromium": chromium});
+        provider.token(visit).await;
+        let output = waiting.output().await;
+        let is_denied = told(&output).contains("`access_denied`");
+        assert_eq!((output.status.success(), is_denied), (!denies, denies), "{name}: {}", told(&output));
+        assert_eq!(machine.json(&["whoami"]).await["subject"], subject, "{name}");
+    }
 }

@@ -6,6 +6,7 @@ import { createInterface } from "node:readline";
 
 import { SignJWT, exportJWK, generateKeyPair } from "jose";
 
+import * as browser from "./browser.mjs";
 import { ACCESS_TOKEN, REDIRECT_URI, TOKEN_EXCHANGE, start } from "./provider.mjs";
 
 // The library's own messages must not mix with the answers.
@@ -123,7 +124,13 @@ async function proof(htu) {
   return new SignJWT(claims).setProtectedHeader(header).setIssuedAt().sign(privateKey);
 }
 
-const FLOWS = { login, exchange, client, open, type };
+const FLOWS = {
+  login,
+  exchange,
+  client,
+  open: (request) => (request.chromium ? browser.open(request) : open(request)),
+  type: (request) => (request.chromium ? browser.type(request) : type(request)),
+};
 
 console.log(issuer);
 for await (const line of createInterface({ input: process.stdin })) {
