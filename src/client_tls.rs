@@ -13,13 +13,19 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+#[cfg(feature = "server")]
+use std::time::Duration;
 
+#[cfg(feature = "server")]
+use reqwest::redirect::Policy;
 use rustls::RootCertStore;
 #[cfg(feature = "server")]
 use rustls::crypto::ring;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tonic::transport::{ClientTlsConfig, Endpoint};
+#[cfg(feature = "server")]
+use url::{Host, Url};
 
 /// The authorities whose certificates a connection accepts.
 #[derive(Clone, Debug, Default)]
@@ -71,6 +77,29 @@ pub(crate) enum EndpointError {
     Tls(String),
 }
 
+/// The reason why no client of plain HTTP can be made.
+#[cfg(feature = "server")]
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HttpClientError {
+    /// The TLS library cannot be set up.
+    #[error(transparent)]
+    Tls(#[from] rustls::Error),
+    /// The HTTP library cannot be set up.
+    #[error(transparent)]
+    Http(#[from] reqwest::Error),
+}
+
+/// Returns whether a URL leads to this machine, where nobody reads on the way what has no TLS.
+#[cfg(feature = "server")]
+pub(crate) fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
 impl TrustedAuthorities {
     /// Reads the file of authorities that a setting names. Without a file, those of the system are trusted.
     ///
@@ -113,12 +142,26 @@ impl TrustedAuthorities {
         }
     }
 
-    /// Returns the configuration of TLS for plain HTTP.
+    /// Makes a client of plain HTTP. It calls the address that it is given and no other: it follows no redirect and uses no
+    /// proxy. Each answer has `timeout` to come.
     ///
     /// # Errors
-    /// When the TLS library cannot be set up.
+    /// When the library of TLS or HTTP cannot be set up.
     #[cfg(feature = "server")]
-    pub(crate) fn of_http(&self) -> Result<rustls::ClientConfig, rustls::Error> {
+    pub(crate) fn http_client(&self, timeout: Duration) -> Result<reqwest::Client, HttpClientError> {
+        let client = reqwest::Client::builder()
+            .tls_backend_preconfigured(self.of_http()?)
+            .redirect(Policy::none())
+            .no_proxy()
+            .referer(false)
+            .timeout(timeout)
+            .build()?;
+        Ok(client)
+    }
+
+    /// Returns the configuration of TLS for plain HTTP.
+    #[cfg(feature = "server")]
+    fn of_http(&self) -> Result<rustls::ClientConfig, rustls::Error> {
         let roots = match self {
             Self::System => {
                 let mut roots = RootCertStore::empty();

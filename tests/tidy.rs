@@ -64,7 +64,7 @@ const DOORS: [(&[&str], &[&str]); 9] = [
         &["telemetry"],
     ),
     // Issuers are the only ones that are called over HTTP: a server reads their keys, and a person logs in there.
-    (&["reqwest"], &["identity/issuer", "login"]),
+    (&["reqwest"], &["client_tls", "identity/issuer", "login"]),
     // What an outgoing connection trusts is decided in one place.
     (&["rustls_native_certs"], &["client_tls"]),
     // The port has TLS of its own, whose certificate changes while it serves.

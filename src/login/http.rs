@@ -5,13 +5,12 @@ use std::error::Error;
 use std::path::Path;
 use std::time::Duration;
 
-use reqwest::redirect::Policy;
 use reqwest::{Client, RequestBuilder, StatusCode};
 use serde_json::{Map, Value};
-use url::{Host, Url, form_urlencoded};
+use url::{Url, form_urlencoded};
 
 use super::error::LoginError;
-use crate::client_tls::TrustedAuthorities;
+use crate::client_tls::{TrustedAuthorities, is_loopback};
 use crate::strict_json;
 use crate::visible::visible_line;
 
@@ -54,16 +53,10 @@ pub(super) fn checked_url(text: &str, plain: PlainHttp) -> Result<Url, LoginErro
         return Err(refused());
     }
     let Ok(url) = Url::parse(text) else { return Err(refused()) };
-    let is_loopback = match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        None => return Err(refused()),
-    };
     let is_bare = url.username().is_empty() && url.password().is_none() && url.fragment().is_none();
     match url.scheme() {
         "https" if is_bare => Ok(url),
-        "http" if is_bare && is_loopback && plain == PlainHttp::OnLoopback => Ok(url),
+        "http" if is_bare && is_loopback(&url) && plain == PlainHttp::OnLoopback => Ok(url),
         _ => Err(refused()),
     }
 }
@@ -141,17 +134,9 @@ impl HttpClient {
     /// # Errors
     /// When the file cannot be used, or TLS cannot be set up.
     pub(super) fn new(ca_file: Option<&Path>) -> Result<Self, LoginError> {
-        let tls = |detail: String| LoginError::Setup(format!("cannot prepare TLS: {detail}"));
         let authorities = TrustedAuthorities::read(ca_file).map_err(|e| LoginError::Setup(e.to_string()))?;
-        let config = authorities.of_http().map_err(|e| tls(e.to_string()))?;
-        let client = Client::builder()
-            .tls_backend_preconfigured(config)
-            .redirect(Policy::none())
-            .no_proxy()
-            .referer(false)
-            .timeout(TIMEOUT)
-            .build();
-        Ok(Self { client: client.map_err(|e| tls(e.to_string()))? })
+        let client = authorities.http_client(TIMEOUT);
+        Ok(Self { client: client.map_err(|e| LoginError::Setup(format!("cannot prepare TLS: {e}")))? })
     }
 
     pub(super) async fn get(&self, url: &Url) -> Result<JsonAnswer, LoginError> {

@@ -4,12 +4,11 @@
 use std::path::Path;
 use std::time::Duration;
 
-use reqwest::redirect::Policy;
 use reqwest::{Client, StatusCode, Url};
 use serde_json::Value;
 
 use super::super::key_set::{KeySet, KeySetError};
-use crate::client_tls::{CaFileError, TrustedAuthorities};
+use crate::client_tls::{CaFileError, TrustedAuthorities, is_loopback};
 use crate::strict_json;
 
 /// The time that one document may take.
@@ -65,17 +64,11 @@ pub(super) enum FetchError {
 pub(super) fn check_url(text: &str) -> Result<Url, FetchSetupError> {
     let refused = || FetchSetupError::Url(text.to_owned());
     let url = Url::parse(text).map_err(|_malformed| refused())?;
-    let is_loopback = match url.host() {
-        Some(url::Host::Domain(name)) => name == "localhost",
-        Some(url::Host::Ipv4(address)) => address.is_loopback(),
-        Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        None => return Err(refused()),
-    };
     let is_plain =
         url.username().is_empty() && url.password().is_none() && url.query().is_none() && url.fragment().is_none();
     match url.scheme() {
         "https" if is_plain => Ok(url),
-        "http" if is_plain && is_loopback => Ok(url),
+        "http" if is_plain && is_loopback(&url) => Ok(url),
         _ => Err(refused()),
     }
 }
@@ -86,16 +79,8 @@ impl HttpClient {
     /// # Errors
     /// If the file cannot be used, or TLS cannot be set up.
     pub(super) fn new(ca_file: Option<&Path>) -> Result<Self, FetchSetupError> {
-        let tls = |error: String| FetchSetupError::Tls(error);
-        let config = TrustedAuthorities::read(ca_file)?.of_http().map_err(|e| tls(e.to_string()))?;
-        let client = Client::builder()
-            .tls_backend_preconfigured(config)
-            .redirect(Policy::none())
-            .no_proxy()
-            .referer(false)
-            .timeout(TIMEOUT)
-            .build();
-        Ok(Self { client: client.map_err(|e| tls(e.to_string()))? })
+        let client = TrustedAuthorities::read(ca_file)?.http_client(TIMEOUT);
+        Ok(Self { client: client.map_err(|e| FetchSetupError::Tls(e.to_string()))? })
     }
 
     /// Reads the keys of an issuer from `key_set_url`, or from the address in the issuer's metadata.
