@@ -5,7 +5,6 @@
 //! the login of another: it belongs to the challenge of the one that asked for it (RFC 7636).
 
 use std::collections::BTreeMap;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -91,7 +90,8 @@ impl Loopback {
             .accept_http1(true)
             .add_routes(Routes::from(Router::new().route(PATH, page)))
             .serve_with_incoming_shutdown(TcpListenerStream::new(self.listener), stopped.map(|_told| ()));
-        let mut serving = pin!(serving);
+        // A server is too large for the stack of everything that waits for it.
+        let mut serving = Box::pin(serving);
         let closed = || LoginError::Setup("the address for the browser was closed".to_owned());
         let waited = tokio::select! {
             _ended = &mut serving => return Err(closed()),

@@ -394,6 +394,26 @@ async fn a_server_that_is_not_what_it_says_gets_nobody_logged_in() {
 }
 
 #[tokio::test]
+async fn a_stored_client_is_that_of_its_issuer_alone() {
+    let issuer = Peer::start(|asked| issuer_answer(&asked)).await;
+    let name = issuer.url.clone();
+    let server =
+        Peer::start(move |asked| Answer::new(200, json!({"resource": asked.url, "authorization_servers": [name]})))
+            .await;
+    let scopes = ["ragward:retrieve".to_owned()];
+    let rows = [
+        ("nobody was logged in", None, None),
+        ("the same issuer", Some(stored(&issuer.url, 300)), Some("cli")),
+        ("the server has another issuer now", Some(stored("https://login.example", 300)), None),
+    ];
+    for (name, known, expected) in rows {
+        let request = LoginRequest { client_id: None, ..request(&server.url, &scopes) };
+        let prepared = PreparedLogin::new(&request, known.as_ref()).await.unwrap();
+        assert_eq!(prepared.client_id.as_deref(), expected, "{name}");
+    }
+}
+
+#[tokio::test]
 async fn a_browser_comes_back_with_a_code_that_only_this_program_can_use() {
     let issuer = Peer::start(|asked| issuer_answer(&asked)).await;
     let name = issuer.url.clone();
