@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
-use tempfile::NamedTempFile;
 use tokio::time::sleep;
 
 use super::error::LoginError;
@@ -186,11 +185,12 @@ impl LockedLogin {
 
     fn replace(&self, text: &FileText) -> std::io::Result<()> {
         let json = serde_json::to_vec_pretty(text)?;
-        // The library creates such a file with mode 0600.
-        let mut file = NamedTempFile::new_in(&self.directory)?;
+        let new = self.new_path();
+        remove_if_there(&new)?;
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(&new)?;
         file.write_all(&json)?;
-        file.as_file().sync_all()?;
-        file.persist(&self.path)?;
+        file.sync_all()?;
+        fs::rename(&new, &self.path)?;
         // Otherwise the former refresh token could be back after a power failure, and the issuer would take it for stolen.
         File::open(&self.directory)?.sync_all()
     }
@@ -200,16 +200,28 @@ impl LockedLogin {
     /// # Errors
     /// When the file cannot be deleted.
     pub(crate) fn remove(&self) -> Result<(), LoginError> {
-        match fs::remove_file(&self.path) {
-            Ok(()) => Ok(()),
-            Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
-            Err(e) => Err(failed("delete", &self.path, &e)),
+        for path in [&self.path, &self.new_path()] {
+            remove_if_there(path).map_err(|e| failed("delete", path, &e))?;
         }
+        Ok(())
+    }
+
+    /// Returns the path of the file that takes the place of the former one. Its name is fixed, so that the next command finds
+    /// what one that was stopped has left: tokens, too.
+    fn new_path(&self) -> PathBuf {
+        self.path.with_extension("new")
     }
 }
 
 fn failed(what: &str, path: &Path, error: &std::io::Error) -> LoginError {
     LoginError::File(format!("cannot {what} `{}`: {error}", path.display()))
+}
+
+fn remove_if_there(path: &Path) -> std::io::Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 fn create_private(directory: &Path) -> Result<(), LoginError> {
@@ -347,6 +359,14 @@ mod tests {
     /// Puts something at the second path. The first one is that of a login.
     type Make = fn(&Path, &Path) -> std::io::Result<()>;
 
+    fn link(elsewhere: &Path, path: &Path) -> std::io::Result<()> {
+        std::os::unix::fs::symlink(elsewhere, path)
+    }
+
+    fn folder(_elsewhere: &Path, path: &Path) -> std::io::Result<()> {
+        fs::create_dir(path)
+    }
+
     #[tokio::test]
     async fn what_is_not_a_file_of_its_own_is_no_login() {
         let parent = tempfile::tempdir().unwrap();
@@ -355,10 +375,7 @@ mod tests {
         let path = store.path(ORIGIN);
         let elsewhere = parent.path().join("elsewhere.json");
         fs::rename(&path, &elsewhere).unwrap();
-        let rows: [(&str, Make); 2] = [
-            ("a link to a login", |elsewhere, path| std::os::unix::fs::symlink(elsewhere, path)),
-            ("a folder", |_elsewhere, path| fs::create_dir(path)),
-        ];
+        let rows: [(&str, Make); 2] = [("a link to a login", link), ("a folder", folder)];
         for (row, make) in rows {
             make(&elsewhere, &path).unwrap();
             let refused = store.read(ORIGIN).unwrap_err().to_string();
@@ -378,6 +395,27 @@ mod tests {
         locked.write(&login()).unwrap();
         assert_eq!(fs::read_to_string(&elsewhere).unwrap(), "before");
         assert_eq!(store.read(ORIGIN).unwrap(), Some(login()));
+    }
+
+    #[tokio::test]
+    async fn what_a_stopped_command_left_is_no_login_and_does_not_stay() {
+        let parent = tempfile::tempdir().unwrap();
+        let store = store(parent.path());
+        let locked = store.lock(ORIGIN).await.unwrap();
+        let (left, elsewhere) = (locked.new_path(), parent.path().join("elsewhere"));
+        fs::write(&elsewhere, "before").unwrap();
+        let half: Make = |_elsewhere, path| fs::write(path, "{");
+        let rows: [(&str, Make); 2] = [("half a login", half), ("a link", link)];
+        for (row, make) in rows {
+            make(&elsewhere, &left).unwrap();
+            assert_eq!(store.read(ORIGIN).unwrap(), None, "{row}");
+            locked.write(&login()).unwrap();
+            assert_eq!(store.read(ORIGIN).unwrap(), Some(login()), "{row}");
+            assert_eq!(fs::read_to_string(&elsewhere).unwrap(), "before", "{row}");
+            fs::write(&left, "hush").unwrap();
+            locked.remove().unwrap();
+            assert!(!left.exists(), "{row}: a logout deletes it");
+        }
     }
 
     #[tokio::test]
