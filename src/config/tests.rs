@@ -177,8 +177,8 @@ fn a_variable_has_the_type_of_its_key() {
     let has_a_form = ["server.listen", "telemetry.metrics_listen", "retrieval.relation", "identity.user_type"];
     let has_a_form_too =
         ["identity.machine_type", "identity.actor_type", "identity.write_relation", "identity.delegation.relation"];
-    // These need each other.
-    let is_a_pair = |key: &str| key.starts_with("server.tls.");
+    // These need others beside them.
+    let is_a_pair = |key: &str| ["server.tls.", "server.mcp."].iter().any(|table| key.starts_with(table));
     let is_free = |key: &str| !has_a_form.contains(&key) && !has_a_form_too.contains(&key) && !is_a_pair(key);
     for leaf in leaves() {
         let (key, variable) = (&leaf.key, leaf.variable());

@@ -79,7 +79,7 @@ async fn two_people_ask_one_question_and_get_two_answers() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_opens_the_door_of_its_audience_alone() {
     let world = start().await;
-    let route = Call::json(&format!("/v1/collections/{COLLECTION}/retrieve"), &json!({ "text": "leave" }));
+    let route = Call::json(&format!("/v1/collections/{COLLECTION}/retrieve"), &json!({ "text": "leave", "topK": 10 }));
     let stores = Call::new("GET", "/stores");
     let (agents, own) = (json!(URL), json!(AUDIENCE));
     let rows = [
