@@ -18,6 +18,7 @@ mod filter;
 mod healthcheck;
 mod ingest;
 mod login;
+mod mcp;
 mod model;
 mod names;
 mod output;
@@ -119,6 +120,8 @@ enum Command {
     /// Print, validate or describe the configuration.
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    /// Let a desktop client for MCP search and read as you.
+    Mcp(mcp::McpArgs),
     /// Log in at a server. Commands with `--server` then ask as you.
     Login(login::LoginArgs),
     /// End the login at a server.
@@ -192,15 +195,19 @@ impl Connection {
         }
     }
 
-    /// Makes a client of the server to call; `None` if the backends are opened in this process. Without a token of the flags
-    /// and the environment, its calls carry that of the login at this server.
-    async fn named_server(&self) -> Result<Option<Client>, Failure> {
+    /// Like [`Connection::remote_server`]. Without a token of the flags and the environment, it is that of the login at this
+    /// server.
+    async fn called_server(&self) -> Result<Option<RemoteServer>, Failure> {
         let Some(mut server) = self.remote_server()? else { return Ok(None) };
         if server.token.is_none() {
             server.token = login::stored_token(&server.address).await?;
         }
-        let refused = |e| Failure::usage(format!("`--server` or `RAGWARD_SERVER`: {e}"));
-        Client::of_server(&server).map(Some).map_err(refused)
+        Ok(Some(server))
+    }
+
+    /// Makes a client of the server to call; `None` if the backends are opened in this process.
+    async fn named_server(&self) -> Result<Option<Client>, Failure> {
+        self.called_server().await?.map(|server| client_of(&server)).transpose()
     }
 
     async fn connect(
@@ -218,6 +225,10 @@ impl Connection {
         config.authorizer.replica.mode = ReplicaMode::Off;
         Ok(CalledServices::InProcess(App::open(&config).await?.in_process()?))
     }
+}
+
+fn client_of(server: &RemoteServer) -> Result<Client, Failure> {
+    Client::of_server(server).map_err(|e| Failure::usage(format!("`--server` or `RAGWARD_SERVER`: {e}")))
 }
 
 /// The services that a command calls.
@@ -353,6 +364,7 @@ async fn dispatch(cli: Cli, output: &Output) -> Result<(), Failure> {
         Command::Tune(args) => tune::run(args, config, output).await,
         Command::Replica(command) => replica::run(&command, config.as_deref(), output),
         Command::Config(command) => config::run(command, config.as_deref(), output),
+        Command::Mcp(args) => mcp::run(args, config).await,
         Command::Login(args) => login::log_in(args, output).await,
         Command::Logout(args) => login::log_out(args, output).await,
         Command::Whoami(args) => login::who_am_i(args, output),

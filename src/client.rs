@@ -33,7 +33,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const PIPE_BYTES: usize = 256 * 1024;
 
 /// A server to call.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RemoteServer {
     /// Its address, such as `https://rag.example:8980`.
     pub address: String,

@@ -44,7 +44,7 @@ pub use audit::Audit;
 pub use authentication::{Authentication, TokenAuthentication};
 pub use connections::Arrived;
 pub(crate) use consistency_token::HEADER as CONSISTENCY_TOKEN_HEADER;
-pub use doors::{Addresses, Guards, McpSettings};
+pub use doors::{Addresses, Guards, LocalMcp, McpAsked, McpSettings, PendingCall, RequestId};
 pub(crate) use health::LIVENESS;
 pub use refusal::{HttpFault, Refusal};
 pub use services::Services;
@@ -66,6 +66,9 @@ pub enum ServerError {
     /// The descriptors of `OpenFGA`'s API cannot be read.
     #[error("the descriptors of OpenFGA's API cannot be read: {0}")]
     Descriptors(#[from] prost::DecodeError),
+    /// The descriptors lack an RPC that a tool calls.
+    #[error("the descriptors of the services lack an RPC that a tool of MCP calls")]
+    NoToolRpc,
     /// The descriptors do not fit together.
     #[error("the descriptors of the services do not fit together: {0}")]
     Pool(#[from] prost_reflect::DescriptorError),

@@ -10,6 +10,7 @@ mod end_to_end {
     mod killed;
     mod leak_channels;
     mod limits;
+    mod mcp;
     mod newer_text;
     mod observing;
     mod pages;

@@ -7,6 +7,7 @@ mod identity {
     mod delegation;
     mod keys;
     mod login;
+    mod mcp;
     mod names;
     mod people;
     mod plain_http;

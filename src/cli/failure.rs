@@ -71,6 +71,11 @@ impl Failure {
         self
     }
 
+    /// Returns the sentence, for a program that shows it to the person.
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+
     /// Prints the sentence and returns the exit code.
     pub(super) fn tell(self) -> ExitCode {
         if !self.text.is_empty() {

@@ -45,7 +45,7 @@ use self::encoding::Encoding;
 use self::guards::Page;
 pub use self::guards::{Addresses, Guards};
 use self::http_call::HttpCall;
-pub use self::mcp::McpSettings;
+pub use self::mcp::{LocalMcp, McpAsked, McpSettings, PendingCall, RequestId};
 use self::mcp::{McpCall, McpDoor};
 use self::openfga::ErrorNames;
 use self::routes::{BodyPart, Fields, HttpRoute, Lookup};

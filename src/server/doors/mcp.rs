@@ -11,6 +11,8 @@
 //!
 //! INVARIANT (no policy in a door): nothing in a message says for whom it is. The stack takes that from the caller's token.
 
+mod call;
+mod local;
 mod message;
 mod tools;
 
@@ -28,7 +30,10 @@ use tonic::codegen::http::{self, HeaderMap, HeaderValue, Method, StatusCode, Ver
 use tonic::{Code, Status};
 use tower::Service;
 
-use self::message::{Fault, Message, RequestId, Revision};
+use self::call::Call;
+pub use self::local::{LocalMcp, McpAsked, PendingCall};
+pub use self::message::RequestId;
+use self::message::{Fault, Message, Revision};
 use self::tools::Action;
 use super::http_call::CALLER_HEADERS;
 use super::json::{self, Strictness};
@@ -68,20 +73,16 @@ pub(in crate::server) struct McpDoor {
 /// A request of a client, once its message is understood.
 enum Asked {
     /// An RPC is called, for a tool or a resource.
-    Rpc(McpCall, Result<Json, Refusal>),
+    Rpc(Call, Result<Json, Refusal>),
     /// The protocol's own question, with its answer; `None` for a notification.
     Own(&'static str, Option<Json>),
 }
 
-/// One call of an RPC, for a tool or a resource.
+/// One call of an RPC over HTTP, for a tool or a resource.
 #[derive(Clone, Debug)]
 pub(in crate::server) struct McpCall {
     shape: Shape,
-    id: RequestId,
-    revision: Revision,
-    action: Action,
-    /// The collection of the call; empty if the call is refused anyway.
-    collection: String,
+    call: Call,
 }
 
 impl McpDoor {
@@ -103,13 +104,13 @@ impl McpDoor {
     {
         let (parts, body) = request.into_parts();
         let message = match read(body).await {
-            Ok(body) => Message::read(&body, &parts.headers),
+            Ok(body) => Message::read(&body, Some(&parts.headers)),
             Err(fault) => Err(fault),
         };
-        match message.and_then(|message| self.asked(message, &shape)) {
+        match message.and_then(|message| self.asked(message)) {
             Ok(Asked::Rpc(call, arguments)) => {
                 let message = arguments.and_then(|arguments| self.message(call.action, &arguments));
-                let call = Arc::new(call);
+                let call = Arc::new(McpCall { shape, call });
                 match stack.call(call.request(parts, message)).await {
                     Ok(mut answer) => {
                         // No message of MCP takes the token back. And a result that nothing is there looks the same, whether
@@ -142,7 +143,7 @@ impl McpDoor {
     }
 
     /// Finds out what a message asks for.
-    fn asked(&self, message: Message, shape: &Shape) -> Result<Asked, Fault> {
+    fn asked(&self, message: Message) -> Result<Asked, Fault> {
         let Some(id) = message.id.clone() else {
             // There is no call to end: a client that gives up its call ends the request that it made for it.
             return Ok(Asked::Own("mcp/notification", None));
@@ -165,14 +166,14 @@ impl McpDoor {
             ("resources/read", _) => {
                 let uri = message.params.get("uri").and_then(Json::as_str);
                 let request = tools::read_request(uri.unwrap_or_default());
-                Ok(Self::rpc(&message, id, shape, Action::Read, request))
+                Ok(Self::rpc(&message, id, Action::Read, request))
             }
-            ("tools/call", _) => self.tool_call(message, id, shape),
+            ("tools/call", _) => self.tool_call(message, id),
             _ => Err(Fault::no_method(&message)),
         }
     }
 
-    fn tool_call(&self, mut message: Message, id: RequestId, shape: &Shape) -> Result<Asked, Fault> {
+    fn tool_call(&self, mut message: Message, id: RequestId) -> Result<Asked, Fault> {
         let name = message.params.get("name").and_then(Json::as_str);
         let action =
             name.and_then(Action::of_tool).ok_or_else(|| Fault::params(&message, "there is no tool of this name"))?;
@@ -182,15 +183,14 @@ impl McpDoor {
             Some(_) => return Err(Fault::params(&message, "`arguments` is not an object")),
         };
         let request = action.request(arguments, self.settings.collection.as_deref());
-        Ok(Self::rpc(&message, id, shape, action, request))
+        Ok(Self::rpc(&message, id, action, request))
     }
 
     /// Returns the call of the RPC behind a message, whose request may be wrong.
-    fn rpc(message: &Message, id: RequestId, shape: &Shape, action: Action, request: Result<Json, Refusal>) -> Asked {
+    fn rpc(message: &Message, id: RequestId, action: Action, request: Result<Json, Refusal>) -> Asked {
         let collection = request.as_ref().ok().and_then(|request| request.get("collection")?.as_str());
         let collection = collection.unwrap_or_default().to_owned();
-        let call = McpCall { shape: shape.clone(), id, revision: message.revision, action, collection };
-        Asked::Rpc(call, request)
+        Asked::Rpc(Call { id, revision: message.revision, action, collection }, request)
     }
 
     /// Returns the encoded request of a tool's RPC.
@@ -208,7 +208,7 @@ impl McpCall {
     /// Returns the gRPC call that the tool stands for. Its message, or the fault of its arguments, is read behind the gate.
     fn request(self: &Arc<Self>, caller: request::Parts, message: Result<Vec<u8>, Refusal>) -> http::Request<Body> {
         let slot = caller.extensions.get::<AnswerSlot>().cloned();
-        let answer_bytes_max = Operation::at(self.action.rpc()).and_then(|operation| operation.answer_bytes_max);
+        let answer_bytes_max = Operation::at(self.call.action.rpc()).and_then(|operation| operation.answer_bytes_max);
         let reading = async move {
             let message = message?;
             // A call without a slot did not come by a connection, and the stack does not answer it.
@@ -219,7 +219,7 @@ impl McpCall {
         };
         let mut call = http::Request::new(Body::new(StreamBody::new(stream::once(reading))));
         (*call.method_mut(), *call.version_mut()) = (Method::POST, Version::HTTP_2);
-        *call.uri_mut() = http::Uri::from_static(self.action.rpc());
+        *call.uri_mut() = http::Uri::from_static(self.call.action.rpc());
         let headers = call.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
@@ -246,24 +246,11 @@ impl McpCall {
             tracing::error!(%error, "the answer to a tool's call is of another type");
             Refusal::lost()
         };
-        let mut response = match self.action {
-            Action::Search => {
-                let answer = RetrieveResponse::decode(message).map_err(lost)?;
-                self.response(result(tools::found(answer, &self.collection)))
-            }
-            Action::Fetch => {
-                let answer = FetchResponse::decode(message).map_err(lost)?;
-                let fetched = tools::fetched(answer, &self.collection);
-                self.response(fetched.map_or_else(|| failure(tools::NOTHING_THERE), result))
-            }
-            Action::Read => {
-                let answer = FetchResponse::decode(message).map_err(lost)?;
-                match tools::contents(answer, &self.collection) {
-                    Some(contents) => self.response(listed(self.revision, "contents", contents)),
-                    None => self.no_resource(),
-                }
-            }
+        let answered = match self.call.action {
+            Action::Search => self.call.searched(RetrieveResponse::decode(message).map_err(lost)?),
+            Action::Fetch | Action::Read => self.call.fetched(FetchResponse::decode(message).map_err(lost)?),
         };
+        let mut response = response(&self.shape, StatusCode::OK, &answered);
         if let Some(slot) = slot {
             slot.fit(usize::try_from(response.body().size_hint().lower()).unwrap_or(usize::MAX))?;
         }
@@ -271,36 +258,18 @@ impl McpCall {
         Ok(response)
     }
 
-    fn response(&self, result: Map<String, Json>) -> http::Response<Body> {
-        let result = self.revision.result(result);
-        response(&self.shape, StatusCode::OK, &message::succeeded(&self.id, &result))
-    }
-
-    /// Returns the answer about a resource that is hidden, gone, or named by no URI.
-    fn no_resource(&self) -> http::Response<Body> {
-        let code = match self.revision {
-            Revision::Handshake => message::NO_RESOURCE,
-            Revision::Stateless => message::INVALID_PARAMS,
-        };
-        let failed = message::failed(Some(&self.id), code, tools::NOTHING_THERE, None);
-        response(&self.shape, StatusCode::OK, &failed)
-    }
-
     /// Renders a refusal. A caller who is not let in learns it from the HTTP status. Everything else is a result of the tool, so
     /// that the model reads what is wrong with its call.
     fn refused(&self, refusal: &Refusal) -> http::Response<Body> {
-        if is_of_the_gate(refusal) {
-            return refused(&self.shape, Some(&self.id), refusal);
+        let Call { id, action, .. } = &self.call;
+        let is_hidden = refusal.code() == Code::NotFound;
+        if is_of_the_gate(refusal) || *action == Action::Read && !is_hidden {
+            return refused(&self.shape, Some(id), refusal);
         }
-        let text = match (self.action, refusal.code()) {
-            // A collection that is not there looks like a chunk that is not there.
-            (Action::Fetch, Code::NotFound) => tools::NOTHING_THERE,
-            (Action::Read, Code::NotFound) => return self.no_resource(),
-            (Action::Read, _) => return refused(&self.shape, Some(&self.id), refusal),
-            (Action::Fetch | Action::Search, _) => refusal.text(),
-        };
-        let mut response = self.response(failure(text));
-        plain_http::explain(refusal, response.headers_mut());
+        let mut response = response(&self.shape, StatusCode::OK, &self.call.refused(refusal));
+        if *action != Action::Read {
+            plain_http::explain(refusal, response.headers_mut());
+        }
         response
     }
 }
@@ -341,27 +310,19 @@ fn take_over(caller: &HeaderMap, headers: &mut HeaderMap) {
 
 /// Renders the refusal of a request that calls no tool, or of a caller who is not let in.
 fn refused(shape: &Shape, id: Option<&RequestId>, refusal: &Refusal) -> http::Response<Body> {
-    let code = if is_of_the_gate(refusal) { message::NOT_LET_IN } else { message::INTERNAL_ERROR };
-    let mut response = response(shape, refusal.http_status(), &message::failed(id, code, refusal.text(), None));
+    let mut response = response(shape, refusal.http_status(), &error(id, refusal));
     plain_http::explain(refusal, response.headers_mut());
     response
 }
 
+/// Writes a refusal as an error of JSON-RPC.
+fn error(id: Option<&RequestId>, refusal: &Refusal) -> Json {
+    let code = if is_of_the_gate(refusal) { message::NOT_LET_IN } else { message::INTERNAL_ERROR };
+    message::failed(id, code, refusal.text(), None)
+}
+
 fn response(shape: &Shape, status: StatusCode, json: &Json) -> http::Response<Body> {
     shape.response(status, JSON_TYPE, Body::new(Full::from(json.to_string())))
-}
-
-/// Returns the result of a tool in both of its forms: for programs, and as the text for models that read nothing else.
-fn result(structured: Json) -> Map<String, Json> {
-    let text = structured.to_string();
-    let content = json!([{ "type": "text", "text": text }]);
-    [("content".to_owned(), content), ("structuredContent".to_owned(), structured)].into_iter().collect()
-}
-
-/// Returns the result of a tool that failed.
-fn failure(text: &str) -> Map<String, Json> {
-    let content = json!([{ "type": "text", "text": text }]);
-    [("content".to_owned(), content), ("isError".to_owned(), Json::Bool(true))].into_iter().collect()
 }
 
 fn server_info() -> Json {

@@ -68,7 +68,15 @@ impl Revision {
 
 /// The id of a request, which its answer repeats: a text or an integer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct RequestId(Json);
+pub struct RequestId(Json);
+
+impl RequestId {
+    /// Reads an id. `None` if the value is neither a text nor an integer.
+    pub(super) fn of(value: Json) -> Option<Self> {
+        let is_integer = value.is_i64() || value.is_u64();
+        (is_integer || value.is_string()).then_some(Self(value))
+    }
+}
 
 /// One message of a client.
 #[derive(Clone, Debug, PartialEq)]
@@ -100,6 +108,12 @@ impl Fault {
     pub(super) fn too_large() -> Self {
         let status = StatusCode::PAYLOAD_TOO_LARGE;
         Self { status, ..Self::new(INVALID_REQUEST, "the message is too large") }
+    }
+
+    /// Returns the fault of a request whose id is that of a call which still runs. It does not repeat the id: one answer with
+    /// this id is on its way.
+    pub(super) fn id_in_use() -> Self {
+        Self::new(INVALID_REQUEST, "a call with this id still runs, so this one is not made")
     }
 
     /// Returns the fault of a message that did not arrive.
@@ -151,11 +165,11 @@ pub(super) fn failed(id: Option<&RequestId>, code: i64, text: &str, data: Option
 }
 
 impl Message {
-    /// Reads the message of a request from its body and its headers.
+    /// Reads the message of a request from its body and its headers. Without HTTP there are no headers.
     ///
     /// # Errors
     /// When the body is not one message, or the headers say something else than the message.
-    pub(super) fn read(body: &[u8], headers: &HeaderMap) -> Result<Self, Fault> {
+    pub(super) fn read(body: &[u8], headers: Option<&HeaderMap>) -> Result<Self, Fault> {
         if body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
             return Err(Fault::new(INVALID_REQUEST, "batches are not taken: send one message in each request"));
         }
@@ -164,9 +178,7 @@ impl Message {
         let wrong = |text: &str| Fault::new(INVALID_REQUEST, text);
         let id = match object.remove("id") {
             None => None,
-            Some(id @ Json::String(_)) => Some(RequestId(id)),
-            Some(Json::Number(id)) if id.is_i64() || id.is_u64() => Some(RequestId(Json::Number(id))),
-            Some(_) => return Err(wrong("`id` is neither a text nor an integer")),
+            Some(id) => Some(RequestId::of(id).ok_or_else(|| wrong("`id` is neither a text nor an integer"))?),
         };
         let of_request = |fault: Fault| Fault { id: id.clone(), ..fault };
         if object.get("jsonrpc").and_then(Json::as_str) != Some("2.0") {
@@ -184,7 +196,10 @@ impl Message {
         };
         let revision = revision(&params, &method, headers).map_err(of_request)?;
         let message = Self { id, revision, method, params };
-        if revision == Revision::Stateless && message.id.is_some() {
+        if let Some(headers) = headers
+            && revision == Revision::Stateless
+            && message.id.is_some()
+        {
             message.check_headers(headers).map_err(|fault| Fault { id: message.id.clone(), ..fault })?;
         }
         Ok(message)
@@ -210,13 +225,16 @@ impl Message {
 }
 
 /// Finds the revision in which a message is written.
-fn revision(params: &Map<String, Json>, method: &str, headers: &HeaderMap) -> Result<Revision, Fault> {
-    let in_header = only(headers, REVISION_HEADER)?;
+fn revision(params: &Map<String, Json>, method: &str, headers: Option<&HeaderMap>) -> Result<Revision, Fault> {
+    let in_header = match headers {
+        Some(headers) => only(headers, REVISION_HEADER)?,
+        None => None,
+    };
     let meta = params.get("_meta");
     let in_meta = meta.and_then(|meta| meta.get(REVISION_KEY));
     match (in_meta, in_header) {
         (Some(Json::String(told)), in_header) => {
-            if in_header != Some(told.as_str()) {
+            if headers.is_some() && in_header != Some(told.as_str()) {
                 return Err(mismatch(REVISION_HEADER));
             }
             if told != Revision::Stateless.as_str() {
@@ -281,7 +299,7 @@ mod tests {
     }
 
     fn code(body: &str, named: &[(&'static str, &str)]) -> Result<Revision, i64> {
-        let read = Message::read(body.as_bytes(), &headers(named));
+        let read = Message::read(body.as_bytes(), Some(&headers(named)));
         read.map(|message| message.revision).map_err(|fault| fault.code)
     }
 
@@ -345,6 +363,20 @@ mod tests {
     }
 
     #[test]
+    fn a_message_without_headers_says_its_revision_itself() {
+        let stateless = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{{{CAPABLE}}}}}"#);
+        let rows = [
+            ("no word of it", r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#.to_owned(), Ok(Revision::Handshake)),
+            ("the newer one", stateless.clone(), Ok(Revision::Stateless)),
+            ("one of the future", stateless.replace("2026-07-28", "2099-01-01"), Err(UNSUPPORTED_REVISION)),
+        ];
+        for (row, body, expected) in rows {
+            let read = Message::read(body.as_bytes(), None);
+            assert_eq!(read.map(|message| message.revision).map_err(|fault| fault.code), expected, "{row}");
+        }
+    }
+
+    #[test]
     fn the_header_names_the_tool_that_is_called() {
         let call =
             format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"search",{CAPABLE}}}}}"#);
@@ -365,12 +397,12 @@ mod tests {
 
     #[test]
     fn a_fault_repeats_the_id_that_it_knows() {
-        let fault = Message::read(br#"{"jsonrpc":"1.0","id":"a","method":"ping"}"#, &HeaderMap::new()).unwrap_err();
+        let fault = Message::read(br#"{"jsonrpc":"1.0","id":"a","method":"ping"}"#, None).unwrap_err();
         assert_eq!(fault.response()["id"], "a");
-        let fault = Message::read(b"[]", &HeaderMap::new()).unwrap_err();
+        let fault = Message::read(b"[]", None).unwrap_err();
         assert_eq!(fault.response().get("id"), None);
         let old = headers(&[("mcp-protocol-version", "2024-11-05")]);
-        let fault = Message::read(br#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#, &old).unwrap_err();
+        let fault = Message::read(br#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#, Some(&old)).unwrap_err();
         let told = json!({ "supported": ["2026-07-28", "2025-11-25"], "requested": "2024-11-05" });
         assert_eq!(fault.response()["error"]["data"], told);
     }

@@ -63,7 +63,7 @@ async fn answered(
     let body = request.into_body().collect().await.map_err(|status| Refusal::from(&status))?.to_bytes();
     seen.lock().unwrap().messages.push(body.slice(frames::HEAD_BYTES..));
     let chunk = Chunk { id: "a#1".to_owned(), text: "about leave".to_owned(), ..Chunk::default() };
-    let answer = match call.action {
+    let answer = match call.call.action {
         Action::Search => RetrieveResponse { chunks: vec![chunk], ..RetrieveResponse::default() }.encode_to_vec(),
         Action::Fetch | Action::Read => {
             FetchResponse { chunks: vec![chunk], ..FetchResponse::default() }.encode_to_vec()

@@ -1,0 +1,75 @@
+//! One call of an RPC, for a tool or a resource, and the responses to it. They are the same whichever way the message came.
+
+use serde_json::{Map, Value as Json, json};
+use tonic::Code;
+
+use super::message::{self, RequestId, Revision};
+use super::tools::{self, Action};
+use crate::proto::retrieval::{FetchResponse, RetrieveResponse};
+use crate::server::refusal::Refusal;
+
+/// One call of an RPC, for a tool or a resource.
+#[derive(Clone, Debug)]
+pub(super) struct Call {
+    pub(super) id: RequestId,
+    pub(super) revision: Revision,
+    pub(super) action: Action,
+    /// The collection of the call; empty if the call is refused anyway.
+    pub(super) collection: String,
+}
+
+impl Call {
+    /// Returns the response with the answer of `Retrieve`.
+    pub(super) fn searched(&self, answer: RetrieveResponse) -> Json {
+        self.succeeded(result(tools::found(answer, &self.collection)))
+    }
+
+    /// Returns the response with the answer of `Fetch`.
+    pub(super) fn fetched(&self, answer: FetchResponse) -> Json {
+        if self.action == Action::Read {
+            return match tools::contents(answer, &self.collection) {
+                Some(contents) => self.succeeded(super::listed(self.revision, "contents", contents)),
+                None => self.no_resource(),
+            };
+        }
+        let fetched = tools::fetched(answer, &self.collection);
+        self.succeeded(fetched.map_or_else(|| failure(tools::NOTHING_THERE), result))
+    }
+
+    /// Returns the response about a refusal. That of a tool is a result, so that the model reads what is wrong with its call.
+    pub(super) fn refused(&self, refusal: &Refusal) -> Json {
+        match (self.action, refusal.code()) {
+            // A collection that is not there looks like a chunk that is not there.
+            (Action::Fetch, Code::NotFound) => self.succeeded(failure(tools::NOTHING_THERE)),
+            (Action::Read, Code::NotFound) => self.no_resource(),
+            (Action::Read, _) => super::error(Some(&self.id), refusal),
+            (Action::Fetch | Action::Search, _) => self.succeeded(failure(refusal.text())),
+        }
+    }
+
+    fn succeeded(&self, result: Map<String, Json>) -> Json {
+        message::succeeded(&self.id, &self.revision.result(result))
+    }
+
+    /// Returns the response about a resource that is hidden, gone, or named by no URI.
+    fn no_resource(&self) -> Json {
+        let code = match self.revision {
+            Revision::Handshake => message::NO_RESOURCE,
+            Revision::Stateless => message::INVALID_PARAMS,
+        };
+        message::failed(Some(&self.id), code, tools::NOTHING_THERE, None)
+    }
+}
+
+/// Returns the result of a tool in both of its forms: for programs, and as the text for models that read nothing else.
+fn result(structured: Json) -> Map<String, Json> {
+    let text = structured.to_string();
+    let content = json!([{ "type": "text", "text": text }]);
+    [("content".to_owned(), content), ("structuredContent".to_owned(), structured)].into_iter().collect()
+}
+
+/// Returns the result of a tool that failed.
+fn failure(text: &str) -> Map<String, Json> {
+    let content = json!([{ "type": "text", "text": text }]);
+    [("content".to_owned(), content), ("isError".to_owned(), Json::Bool(true))].into_iter().collect()
+}

@@ -1,0 +1,235 @@
+//! Messages of MCP that come without HTTP, such as on standard input. There is no stack in between: whoever reads the messages
+//! calls the services as a client, with the token or the name of the person who started the program.
+//!
+//! INVARIANT (one person): nothing in a message says for whom it is. The user of a call comes from that client alone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prost::Message as _;
+use tonic::{Request, Status};
+
+use super::call::Call;
+use super::message::{Fault, Message, RequestId};
+use super::tools::Action;
+use super::{Asked, MESSAGE_BYTES_MAX, McpDoor, McpSettings};
+use crate::backend::BackendChannel;
+use crate::proto::retrieval::retrieval_service_client::RetrievalServiceClient;
+use crate::proto::retrieval::{FetchRequest, RetrieveRequest};
+use crate::server::refusal::Refusal;
+use crate::server::{ServerError, reflection};
+
+/// The notification by which a client gives up a call.
+const CANCELLED: &str = "notifications/cancelled";
+
+/// Reads messages of MCP that come without HTTP. All of them are those of one client.
+#[derive(Clone, Debug)]
+pub struct LocalMcp(Arc<McpDoor>);
+
+/// What a message asks for.
+#[derive(Debug)]
+pub enum McpAsked {
+    /// A question of the protocol itself, or a fault, with its answer.
+    Answered(String),
+    /// A call of a tool, or for a resource.
+    Call(PendingCall),
+    /// An end of the call with this id, which then gets no answer.
+    Cancelled(RequestId),
+    /// A notification, which nobody answers.
+    Nothing,
+}
+
+/// A call that was not made yet.
+#[derive(Clone, Debug)]
+pub struct PendingCall {
+    call: Call,
+    /// The encoded request of its RPC, or the fault of its arguments.
+    request: Result<Vec<u8>, Refusal>,
+}
+
+impl LocalMcp {
+    /// The largest message of a client in bytes.
+    pub const MESSAGE_BYTES_MAX: usize = MESSAGE_BYTES_MAX;
+
+    /// Returns a reader of messages.
+    ///
+    /// # Errors
+    /// When the services cannot be described.
+    pub fn new(settings: McpSettings) -> Result<Self, ServerError> {
+        let pool = reflection::pool()?;
+        let request_of = |path: &str| {
+            let (service, method) = path.trim_start_matches('/').split_once('/')?;
+            let service = pool.get_service_by_name(service)?;
+            let method = service.methods().find(|described| described.name() == method)?;
+            Some(method.input())
+        };
+        let door = McpDoor::new(settings, request_of).ok_or(ServerError::NoToolRpc)?;
+        Ok(Self(Arc::new(door)))
+    }
+
+    /// Finds out what a message asks for.
+    #[must_use]
+    pub fn read(&self, message: &[u8]) -> McpAsked {
+        let message = match Message::read(message, None) {
+            Ok(message) => message,
+            Err(fault) => return McpAsked::Answered(fault.response().to_string()),
+        };
+        if message.id.is_none() && message.method == CANCELLED {
+            let given_up = message.params.get("requestId").cloned().and_then(RequestId::of);
+            return given_up.map_or(McpAsked::Nothing, McpAsked::Cancelled);
+        }
+        match self.0.asked(message) {
+            Ok(Asked::Own(_name, Some(answer))) => McpAsked::Answered(answer.to_string()),
+            Ok(Asked::Own(_name, None)) => McpAsked::Nothing,
+            Ok(Asked::Rpc(call, arguments)) => {
+                let request = arguments.and_then(|arguments| self.0.message(call.action, &arguments));
+                McpAsked::Call(PendingCall { call, request })
+            }
+            Err(fault) => McpAsked::Answered(fault.response().to_string()),
+        }
+    }
+
+    /// Returns the answer to a message with more than [`LocalMcp::MESSAGE_BYTES_MAX`]. It repeats no id, because nobody read one.
+    #[must_use]
+    pub fn too_large() -> String {
+        Fault::too_large().response().to_string()
+    }
+
+    /// Returns the answer to a request whose id is that of a call which still runs.
+    #[must_use]
+    pub fn id_in_use() -> String {
+        Fault::id_in_use().response().to_string()
+    }
+}
+
+impl PendingCall {
+    /// Returns the id of the call, which its answer repeats.
+    #[must_use]
+    pub fn id(&self) -> &RequestId {
+        &self.call.id
+    }
+
+    /// Makes the call, and returns the message that answers it. Wrong arguments are answered here, without a call.
+    ///
+    /// `user` is the person to ask for; empty if the token of the client says it. The server ends the call after `time_max`.
+    ///
+    /// # Errors
+    /// When the service refuses or cannot be reached. [`PendingCall::refused`] makes the answer then.
+    pub async fn answer(
+        &self,
+        mut service: RetrievalServiceClient<BackendChannel>,
+        user: &str,
+        time_max: Duration,
+    ) -> Result<String, Status> {
+        let request = match &self.request {
+            Ok(request) => request,
+            Err(refusal) => return Ok(self.refused(refusal)),
+        };
+        let answer = match self.call.action {
+            Action::Search => {
+                let mut request = RetrieveRequest::decode(request.as_slice()).map_err(lost)?;
+                user.clone_into(&mut request.user);
+                self.call.searched(service.retrieve(timed(request, time_max)).await?.into_inner())
+            }
+            Action::Fetch | Action::Read => {
+                let mut request = FetchRequest::decode(request.as_slice()).map_err(lost)?;
+                user.clone_into(&mut request.user);
+                self.call.fetched(service.fetch(timed(request, time_max)).await?.into_inner())
+            }
+        };
+        Ok(answer.to_string())
+    }
+
+    /// Returns the message that tells the client, and the model behind it, why its call was refused.
+    #[must_use]
+    pub fn refused(&self, refusal: &Refusal) -> String {
+        self.call.refused(refusal).to_string()
+    }
+}
+
+fn lost(error: prost::DecodeError) -> Refusal {
+    tracing::error!(%error, "the request of a tool is of another type");
+    Refusal::lost()
+}
+
+fn timed<T>(request: T, time_max: Duration) -> Request<T> {
+    let mut request = Request::new(request);
+    request.set_timeout(time_max);
+    request
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value as Json, json};
+
+    use super::*;
+
+    fn mcp() -> LocalMcp {
+        LocalMcp::new(McpSettings { collection: Some("handbook".to_owned()) }).unwrap()
+    }
+
+    fn asked(message: &Json) -> McpAsked {
+        mcp().read(message.to_string().as_bytes())
+    }
+
+    fn call(method: &str, params: &Json) -> Json {
+        json!({ "jsonrpc": "2.0", "id": 7, "method": method, "params": params })
+    }
+
+    #[test]
+    fn the_protocols_own_questions_are_answered_at_once() {
+        let stateless = json!({ "_meta": {
+            "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+            "io.modelcontextprotocol/clientCapabilities": {},
+        } });
+        let rows = [
+            ("a handshake", call("initialize", &json!({})), "/result/protocolVersion", json!("2025-11-25")),
+            ("the tools", call("tools/list", &json!({})), "/result/tools/0/name", json!("search")),
+            (
+                "the newer revision",
+                call("server/discover", &stateless),
+                "/result/supportedVersions/0",
+                json!("2026-07-28"),
+            ),
+            ("an unknown method", call("completion/complete", &json!({})), "/error/code", json!(-32_601)),
+            ("an unknown tool", call("tools/call", &json!({ "name": "explain" })), "/error/code", json!(-32_602)),
+            ("a batch", json!([call("ping", &json!({}))]), "/error/code", json!(-32_600)),
+        ];
+        for (row, message, pointer, expected) in rows {
+            let McpAsked::Answered(answer) = asked(&message) else { panic!("{row}") };
+            let answer: Json = serde_json::from_str(&answer).unwrap();
+            assert_eq!(answer.pointer(pointer), Some(&expected), "{row}: {answer}");
+        }
+    }
+
+    #[test]
+    fn a_call_waits_for_its_service_and_ends_by_its_id() {
+        let search = json!({ "name": "search", "arguments": { "query": "leave" } });
+        let McpAsked::Call(pending) = asked(&call("tools/call", &search)) else { panic!("no call") };
+        let request = RetrieveRequest::decode(pending.request.as_ref().unwrap().as_slice()).unwrap();
+        assert_eq!((request.collection.as_str(), request.user.as_str()), ("handbook", ""));
+        let refused: Json = serde_json::from_str(&pending.refused(&Refusal::lost())).unwrap();
+        assert_eq!((&refused["id"], &refused["result"]["isError"]), (&json!(7), &json!(true)), "{refused}");
+
+        let notification = |method: &str, params: Json| json!({ "jsonrpc": "2.0", "method": method, "params": params });
+        let end = asked(&notification(CANCELLED, json!({ "requestId": 7 })));
+        assert!(matches!(&end, McpAsked::Cancelled(id) if id == pending.id()), "{end:?}");
+        let rows = [
+            ("no id", CANCELLED, json!({})),
+            ("an id that is none", CANCELLED, json!({ "requestId": [7] })),
+            ("another notification", "notifications/initialized", json!({})),
+        ];
+        for (row, method, params) in rows {
+            assert!(matches!(asked(&notification(method, params)), McpAsked::Nothing), "{row}");
+        }
+    }
+
+    #[test]
+    fn an_argument_that_names_a_person_is_refused() {
+        for name in ["user", "subject", "token"] {
+            let search = json!({ "name": "search", "arguments": { "query": "leave", name: "user:bob" } });
+            let McpAsked::Call(pending) = asked(&call("tools/call", &search)) else { panic!("no call") };
+            assert!(pending.request.is_err(), "{name}");
+        }
+    }
+}
