@@ -2,6 +2,7 @@
 
 mod agent;
 mod issuer;
+mod mcp;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -50,6 +51,9 @@ pub(super) struct DemoArgs {
     /// Show an agent that acts for somebody: one question with four access tokens.
     #[arg(long)]
     agent: bool,
+    /// Show MCP: one agent, which calls one tool for two people.
+    #[arg(long, conflicts_with = "agent")]
+    mcp: bool,
 }
 
 #[derive(Serialize)]
@@ -86,6 +90,9 @@ pub(super) async fn run(args: &DemoArgs, output: &Output) -> Result<(), Failure>
     let data = DataConfig { directory: directory.path().join("data") };
     if args.agent {
         return Box::pin(agent::run(&handbook, data, output)).await;
+    }
+    if args.mcp {
+        return Box::pin(mcp::run(&handbook, data, output)).await;
     }
     let app = App::open(&Config { data, ..Config::default() }).await?;
     let services = load(&app, &handbook).await?;

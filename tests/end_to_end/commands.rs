@@ -79,6 +79,42 @@ fn the_demo_shows_what_agents_get() {
 }
 
 #[test]
+fn the_demo_shows_mcp_as_the_protocol_has_it() {
+    let demo = json(&["demo", "--mcp"]);
+    let (url, metadata_url) = (demo["url"].as_str().unwrap(), demo["metadata_url"].as_str().unwrap());
+    let refused = &demo["refused"];
+    let challenge = format!("Bearer scope=\"ragward:retrieve\", resource_metadata=\"{metadata_url}\"");
+    assert_eq!((&refused["status"], &refused["www_authenticate"]), (&Value::from(401), &Value::from(challenge)));
+    let metadata = &demo["metadata"];
+    assert_eq!(
+        (&metadata["resource"], &metadata["scopes_supported"][0]),
+        (&demo["url"], &Value::from("ragward:retrieve"))
+    );
+    assert!(metadata["authorization_servers"][0].as_str().unwrap().starts_with("http://127.0.0.1:"), "{metadata}");
+
+    let [anne, bob] = demo["answers"].as_array().unwrap().as_slice() else { panic!("{demo}") };
+    for (answer, subject) in [(anne, "anne"), (bob, "bob")] {
+        let claims = &answer["claims"];
+        let said = (&claims["sub"], &claims["act"]["sub"], &claims["aud"]);
+        assert_eq!(said, (&Value::from(subject), &Value::from("desk-helper"), &Value::from(url)), "{claims}");
+    }
+    let plain = json(&["demo"]);
+    for (answer, found) in [(anne, &plain["anne"]), (bob, &plain["bob"])] {
+        let titles = each(&answer["result"]["results"], "title");
+        assert_eq!(titles, each(found, "title"), "through the agent as without it: {answer}");
+    }
+    assert_ne!(each(&anne["result"]["results"], "id"), each(&bob["result"]["results"], "id"));
+    assert!(!demo["message"].to_string().contains("anne"), "the message names nobody: {}", demo["message"]);
+
+    let shown = ragward(&["demo", "--mcp"]);
+    let text = String::from_utf8_lossy(&shown.stdout);
+    assert!(text.contains("www-authenticate: Bearer ") && text.contains("Both calls send the same message"), "{text}");
+    assert!(!text.contains("eyJ"), "no token is shown: {text}");
+    assert!(shown.stderr.is_empty(), "it ends in order: {}", String::from_utf8_lossy(&shown.stderr));
+    assert_eq!(ragward(&["demo", "--mcp", "--agent"]).status.code(), Some(2), "one demo at a time");
+}
+
+#[test]
 fn the_readme_works_on_a_data_directory() {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("data");
