@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, Command};
 
+use crate::identity::mcp::Desktop;
 use crate::identity::provider::{AUDIENCE, Provider, Served, ragward};
 use crate::support::chromium::chromium;
 
@@ -132,6 +133,11 @@ async fn a_person_logs_in_and_commands_ask_as_that_person() {
         let guards = one["chunks"].to_string();
         assert!(guards.contains("document:") && !guards.contains("document:pay-bands"), "round {round}: {guards}");
     }
+    let mut desktop = Desktop::start(machine.command(&["mcp", "--stdio", "--collection", "handbook"]));
+    for round in ["with the login", "with its next token"] {
+        let found = desktop.search().await["structuredContent"]["results"].to_string();
+        assert!(found.contains("document%3A") && !found.contains("document%3Apay-bands"), "{round}: {found}");
+    }
     let who = machine.json(&["whoami"]).await;
     assert_eq!((&who["subject"], &who["renewable"]), (&json!("anne"), &json!(true)), "{who}");
 
@@ -158,6 +164,8 @@ async fn a_person_logs_in_and_commands_ask_as_that_person() {
     let out = machine.json(&["logout"]).await;
     assert_eq!(out["revoked"], json!(true), "{out}");
     assert_eq!(machine.run(&RETRIEVE).await.status.code(), Some(2));
+    let refused = desktop.search().await;
+    assert!(refused["isError"] == true && refused.to_string().contains("log in with `ragward login`"), "{refused}");
 
     // By device, at the same machine.
     let mut waiting = Waiting::start(machine.command(&[&login[..], &["--device"]].concat()));

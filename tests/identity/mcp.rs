@@ -8,27 +8,31 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use crate::identity::world::{ANNES, RETRIEVE, World};
 
-/// A command that runs. It ends with the value.
-struct Client {
+/// A command that a desktop client has started. It ends with the value.
+pub(crate) struct Desktop {
     input: ChildStdin,
     output: Lines<BufReader<ChildStdout>>,
     process: Child,
-    _states: tempfile::TempDir,
 }
 
-impl Client {
-    fn start(world: &World, arguments: &[&str]) -> Self {
-        let states = tempfile::tempdir().unwrap();
+impl Desktop {
+    /// Starts a command at the server of a world, for a person who has never logged in.
+    fn of_world(world: &World, arguments: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ragward"));
         for name in ["RAGWARD_TOKEN", "RAGWARD_SERVER", "RAGWARD_CA_FILE"] {
             command.env_remove(name);
         }
         command.args(["mcp", "--stdio", "--collection", "handbook", "--server"]);
         command.arg(format!("http://{}", world.running.address)).args(arguments);
-        command.env("XDG_STATE_HOME", states.path()).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+        command.env("XDG_STATE_HOME", "/nowhere/states");
+        Self::start(command)
+    }
+
+    pub(crate) fn start(mut command: Command) -> Self {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut process = command.spawn().unwrap();
         let output = BufReader::new(process.stdout.take().unwrap()).lines();
-        Self { input: process.stdin.take().unwrap(), output, process, _states: states }
+        Self { input: process.stdin.take().unwrap(), output, process }
     }
 
     /// Sends a request, and returns its result.
@@ -41,7 +45,7 @@ impl Client {
         answer["result"].clone()
     }
 
-    async fn search(&mut self) -> Value {
+    pub(crate) async fn search(&mut self) -> Value {
         self.ask("tools/call", &json!({ "name": "search", "arguments": { "query": "leave" } })).await
     }
 
@@ -71,29 +75,29 @@ async fn each_call_carries_the_token_of_its_moment() {
     let files = tempfile::tempdir().unwrap();
     let file = files.path().join("token");
     std::fs::write(&file, world.token("anne", RETRIEVE, &[])).unwrap();
-    let mut client = Client::start(&world, &["--token-file", file.to_str().unwrap()]);
-    assert_eq!(found(&client.search().await), ids(&ANNES));
-    assert_eq!(found(&client.search().await), ids(&ANNES), "the connection is used again");
+    let mut desktop = Desktop::of_world(&world, &["--token-file", file.to_str().unwrap()]);
+    assert_eq!(found(&desktop.search().await), ids(&ANNES));
+    assert_eq!(found(&desktop.search().await), ids(&ANNES), "the connection is used again");
     std::fs::write(&file, world.token("bob", RETRIEVE, &[])).unwrap();
-    let of_bob = found(&client.search().await);
+    let of_bob = found(&desktop.search().await);
     assert!(of_bob.iter().any(|id| id.contains("salaries")) && !of_bob.iter().any(|id| id.contains("roadmap")));
     // The file is gone as after `ragward logout`.
     std::fs::remove_file(&file).unwrap();
-    let refused = client.search().await;
+    let refused = desktop.search().await;
     assert_eq!(refused["isError"], true, "{refused}");
-    assert!(client.end().await);
+    assert!(desktop.end().await);
 }
 
 #[tokio::test]
 async fn whoever_is_not_logged_in_is_told_how() {
     let world = World::start(|_| {}).await;
-    let mut client = Client::start(&world, &[]);
-    let tools = client.ask("tools/list", &json!({})).await;
+    let mut desktop = Desktop::of_world(&world, &[]);
+    let tools = desktop.ask("tools/list", &json!({})).await;
     assert_eq!(tools["tools"][0]["name"], "search", "a client may begin before its person logs in");
-    let refused = client.search().await;
+    let refused = desktop.search().await;
     let text = refused["content"][0]["text"].as_str().unwrap_or_default();
     assert!(refused["isError"] == true && text.contains("log in with `ragward login`"), "{refused}");
-    assert!(client.end().await);
+    assert!(desktop.end().await);
 }
 
 #[tokio::test]
@@ -103,9 +107,9 @@ async fn a_name_on_the_command_line_needs_a_token_that_allows_it() {
     let file = files.path().join("token");
     let path = file.to_str().unwrap();
     std::fs::write(&file, world.token("anne", RETRIEVE, &[])).unwrap();
-    let mut client = Client::start(&world, &["--token-file", path, "--user", "user:bob"]);
-    let refused = client.search().await;
+    let mut desktop = Desktop::of_world(&world, &["--token-file", path, "--user", "user:bob"]);
+    let refused = desktop.search().await;
     let text = refused["content"][0]["text"].as_str().unwrap_or_default();
     assert!(refused["isError"] == true && text.contains("does not let its bearer ask for this user"), "{refused}");
-    assert!(client.end().await);
+    assert!(desktop.end().await);
 }
