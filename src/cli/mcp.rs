@@ -28,15 +28,18 @@ use crate::server::{LocalMcp, McpAsked, McpSettings, PendingCall, Refusal, Reque
 const RUNNING_MAX: usize = 8;
 /// How many calls may be open, with those that wait for their turn. Each of them holds one message.
 const OPEN_MAX: usize = 64;
-/// How long one call may take. It is longer than a server works on one request by default.
+/// How long one call may take once it has its turn. It is longer than a server works on one request by default.
 const CALL_MAX: Duration = Duration::from_secs(60);
+/// How long the calls that still run may take once the input has ended. Most clients are gone then, and a script that waits for
+/// its answers gets those of a server that works.
+const LAST_MAX: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Args)]
 pub(super) struct McpArgs {
     /// Speak MCP on standard input and output, one message in each line, as desktop clients expect.
     #[arg(long)]
     stdio: bool,
-    /// The user who asks, such as `user:anne`. With a server, the access token names the user, so leave it out there.
+    /// The user who asks, such as `user:anne`. It may be left out if an access token names the user.
     #[arg(long)]
     user: Option<String>,
     /// The collection that a search without a collection searches.
@@ -164,13 +167,18 @@ impl<'s> Calls<'s> {
                 write(&mut output, &answer).await?;
             }
         }
-        // Each of them ends within `CALL_MAX` of its turn.
-        while let Some(ended) = self.running.next().await {
-            if let Ok(finished) = ended {
-                write(&mut output, &self.finish(finished)).await?;
+        let last = async {
+            while let Some(ended) = self.running.next().await {
+                if let Ok(finished) = ended {
+                    write(&mut output, &self.finish(finished)).await?;
+                }
             }
-        }
-        Ok(())
+            Ok(())
+        };
+        tokio::time::timeout(LAST_MAX, last).await.unwrap_or_else(|_elapsed| {
+            tracing::warn!("calls still ran when the input had ended; they were given up");
+            Ok(())
+        })
     }
 
     /// Takes a message in, and returns its answer if it needs no call.
@@ -203,7 +211,12 @@ impl<'s> Calls<'s> {
         let answering: LocalBoxFuture<'s, Finished> = Box::pin(async move {
             // The semaphore is never closed. The permit is held until the call has ended.
             let _turn = turns.acquire().await.ok();
-            Finished { answer: answer(called, user, &call).await, id: call.id().clone() }
+            let answered = tokio::time::timeout(CALL_MAX, answer(called, user, &call)).await;
+            let answer = answered.unwrap_or_else(|_elapsed| {
+                let text = "there was no answer in time; try again later";
+                call.refused(&Refusal::new(Code::DeadlineExceeded, text))
+            });
+            Finished { id: call.id().clone(), answer }
         });
         self.running.push(Abortable::new(answering, registration));
     }

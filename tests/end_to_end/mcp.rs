@@ -186,4 +186,7 @@ fn wrong_flags_end_the_command_at_once() {
         assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{row}: {log}");
         assert!(log.contains(told), "{row}: {log}");
     }
+    let output = Command::new(env!("CARGO_BIN_EXE_ragward")).arg("mcp").stdin(Stdio::null()).output().unwrap();
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(2) && log.contains("`--stdio`"), "no way to speak: {log}");
 }
