@@ -28,11 +28,11 @@ pub(super) fn check(
     config: &CheckedConfig,
     now: u64,
 ) -> Result<VerifiedToken, Refusal> {
-    let CheckedConfig { audience, settings } = config;
+    let CheckedConfig { audience, barred_audience, settings } = config;
     if claims.get("iss").and_then(Value::as_str) != Some(issuer.issuer.as_str()) {
         return Err(Refusal::Issuer);
     }
-    check_audience(claims.get("aud"), audience)?;
+    check_audience(claims.get("aud"), audience, barred_audience.as_deref())?;
     let expires_at = check_times(claims, config.leeway_seconds(), now)?;
     // Such a token is bound to a key, and its bearer has not proved that it has that key (RFC 7800).
     let certificate = claims.get("cnf").map(CertificateThumbprint::of_claim).transpose()?;
@@ -86,11 +86,13 @@ pub(super) fn check(
     })
 }
 
-fn check_audience(claim: Option<&Value>, audience: &str) -> Result<(), Refusal> {
+/// Refuses a token that is not meant for `audience`, or that is meant for `barred` as well.
+fn check_audience(claim: Option<&Value>, audience: &str, barred: Option<&str>) -> Result<(), Refusal> {
     let meant = match claim {
         Some(Value::String(text)) => text == audience,
         Some(Value::Array(list)) if list.len() <= AUDIENCES_MAX && list.iter().all(Value::is_string) => {
-            list.iter().any(|item| item == audience)
+            let names = |audience: &str| list.iter().any(|item| item == audience);
+            names(audience) && !barred.is_some_and(names)
         }
         Some(Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) | None => false,
     };

@@ -47,14 +47,37 @@ fn good() -> Map<String, Value> {
 }
 
 fn check(claims: &Map<String, Value>, now: u64) -> Result<VerifiedToken, Refusal> {
+    check_by(&config(), claims, now)
+}
+
+fn check_by(config: &CheckedConfig, claims: &Map<String, Value>, now: u64) -> Result<VerifiedToken, Refusal> {
     let people = PeopleConfig { clients_alone: true, clients: vec!["app".to_owned()], ..PeopleConfig::default() };
     let issuer = IssuerConfig { people, encode_subjects: true, ..IssuerConfig::new("https://issuer.example") };
-    claims::check(claims, &issuer, &config(), now)
+    claims::check(claims, &issuer, config, now)
 }
 
 /// Returns the bearer of a token, who may name another user if the token permits it.
 fn caller(token: VerifiedToken) -> Caller {
     Caller::Verified { other_users: token.other_users(), token: token.into() }
+}
+
+#[test]
+fn a_barred_audience_refuses_a_token() {
+    let barring = CheckedConfig { barred_audience: Some("ragward/mcp".to_owned()), ..config() };
+    let rows = [
+        ("ours as a text", json!("ragward"), true),
+        ("ours in a list", json!(["ragward"]), true),
+        ("another beside ours", json!(["x", "ragward"]), true),
+        ("the barred one after ours", json!(["ragward", "ragward/mcp"]), false),
+        ("the barred one before ours", json!(["ragward/mcp", "ragward"]), false),
+        ("the barred one alone", json!("ragward/mcp"), false),
+    ];
+    for (row, audience, is_taken) in rows {
+        let mut claims = good();
+        claims.insert("aud".to_owned(), audience);
+        let taken = check_by(&barring, &claims, NOW).map(drop);
+        assert_eq!(taken, if is_taken { Ok(()) } else { Err(Refusal::Audience) }, "{row}");
+    }
 }
 
 #[test]

@@ -49,10 +49,18 @@ impl TokenVerifier {
     /// that is good for one request is used up for both.
     #[must_use]
     pub fn for_audience(&self, audience: &str) -> Self {
-        let config = CheckedConfig { audience: audience.to_owned(), ..self.config.clone() };
+        let config = CheckedConfig { audience: audience.to_owned(), barred_audience: None, ..self.config.clone() };
         // What one verifier remembers was verified for its own audience, so the other one must not know it.
         let remembered = RememberedTokens::default();
         Self { config, issuers: self.issuers.clone(), remembered, used: Arc::clone(&self.used) }
+    }
+
+    /// Refuses tokens that name `audience` as well, from now on.
+    #[must_use]
+    pub fn barring(self, audience: &str) -> Self {
+        let config = CheckedConfig { barred_audience: Some(audience.to_owned()), ..self.config };
+        // What was remembered was verified without the bar.
+        Self { config, remembered: RememberedTokens::default(), ..self }
     }
 
     /// Returns the audience that a token must name: the name of this server.

@@ -41,7 +41,8 @@ pub enum Authentication {
 pub struct TokenAuthentication {
     /// All doors but that for MCP.
     own: Resource,
-    /// The door for MCP, if there is one. Its tokens open no other door, and those of others do not open it.
+    /// The door for MCP, if there is one. Only a token that names this audience opens it. Such a token opens no other door, even
+    /// if it names their audience, too: an agent holds it.
     mcp: Option<Resource>,
     write_relation: Relation,
     step_up: StepUpRules,
@@ -98,7 +99,7 @@ impl TokenAuthentication {
     ///
     /// # Errors
     /// When no metadata can be served for the URL, or other doors take tokens of this audience.
-    pub fn with_mcp(mut self, url: &str) -> Result<Self, String> {
+    pub fn with_mcp(self, url: &str) -> Result<Self, String> {
         if url == self.own.verifier.audience() {
             return Err(format!(
                 "`server.mcp.url` and `identity.audience` are both `{url}`: a token for one must not open both"
@@ -108,8 +109,8 @@ impl TokenAuthentication {
         if resource.metadata_url.is_none() {
             return Err(format!("`server.mcp.url` `{url}` is no URL"));
         }
-        self.mcp = Some(resource);
-        Ok(self)
+        let verifier = self.own.verifier.barring(url);
+        Ok(Self { own: Resource { verifier, ..self.own }, mcp: Some(resource), ..self })
     }
 
     /// Accepts tokens from now on.
@@ -130,7 +131,7 @@ impl TokenAuthentication {
     fn at(&self, door: Door) -> &Resource {
         match (door, &self.mcp) {
             (Door::Mcp, Some(mcp)) => mcp,
-            // Without a door for MCP, nothing is served at its path.
+            // Without a door for MCP, no call comes to it.
             (Door::Mcp, None) | (Door::Grpc | Door::Connect | Door::Rest | Door::OpenFgaHttp | Door::InProcess, _) => {
                 &self.own
             }

@@ -345,7 +345,7 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let arrival = self.doors.arrival(&request);
         let door = match self.peer {
-            Peer(Some(_)) => Doors::door(&request),
+            Peer(Some(_)) => self.doors.door(&request),
             Peer(None) => Door::InProcess,
         };
         let route = arrival.route(&request);

@@ -249,12 +249,13 @@ impl Doors {
     }
 
     /// Returns the door at which a request arrived over the network, for its record. A refused request came to a door, too.
-    pub(super) fn door<B>(request: &http::Request<B>) -> Door {
+    /// Where MCP is not served, its path is a path like any other.
+    pub(super) fn door<B>(&self, request: &http::Request<B>) -> Door {
         match Self::dialect(request) {
             Dialect::Connect(_) => Door::Connect,
             Dialect::OpenFga => Door::OpenFgaHttp,
             Dialect::Rest if is_grpc_type(request.headers()) => Door::Grpc,
-            Dialect::Rest if request.uri().path() == mcp::PATH => Door::Mcp,
+            Dialect::Rest if self.0.mcp.is_some() && request.uri().path() == mcp::PATH => Door::Mcp,
             Dialect::Rest if Operation::at(request.uri().path()).is_some() => Door::Connect,
             Dialect::Rest => Door::Rest,
         }

@@ -1,8 +1,12 @@
 //! The door for MCP, as agents use it: who gets in, and what they get.
 
 use ragward::audit::Door;
+use ragward::client::Client;
+use ragward::proto::retrieval::RecheckRequest;
 use ragward::server_config::McpConfig;
+use ragward::settings::Secret;
 use serde_json::{Value, json};
+use tonic::Code;
 
 use crate::doors::world::{COLLECTION, World};
 use crate::support::http::{Call, Reply};
@@ -76,25 +80,121 @@ async fn two_people_ask_one_question_and_get_two_answers() {
     assert!(records.iter().all(|record| record.principal.is_some()), "{records:?}");
 }
 
+/// The statuses of one call at each door.
+#[derive(Debug, PartialEq, Eq)]
+struct Statuses {
+    mcp: u16,
+    connect: u16,
+    rest: u16,
+    grpc: Code,
+    openfga: u16,
+}
+
+impl Statuses {
+    /// Returns what a token gets that opens no door but, perhaps, that for MCP.
+    const fn shut_but(mcp: u16) -> Self {
+        Self { mcp, connect: 401, rest: 401, grpc: Code::Unauthenticated, openfga: 401 }
+    }
+}
+
+/// Calls every door with one token.
+async fn statuses(world: &World, token: &str) -> Statuses {
+    let known = json!({ "collection": COLLECTION, "chunkIds": ["a"] });
+    let connect = Call::json("/ragward.retrieval.v1.RetrievalService/Recheck", &known);
+    let rest = Call::json(&format!("/v1/collections/{COLLECTION}/recheck"), &json!({ "chunkIds": ["a"] }));
+    let status = async |call: Call| world.send(&call.bearer(token)).await.status;
+    let client = Client::with_token(&format!("http://{}", world.address), &Secret::new(token)).unwrap();
+    let message = RecheckRequest {
+        collection: COLLECTION.to_owned(),
+        chunk_ids: vec!["a".to_owned()],
+        ..RecheckRequest::default()
+    };
+    let grpc = client.retrieval().recheck(message).await;
+    Statuses {
+        mcp: status(search()).await,
+        connect: status(connect).await,
+        rest: status(rest).await,
+        grpc: grpc.map_or_else(|status| status.code(), |_answer| Code::Ok),
+        openfga: status(Call::new("GET", "/stores")).await,
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_opens_the_door_of_its_audience_alone() {
+async fn a_token_opens_the_doors_of_one_audience() {
     let world = start().await;
-    let route = Call::json(&format!("/v1/collections/{COLLECTION}/retrieve"), &json!({ "text": "leave", "topK": 10 }));
-    let stores = Call::new("GET", "/stores");
     let (agents, own) = (json!(URL), json!(AUDIENCE));
+    let both = json!([AUDIENCE, URL]);
     let rows = [
-        ("MCP, for MCP", search(), &agents, READ, 200),
-        ("MCP, for MCP with all scopes", search(), &agents, EVERYTHING, 200),
-        ("MCP, for the other doors", search(), &own, EVERYTHING, 401),
-        ("MCP, without the scope", search(), &agents, "ragward:administer", 403),
-        ("our route, for MCP", route.clone(), &agents, EVERYTHING, 401),
-        ("our route, for it", route, &own, READ, 200),
-        ("OpenFGA's API, for MCP", stores.clone(), &agents, EVERYTHING, 401),
-        ("OpenFGA's API, for it", stores, &own, EVERYTHING, 200),
+        ("own, to read", &own, READ, Statuses { mcp: 401, connect: 200, rest: 200, grpc: Code::Ok, openfga: 403 }),
+        (
+            "own, to administer",
+            &own,
+            "ragward:administer",
+            Statuses { mcp: 401, connect: 403, rest: 403, grpc: Code::PermissionDenied, openfga: 200 },
+        ),
+        (
+            "own, for everything",
+            &own,
+            EVERYTHING,
+            Statuses { mcp: 401, connect: 200, rest: 200, grpc: Code::Ok, openfga: 200 },
+        ),
+        ("MCP, to read", &agents, READ, Statuses::shut_but(200)),
+        ("MCP, for everything", &agents, EVERYTHING, Statuses::shut_but(200)),
+        ("MCP, to administer", &agents, "ragward:administer", Statuses::shut_but(403)),
+        ("MCP, to assert users", &agents, "ragward:assert_user", Statuses::shut_but(403)),
+        ("MCP, for nothing", &agents, "", Statuses::shut_but(403)),
+        ("MCP in a list", &json!([URL]), READ, Statuses::shut_but(200)),
+        ("both, to read", &both, READ, Statuses::shut_but(200)),
+        ("both, for everything", &both, EVERYTHING, Statuses::shut_but(200)),
+        ("both the other way round, for everything", &json!([URL, AUDIENCE]), EVERYTHING, Statuses::shut_but(200)),
+        ("both, to administer", &both, "ragward:administer", Statuses::shut_but(403)),
+        ("both, to assert users", &both, "ragward:assert_user", Statuses::shut_but(403)),
+        ("a path below MCP's", &json!(format!("{URL}/a")), EVERYTHING, Statuses::shut_but(401)),
+        ("another server", &json!("https://other.example/mcp"), EVERYTHING, Statuses::shut_but(401)),
     ];
-    for (row, call, audience, scope, status) in rows {
-        let reply = world.send(&call.bearer(&world.token_for(audience, "anne", scope))).await;
+    for (row, audience, scope, expected) in rows {
+        // Twice: what the server remembers of a token at one door is nothing to another door.
+        for turn in ["first", "second"] {
+            let found = statuses(&world, &world.token_for(audience, "anne", scope)).await;
+            assert_eq!(found, expected, "{row}, the {turn} time");
+        }
+    }
+    let [reader, operator] = [READ, EVERYTHING].map(|scope| world.token_for(&agents, "anne", scope));
+    let of_reader = found(&world.send(&search().bearer(&reader)).await);
+    assert!(!of_reader.is_empty());
+    assert_eq!(found(&world.send(&search().bearer(&operator)).await), of_reader, "other scopes have no effect");
+    let named = tool("search", &json!({ "query": "leave", "user": "user:bob" }));
+    let [of_reader, of_operator] = [&reader, &operator].map(|token| named.clone().bearer(token));
+    let refused = world.send(&of_reader).await.json();
+    assert_eq!(refused["result"]["isError"], true, "{refused}");
+    assert_eq!(world.send(&of_operator).await.json(), refused, "nobody asks for another user");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shut_door_is_a_path_like_any_other() {
+    let world = World::start().await;
+    let token = world.token("anne", EVERYTHING);
+    let list = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/list" });
+    let rows = [
+        ("a message", posted(&list).bearer(&token), 404),
+        ("a message without a token", posted(&list), 401),
+        ("GET", Call::new("GET", "/mcp").bearer(&token), 404),
+        ("no JSON", posted(&list).without("content-type").bearer(&token), 404),
+        ("a token for it", posted(&list).bearer(&world.token_for(&json!(URL), "anne", READ)), 401),
+        ("a token for both", posted(&list).bearer(&world.token_for(&json!([URL, AUDIENCE]), "anne", READ)), 404),
+    ];
+    for (row, call, status) in rows {
+        let reply = world.send(&call).await;
         assert_eq!(reply.status, status, "{row}: {}", reply.text());
+        let other = world.send(&call.path("/nothing")).await;
+        assert_eq!((reply.status, reply.text()), (other.status, other.text()), "{row}");
+    }
+    let metadata = world.send(&Call::new("GET", METADATA)).await;
+    assert_eq!(metadata.status, 404, "{}", metadata.text());
+    let records = world.stop().await;
+    assert_eq!(records.len(), 12, "one record for each call, at both paths");
+    for record in records {
+        assert_eq!((record.door, record.call.as_str()), (Some(Door::Rest), "unknown"), "{record:?}");
     }
 }
 

@@ -13,6 +13,8 @@ const LEEWAY_SECONDS_MAX: u64 = 300;
 pub(in crate::identity) struct CheckedConfig {
     /// The audience that a token must name (`aud`).
     pub(in crate::identity) audience: String,
+    /// An audience that a token must not name.
+    pub(in crate::identity) barred_audience: Option<String>,
     pub(in crate::identity) settings: IdentityConfig,
 }
 
@@ -49,7 +51,7 @@ impl CheckedConfig {
             return Err(IdentityConfigError(rule));
         }
         check_issuers(settings)?;
-        Ok(Self { audience, settings: settings.clone() })
+        Ok(Self { audience, barred_audience: None, settings: settings.clone() })
     }
 
     /// Returns the difference between clocks that is tolerated, in seconds.
