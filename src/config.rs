@@ -24,7 +24,7 @@ use crate::audit::AuditConfig;
 pub use crate::authz::{AuthorizerConfig, AuthorizerKind};
 use crate::identity::config::IdentityConfig;
 use crate::retrieval::RetrievalConfig;
-use crate::server_config::ServerConfig;
+use crate::server_config::{McpConfig, ServerConfig};
 use crate::settings::SecretError;
 use crate::telemetry::TelemetryConfig;
 use crate::vector_store::QdrantConfig;
@@ -170,6 +170,7 @@ impl Config {
     /// Checks the settings against each other. A single value is checked where it is read.
     fn check(&self) -> Result<(), ConfigError> {
         self.retrieval.check().map_err(ConfigError::Invalid)?;
+        self.server.mcp.as_ref().map_or(Ok(()), McpConfig::check).map_err(ConfigError::Invalid)?;
         self.authorizer.check().map_err(ConfigError::Invalid)
     }
 }

@@ -94,7 +94,11 @@ impl App {
         let audit = audit::open(&self.config).await?;
         let (guards, tls) = (self.guards(), protection.tls().cloned());
         let mcp = self.config.server.mcp.as_ref();
-        let mcp = mcp.map(|mcp| McpSettings { collection: mcp.collection.clone() });
+        let mcp = mcp.map(|mcp| McpSettings {
+            collection: mcp.collection.clone(),
+            url_key: mcp.url_key.clone(),
+            url_hosts: mcp.url_hosts.clone(),
+        });
         let services = Services { tls, authentication, guards, mcp, audit, ..self.local_services() };
         let verifier = self.replica.as_ref().and_then(|replica| replica.verifier());
         let recording = verifier.zip(services.audit.as_ref());

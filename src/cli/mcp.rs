@@ -93,7 +93,8 @@ pub(super) async fn run(args: McpArgs, config: Option<PathBuf>) -> Result<(), Fa
         ));
     }
     let user = connection.asker(user)?;
-    let mcp = LocalMcp::new(McpSettings { collection }).map_err(|e| Failure::failed(e.to_string()))?;
+    let mcp = LocalMcp::new(McpSettings { collection, ..McpSettings::default() })
+        .map_err(|e| Failure::failed(e.to_string()))?;
     let called = Called::open(connection, config).await?;
     let input = Lines::new(tokio::io::stdin(), LocalMcp::MESSAGE_BYTES_MAX);
     let turns = Semaphore::new(RUNNING_MAX);

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::is_origin;
+use super::{host_names, is_origin};
 
 /// The path of the door.
 const PATH: &str = "/mcp";
@@ -20,6 +20,31 @@ pub struct McpConfig {
     /// The collection that a search without a collection searches. Some clients name none.
     #[serde(default)]
     pub collection: Option<String>,
+    /// The key of the metadata whose value becomes the `url` of a result, if it is an `http` or `https` URL of a host in
+    /// `url_hosts`. Any other chunk has a URL of Ragward's own, `ragward://`.
+    #[serde(default)]
+    pub url_key: Option<String>,
+    /// The hosts to which the URLs of results may lead, without ports: at any port, and without the hosts below them.
+    #[serde(default, deserialize_with = "host_names")]
+    pub url_hosts: Vec<String>,
+}
+
+impl McpConfig {
+    /// Checks the settings against each other.
+    ///
+    /// # Errors
+    /// When one of the two settings about URLs has no effect, because the other one is missing.
+    pub fn check(&self) -> Result<(), String> {
+        match (&self.url_key, self.url_hosts.is_empty()) {
+            (Some(_), false) | (None, true) => Ok(()),
+            (Some(_), true) => {
+                Err("`server.mcp.url_key` needs `server.mcp.url_hosts`, the hosts to which URLs may lead".to_owned())
+            }
+            (None, false) => {
+                Err("`server.mcp.url_hosts` needs `server.mcp.url_key`, the metadata that holds the URLs".to_owned())
+            }
+        }
+    }
 }
 
 fn door_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
@@ -42,6 +67,24 @@ fn is_door(url: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn urls_of_results_need_both_settings() {
+        let rows = [
+            ("none", "", true),
+            ("both", "url_key = 'url'\nurl_hosts = ['wiki.example']", true),
+            ("no hosts", "url_key = 'url'", false),
+            ("no key", "url_hosts = ['wiki.example']", false),
+            ("a host with a port", "url_key = 'url'\nurl_hosts = ['wiki.example:8443']", false),
+            ("a URL in place of a host", "url_key = 'url'\nurl_hosts = ['https://wiki.example']", false),
+            ("a star", "url_key = 'url'\nurl_hosts = ['*.wiki.example']", false),
+            ("capitals", "url_key = 'url'\nurl_hosts = ['Wiki.example']", false),
+        ];
+        for (row, settings, expected) in rows {
+            let read = toml::from_str::<McpConfig>(&format!("url = 'https://rag.example/mcp'\n{settings}"));
+            assert_eq!(read.is_ok_and(|config| config.check().is_ok()), expected, "{row}");
+        }
+    }
 
     #[test]
     fn the_door_has_a_url_of_its_own() {

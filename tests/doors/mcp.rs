@@ -18,7 +18,12 @@ const READ: &str = "ragward:retrieve";
 const EVERYTHING: &str = "ragward:retrieve ragward:ingest ragward:administer ragward:explain ragward:assert_user";
 
 async fn start() -> World {
-    let mcp = McpConfig { url: URL.to_owned(), collection: Some(COLLECTION.to_owned()) };
+    let mcp = McpConfig {
+        url: URL.to_owned(),
+        collection: Some(COLLECTION.to_owned()),
+        url_key: None,
+        url_hosts: Vec::new(),
+    };
     World::start_with(|settings| settings.server.mcp = Some(mcp)).await
 }
 

@@ -12,6 +12,7 @@
 //! INVARIANT (no policy in a door): nothing in a message says for whom it is. The stack takes that from the caller's token.
 
 mod call;
+mod links;
 mod local;
 mod message;
 mod tools;
@@ -31,6 +32,7 @@ use tonic::{Code, Status};
 use tower::Service;
 
 use self::call::Call;
+use self::links::Links;
 pub use self::local::{LocalMcp, McpAsked, PendingCall};
 pub use self::message::RequestId;
 use self::message::{Fault, Message, Revision};
@@ -59,12 +61,17 @@ const JSON_TYPE: &str = "application/json";
 pub struct McpSettings {
     /// The collection that a search without a collection searches.
     pub collection: Option<String>,
+    /// The key of the metadata whose value becomes the URL of a result; `None` if all URLs are our own.
+    pub url_key: Option<String>,
+    /// The hosts to which such a URL may lead.
+    pub url_hosts: Vec<String>,
 }
 
 /// The door for MCP.
 #[derive(Debug)]
 pub(in crate::server) struct McpDoor {
     settings: McpSettings,
+    links: Arc<Links>,
     /// The request of the RPC of each tool.
     retrieve: MessageDescriptor,
     fetch: MessageDescriptor,
@@ -89,7 +96,8 @@ impl McpDoor {
     /// Returns the door over the requests of `Retrieve` and `Fetch`, which `request_of` finds by the path of an RPC.
     pub(super) fn new(settings: McpSettings, request_of: impl Fn(&str) -> Option<MessageDescriptor>) -> Option<Self> {
         let (retrieve, fetch) = (request_of(Action::Search.rpc())?, request_of(Action::Fetch.rpc())?);
-        Some(Self { settings, retrieve, fetch })
+        let links = Arc::new(Links::new(settings.url_key.clone(), settings.url_hosts.clone()));
+        Some(Self { settings, links, retrieve, fetch })
     }
 
     /// Answers a request.
@@ -166,7 +174,7 @@ impl McpDoor {
             ("resources/read", _) => {
                 let uri = message.params.get("uri").and_then(Json::as_str);
                 let request = tools::read_request(uri.unwrap_or_default());
-                Ok(Self::rpc(&message, id, Action::Read, request))
+                Ok(self.rpc(&message, id, Action::Read, request))
             }
             ("tools/call", _) => self.tool_call(message, id),
             _ => Err(Fault::no_method(&message)),
@@ -183,14 +191,15 @@ impl McpDoor {
             Some(_) => return Err(Fault::params(&message, "`arguments` is not an object")),
         };
         let request = action.request(arguments, self.settings.collection.as_deref());
-        Ok(Self::rpc(&message, id, action, request))
+        Ok(self.rpc(&message, id, action, request))
     }
 
     /// Returns the call of the RPC behind a message, whose request may be wrong.
-    fn rpc(message: &Message, id: RequestId, action: Action, request: Result<Json, Refusal>) -> Asked {
+    fn rpc(&self, message: &Message, id: RequestId, action: Action, request: Result<Json, Refusal>) -> Asked {
         let collection = request.as_ref().ok().and_then(|request| request.get("collection")?.as_str());
         let collection = collection.unwrap_or_default().to_owned();
-        Asked::Rpc(Call { id, revision: message.revision, action, collection }, request)
+        let links = Arc::clone(&self.links);
+        Asked::Rpc(Call { id, revision: message.revision, action, collection, links }, request)
     }
 
     /// Returns the encoded request of a tool's RPC.

@@ -1,8 +1,11 @@
 //! One call of an RPC, for a tool or a resource, and the responses to it. They are the same whichever way the message came.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value as Json, json};
 use tonic::Code;
 
+use super::links::Links;
 use super::message::{self, RequestId, Revision};
 use super::tools::{self, Action};
 use crate::proto::retrieval::{FetchResponse, RetrieveResponse};
@@ -16,12 +19,13 @@ pub(super) struct Call {
     pub(super) action: Action,
     /// The collection of the call; empty if the call is refused anyway.
     pub(super) collection: String,
+    pub(super) links: Arc<Links>,
 }
 
 impl Call {
     /// Returns the response with the answer of `Retrieve`.
     pub(super) fn searched(&self, answer: RetrieveResponse) -> Json {
-        self.succeeded(result(tools::found(answer, &self.collection)))
+        self.succeeded(result(tools::found(answer, &self.collection, &self.links)))
     }
 
     /// Returns the response with the answer of `Fetch`.
@@ -32,7 +36,7 @@ impl Call {
                 None => self.no_resource(),
             };
         }
-        let fetched = tools::fetched(answer, &self.collection);
+        let fetched = tools::fetched(answer, &self.collection, &self.links);
         self.succeeded(fetched.map_or_else(|| failure(tools::NOTHING_THERE), result))
     }
 

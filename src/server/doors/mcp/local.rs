@@ -165,7 +165,7 @@ mod tests {
     use super::*;
 
     fn mcp() -> LocalMcp {
-        LocalMcp::new(McpSettings { collection: Some("handbook".to_owned()) }).unwrap()
+        LocalMcp::new(McpSettings { collection: Some("handbook".to_owned()), ..McpSettings::default() }).unwrap()
     }
 
     fn asked(message: &Json) -> McpAsked {

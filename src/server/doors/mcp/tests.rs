@@ -31,7 +31,11 @@ fn posted(body: impl Into<Bytes>) -> http::Request<Body> {
 
 /// Sends a request to the door before a stack that refuses everybody with `refusal`, or lets everybody in.
 async fn sent(request: http::Request<Body>, refusal: Option<Refusal>) -> (StatusCode, HeaderMap, Json, Seen) {
-    let doors = Doors::new(Guards::default(), Some(McpSettings { collection: Some("handbook".to_owned()) })).unwrap();
+    let doors = Doors::new(
+        Guards::default(),
+        Some(McpSettings { collection: Some("handbook".to_owned()), ..McpSettings::default() }),
+    )
+    .unwrap();
     let Arrival::Mcp(door, shape) = doors.arrival(&request) else { panic!("no message of MCP") };
     let seen = Arc::new(Mutex::new(Seen::default()));
     let noted = Arc::clone(&seen);
