@@ -28,6 +28,9 @@ const CONNECTION_UNITS: u32 = 64 * 1_024;
 /// The most large messages of requests that are in memory at a time, each from its first byte until its answer is ready.
 /// Streams of uploads have places of their own (`ingest::turns`).
 const LARGE_MESSAGES_MAX: usize = 16;
+/// The most messages of a connection that are read at a time before anybody has judged their callers. With 64 KiB each, they
+/// are 1 MiB: as much as a connection of HTTP/2 holds while nobody reads it.
+const UNJUDGED_MAX: usize = 16;
 /// The wait after which a refused client should try again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -36,6 +39,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 pub(super) struct Answers {
     all: Arc<Semaphore>,
     of_connection: Arc<Semaphore>,
+    /// The places of one connection for messages that are read before their callers are judged.
+    unjudged: Arc<Semaphore>,
     /// The places for large messages of requests, of all connections together.
     large: Arc<Semaphore>,
 }
@@ -63,13 +68,15 @@ pub(super) struct AnswerSlot {
 impl Answers {
     pub(super) fn new() -> Self {
         let large = Arc::new(Semaphore::new(LARGE_MESSAGES_MAX));
-        Self { all: semaphore(ALL_UNITS), of_connection: semaphore(CONNECTION_UNITS), large }
+        let unjudged = Arc::new(Semaphore::new(UNJUDGED_MAX));
+        Self { all: semaphore(ALL_UNITS), of_connection: semaphore(CONNECTION_UNITS), unjudged, large }
     }
 
     /// Returns the room for one more connection.
     pub(super) fn for_connection(&self) -> Self {
         let (all, large) = (Arc::clone(&self.all), Arc::clone(&self.large));
-        Self { all, of_connection: semaphore(CONNECTION_UNITS), large }
+        let unjudged = Arc::new(Semaphore::new(UNJUDGED_MAX));
+        Self { all, of_connection: semaphore(CONNECTION_UNITS), unjudged, large }
     }
 }
 
@@ -108,6 +115,16 @@ impl AnswerSlot {
         let place = place.map_err(|_elapsed| too_many())?.map_err(|_closed| too_many())?;
         *self.message.lock().unwrap_or_else(PoisonError::into_inner) = Some(place);
         Ok(())
+    }
+
+    /// Takes a place for a message that is read before its caller is judged. The place is free when it is dropped.
+    ///
+    /// # Errors
+    /// When no place of the connection is free in time.
+    pub(super) async fn admit_unjudged(&self) -> Result<OwnedSemaphorePermit, Refusal> {
+        let too_many = || Refusal::busy("too many messages arrive over this connection; try again later", RETRY_AFTER);
+        let place = timeout_at(self.until, Arc::clone(&self.answers.unjudged).acquire_owned()).await;
+        place.map_err(|_elapsed| too_many())?.map_err(|_closed| too_many())
     }
 
     /// Returns the room of the connection that this slot belongs to, and the room of all connections.
@@ -304,6 +321,21 @@ mod tests {
         assert_eq!(late.code(), tonic::Code::ResourceExhausted);
         drop(slots);
         slot(&answers.for_connection()).admit_large().await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn few_messages_are_read_before_their_callers_are_judged() {
+        let answers = Answers::new();
+        let connection = answers.for_connection();
+        let mut places = Vec::new();
+        for _ in 0..UNJUDGED_MAX {
+            places.push(slot(&connection).admit_unjudged().await.unwrap());
+        }
+        let late = slot(&connection).admit_unjudged().await.unwrap_err();
+        assert_eq!(late.code(), tonic::Code::ResourceExhausted);
+        slot(&answers.for_connection()).admit_unjudged().await.expect("other connections have places of their own");
+        places.pop();
+        slot(&connection).admit_unjudged().await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]

@@ -6,6 +6,8 @@ use ragward::proto::retrieval::RecheckRequest;
 use ragward::server_config::McpConfig;
 use ragward::settings::Secret;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tonic::Code;
 
 use crate::doors::world::{COLLECTION, World};
@@ -220,4 +222,37 @@ async fn whoever_is_not_let_in_is_told_where_to_get_a_token() {
 
     let document = world.send(&Call::new("GET", METADATA)).await.json();
     assert_eq!((&document["resource"], &document["scopes_supported"]), (&json!(URL), &json!([READ])));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_lists_fails_nobody() {
+    const CONNECTIONS: usize = 32;
+    const LISTS: usize = 40;
+    let world = start().await;
+    let token = world.token_for(&json!(URL), "bob", READ);
+    let list = posted(&json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/list" })).bearer(&token);
+    let list_on = list.clone().with("connection", "keep-alive").bytes(&world.address);
+    let mut connections = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let mut connection = TcpStream::connect(&world.address).await.unwrap();
+        connection.write_all(&list_on.repeat(LISTS - 1)).await.unwrap();
+        connection.write_all(&list.bytes(&world.address)).await.unwrap();
+        connections.push(connection);
+    }
+    // Nobody has read an answer of the flood yet.
+    let anne = world.token_for(&json!(URL), "anne", READ);
+    let of_anne = found(&world.send(&search().bearer(&anne)).await);
+    assert!(!of_anne.is_empty() && of_anne.iter().all(|id| id.contains("welcome")), "{of_anne:?}");
+
+    let expected = world.send(&list).await;
+    let end = format!("\r\n\r\n{}", expected.text());
+    for (number, mut connection) in connections.into_iter().enumerate() {
+        let mut answers = String::new();
+        connection.read_to_string(&mut answers).await.unwrap();
+        assert_eq!(answers.matches("HTTP/1.1 200 OK\r\n").count(), LISTS, "connection {number}");
+        assert_eq!(answers.matches(end.as_str()).count(), LISTS, "connection {number}");
+    }
+    let records = world.stop().await;
+    let lists = records.iter().filter(|record| record.call == "mcp/tools/list");
+    assert_eq!(lists.count(), CONNECTIONS * LISTS + 1, "each leaves a record");
 }

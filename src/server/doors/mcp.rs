@@ -15,6 +15,7 @@ mod call;
 mod links;
 mod local;
 mod message;
+mod own;
 mod tools;
 
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use http_body_util::{BodyExt, Full, LengthLimitError, Limited, StreamBody};
 use prost::Message as _;
 use prost_reflect::MessageDescriptor;
 use serde_json::{Map, Value as Json, json};
+use tokio::sync::OwnedSemaphorePermit;
 use tonic::body::Body;
 use tonic::codegen::Bytes;
 use tonic::codegen::http::{self, HeaderMap, HeaderValue, Method, StatusCode, Version, header, request};
@@ -36,6 +38,7 @@ use self::links::Links;
 pub use self::local::{LocalMcp, McpAsked, PendingCall};
 pub use self::message::RequestId;
 use self::message::{Fault, Message, Revision};
+use self::own::{OwnAnswers, OwnResponse};
 use self::tools::Action;
 use super::http_call::CALLER_HEADERS;
 use super::json::{self, Strictness};
@@ -48,8 +51,8 @@ use crate::server::{consistency_token, plain_http};
 
 /// The path of the door.
 pub(in crate::server) const PATH: &str = "/mcp";
-/// The largest message of a client in bytes. Callers without a token may send one, too, on each stream of each connection. It
-/// is as much as a stream of HTTP/2 holds before anybody reads it.
+/// The largest message of a client in bytes. Callers without a token may send one, too, so few of them are read at a time
+/// ([`AnswerSlot::admit_unjudged`]).
 const MESSAGE_BYTES_MAX: usize = 64 * 1_024;
 /// How many times larger than its message the answer of an RPC may become: it stands in the result twice, as JSON and as a text
 /// with JSON in it. Seldom is it larger.
@@ -72,6 +75,7 @@ pub struct McpSettings {
 pub(in crate::server) struct McpDoor {
     settings: McpSettings,
     links: Arc<Links>,
+    own: OwnAnswers,
     /// The request of the RPC of each tool.
     retrieve: MessageDescriptor,
     fetch: MessageDescriptor,
@@ -82,7 +86,7 @@ enum Asked {
     /// An RPC is called, for a tool or a resource.
     Rpc(Call, Result<Json, Refusal>),
     /// The protocol's own question, with its answer; `None` for a notification.
-    Own(&'static str, Option<Json>),
+    Own(&'static str, Option<OwnResponse>),
 }
 
 /// One call of an RPC over HTTP, for a tool or a resource.
@@ -97,7 +101,7 @@ impl McpDoor {
     pub(super) fn new(settings: McpSettings, request_of: impl Fn(&str) -> Option<MessageDescriptor>) -> Option<Self> {
         let (retrieve, fetch) = (request_of(Action::Search.rpc())?, request_of(Action::Fetch.rpc())?);
         let links = Arc::new(Links::new(settings.url_key.clone(), settings.url_hosts.clone()));
-        Some(Self { settings, links, retrieve, fetch })
+        Some(Self { settings, links, own: OwnAnswers::new(), retrieve, fetch })
     }
 
     /// Answers a request.
@@ -111,15 +115,20 @@ impl McpDoor {
         S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Refusal>,
     {
         let (parts, body) = request.into_parts();
-        let message = match read(body).await {
-            Ok(body) => Message::read(&body, Some(&parts.headers)),
-            Err(fault) => Err(fault),
+        // The place is held until the gate has judged the caller.
+        let place = match parts.extensions.get::<AnswerSlot>() {
+            Some(slot) => slot.admit_unjudged().await.map(Some),
+            None => Ok(None),
+        };
+        let message = match &place {
+            Ok(_place) => read(body).await.and_then(|body| Message::read(&body, Some(&parts.headers))),
+            Err(busy) => Err(Fault::busy(busy.text())),
         };
         match message.and_then(|message| self.asked(message)) {
             Ok(Asked::Rpc(call, arguments)) => {
                 let message = arguments.and_then(|arguments| self.message(call.action, &arguments));
                 let call = Arc::new(McpCall { shape, call });
-                match stack.call(call.request(parts, message)).await {
+                match stack.call(call.request(parts, message, place.ok().flatten())).await {
                     Ok(mut answer) => {
                         // No message of MCP takes the token back. And a result that nothing is there looks the same, whether
                         // the RPC answered or refused.
@@ -131,7 +140,7 @@ impl McpDoor {
             }
             Ok(Asked::Own(name, answer)) => match stack.call(bare(parts, Route::Mcp(name))).await {
                 Ok(_admitted) => match answer {
-                    Some(answer) => response(&shape, StatusCode::OK, &answer),
+                    Some(answer) => shape.response(StatusCode::OK, JSON_TYPE, Body::new(answer)),
                     None => shape.empty(StatusCode::ACCEPTED),
                 },
                 Err(refusal) => refused(&shape, None, &refusal),
@@ -156,27 +165,16 @@ impl McpDoor {
             // There is no call to end: a client that gives up its call ends the request that it made for it.
             return Ok(Asked::Own("mcp/notification", None));
         };
-        let revision = message.revision;
-        let own = |name, result| {
-            let result = revision.result(result);
-            Ok(Asked::Own(name, Some(message::succeeded(&id, &result))))
-        };
-        match (message.method.as_str(), revision) {
-            ("initialize", Revision::Handshake) => own("mcp/initialize", initialized()),
-            ("server/discover", Revision::Stateless) => own("mcp/discover", discovered()),
-            ("ping", Revision::Handshake) => own("mcp/ping", Map::new()),
-            ("tools/list", _) => own("mcp/tools/list", listed(revision, "tools", tools::described())),
-            // Nothing is enumerated: a list would tell what there is.
-            ("resources/list", _) => own("mcp/resources/list", listed(revision, "resources", json!([]))),
-            ("resources/templates/list", _) => {
-                own("mcp/resources/templates/list", listed(revision, "resourceTemplates", tools::templates()))
-            }
-            ("resources/read", _) => {
+        if let Some(answer) = self.own.to(&message) {
+            return Ok(Asked::Own(answer.name, Some(answer.response(&id))));
+        }
+        match message.method.as_str() {
+            "resources/read" => {
                 let uri = message.params.get("uri").and_then(Json::as_str);
                 let request = tools::read_request(uri.unwrap_or_default());
                 Ok(self.rpc(&message, id, Action::Read, request))
             }
-            ("tools/call", _) => self.tool_call(message, id),
+            "tools/call" => self.tool_call(message, id),
             _ => Err(Fault::no_method(&message)),
         }
     }
@@ -215,10 +213,18 @@ impl McpDoor {
 
 impl McpCall {
     /// Returns the gRPC call that the tool stands for. Its message, or the fault of its arguments, is read behind the gate.
-    fn request(self: &Arc<Self>, caller: request::Parts, message: Result<Vec<u8>, Refusal>) -> http::Request<Body> {
+    /// `place` is that of the message among those whose callers nobody has judged yet.
+    fn request(
+        self: &Arc<Self>,
+        caller: request::Parts,
+        message: Result<Vec<u8>, Refusal>,
+        place: Option<OwnedSemaphorePermit>,
+    ) -> http::Request<Body> {
         let slot = caller.extensions.get::<AnswerSlot>().cloned();
         let answer_bytes_max = Operation::at(self.call.action.rpc()).and_then(|operation| operation.answer_bytes_max);
         let reading = async move {
+            // Whoever reads the message stands behind the gate.
+            drop(place);
             let message = message?;
             // A call without a slot did not come by a connection, and the stack does not answer it.
             if let (Some(slot), Some(bytes)) = (slot, answer_bytes_max) {

@@ -79,7 +79,7 @@ impl LocalMcp {
             return given_up.map_or(McpAsked::Nothing, McpAsked::Cancelled);
         }
         match self.0.asked(message) {
-            Ok(Asked::Own(_name, Some(answer))) => McpAsked::Answered(answer.to_string()),
+            Ok(Asked::Own(_name, Some(answer))) => McpAsked::Answered(answer.into_text()),
             Ok(Asked::Own(_name, None)) => McpAsked::Nothing,
             Ok(Asked::Rpc(call, arguments)) => {
                 let request = arguments.and_then(|arguments| self.0.message(call.action, &arguments));

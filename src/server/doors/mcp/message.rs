@@ -33,6 +33,12 @@ pub(super) const INTERNAL_ERROR: i64 = -32_603;
 pub(super) const NO_RESOURCE: i64 = -32_002;
 const HEADER_MISMATCH: i64 = -32_020;
 const UNSUPPORTED_REVISION: i64 = -32_022;
+/// The end of a response that [`before_result`] begins.
+pub(super) const AFTER_RESULT: &str = "}";
+/// The longest id of a request in bytes. Its answer repeats it, also where the caller is not let in.
+const ID_BYTES_MAX: usize = 256;
+/// The longest name of a revision that a fault repeats, in characters.
+const REVISION_CHARS_MAX: usize = 64;
 /// The code for a caller who is not let in. The protocol leaves the numbers around it to servers; the HTTP status tells clients
 /// what to do.
 pub(super) const NOT_LET_IN: i64 = -32_000;
@@ -71,10 +77,11 @@ impl Revision {
 pub struct RequestId(Json);
 
 impl RequestId {
-    /// Reads an id. `None` if the value is neither a text nor an integer.
+    /// Reads an id. `None` if the value is neither an integer nor a text of a size that answers repeat.
     pub(super) fn of(value: Json) -> Option<Self> {
         let is_integer = value.is_i64() || value.is_u64();
-        (is_integer || value.is_string()).then_some(Self(value))
+        let is_short = value.as_str().is_some_and(|text| text.len() <= ID_BYTES_MAX);
+        (is_integer || is_short).then_some(Self(value))
     }
 }
 
@@ -116,6 +123,11 @@ impl Fault {
         Self::new(INVALID_REQUEST, "a call with this id still runs, so this one is not made")
     }
 
+    /// Returns the fault of a message that was not read, because too many others are.
+    pub(super) fn busy(text: &str) -> Self {
+        Self { status: StatusCode::TOO_MANY_REQUESTS, ..Self::new(INTERNAL_ERROR, text) }
+    }
+
     /// Returns the fault of a message that did not arrive.
     pub(super) fn unread(text: String) -> Self {
         Self::new(PARSE_ERROR, text)
@@ -144,6 +156,11 @@ impl Fault {
     pub(super) fn response(&self) -> Json {
         failed(self.id.as_ref(), self.code, &self.text, self.data.clone())
     }
+}
+
+/// Writes what stands in front of the result in the response to a request. [`AFTER_RESULT`] stands behind it.
+pub(super) fn before_result(RequestId(id): &RequestId) -> String {
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"result":"#)
 }
 
 /// Writes a result as the response to a request.
@@ -178,7 +195,9 @@ impl Message {
         let wrong = |text: &str| Fault::new(INVALID_REQUEST, text);
         let id = match object.remove("id") {
             None => None,
-            Some(id) => Some(RequestId::of(id).ok_or_else(|| wrong("`id` is neither a text nor an integer"))?),
+            Some(id) => Some(RequestId::of(id).ok_or_else(|| {
+                wrong(&format!("`id` is neither an integer nor a text of at most {ID_BYTES_MAX} bytes"))
+            })?),
         };
         let of_request = |fault: Fault| Fault { id: id.clone(), ..fault };
         if object.get("jsonrpc").and_then(Json::as_str) != Some("2.0") {
@@ -257,6 +276,7 @@ fn revision(params: &Map<String, Json>, method: &str, headers: Option<&HeaderMap
 
 fn unsupported(requested: &str) -> Fault {
     let supported = Revision::ALL.map(Revision::as_str);
+    let requested: String = requested.chars().take(REVISION_CHARS_MAX).collect();
     let data = Some(json!({ "supported": supported, "requested": requested }));
     Fault { data, ..Fault::new(UNSUPPORTED_REVISION, "this revision of the protocol is not served") }
 }
@@ -310,6 +330,8 @@ mod tests {
             "[".repeat(70),
             "]".repeat(70)
         );
+        let with_id = |bytes| format!(r#"{{"jsonrpc":"2.0","id":"{}","method":"ping"}}"#, "a".repeat(bytes));
+        let (long_id, longer_id) = (with_id(ID_BYTES_MAX), with_id(ID_BYTES_MAX + 1));
         let rows = [
             ("a request", r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#, Ok(Revision::Handshake)),
             ("a notification", r#"{"jsonrpc":"2.0","method":"notifications/cancelled"}"#, Ok(Revision::Handshake)),
@@ -322,6 +344,8 @@ mod tests {
             ("deep nesting", deep.as_str(), Err(PARSE_ERROR)),
             ("another protocol", r#"{"jsonrpc":"1.0","id":1,"method":"ping"}"#, Err(INVALID_REQUEST)),
             ("no id at all, by `null`", r#"{"jsonrpc":"2.0","id":null,"method":"ping"}"#, Err(INVALID_REQUEST)),
+            ("a long id", long_id.as_str(), Ok(Revision::Handshake)),
+            ("an id of a byte more", longer_id.as_str(), Err(INVALID_REQUEST)),
             ("an id of a list", r#"{"jsonrpc":"2.0","id":[1],"method":"ping"}"#, Err(INVALID_REQUEST)),
             ("an id with a fraction", r#"{"jsonrpc":"2.0","id":1.5,"method":"ping"}"#, Err(INVALID_REQUEST)),
             ("a response", r#"{"jsonrpc":"2.0","id":1,"result":{}}"#, Err(INVALID_REQUEST)),
