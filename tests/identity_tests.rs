@@ -8,6 +8,7 @@ mod identity {
     mod keys;
     mod login;
     mod mcp;
+    mod mcp_tools;
     mod names;
     mod people;
     mod plain_http;

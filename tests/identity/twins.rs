@@ -3,7 +3,8 @@
 //! changes no byte of it.
 //!
 //! World A holds all documents, and is asked with the agent's token. World B holds the chunks of the intersection, and
-//! is asked with Anne's own token. Both are servers with a port, and one issuer issues the tokens.
+//! is asked with Anne's own token. Both are servers with a port, and one issuer issues the tokens. What MCP has a tool for is
+//! asked there, too.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,16 +18,20 @@ use ragward::proto::retrieval::retrieve_request::Query;
 use ragward::proto::retrieval::{
     FetchRequest, Filter, Hybrid, OneOf, RecheckRequest, RetrieveRequest, RetrieveResponse, Vector, filter,
 };
+use ragward::server_config::McpConfig;
 use serde_json::{Value, json};
 use tonic::{Code, Status};
 
 use crate::identity::delegation::acted;
 use crate::identity::world::{MODEL, RETRIEVE, identity, with_token};
 use crate::support::dice::Dice;
+use crate::support::http::Call;
 use crate::support::issuer::{SigningKey, TestIssuer};
 use crate::support::running::{Running, config};
 use crate::support::untimed::Untimed;
 
+/// The audience of tokens for MCP.
+const MCP: &str = "https://ragward.example/mcp";
 const WORLDS: usize = 60;
 const CHANGES: usize = 3;
 const QUESTIONS: usize = 12;
@@ -310,6 +315,35 @@ fn question(pair: &Pair, dice: &mut Dice, world: &World) -> Question {
 enum Answer {
     Message(Vec<u8>),
     Refusal(Code, String, Vec<u8>),
+    /// The HTTP status and the body of an answer of MCP.
+    Tool(u16, Vec<u8>),
+}
+
+/// The tokens of one bearer.
+struct Tokens {
+    own: String,
+    mcp: String,
+}
+
+/// Returns the tool's call that asks a question; `None` if no tool does.
+fn tool(question: &Question) -> Option<Value> {
+    let (name, arguments) = match question {
+        Question::Retrieve(request) => {
+            let Some(Query::Text(text)) = &request.query else { return None };
+            let mut arguments = json!({ "collection": request.collection, "query": text, "top_k": request.top_k });
+            if request.filter.is_some() {
+                arguments["filter"] = json!({ "oneOf": { "key": "n", "values": [{ "intValue": "1" }] } });
+            }
+            ("search", arguments)
+        }
+        Question::Fetch(request) => {
+            let chunk = request.chunk_ids.first()?.replace('#', "%23").replace('\'', "%27");
+            ("fetch", json!({ "id": format!("{}/{chunk}", request.collection) }))
+        }
+        Question::Recheck(_) => return None,
+    };
+    let params = json!({ "name": name, "arguments": arguments });
+    Some(json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params }))
 }
 
 impl Answer {
@@ -321,9 +355,20 @@ impl Answer {
     }
 }
 
-/// Returns all answers to a question. Page tokens and consistency tokens hold the time, so only their lengths are
+/// Returns all answers to a question, at each door that it is asked at.
+async fn answers(running: &Running, tokens: &Tokens, question: &Question) -> Vec<Answer> {
+    let mut answers = answers_of_rpc(running, &tokens.own, question).await;
+    if let Some(message) = tool(question) {
+        let reply = Call::json("/mcp", &message).bearer(&tokens.mcp).send(&running.address.to_string()).await;
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        answers.push(Answer::Tool(reply.status, reply.body));
+    }
+    answers
+}
+
+/// Returns all answers of the RPC. Page tokens and consistency tokens hold the time, so only their lengths are
 /// compared.
-async fn answers(running: &Running, token: &str, question: &Question) -> Vec<Answer> {
+async fn answers_of_rpc(running: &Running, token: &str, question: &Question) -> Vec<Answer> {
     let mut client = running.client.retrieval();
     let mut request = match question.clone() {
         Question::Retrieve(request) => request,
@@ -354,6 +399,7 @@ async fn start(data: &std::path::Path, issuer: &TestIssuer, on: DelegationOn) ->
     let mut config = config(data);
     config.server.insecure_identity = false;
     config.identity = identity(issuer);
+    config.server.mcp = Some(McpConfig { url: MCP.to_owned(), collection: None, url_key: None, url_hosts: Vec::new() });
     let relation = if on == DelegationOn::Guard { "agent_reader" } else { "can_act_for" };
     config.identity.delegation = DelegationConfig { relation: Some(Relation::parse(relation).unwrap()), on };
     let running = Running::start(&config).await;
@@ -375,7 +421,9 @@ async fn compare(on: DelegationOn, agents: &[Agent]) -> Tally {
         for (name, value) in more {
             claims[*name] = value.clone();
         }
-        key.sign(&claims)
+        let own = key.sign(&claims);
+        claims["aud"] = json!(MCP);
+        Tokens { own, mcp: key.sign(&claims) }
     };
     let mut tally = Tally::new();
     for (number, agent) in (0..WORLDS).zip(agents.iter().copied().cycle()) {
