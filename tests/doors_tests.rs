@@ -8,6 +8,7 @@ mod doors {
     mod browser_pages;
     mod clients;
     mod mcp;
+    mod mcp_input;
     mod openapi;
     mod records;
     mod revocation;

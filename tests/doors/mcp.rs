@@ -14,12 +14,12 @@ use crate::doors::world::{COLLECTION, World};
 use crate::support::http::{Call, Reply};
 use crate::support::issuer::AUDIENCE;
 
-const URL: &str = "https://ragward.example/mcp";
+pub(super) const URL: &str = "https://ragward.example/mcp";
 const METADATA: &str = "/.well-known/oauth-protected-resource/mcp";
-const READ: &str = "ragward:retrieve";
+pub(super) const READ: &str = "ragward:retrieve";
 const EVERYTHING: &str = "ragward:retrieve ragward:ingest ragward:administer ragward:explain ragward:assert_user";
 
-async fn start() -> World {
+pub(super) async fn start() -> World {
     let mcp = McpConfig {
         url: URL.to_owned(),
         collection: Some(COLLECTION.to_owned()),
@@ -29,21 +29,21 @@ async fn start() -> World {
     World::start_with(|settings| settings.server.mcp = Some(mcp)).await
 }
 
-fn posted(message: &Value) -> Call {
+pub(super) fn posted(message: &Value) -> Call {
     Call::json("/mcp", message)
 }
 
-fn tool(name: &str, arguments: &Value) -> Call {
+pub(super) fn tool(name: &str, arguments: &Value) -> Call {
     let params = json!({ "name": name, "arguments": arguments });
     posted(&json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params }))
 }
 
-fn search() -> Call {
+pub(super) fn search() -> Call {
     tool("search", &json!({ "query": "leave" }))
 }
 
 /// Returns the ids in the result of a search.
-fn found(reply: &Reply) -> Vec<String> {
+pub(super) fn found(reply: &Reply) -> Vec<String> {
     let answer = reply.json();
     let results = answer["result"]["structuredContent"]["results"].as_array().unwrap_or_else(|| panic!("{answer}"));
     results.iter().map(|result| result["id"].as_str().unwrap().to_owned()).collect()
