@@ -20,13 +20,22 @@ pub(super) const READ: &str = "ragward:retrieve";
 const EVERYTHING: &str = "ragward:retrieve ragward:ingest ragward:administer ragward:explain ragward:assert_user";
 
 pub(super) async fn start() -> World {
+    start_with(Vec::new()).await
+}
+
+/// Starts a server that pages of these origins may call.
+async fn start_with(cors_origins: Vec<String>) -> World {
     let mcp = McpConfig {
         url: URL.to_owned(),
         collection: Some(COLLECTION.to_owned()),
         url_key: None,
         url_hosts: Vec::new(),
     };
-    World::start_with(|settings| settings.server.mcp = Some(mcp)).await
+    World::start_with(|settings| {
+        settings.server.mcp = Some(mcp);
+        settings.server.cors_origins = cors_origins;
+    })
+    .await
 }
 
 pub(super) fn posted(message: &Value) -> Call {
@@ -255,4 +264,30 @@ async fn a_flood_of_lists_fails_nobody() {
     let records = world.stop().await;
     let lists = records.iter().filter(|record| record.call == "mcp/tools/list");
     assert_eq!(lists.count(), CONNECTIONS * LISTS + 1, "each leaves a record");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listed_page_may_send_what_the_protocol_needs() {
+    let (page, needed) = ("https://app.example", ["authorization", "mcp-protocol-version", "mcp-method", "mcp-name"]);
+    let world = start_with(vec![page.to_owned()]).await;
+    let asked = |origin: &str| {
+        let asked = Call::new("OPTIONS", "/mcp").with("origin", origin).with("access-control-request-method", "POST");
+        asked.with("access-control-request-headers", needed.join(", "))
+    };
+    let reply = world.send(&asked(page)).await;
+    let allowed: Vec<&str> = reply.header("access-control-allow-headers").unwrap_or_default().split(", ").collect();
+    assert!(reply.status < 300 && needed.iter().all(|name| allowed.contains(name)), "{reply:?}");
+    assert_eq!(reply.header("access-control-allow-origin"), Some(page));
+    assert_eq!(world.send(&asked("https://attacker.example")).await.status, 403, "another page");
+
+    let anne = world.token_for(&json!(URL), "anne", READ);
+    let reply = world.send(&search().with("origin", page).bearer(&anne)).await;
+    assert!(!found(&reply).is_empty());
+    assert_eq!(reply.header("access-control-allow-origin"), Some(page));
+    let reply = world.send(&search().with("origin", page)).await;
+    let exposed = reply.header("access-control-expose-headers").unwrap_or_default();
+    assert!(
+        reply.status == 401 && exposed.contains("www-authenticate"),
+        "the page learns where to get a token: {reply:?}"
+    );
 }

@@ -16,7 +16,8 @@ const PREFLIGHT_MAX_AGE: &str = "600";
 /// The header in which a browser says whether the page behind a request is of the same site.
 const FETCH_SITE: &str = "sec-fetch-site";
 /// The headers that a page may send.
-const ALLOWED_HEADERS: &str = "authorization, content-type, connect-protocol-version, connect-timeout-ms, traceparent";
+const ALLOWED_HEADERS: &str = "authorization, content-type, connect-protocol-version, connect-timeout-ms, traceparent, \
+    mcp-protocol-version, mcp-method, mcp-name";
 /// The headers of answers that a page may read.
 const EXPOSED_HEADERS: &str =
     "www-authenticate, retry-after, ragward-consistency-token, openfga-authorization-model-id";
