@@ -174,7 +174,7 @@ impl<'s> Calls<'s> {
                     write(&mut output, &self.finish(finished)).await?;
                 }
             }
-            Ok(())
+            Ok::<(), Failure>(())
         };
         tokio::time::timeout(LAST_MAX, last).await.unwrap_or_else(|_elapsed| {
             tracing::warn!("calls still ran when the input had ended; they were given up");
