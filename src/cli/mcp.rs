@@ -29,7 +29,7 @@ const RUNNING_MAX: usize = 8;
 /// How many calls may be open, with those that wait for their turn. Each of them holds one message.
 const OPEN_MAX: usize = 64;
 /// How long one call may take once it has its turn. It is longer than a server works on one request by default.
-const CALL_MAX: Duration = Duration::from_secs(60);
+const CALL_MAX: Duration = Duration::from_mins(1);
 /// How long the calls that still run may take once the input has ended. Most clients are gone then, and a script that waits for
 /// its answers gets those of a server that works.
 const LAST_MAX: Duration = Duration::from_secs(10);

@@ -123,9 +123,14 @@ fn config(data: DataConfig, issuer: &str, url: &str) -> Config {
         delegation: DelegationConfig { relation: Some(Relation::from_static(ACTS_FOR)), on: DelegationOn::User },
         ..IdentityConfig::default()
     };
-    let mcp = McpConfig { url: url.to_owned(), collection: Some(COLLECTION.to_owned()) };
+    let mcp = McpConfig {
+        url: url.to_owned(),
+        collection: Some(COLLECTION.to_owned()),
+        url_key: None,
+        url_hosts: Vec::new(),
+    };
     let server = ServerConfig { mcp: Some(mcp), ..ServerConfig::default() };
-    Config { data, identity, server, ..Config::default() }
+    Config { server, data, identity, ..Config::default() }
 }
 
 fn claims(user: &str, url: &str) -> Value {

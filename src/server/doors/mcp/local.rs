@@ -127,12 +127,12 @@ impl PendingCall {
         };
         let answer = match self.call.action {
             Action::Search => {
-                let mut request = RetrieveRequest::decode(request.as_slice()).map_err(lost)?;
+                let mut request = RetrieveRequest::decode(request.as_slice()).map_err(|error| lost(&error))?;
                 user.clone_into(&mut request.user);
                 self.call.searched(service.retrieve(timed(request, time_max)).await?.into_inner())
             }
             Action::Fetch | Action::Read => {
-                let mut request = FetchRequest::decode(request.as_slice()).map_err(lost)?;
+                let mut request = FetchRequest::decode(request.as_slice()).map_err(|error| lost(&error))?;
                 user.clone_into(&mut request.user);
                 self.call.fetched(service.fetch(timed(request, time_max)).await?.into_inner())
             }
@@ -147,7 +147,7 @@ impl PendingCall {
     }
 }
 
-fn lost(error: prost::DecodeError) -> Refusal {
+fn lost(error: &prost::DecodeError) -> Refusal {
     tracing::error!(%error, "the request of a tool is of another type");
     Refusal::lost()
 }
