@@ -38,7 +38,9 @@ fn escaped(text: &str, escape: impl Fn(char, &mut String) -> std::fmt::Result) -
     shown
 }
 
-fn is_visible(c: char) -> bool {
+/// Returns whether a character has a glyph, or is a space, a line end or a tab.
+#[must_use]
+pub(crate) fn is_visible(c: char) -> bool {
     if c.is_ascii() {
         return !c.is_ascii_control() || matches!(c, '\n' | '\t');
     }

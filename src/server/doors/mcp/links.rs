@@ -4,7 +4,7 @@
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use url::Url;
 
-use super::tools::is_unseen;
+use crate::visible::is_visible;
 
 /// The longest URL in bytes. Browsers and proxies take this much, and not all of them take more.
 const URL_BYTES_MAX: usize = 2_048;
@@ -39,7 +39,7 @@ impl Links {
     /// Returns the URL of a chunk, whose metadata `text_of` returns by its key; `None` if there is none that may be shown.
     pub(super) fn url<'m>(&self, text_of: impl FnOnce(&str) -> Option<&'m str>) -> Option<String> {
         let text = text_of(self.key.as_deref()?)?;
-        if text.len() > URL_BYTES_MAX || text.chars().any(|c| c.is_whitespace() || is_unseen(c)) {
+        if text.len() > URL_BYTES_MAX || text.chars().any(|c| c.is_whitespace() || !is_visible(c)) {
             return None;
         }
         let url = Url::parse(text).ok()?;

@@ -11,6 +11,7 @@ use crate::proto::metadata::value::Kind;
 use crate::proto::retrieval as message;
 use crate::retrieval::FieldViolation;
 use crate::server::refusal::Refusal;
+use crate::visible::is_visible;
 
 /// How many chunks a search returns if the caller does not say.
 const TOP_K: u32 = 10;
@@ -252,34 +253,8 @@ fn title(title: &str, document_id: &str) -> String {
 
 fn one_line(text: &str) -> String {
     // Each run of white space and of characters that nobody sees becomes one space.
-    let words = text.split(|c: char| c.is_whitespace() || is_unseen(c)).filter(|word| !word.is_empty());
+    let words = text.split(|c: char| c.is_whitespace() || !is_visible(c)).filter(|word| !word.is_empty());
     words.collect::<Vec<&str>>().join(" ").chars().take(TITLE_CHARS_MAX).collect()
-}
-
-/// Returns whether a character moves a cursor, changes the direction of writing, or has no picture.
-pub(super) fn is_unseen(c: char) -> bool {
-    c.is_control()
-        || matches!(
-            c,
-            '\u{ad}'
-                | '\u{34f}'
-                | '\u{61c}'
-                | '\u{115f}'..='\u{1160}'
-                | '\u{17b4}'..='\u{17b5}'
-                | '\u{180b}'..='\u{180f}'
-                | '\u{200b}'..='\u{200f}'
-                | '\u{2028}'..='\u{202e}'
-                | '\u{2060}'..='\u{206f}'
-                | '\u{3164}'
-                | '\u{fe00}'..='\u{fe0f}'
-                | '\u{feff}'
-                | '\u{ffa0}'
-                | '\u{fff0}'..='\u{fffb}'
-                | '\u{1bca0}'..='\u{1bca3}'
-                | '\u{1d173}'..='\u{1d17a}'
-                | '\u{e000}'..='\u{f8ff}'
-                | '\u{e0000}'..='\u{e0fff}'
-        )
 }
 
 /// Returns the form of the resources' URIs.
