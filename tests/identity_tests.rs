@@ -36,6 +36,7 @@ mod support {
     pub(crate) mod http;
     pub(crate) mod issuer;
     pub(crate) mod openfga;
+    pub(crate) mod provider;
     #[expect(dead_code, reason = "shared with the end-to-end tests, which use all of it")]
     pub(crate) mod running;
     pub(crate) mod served;

@@ -11,8 +11,9 @@ use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, Command};
 
 use crate::identity::mcp::Desktop;
-use crate::identity::provider::{AUDIENCE, Provider, Served, ragward};
+use crate::identity::provider::{AUDIENCE, Served, ragward};
 use crate::support::chromium::chromium;
+use crate::support::provider::Provider;
 
 const RETRIEVE: [&str; 4] = ["retrieve", "--collection", "handbook", "the leave pay release budget"];
 
