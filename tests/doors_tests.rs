@@ -8,6 +8,7 @@ mod doors {
     mod browser_pages;
     mod clients;
     mod mcp;
+    mod mcp_clients;
     mod mcp_input;
     mod openapi;
     mod records;
@@ -23,6 +24,7 @@ mod support {
     pub(crate) mod http;
     #[expect(dead_code, reason = "the tests of identity use the rest of it")]
     pub(crate) mod issuer;
+    pub(crate) mod provider;
     #[expect(dead_code, reason = "the end-to-end tests use the rest of it")]
     pub(crate) mod running;
     #[expect(dead_code, reason = "the tests of identity use its gRPC client")]

@@ -58,13 +58,18 @@ impl World {
 
     /// Like [`Self::start`], with other settings.
     pub(crate) async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
+        Self::start_at("127.0.0.1:0", change).await
+    }
+
+    /// Like [`Self::start_with`], at an address.
+    pub(crate) async fn start_at(listen: &str, change: impl FnOnce(&mut Config)) -> Self {
         let key = SigningKey::es256("key");
         let issuer = TestIssuer::start(&[&key]).await;
         let directory = tempfile::tempdir().unwrap();
         let data = directory.path().join("data");
         prepare(&data).await;
-        // This finds a free port, since the exporter does not take port 0.
-        let metrics = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        // The exporter does not take port 0.
+        let metrics = free_address();
         let mut settings = config(&data);
         settings.server.insecure_identity = false;
         settings.identity = identity(&issuer);
@@ -73,7 +78,7 @@ impl World {
         let file = directory.path().join("ragward.toml");
         std::fs::write(&file, toml::to_string(&settings).unwrap()).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_ragward"));
-        command.arg("--config").arg(file).args(["serve", "--listen", "127.0.0.1:0"]).stdin(Stdio::null());
+        command.arg("--config").arg(file).args(["serve", "--listen", listen]).stdin(Stdio::null());
         let served = Served::start(command);
         Self { address: served.address.clone(), metrics, served, data, key, issuer, _directory: directory }
     }
@@ -111,6 +116,11 @@ impl World {
         self.served.stop().await;
         records(&self.data)
     }
+}
+
+/// Finds a free port of loopback, for what is not told that it may take any.
+pub(super) fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 fn identity(issuer: &TestIssuer) -> IdentityConfig {

@@ -1,0 +1,165 @@
+//! Clients for MCP that others wrote ask here as agents do: the official ones for Python and JavaScript, the inspector, and the
+//! tools of LangChain and LlamaIndex. The protocol's own suite says how the door conforms.
+//!
+//! The scripts lie in `clients/python` and `clients/mcp`, with the versions of what they need.
+
+use std::ffi::OsString;
+use std::process::Command;
+
+use ragward::config::Config;
+use ragward::identity::config::IssuerConfig;
+use ragward::server_config::McpConfig;
+use serde_json::{Value, json};
+
+use crate::doors::clients::{Outcome, assert_done, folder, outcome, python, python_packages, skip};
+use crate::doors::world::{COLLECTION, World, free_address};
+use crate::support::issuer::AUDIENCE;
+use crate::support::provider::Provider;
+
+/// Node.js 22 or later, which `.ci/run` installs. The inspector and the suite do not run on an older one.
+const NODE: &str = "NODE_22_BIN";
+/// The folder with LangChain's packages that `.ci/run` installs.
+const LANGCHAIN_PACKAGES: &str = "PYTHON_LANGCHAIN_PATH";
+const READ: &str = "ragward:retrieve";
+
+fn given(variable: &str) -> Option<OsString> {
+    std::env::var_os(variable).filter(|value| !value.is_empty())
+}
+
+/// Returns a command of Node.js in the folder of its clients for MCP. If it cannot run here, this says so and returns `None`.
+fn node(what: &str) -> Option<Command> {
+    let Some(program) = given(NODE) else {
+        skip(what, "Node.js 22 or later: name its program in NODE_22_BIN");
+        return None;
+    };
+    if !folder("mcp/node_modules").is_dir() {
+        skip(what, "its packages: run `npm ci` in tests/doors/clients/mcp");
+        return None;
+    }
+    let mut command = Command::new(program);
+    command.current_dir(folder("mcp"));
+    Some(command)
+}
+
+/// Starts a server whose door for MCP has the URL at which it is called, since clients compare it with the server's metadata.
+async fn start(change: impl FnOnce(&mut Config)) -> World {
+    let address = free_address().to_string();
+    let mcp = McpConfig { url: format!("http://{address}/mcp"), collection: Some(COLLECTION.to_owned()) };
+    World::start_at(&address, |settings| {
+        settings.server.mcp = Some(mcp);
+        change(settings);
+    })
+    .await
+}
+
+fn url(world: &World) -> String {
+    format!("http://{}/mcp", world.address)
+}
+
+/// Returns a token with which Anne's agent reads.
+fn token(world: &World) -> String {
+    world.token_for(&json!(url(world)), "anne", READ)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn official_clients_find_the_way_from_no_token_to_an_answer() {
+    let mut scripts: Vec<(&str, Command)> = Vec::new();
+    if let Some(packages) = python_packages() {
+        scripts.push(("mcp_oauth.py", python("mcp_oauth.py", &packages)));
+    }
+    if let Some(mut command) = node("the official client for MCP in JavaScript") {
+        command.arg("oauth.mjs");
+        scripts.push(("oauth.mjs", command));
+    }
+    let Some(mut provider) = Provider::start().await else { return };
+    let issuer = IssuerConfig::new(&provider.issuer);
+    let world = start(|settings| settings.identity.issuers = vec![issuer]).await;
+    let url = url(&world);
+    let login =
+        |scope: &str, resource: &str| json!({"flow": "login", "user": "anne", "scope": scope, "resource": resource});
+    let tokens = json!({
+        "other audience": provider.token(login(READ, AUDIENCE)).await,
+        "other scope": provider.token(login("ragward:ingest", &url)).await,
+    });
+    let client = json!({
+        "client_id": "desk",
+        "client_secret": "the secret of desk",
+        "token_endpoint_auth_method": "client_secret_post",
+        "redirect_uris": ["https://desk.example/callback"],
+    });
+    for (script, mut command) in scripts {
+        command.env("MCP_URL", &url).env("MCP_ISSUER", &provider.issuer);
+        command.env("MCP_CLIENT", client.to_string()).env("MCP_TOKENS", tokens.to_string());
+        assert_done(script, command).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_suite_of_the_protocol_fails_where_it_is_expected_to_and_nowhere_else() {
+    let Some(mut command) = node("the conformance suite of MCP") else { return };
+    let world = start(|_| {}).await;
+    // The suite fails, too, when a scenario passes that is expected to fail. It does not mind a name that is none of its own.
+    command.args(["--import", "./bearer.mjs", "node_modules/@modelcontextprotocol/conformance/dist/index.js"]);
+    command.args(["server", "--url", &url(&world), "--suite", "all", "--spec-version", "2025-11-25"]);
+    command.args(["--expected-failures", "expected-failures.yaml"]).env("MCP_TOKEN", token(&world));
+    let Outcome { is_success, told } = outcome(command).await;
+    assert!(is_success, "{told}");
+    let expected = std::fs::read_to_string(folder("mcp").join("expected-failures.yaml")).unwrap();
+    for scenario in expected.lines().filter_map(|line| line.trim().strip_prefix("- ")) {
+        assert!(told.contains(&format!("  ~ {scenario}\n")), "{scenario} did not fail as expected: {told}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_inspector_lists_and_calls_tools() {
+    let what = "the inspector of MCP";
+    if node(what).is_none() {
+        return;
+    }
+    let world = start(|_| {}).await;
+    let home = tempfile::tempdir().unwrap();
+    let authorization = format!("authorization: Bearer {}", token(&world));
+    let signed = ["--header", authorization.as_str()];
+    let search = ["--method", "tools/call", "--tool-name", "search", "--tool-arg", "query=leave"];
+    for era in ["legacy", "modern"] {
+        let asked = async |headers: &[&str], arguments: &[&str]| {
+            let mut command = node(what).unwrap();
+            command.arg("node_modules/@modelcontextprotocol/inspector/clients/launcher/build/index.js");
+            command.args(["--cli", &url(&world), "--transport", "http", "--protocol-era", era, "--stored-auth-only"]);
+            command.arg("--quiet").args(headers).args(arguments).env("HOME", home.path());
+            outcome(command).await
+        };
+        let read = |ran: &Outcome| -> Value {
+            assert!(ran.is_success, "{era}: {ran:?}");
+            serde_json::from_str(&ran.told).unwrap_or_else(|e| panic!("{era}: {e}: {ran:?}"))
+        };
+        // It also finds what other clients would not understand in the tools' schemas.
+        let listed = read(&asked(&signed, &["--method", "tools/list", "--strict"]).await);
+        let names: Vec<&Value> = listed["tools"].as_array().into_iter().flatten().map(|tool| &tool["name"]).collect();
+        assert_eq!(names, ["search", "fetch"], "{era}");
+        let found = read(&asked(&signed, &search).await);
+        let results = found["structuredContent"]["results"].as_array().into_iter().flatten();
+        let ids: Vec<&Value> = results.map(|result| &result["id"]).collect();
+        assert_eq!(ids, ["handbook/document%3Awelcome%230", "handbook/document%3Awelcome%231"], "{era}: {found}");
+        let refused = asked(&[], &search).await;
+        assert!(!refused.is_success && refused.told.contains("auth_required"), "{era}: {refused:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn agents_of_frameworks_get_their_tools_from_the_door() {
+    let langchain = given(LANGCHAIN_PACKAGES);
+    if langchain.is_none() {
+        let lacking = "its packages: install tests/doors/clients/python/requirements-langchain.txt, name the folder in \
+            PYTHON_LANGCHAIN_PATH";
+        skip("LangChain's client for MCP", lacking);
+    }
+    let world = start(|_| {}).await;
+    let rows = [("mcp_llama_index.py", python_packages()), ("mcp_langchain.py", langchain)];
+    for (script, packages) in rows {
+        let Some(packages) = packages else { continue };
+        let mut command = python(script, &packages);
+        command.env("MCP_URL", url(&world)).env("MCP_TOKEN", token(&world));
+        assert_done(script, command).await;
+    }
+}
