@@ -12,7 +12,7 @@ use ragward::server_config::McpConfig;
 use serde_json::{Value, json};
 
 use crate::doors::clients::{Outcome, assert_done, folder, outcome, python, python_packages, skip};
-use crate::doors::world::{COLLECTION, World, free_address};
+use crate::doors::world::{COLLECTION, World, free_address, prepare};
 use crate::support::issuer::AUDIENCE;
 use crate::support::provider::Provider;
 
@@ -162,4 +162,15 @@ async fn agents_of_frameworks_get_their_tools_from_the_door() {
         command.env("MCP_URL", url(&world)).env("MCP_TOKEN", token(&world));
         assert_done(script, command).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_starts_the_door_on_its_own_standard_streams() {
+    let Some(packages) = python_packages() else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    prepare(&data).await;
+    let mut command = python("mcp_stdio.py", &packages);
+    command.env("RAGWARD", env!("CARGO_BIN_EXE_ragward")).env("RAGWARD_DATA", data);
+    assert_done("mcp_stdio.py", command).await;
 }

@@ -129,7 +129,8 @@ fn identity(issuer: &TestIssuer) -> IdentityConfig {
     IdentityConfig { audience: Some(AUDIENCE.to_owned()), issuers: vec![issuer], ..IdentityConfig::default() }
 }
 
-async fn prepare(data: &Path) {
+/// Fills a data folder with two documents, and with who may read each.
+pub(super) async fn prepare(data: &Path) {
     let mut settings = config(data);
     // The record of the server under test holds its own calls alone.
     settings.audit.enabled = false;
