@@ -1,5 +1,5 @@
 //! Clients for MCP that others wrote ask here as agents do: the official ones for Python and JavaScript, the inspector, and the
-//! tools of LangChain and LlamaIndex. The protocol's own suite says how the door conforms.
+//! tools of `LangChain` and `LlamaIndex`. The protocol's own suite says how the door conforms.
 //!
 //! The scripts lie in `clients/python` and `clients/mcp`, with the versions of what they need.
 
@@ -18,7 +18,7 @@ use crate::support::provider::Provider;
 
 /// Node.js 22 or later, which `.ci/run` installs. The inspector and the suite do not run on an older one.
 const NODE: &str = "NODE_22_BIN";
-/// The folder with LangChain's packages that `.ci/run` installs.
+/// The folder with `LangChain`'s packages that `.ci/run` installs.
 const LANGCHAIN_PACKAGES: &str = "PYTHON_LANGCHAIN_PATH";
 const READ: &str = "ragward:retrieve";
 
@@ -44,7 +44,12 @@ fn node(what: &str) -> Option<Command> {
 /// Starts a server whose door for MCP has the URL at which it is called, since clients compare it with the server's metadata.
 async fn start(change: impl FnOnce(&mut Config)) -> World {
     let address = free_address().to_string();
-    let mcp = McpConfig { url: format!("http://{address}/mcp"), collection: Some(COLLECTION.to_owned()) };
+    let mcp = McpConfig {
+        url: format!("http://{address}/mcp"),
+        collection: Some(COLLECTION.to_owned()),
+        url_key: None,
+        url_hosts: Vec::new(),
+    };
     World::start_at(&address, |settings| {
         settings.server.mcp = Some(mcp);
         change(settings);
