@@ -228,6 +228,8 @@ async fn whoever_is_not_let_in_is_told_where_to_get_a_token() {
     let reply = world.send(&search().bearer(&world.token_for(&json!(URL), "anne", "other"))).await;
     let expected = format!("Bearer error=\"insufficient_scope\", scope=\"{READ}\", {metadata}");
     assert_eq!((reply.status, reply.header("www-authenticate")), (403, Some(expected.as_str())));
+    let text = reply.json()["error"]["message"].to_string();
+    assert!(text.contains(&format!("needs the scope `{READ}`")), "{text}");
 
     let document = world.send(&Call::new("GET", METADATA)).await.json();
     assert_eq!((&document["resource"], &document["scopes_supported"]), (&json!(URL), &json!([READ])));

@@ -39,10 +39,12 @@ impl Resource {
     /// Returns the refusal of a token that is valid but not meant for the call.
     pub(super) fn insufficient_scope(&self, access: Access) -> Refusal {
         let mut parameters = vec![("error", "insufficient_scope")];
+        let mut text = "the token is not meant for this call".to_owned();
         if let Access::Needs(scope) = access {
             parameters.push(("scope", scope.as_str()));
+            text = format!("{text}, which needs the scope `{}`", scope.as_str());
         }
-        Refusal::new(Code::PermissionDenied, "the token is not meant for this call")
+        Refusal::new(Code::PermissionDenied, text)
             .with_reason("INSUFFICIENT_SCOPE")
             .with_challenge(self.challenge(&parameters))
     }
