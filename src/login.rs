@@ -389,7 +389,7 @@ fn ended(origin: &str) -> LoginError {
 }
 
 fn refused(issuer: &str, error: &OAuthError) -> LoginError {
-    LoginError::Refused(format!("`{issuer}` refused: {error}"))
+    LoginError::Refused(format!("`{issuer}` refused: {error}{}", error.advice()))
 }
 
 #[cfg(test)]

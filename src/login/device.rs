@@ -54,7 +54,7 @@ impl DeviceCode {
     ) -> Result<Self, LoginError> {
         let answer = http.post_form(endpoint, form).await?;
         if let Some(error) = token_endpoint::denial(&answer) {
-            return Err(LoginError::Refused(format!("`{endpoint}` refused: {error}")));
+            return Err(LoginError::Refused(format!("`{endpoint}` refused: {error}{}", error.advice())));
         }
         let members = answer.of_success(endpoint)?;
         Self::of(&members, plain)
@@ -109,7 +109,7 @@ fn next_step(answer: Result<TokenAnswer, LoginError>, interval: Duration) -> Ste
             "authorization_pending" => Step::AskAfter(interval),
             "slow_down" => Step::AskAfter((interval + SLOWER_BY).min(INTERVAL_MAX)),
             "expired_token" => Step::Failed(too_late()),
-            _ => Step::Failed(LoginError::Refused(format!("the login was refused: {error}"))),
+            _ => Step::Failed(LoginError::Refused(format!("the login was refused: {error}{}", error.advice()))),
         },
         // RFC 8628, section 3.5: after an answer that did not come, the next question comes later.
         Err(LoginError::Unreachable(_)) => Step::AskAfter((interval * 2).min(INTERVAL_MAX)),

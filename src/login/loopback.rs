@@ -116,7 +116,7 @@ impl Loopback {
 fn of_redirect(redirect: Redirect, issuer: &str) -> Result<Secret, LoginError> {
     match redirect {
         Redirect::Code(code) => Ok(code),
-        Redirect::Denied(error) => Err(LoginError::Refused(format!("`{issuer}` refused: {error}"))),
+        Redirect::Denied(error) => Err(LoginError::Refused(format!("`{issuer}` refused: {error}{}", error.advice()))),
         Redirect::MixedUp => Err(LoginError::Refused(format!(
             "the browser came back from another issuer than `{issuer}`; its code was sent nowhere"
         ))),

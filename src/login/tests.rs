@@ -144,7 +144,7 @@ async fn a_token_that_ends_is_renewed_with_the_newest_refresh_token() {
             -1,
             401,
             json!({"error": "invalid_client"}),
-            Err("`invalid_client`"),
+            Err("`invalid_client`; `--client-id` or"),
             Some("refresh1"),
             1,
         ),

@@ -46,6 +46,20 @@ impl OAuthError {
         Self { code: shortened(code), description: shortened(description.unwrap_or_default()) }
     }
 
+    /// Returns what the person can change, to be read after the issuer's words. Empty if the issuer's words are all that helps.
+    pub(super) fn advice(&self) -> &'static str {
+        match self.code.as_str() {
+            "invalid_client" | "unauthorized_client" => {
+                "; `--client-id` or `server.login_client_id` must name a public client there that may log in this way"
+            }
+            "invalid_target" => {
+                "; does the issuer know this server by the name in `--resource` or `identity.audience`?"
+            }
+            "invalid_scope" => "; may this client ask for these scopes (`--scope`)?",
+            _ => "",
+        }
+    }
+
     /// Leaves out words that repeat a secret: an issuer that quotes what it was sent would bring it into a log.
     fn without(self, form: &Form) -> Self {
         let unless_repeated = |text: String| if form.has_secret_in(&text) { REPEATED_SECRET.to_owned() } else { text };

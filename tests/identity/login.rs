@@ -101,7 +101,7 @@ async fn a_person_logs_in_and_commands_ask_as_that_person() {
     let issuer = provider.issuer.clone();
     let login = ["login", "--issuer", &issuer, "--resource", AUDIENCE];
 
-    let refused: [(&str, &[&str], i32, &str); 5] = [
+    let refused: [(&str, &[&str], i32, &str); 6] = [
         ("nobody is logged in", &["whoami"], 1, "nobody is logged in"),
         ("nobody asks", &RETRIEVE, 2, "log in with `ragward login`"),
         ("another name of the server", &["login", "--issuer", &issuer], 2, "`--resource`"),
@@ -110,6 +110,12 @@ async fn a_person_logs_in_and_commands_ask_as_that_person() {
             &["login", "--issuer", "https://evil.example", "--resource", AUDIENCE],
             2,
             "takes no tokens of",
+        ),
+        (
+            "a client that nobody registered",
+            &["login", "--issuer", &issuer, "--resource", AUDIENCE, "--device", "--client-id", "nobody"],
+            2,
+            "`--client-id` or",
         ),
         ("an issuer that nobody confirmed", &["login", "--resource", AUDIENCE], 2, "say so with `--issuer"),
     ];
