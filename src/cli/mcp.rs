@@ -39,10 +39,10 @@ pub(super) struct McpArgs {
     /// Speak MCP on standard input and output, one message in each line, as desktop clients expect.
     #[arg(long)]
     stdio: bool,
-    /// The user who asks, such as `user:anne`. It may be left out if an access token names the user.
+    /// The user who asks, such as `user:anne`. A data directory needs it. At a server, leave it out: your token names you.
     #[arg(long)]
     user: Option<String>,
-    /// The collection that a search without a collection searches.
+    /// The collection that a search without a collection searches. Models know no names, so most clients need it.
     #[arg(long)]
     collection: Option<String>,
     #[command(flatten)]

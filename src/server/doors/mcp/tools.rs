@@ -109,9 +109,9 @@ fn search_request(arguments: Map<String, Json>, collection: Option<&str>) -> Res
         return Err(FieldViolation::new("query", "is missing").into());
     }
     if !request.contains_key("collection") {
-        return Err(
-            FieldViolation::new("collection", "is missing, and the server names none for calls without it").into()
-        );
+        let text = "is missing, and no default is set; a person sets one with `server.mcp.collection`, or with \
+                    `--collection` of `ragward mcp`";
+        return Err(FieldViolation::new("collection", text).into());
     }
     Ok(Json::Object(request))
 }
