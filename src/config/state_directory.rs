@@ -17,13 +17,10 @@ fn variable(name: &str) -> Option<OsString> {
 }
 
 fn of(read: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
-    // The specification has relative paths passed over: they would mean another folder in each directory.
+    // The specification says to pass over relative paths: they would mean another folder in each working directory.
     let absolute = |name: &str| read(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let states = absolute("XDG_STATE_HOME");
     let in_home = || absolute("HOME").map(|home| home.join(".local/state"));
-    // Windows has no `HOME`.
-    let states = states.or_else(in_home).or_else(|| absolute("LOCALAPPDATA"));
-    states.map(|states| states.join(NAME))
+    absolute("XDG_STATE_HOME").or_else(in_home).map(|states| states.join(NAME))
 }
 
 #[cfg(test)]
