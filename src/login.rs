@@ -31,7 +31,7 @@ pub(crate) use self::store::{LoginStore, StoredLogin};
 use self::token_endpoint::{OAuthError, TokenAnswer, Tokens};
 use crate::settings::Secret;
 
-/// A token that ends so soon is renewed before it is used, since it might end on the way. In seconds.
+/// A token that ends within this time is renewed before it is used, since it might end on the way. In seconds.
 const RENEWED_BEFORE_SECONDS: u64 = 30;
 
 /// A login that a person asks for.
@@ -81,7 +81,7 @@ pub(crate) struct DeviceLogin {
     client_id: String,
 }
 
-/// What an issuer gave, and for whom.
+/// A login with the tokens that the issuer gave.
 #[derive(Debug)]
 pub(crate) struct FinishedLogin {
     login: PreparedLogin,
@@ -89,7 +89,7 @@ pub(crate) struct FinishedLogin {
     tokens: Tokens,
 }
 
-/// What became of the tokens of a login that ended.
+/// The outcome of a logout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Logout {
     /// Nobody was logged in.
@@ -114,7 +114,8 @@ impl PreparedLogin {
         let address = http::checked_url(request.address, PlainHttp::OnLoopback)?;
         let resource = Resource::read(&HttpClient::new(request.ca_file)?, &address, request.resource).await?;
         let named = resource.issuer(request.issuer)?;
-        // Otherwise a server elsewhere could send this person to whoever listens on a port of this machine.
+        // Only a server on this machine may name an issuer on it. One elsewhere could send this person to whoever listens on a
+        // port here.
         let plain = if address.scheme() == "http" { PlainHttp::OnLoopback } else { PlainHttp::Never };
         // The file of authorities is the server's. An issuer has certificates of its own.
         let http = HttpClient::new(None)?;
@@ -160,11 +161,11 @@ impl PreparedLogin {
             .append_pair("code_challenge_method", "S256")
             .append_pair("resource", &self.resource.identifier);
         if Issuer::asks_for_offline_access(&self.scope) {
-            // OpenID Connect Core, section 11: without it the scope is passed over.
+            // OpenID Connect Core, section 11: without this parameter, an issuer passes the scope over.
             url.query_pairs_mut().append_pair("prompt", "consent");
         }
         let expected =
-            ExpectedRedirect { state, issuer: self.issuer.name.clone(), issuer_is_named: self.issuer.names_itself };
+            ExpectedRedirect { state, issuer: self.issuer.name.clone(), issuer_names_itself: self.issuer.names_itself };
         Ok(BrowserLogin { login: self, loopback, expected, verifier, client_id, url: url.into() })
     }
 
@@ -295,8 +296,8 @@ pub(crate) async fn stored_token(store: &LoginStore, origin: &str, now: u64) -> 
     let Some(refresh_token) = &stored.refresh_token else {
         return if lasts(&stored, now, 0) { Ok(Some(stored.access_token)) } else { Err(ended(origin)) };
     };
-    // A folder that cannot be written is found now. Afterwards, the issuer may take this refresh token no longer, and the next
-    // one would be lost.
+    // This finds a folder that cannot be written. Once the issuer has answered, it may take this refresh token no longer, and
+    // the next one would be lost.
     if let Err(error) = locked.write(&stored) {
         return if lasts(&stored, now, 0) { Ok(Some(stored.access_token)) } else { Err(error) };
     }
@@ -309,17 +310,17 @@ pub(crate) async fn stored_token(store: &LoginStore, origin: &str, now: u64) -> 
     match token_endpoint::ask(&HttpClient::new(None)?, &endpoint, &form).await {
         Ok(TokenAnswer::Granted(tokens)) => {
             stored.renew(tokens, now);
-            // It is written before it is used: the issuer may take the former refresh token no longer.
+            // The tokens are stored before they are used: the issuer may take the former refresh token no longer.
             locked.write(&stored)?;
             Ok(Some(stored.access_token))
         }
         Ok(TokenAnswer::Denied(error)) if error.code == "invalid_grant" => {
-            // It is not shown again.
+            // A refresh token that was refused is not sent again.
             stored.refresh_token = None;
             locked.write(&stored)?;
             if lasts(&stored, now, 0) { Ok(Some(stored.access_token)) } else { Err(ended(origin)) }
         }
-        // Whatever is wrong there, the token of now is still good.
+        // Whatever is wrong at the issuer, the stored access token is still good.
         Ok(TokenAnswer::Denied(_)) | Err(_) if lasts(&stored, now, 0) => Ok(Some(stored.access_token)),
         Ok(TokenAnswer::Denied(error)) => Err(refused(&stored.issuer, &error)),
         Err(error) => Err(error),
@@ -331,7 +332,7 @@ pub(crate) async fn stored_token(store: &LoginStore, origin: &str, now: u64) -> 
 /// # Errors
 /// When the file cannot be deleted.
 pub(crate) async fn log_out(store: &LoginStore, origin: &str) -> Result<Logout, LoginError> {
-    // Otherwise the lock would create the folder of somebody who never logged in.
+    // This comes before the lock, which creates the folder. Somebody who never logged in gets none.
     if matches!(store.read(origin), Ok(None)) {
         return Ok(Logout::NoLogin);
     }
@@ -339,7 +340,7 @@ pub(crate) async fn log_out(store: &LoginStore, origin: &str) -> Result<Logout, 
     let stored = match store.read(origin) {
         Ok(None) => return Ok(Logout::NoLogin),
         Ok(Some(stored)) => Some(stored),
-        // It is deleted all the more: others may have read it.
+        // A file that cannot be used is deleted, too: others may have read it.
         Err(_unusable) => None,
     };
     locked.remove()?;
@@ -347,7 +348,7 @@ pub(crate) async fn log_out(store: &LoginStore, origin: &str) -> Result<Logout, 
     let Some(endpoint) = &stored.revocation_endpoint else { return Ok(Logout::DeletedHere) };
     let Ok(endpoint) = http::checked_url(endpoint, PlainHttp::OnLoopback) else { return Ok(Logout::DeletedHere) };
     let (token, hint) = match &stored.refresh_token {
-        // RFC 7009, section 2.1: with it, the access tokens of the same login end.
+        // RFC 7009, section 2.1: with a refresh token, the access tokens of the same login end.
         Some(token) => (token, "refresh_token"),
         None => (&stored.access_token, "access_token"),
     };
@@ -363,7 +364,7 @@ impl StoredLogin {
     fn renew(&mut self, tokens: Tokens, now: u64) {
         self.access_token = tokens.access_token;
         self.expires_at = expiry(tokens.lifetime_seconds, now);
-        // RFC 6749, section 6: an issuer that gives no new one goes on with the former.
+        // RFC 6749, section 6: an issuer that gives no new refresh token goes on with the former one.
         if tokens.refresh_token.is_some() {
             self.refresh_token = tokens.refresh_token;
         }
@@ -373,7 +374,8 @@ impl StoredLogin {
     }
 }
 
-/// Returns whether an access token still lasts for so many seconds. One without an end lasts until the server refuses it.
+/// Returns whether an access token lasts for more than `seconds` from now. A token without an end lasts until the server
+/// refuses it.
 fn lasts(stored: &StoredLogin, now: u64, seconds: u64) -> bool {
     stored.expires_at.is_none_or(|end| end > now.saturating_add(seconds))
 }

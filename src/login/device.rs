@@ -14,15 +14,17 @@ use crate::settings::Secret;
 use crate::visible::visible_line;
 
 pub(super) const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:device_code";
-/// RFC 8628, section 3.2: the pause between two questions if the issuer names none, and the least that it is here.
+/// The pause between two questions if the issuer names none (RFC 8628, section 3.2).
 const INTERVAL: Duration = Duration::from_secs(5);
-/// RFC 8628, section 3.5: what `slow_down` adds to the pause.
+/// The shortest pause, so that an issuer that names zero is not asked without end.
+const INTERVAL_MIN: Duration = Duration::from_secs(1);
+/// The time that `slow_down` adds to the pause (RFC 8628, section 3.5).
 const SLOWER_BY: Duration = Duration::from_secs(5);
 /// The longest pause, so that a login is seen within a minute.
 const INTERVAL_MAX: Duration = Duration::from_mins(1);
 /// The longest wait. Issuers' codes live for 5 to 30 minutes.
 const WAIT_MAX: Duration = Duration::from_mins(30);
-/// The length of a code that a person can be asked to type.
+/// The longest code that a person can be asked to type.
 const USER_CODE_CHARACTERS_MAX: usize = 64;
 
 /// A code that waits for the person.
@@ -35,7 +37,7 @@ pub(super) struct DeviceCode {
     interval: Duration,
 }
 
-/// What follows an answer of the issuer.
+/// The step after an answer of the issuer.
 #[derive(Debug)]
 enum Step {
     Done(Tokens),
@@ -81,7 +83,7 @@ impl DeviceCode {
             user_code: user_code.to_owned(),
             verification_uri: verification_uri.into(),
             lifetime: lifetime.min(WAIT_MAX),
-            interval: seconds("interval").unwrap_or(INTERVAL).clamp(Duration::from_secs(1), INTERVAL_MAX),
+            interval: seconds("interval").unwrap_or(INTERVAL).clamp(INTERVAL_MIN, INTERVAL_MAX),
         })
     }
 
@@ -89,7 +91,7 @@ impl DeviceCode {
     pub(super) async fn wait(&self, http: &HttpClient, endpoint: &Url, form: &Form) -> Result<Tokens, LoginError> {
         let end = Instant::now() + self.lifetime;
         let mut interval = self.interval;
-        // INVARIANT (it ends): each round takes at least a second of a lifetime that has a bound.
+        // INVARIANT (it ends): each round takes at least `INTERVAL_MIN` of a lifetime of at most `WAIT_MAX`.
         while Instant::now() + interval < end {
             sleep(interval).await;
             match next_step(token_endpoint::ask(http, endpoint, form).await, interval) {
@@ -111,7 +113,7 @@ fn next_step(answer: Result<TokenAnswer, LoginError>, interval: Duration) -> Ste
             "expired_token" => Step::Failed(too_late()),
             _ => Step::Failed(LoginError::Refused(format!("the login was refused: {error}{}", error.advice()))),
         },
-        // RFC 8628, section 3.5: after an answer that did not come, the next question comes later.
+        // RFC 8628, section 3.5: if no answer came, the next question waits longer.
         Err(LoginError::Unreachable(_)) => Step::AskAfter((interval * 2).min(INTERVAL_MAX)),
         Err(error @ (LoginError::Setup(_) | LoginError::Refused(_) | LoginError::File(_))) => Step::Failed(error),
     }

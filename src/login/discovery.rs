@@ -1,9 +1,10 @@
-//! What a server says of itself as a protected resource (RFC 9728), and what an issuer says of itself (RFC 8414, `OpenID`
-//! Connect Discovery). Dynamic registration (RFC 7591) makes this program known to an issuer.
+//! Reads what a server says of itself as a protected resource (RFC 9728), and what an issuer says of itself (RFC 8414,
+//! `OpenID` Connect Discovery). Dynamic registration (RFC 7591) makes this program known to an issuer.
 
 use serde_json::{Map, Value, json};
 use url::Url;
 
+use super::device;
 use super::error::LoginError;
 use super::http::{HttpClient, PlainHttp, checked_url};
 use crate::visible::visible_line;
@@ -96,7 +97,7 @@ pub(super) struct Issuer {
     pub(super) revocation_endpoint: Option<Url>,
     /// Whether it protects codes by PKCE with S256.
     takes_s256: bool,
-    /// Whether it says who it is when it sends a browser back (RFC 9207).
+    /// Whether it names itself when it sends a browser back (RFC 9207).
     pub(super) names_itself: bool,
     scopes: Vec<String>,
     /// Where its addresses may have no TLS.
@@ -118,7 +119,7 @@ impl Issuer {
         let plain = if base.scheme() == "https" { PlainHttp::Never } else { plain };
         let members = match http.get(&oauth).await {
             Ok(answer) if answer.status.is_success() => answer.members,
-            // Whoever does not know the address may answer with a page instead of an error.
+            // An issuer that does not know this address may answer with a page instead of an error.
             Ok(_) | Err(LoginError::Setup(_)) => http.get(&openid).await?.of_success(&openid)?,
             Err(error @ (LoginError::Refused(_) | LoginError::Unreachable(_) | LoginError::File(_))) => {
                 return Err(error);
@@ -151,9 +152,10 @@ impl Issuer {
         })
     }
 
-    /// Returns where a person logs in, if that is not at the issuer itself. Some issuers have such pages, and so has one that is
-    /// after the codes of another: it names the pages of the other, and gets their code at its own token endpoint (RFC 9207,
-    /// section 1). An issuer that does not say who it is lets this pass, so a person has to see it.
+    /// Returns the origin of the page where a person logs in, if that is not the issuer's own origin. Honest issuers may have
+    /// such pages. So may an attacker, who names the pages of another issuer and gets its code at a token endpoint of their own
+    /// (RFC 9207, section 1). Issuers that do not name themselves cannot be told apart by the answer, so the person has to see
+    /// the page's origin.
     pub(super) fn page_elsewhere(&self) -> Option<String> {
         let own = Url::parse(&self.name).ok()?.origin();
         let pages = [&self.authorization_endpoint, &self.device_authorization_endpoint];
@@ -176,7 +178,7 @@ impl Issuer {
         }
     }
 
-    /// Returns the scopes to ask for, in one text. Where the issuer has a scope for refresh tokens, it is one of them.
+    /// Returns the scopes to ask for, in one text. If the issuer has a scope for refresh tokens, the text has it, too.
     pub(super) fn scope_of(&self, scopes: &[String]) -> String {
         let mut all: Vec<&str> = scopes.iter().flat_map(|scope| scope.split_whitespace()).collect();
         if self.scopes.iter().any(|scope| scope == OFFLINE_ACCESS) {
@@ -208,7 +210,7 @@ impl Issuer {
         };
         let mut grants = vec!["authorization_code", "refresh_token"];
         if self.device_authorization_endpoint.is_some() {
-            grants.push("urn:ietf:params:oauth:grant-type:device_code");
+            grants.push(device::GRANT_TYPE);
         }
         let request = json!({
             "client_name": CLIENT_NAME,

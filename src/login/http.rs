@@ -14,15 +14,15 @@ use crate::client_tls::{TrustedAuthorities, is_loopback};
 use crate::strict_json;
 use crate::visible::visible_line;
 
-/// The time that one answer may take.
+/// The time that one answer may take. A person waits meanwhile.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// The size of an answer, in bytes. Metadata and tokens have a few kilobytes.
+/// The largest answer, in bytes. Metadata and tokens have a few kilobytes.
 const BYTES_MAX: usize = 256 * 1024;
-/// The deepest nesting of an answer.
+/// The deepest nesting of an answer. Metadata and answers about tokens have two or three levels.
 const DEPTH_MAX: usize = 8;
-/// The length of an address, in bytes. It is shown to a person, who has to be able to read it.
+/// The longest address, in bytes. It is shown to a person, who has to be able to read it.
 const URL_BYTES_MAX: usize = 2048;
-/// The length of a secret that is looked for in an issuer's words, in bytes. A shorter one could be a word.
+/// The shortest secret that is looked for in an issuer's words, in bytes. A shorter one could be a word.
 const SECRET_BYTES_MIN: usize = 8;
 
 /// Says where an address may have no TLS.
@@ -85,7 +85,8 @@ impl Form {
         form
     }
 
-    /// Returns whether a text holds a secret of the form. A text that was cut off may hold the beginning of one.
+    /// Returns whether a text holds the beginning of a secret of the form. The beginning is enough, since the text may have been
+    /// cut off.
     pub(super) fn has_secret_in(&self, text: &str) -> bool {
         let mut beginnings = self.secrets.iter().filter_map(|secret| secret.get(..SECRET_BYTES_MIN));
         beginnings.any(|beginning| text.contains(beginning))
@@ -168,7 +169,7 @@ async fn json(url: &Url, request: RequestBuilder) -> Result<JsonAnswer, LoginErr
     let RawAnswer { status, bytes } = answer(url, request.header("accept", "application/json")).await?;
     match strict_json::object(&bytes, DEPTH_MAX) {
         Ok(members) => Ok(JsonAnswer { status, members }),
-        // The page of a proxy, for example. The status says what happened.
+        // A proxy may have answered with a page. The status says what happened.
         Err(_not_json) if !status.is_success() => Ok(JsonAnswer { status, members: Map::new() }),
         Err(error) => {
             let (line, column) = (error.line(), error.column());

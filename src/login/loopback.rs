@@ -1,8 +1,8 @@
 //! The address on this machine to which an issuer sends the browser back with a code (RFC 8252, section 7.3).
 //!
-//! Every program of this machine can call that address. Only who knows the `state` of this login is listened to; the others
-//! are answered, and the wait goes on, so that they cannot end a login either. A code that somebody brings is of no use to
-//! the login of another: it belongs to the challenge of the one that asked for it (RFC 7636).
+//! Every program of this machine can call that address. Only a caller who knows the `state` of this login can end the wait;
+//! any other caller gets an error page, and the wait goes on. Nobody can bring the code of another login either: the issuer
+//! takes a code only from the program that asked for it (PKCE, RFC 7636).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,21 +29,21 @@ use crate::settings::Secret;
 const PATH: &str = "/callback";
 /// The address that a registration names if no browser comes back. Issuers allow each port of it.
 pub(super) const REDIRECT_WITHOUT_PORT: &str = "http://127.0.0.1/callback";
-/// The time that a person has to log in.
+/// The time that a person has to log in. It is enough to find a password and a second factor, and a port is not open for ever.
 const WAIT_MAX: Duration = Duration::from_mins(5);
 /// The time that the last page may take. The login is decided by then.
 const GOODBYE_MAX: Duration = Duration::from_secs(2);
 
-/// What a redirect has to say to belong to a login.
+/// The parameters that a redirect must have to belong to a login.
 #[derive(Clone, Debug)]
 pub(super) struct ExpectedRedirect {
     pub(super) state: String,
     pub(super) issuer: String,
     /// Whether the issuer always says who it is (RFC 9207).
-    pub(super) issuer_is_named: bool,
+    pub(super) issuer_names_itself: bool,
 }
 
-/// What a call of the address means.
+/// The meaning of a call of the address.
 #[derive(Debug)]
 enum Redirect {
     /// The issuer gives a code.
@@ -52,7 +52,7 @@ enum Redirect {
     Denied(OAuthError),
     /// Another issuer than the one that was asked sent the browser here.
     MixedUp,
-    /// It belongs to no login of this program.
+    /// The call belongs to no login of this program.
     Foreign,
 }
 
@@ -90,7 +90,7 @@ impl Loopback {
             .accept_http1(true)
             .add_routes(Routes::from(Router::new().route(PATH, page)))
             .serve_with_incoming_shutdown(TcpListenerStream::new(self.listener), stopped.map(|_told| ()));
-        // A server is too large for the stack of everything that waits for it.
+        // The future of a server is large, and each future that awaits this one would hold it.
         let mut serving = Box::pin(serving);
         let closed = || LoginError::Setup("the address for the browser was closed".to_owned());
         let waited = tokio::select! {
@@ -140,7 +140,7 @@ fn page_after(redirect: Redirect, sender: &mpsc::Sender<Redirect>) -> Page {
     }
     match sender.try_send(redirect) {
         Ok(()) => (StatusCode::OK, headers, "Ragward has the answer. Close this page and go back to the terminal.\n"),
-        // An answer is there already.
+        // The channel is full or closed: the login has its answer.
         Err(_full_or_closed) => (StatusCode::BAD_REQUEST, headers, "This login has its answer already.\n"),
     }
 }
@@ -161,7 +161,7 @@ fn read(query: &str, expected: &ExpectedRedirect) -> Redirect {
     }
     match parameter("iss") {
         Some(issuer) if issuer == expected.issuer => {}
-        None if !expected.issuer_is_named => {}
+        None if !expected.issuer_names_itself => {}
         Some(_) | None => return Redirect::MixedUp,
     }
     match (parameter("error"), parameter("code")) {
@@ -187,7 +187,7 @@ mod tests {
         ExpectedRedirect {
             state: "ours".to_owned(),
             issuer: "https://login.example".to_owned(),
-            issuer_is_named: false,
+            issuer_names_itself: false,
         }
     }
 
@@ -226,7 +226,7 @@ mod tests {
         ];
         for (row, query, may_be_unnamed, must_be_named) in rows {
             assert_eq!(shown(&read(&query, &expected())), may_be_unnamed, "{row}");
-            let strict = ExpectedRedirect { issuer_is_named: true, ..expected() };
+            let strict = ExpectedRedirect { issuer_names_itself: true, ..expected() };
             assert_eq!(shown(&read(&query, &strict)), must_be_named, "{row}, with an issuer that names itself");
         }
     }

@@ -9,7 +9,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use super::error::LoginError;
 
-/// As many bytes as RFC 7636, section 4.1, recommends for a verifier.
+/// The number of random bytes that RFC 7636, section 4.1, recommends for a verifier.
 const BYTES: usize = 32;
 
 /// Returns a random text of letters that need no encoding in a URL.
@@ -24,7 +24,7 @@ pub(super) fn random_text() -> Result<String, LoginError> {
     }
 }
 
-/// The secret that proves that the program which takes the code is the one that began the login (RFC 7636).
+/// The secret by which a program proves that it began the login whose code it brings (PKCE, RFC 7636).
 pub(super) struct Verifier(String);
 
 impl Verifier {

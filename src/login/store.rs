@@ -22,11 +22,11 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'-');
 /// The modes that give everything to the owner and nothing to others.
 const DIRECTORY_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
-/// The rights of the group and of everybody else.
+/// The bits of a mode that let the group or everybody else do anything.
 const OTHERS: u32 = 0o077;
-/// The right of the group and of everybody else to write.
+/// The bits of a mode that let the group or everybody else write.
 const OTHERS_WRITE: u32 = 0o022;
-/// The size of a file, in bytes. It holds parts of answers of an issuer, which are smaller.
+/// The largest file, in bytes. It holds parts of an issuer's answers, which are smaller.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 /// The pause between two looks at a lock.
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
@@ -101,7 +101,7 @@ impl LoginStore {
         refuse_writers(&folder, &self.directory)?;
         let Some(entry) = if_there(fs::symlink_metadata(&path), &path)? else { return Ok(None) };
         if !entry.is_file() {
-            // A link leads elsewhere, and a pipe would be waited for.
+            // A link leads elsewhere, and reading a pipe would wait for its writer.
             let shown = path.display();
             return Err(LoginError::File(format!("`{shown}` is not a file of its own; delete it and log in again")));
         }
@@ -109,7 +109,7 @@ impl LoginStore {
         let Some(file) = if_there(File::open(&path), &path)? else { return Ok(None) };
         refuse_others(&file, &path, &folder)?;
         let text = std::io::read_to_string(file.take(FILE_BYTES_MAX)).map_err(|e| failed("read", &path, &e))?;
-        // The error of the parser could repeat a part of the text.
+        // The error of the parser is left out, since it could repeat a part of the text.
         let unreadable = || {
             let shown = path.display();
             LoginError::File(format!("`{shown}` is not the file of a login; delete it and log in again"))
@@ -156,7 +156,7 @@ impl LoginStore {
     }
 
     fn path(&self, origin: &str) -> PathBuf {
-        // The end of the name is no extension of a host.
+        // `with_extension` replaces this end of the name. Without it, it would replace the end of a host, such as `.example`.
         self.directory.join(format!("{}.json", utf8_percent_encode(origin, ENCODED)))
     }
 }
@@ -191,7 +191,7 @@ impl LockedLogin {
         file.write_all(&json)?;
         file.sync_all()?;
         fs::rename(&new, &self.path)?;
-        // Otherwise the former refresh token could be back after a power failure, and the issuer would take it for stolen.
+        // Without this, a power failure could bring back the former refresh token, which the issuer would take for stolen.
         File::open(&self.directory)?.sync_all()
     }
 
@@ -207,7 +207,7 @@ impl LockedLogin {
     }
 
     /// Returns the path of the file that takes the place of the former one. Its name is fixed, so that the next command finds
-    /// what one that was stopped has left: tokens, too.
+    /// and replaces the tokens that a stopped command left there.
     fn new_path(&self) -> PathBuf {
         self.path.with_extension("new")
     }
@@ -228,7 +228,7 @@ fn create_private(directory: &Path) -> Result<(), LoginError> {
     let created = DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(directory);
     created.map_err(|e| failed("create", directory, &e))?;
     let folder = fs::metadata(directory).map_err(|e| failed("read", directory, &e))?;
-    // A new file is this user's, so it tells who that is. Root can write to the folder of everybody.
+    // A new file belongs to this user, so its owner is compared with that of the folder. Root can write to everybody's folders.
     let own = tempfile::tempfile_in(directory).and_then(|file| file.metadata());
     let own = own.map_err(|e| failed("create a file in", directory, &e))?;
     if own.uid() != folder.uid() {

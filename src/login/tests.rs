@@ -31,7 +31,7 @@ impl Answer {
     }
 }
 
-/// What a peer is asked.
+/// A request to a peer.
 struct Asked<'a> {
     /// The address of the peer itself.
     url: &'a str,

@@ -10,12 +10,12 @@ use super::http::{Form, HttpClient, JsonAnswer};
 use crate::settings::Secret;
 use crate::visible::visible_line;
 
-/// The length of an issuer's words that are shown, in characters. They are one sentence as a rule.
+/// The longest text of an issuer that is shown, in characters. Most are one sentence.
 const SHOWN_CHARACTERS_MAX: usize = 200;
-/// What is shown instead of words that repeat a secret.
+/// The text that is shown instead of words that repeat a secret.
 const REPEATED_SECRET: &str = "words that repeat a secret";
 
-/// What an issuer gave.
+/// The tokens that an issuer gave.
 #[derive(Debug)]
 pub(super) struct Tokens {
     pub(super) access_token: Secret,
@@ -93,7 +93,7 @@ pub(super) async fn ask(http: &HttpClient, endpoint: &Url, form: &Form) -> Resul
     }
 }
 
-/// Returns the refusal that an answer is, if it is one.
+/// Returns the issuer's error if the answer is one.
 pub(super) fn denial(answer: &JsonAnswer) -> Option<OAuthError> {
     if !answer.status.is_client_error() {
         return None;
