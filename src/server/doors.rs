@@ -50,7 +50,7 @@ use self::mcp::{McpCall, McpDoor};
 use self::openfga::ErrorNames;
 use self::routes::{BodyPart, Fields, HttpRoute, Lookup};
 use super::answers::AnswerSlot;
-use super::operations::{Access, Messages, NotServed, Operation, Route, is_grpc_type};
+use super::operations::{Access, MCP_CALL, Messages, NotServed, Operation, Route, is_grpc_type};
 use super::plain_http::{self, BodyAllowed};
 use super::refusal::{HttpFault, Refusal};
 use super::{ServerError, grpc, reflection};
@@ -135,8 +135,8 @@ impl Arrival {
         match self {
             Self::AsItIs => Route::of(request),
             Self::Call(call) => Route::Rpc(call.operation),
-            // It may still turn out to be a call of a tool. The body of that call takes the room for its answer.
-            Self::Mcp(..) => Route::Mcp("mcp"),
+            // The message may still turn out to call a tool. Then the body of that call reserves the room for its answer.
+            Self::Mcp(..) => Route::Mcp(MCP_CALL),
             Self::Refused(fault, _) => Route::Refused(fault.clone()),
             Self::Preflight(..) => Route::Public,
         }
@@ -188,7 +188,7 @@ impl Doors {
         });
         let messages: HashMap<String, RpcMessages> = messages.collect();
         let request_of = |path: &str| messages.get(path).map(|rpc| rpc.request.clone());
-        let mcp = mcp.and_then(|settings| McpDoor::new(settings, request_of)).map(Arc::new);
+        let mcp = mcp.map(|settings| McpDoor::new(settings, request_of)).transpose()?.map(Arc::new);
         let (error_names, reading) = (ErrorNames::of(&pool), BlockingPool::with_slots(LARGE_READS_MAX));
         Ok(Self(Arc::new(Tables { guards, routes, messages, error_names, mcp, openapi, reading })))
     }

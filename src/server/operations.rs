@@ -19,8 +19,8 @@ use crate::identity::Scope;
 
 /// The name that the record has for a path outside the table. The caller chose the text of that path, so it is not kept.
 const UNKNOWN_CALL: &str = "unknown";
-/// The name that the record has for a request of MCP that is none of the protocol's.
-const MCP_CALL: &str = "mcp";
+/// The name that the record has for a request to the door for MCP which is no message of the protocol.
+pub(super) const MCP_CALL: &str = "mcp";
 /// The folder of well-known addresses (RFC 8615).
 const WELL_KNOWN: &str = "/.well-known/";
 /// The path that tells whether the process runs.

@@ -47,15 +47,15 @@ use crate::proto::retrieval::{FetchResponse, RetrieveResponse};
 use crate::server::answers::AnswerSlot;
 use crate::server::operations::{NotServed, Operation, Route};
 use crate::server::refusal::Refusal;
-use crate::server::{consistency_token, plain_http};
+use crate::server::{ServerError, consistency_token, plain_http};
 
 /// The path of the door.
 pub(in crate::server) const PATH: &str = "/mcp";
 /// The largest message of a client in bytes. Callers without a token may send one, too, so few of them are read at a time
 /// ([`AnswerSlot::admit_unjudged`]).
 const MESSAGE_BYTES_MAX: usize = 64 * 1_024;
-/// How many times larger than its message the answer of an RPC may become: it stands in the result twice, as JSON and as a text
-/// with JSON in it. Seldom is it larger.
+/// The growth from the answer of an RPC to the result of a tool, for which room is reserved. The answer stands in the result
+/// twice: as JSON, and as a text with JSON in it. A result that grows more takes more room ([`AnswerSlot::fit`]).
 pub(super) const ANSWER_GROWTH: usize = 3;
 const JSON_TYPE: &str = "application/json";
 
@@ -76,8 +76,9 @@ pub(in crate::server) struct McpDoor {
     settings: McpSettings,
     links: Arc<Links>,
     own: OwnAnswers,
-    /// The request of the RPC of each tool.
+    /// The request of `Retrieve`.
     retrieve: MessageDescriptor,
+    /// The request of `Fetch`.
     fetch: MessageDescriptor,
 }
 
@@ -98,10 +99,17 @@ pub(in crate::server) struct McpCall {
 
 impl McpDoor {
     /// Returns the door over the requests of `Retrieve` and `Fetch`, which `request_of` finds by the path of an RPC.
-    pub(super) fn new(settings: McpSettings, request_of: impl Fn(&str) -> Option<MessageDescriptor>) -> Option<Self> {
-        let (retrieve, fetch) = (request_of(Action::Search.rpc())?, request_of(Action::Fetch.rpc())?);
+    ///
+    /// # Errors
+    /// When `request_of` does not know one of these RPCs.
+    pub(super) fn new(
+        settings: McpSettings,
+        request_of: impl Fn(&str) -> Option<MessageDescriptor>,
+    ) -> Result<Self, ServerError> {
+        let request = |action: Action| request_of(action.rpc()).ok_or(ServerError::NoToolRpc);
+        let (retrieve, fetch) = (request(Action::Search)?, request(Action::Fetch)?);
         let links = Arc::new(Links::new(settings.url_key.clone(), settings.url_hosts.clone()));
-        Some(Self { settings, links, own: OwnAnswers::new(), retrieve, fetch })
+        Ok(Self { settings, links, own: OwnAnswers::new(), retrieve, fetch })
     }
 
     /// Answers a request.
@@ -130,8 +138,8 @@ impl McpDoor {
                 let call = Arc::new(McpCall { shape, call });
                 match stack.call(call.request(parts, message, place.ok().flatten())).await {
                     Ok(mut answer) => {
-                        // No message of MCP takes the token back. And a result that nothing is there looks the same, whether
-                        // the RPC answered or refused.
+                        // A client of MCP cannot send a consistency token back. Besides, the answer that nothing is there must
+                        // look the same whether the RPC answered or refused.
                         answer.headers_mut().remove(consistency_token::HEADER);
                         answer
                     }
@@ -162,7 +170,7 @@ impl McpDoor {
     /// Finds out what a message asks for.
     fn asked(&self, message: Message) -> Result<Asked, Fault> {
         let Some(id) = message.id.clone() else {
-            // There is no call to end: a client that gives up its call ends the request that it made for it.
+            // A notification ends no call: a client that gives up a call ends the HTTP request of that call.
             return Ok(Asked::Own("mcp/notification", None));
         };
         if let Some(answer) = self.own.to(&message) {
@@ -223,7 +231,7 @@ impl McpCall {
         let slot = caller.extensions.get::<AnswerSlot>().cloned();
         let answer_bytes_max = Operation::at(self.call.action.rpc()).and_then(|operation| operation.answer_bytes_max);
         let reading = async move {
-            // Whoever reads the message stands behind the gate.
+            // The message is read behind the gate, so the caller has been judged.
             drop(place);
             let message = message?;
             // A call without a slot did not come by a connection, and the stack does not answer it.

@@ -26,7 +26,7 @@ const CANCELLED: &str = "notifications/cancelled";
 #[derive(Clone, Debug)]
 pub struct LocalMcp(Arc<McpDoor>);
 
-/// What a message asks for.
+/// Says what follows from a message.
 #[derive(Debug)]
 pub enum McpAsked {
     /// A question of the protocol itself, or a fault, with its answer.
@@ -63,7 +63,7 @@ impl LocalMcp {
             let method = service.methods().find(|described| described.name() == method)?;
             Some(method.input())
         };
-        let door = McpDoor::new(settings, request_of).ok_or(ServerError::NoToolRpc)?;
+        let door = McpDoor::new(settings, request_of)?;
         Ok(Self(Arc::new(door)))
     }
 
@@ -89,7 +89,8 @@ impl LocalMcp {
         }
     }
 
-    /// Returns the answer to a message with more than [`LocalMcp::MESSAGE_BYTES_MAX`]. It repeats no id, because nobody read one.
+    /// Returns the answer to a message of more than [`LocalMcp::MESSAGE_BYTES_MAX`] bytes. It repeats no id, because nobody read
+    /// one.
     #[must_use]
     pub fn too_large() -> String {
         Fault::too_large().response().to_string()
@@ -111,7 +112,8 @@ impl PendingCall {
 
     /// Makes the call, and returns the message that answers it. Wrong arguments are answered here, without a call.
     ///
-    /// `user` is the person to ask for; empty if the token of the client says it. The server ends the call after `time_max`.
+    /// `user` names the person to ask for; it is empty if the client's token names the person. The server ends the call after
+    /// `time_max`.
     ///
     /// # Errors
     /// When the service refuses or cannot be reached. [`PendingCall::refused`] makes the answer then.
