@@ -1,4 +1,4 @@
-//! `ragward login`, `logout` and `whoami`: who the person at this machine is to a server.
+//! `ragward login`, `logout` and `whoami` begin, end and show the login of a person at a server.
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
@@ -63,7 +63,7 @@ pub(super) struct LoginArgs {
 struct LoginReport {
     server: String,
     issuer: String,
-    /// What the token says, which only the server verifies; `None` for a token that cannot be read.
+    /// The subject that the token names; only the server verifies it. `None` for a token that cannot be read.
     subject: Option<String>,
     client_id: String,
     scope: String,

@@ -24,14 +24,14 @@ use super::{CalledServices, Connection, Failure, client_of};
 use crate::client::{Client, RemoteServer};
 use crate::server::{LocalMcp, McpAsked, McpSettings, PendingCall, Refusal, RequestId};
 
-/// How many calls run at a time: more than a model makes in one turn, and few enough for any server.
+/// The most calls that run at a time: more than a model makes in one turn, and few enough for any server.
 const RUNNING_MAX: usize = 8;
-/// How many calls may be open, with those that wait for their turn. Each of them holds one message.
+/// The most calls that are open, with those that wait for their turn. Each of them holds one message.
 const OPEN_MAX: usize = 64;
-/// How long one call may take once it has its turn. It is longer than a server works on one request by default.
+/// The longest time of one call once it has its turn. By default, a server works on one request for a shorter time.
 const CALL_MAX: Duration = Duration::from_mins(1);
-/// How long the calls that still run may take once the input has ended. Most clients are gone then, and a script that waits for
-/// its answers gets those of a server that works.
+/// The time that running calls have once the input has ended. Most clients are gone then, and a script that waits for its
+/// answers gets those of a server that works.
 const LAST_MAX: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Args)]
@@ -49,7 +49,7 @@ pub(super) struct McpArgs {
     connection: Connection,
 }
 
-/// Where the calls go.
+/// The services that are called.
 enum Called {
     /// To a server, with the token of the moment.
     Server { connection: Connection, last: Mutex<Option<LastClient>> },
@@ -57,7 +57,7 @@ enum Called {
     InProcess(CalledServices),
 }
 
-/// The client of the call before. Its connection goes on as long as the token is the same.
+/// The client of the last call. It is used again as long as the token is the same.
 struct LastClient {
     server: RemoteServer,
     client: Client,
@@ -129,7 +129,7 @@ impl Called {
             Self::Server { connection, last } => (connection, last),
             Self::InProcess(services) => return Ok(services.client().clone()),
         };
-        // The login of the person goes on: its token may have been renewed, or be that of a new login.
+        // The token is read anew: it may have been renewed since the last call, or be that of a new login.
         let server = connection.called_server().await?.ok_or_else(|| Failure::failed("the server is gone"))?;
         let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(last) = last.as_ref().filter(|last| last.server == server) {

@@ -8,7 +8,7 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 pub(super) struct Lines<R> {
     reader: BufReader<R>,
     bytes_max: usize,
-    /// What was read of the next line.
+    /// The part of the next line that was read.
     begun: Vec<u8>,
     /// Whether the next line is too long already. Then nothing of it is kept.
     is_too_long: bool,

@@ -20,7 +20,7 @@ const CAPABILITIES_KEY: &str = "io.modelcontextprotocol/clientCapabilities";
 const REVISION_HEADER: &str = "mcp-protocol-version";
 const METHOD_HEADER: &str = "mcp-method";
 const NAME_HEADER: &str = "mcp-name";
-/// What stands around a header's value that is encoded.
+/// The marks around the value of a header that is encoded in base64.
 const ENCODED_HEAD: &str = "=?base64?";
 const ENCODED_TAIL: &str = "?=";
 
@@ -33,15 +33,16 @@ pub(super) const INTERNAL_ERROR: i64 = -32_603;
 pub(super) const NO_RESOURCE: i64 = -32_002;
 const HEADER_MISMATCH: i64 = -32_020;
 const UNSUPPORTED_REVISION: i64 = -32_022;
-/// The end of a response that [`before_result`] begins.
-pub(super) const AFTER_RESULT: &str = "}";
-/// The longest id of a request in bytes. Its answer repeats it, also where the caller is not let in.
-const ID_BYTES_MAX: usize = 256;
-/// The longest name of a revision that a fault repeats, in characters.
-const REVISION_CHARS_MAX: usize = 64;
 /// The code for a caller who is not let in. The protocol leaves the numbers around it to servers; the HTTP status tells clients
 /// what to do.
 pub(super) const NOT_LET_IN: i64 = -32_000;
+
+/// The longest id of a request in bytes. Its answer repeats it, also where the caller is not let in.
+const ID_BYTES_MAX: usize = 256;
+/// The longest name of a revision that a fault repeats, in characters. Real ones are dates.
+const REVISION_CHARS_MAX: usize = 64;
+/// The end of a response that [`before_result`] begins.
+pub(super) const AFTER_RESULT: &str = "}";
 
 /// A revision of the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +64,7 @@ impl Revision {
         }
     }
 
-    /// Writes a result with what each result of the revision has.
+    /// Writes a result, with the member that the revision demands of each result.
     pub(super) fn result(self, mut result: Map<String, Json>) -> Json {
         if self == Self::Stateless {
             result.insert("resultType".to_owned(), "complete".into());
@@ -133,11 +134,11 @@ impl Fault {
         Self::new(PARSE_ERROR, text)
     }
 
-    /// Returns the fault of a request for something that this server has not.
+    /// Returns the fault of a request for a method that this server does not have.
     pub(super) fn no_method(message: &Message) -> Self {
         let status = match message.revision {
             Revision::Stateless => StatusCode::NOT_FOUND,
-            // Clients of this revision take the status for an end of their session.
+            // Clients of this revision take 404 for the end of their session.
             Revision::Handshake => StatusCode::OK,
         };
         Self { id: message.id.clone(), status, ..Self::new(METHOD_NOT_FOUND, "there is no such method here") }
@@ -158,7 +159,7 @@ impl Fault {
     }
 }
 
-/// Writes what stands in front of the result in the response to a request. [`AFTER_RESULT`] stands behind it.
+/// Writes the response to a request up to its result. [`AFTER_RESULT`] ends the response.
 pub(super) fn before_result(RequestId(id): &RequestId) -> String {
     format!(r#"{{"jsonrpc":"2.0","id":{id},"result":"#)
 }
@@ -224,8 +225,8 @@ impl Message {
         Ok(message)
     }
 
-    /// Finds headers that say something else than the message. Whoever stands between client and server may go by the headers,
-    /// and must not be told something else than this server.
+    /// Refuses a message whose headers say something else. A proxy in between may decide by the headers, so they must say what
+    /// this server reads.
     fn check_headers(&self, headers: &HeaderMap) -> Result<(), Fault> {
         if only(headers, METHOD_HEADER)? != Some(self.method.as_str()) {
             return Err(mismatch(METHOD_HEADER));
@@ -265,7 +266,7 @@ fn revision(params: &Map<String, Json>, method: &str, headers: Option<&HeaderMap
             Ok(Revision::Stateless)
         }
         (Some(_), _) => Err(Fault::new(INVALID_PARAMS, format!("`{REVISION_KEY}` is not a text"))),
-        // The handshake settles the revision, whichever the client asks for.
+        // The handshake settles the revision, whatever revision the header names.
         (None, _) if method == "initialize" => Ok(Revision::Handshake),
         (None, None) => Ok(Revision::Handshake),
         (None, Some(told)) if told == Revision::Handshake.as_str() => Ok(Revision::Handshake),
@@ -295,7 +296,7 @@ fn only<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h str>, Fault
     }
 }
 
-/// Returns what a header's value stands for; `None` if its encoding is wrong.
+/// Decodes the value of a header if it is encoded; `None` if its encoding is wrong.
 fn decoded(value: &str) -> Option<String> {
     let encoded = value.strip_prefix(ENCODED_HEAD).and_then(|rest| rest.strip_suffix(ENCODED_TAIL));
     match encoded {

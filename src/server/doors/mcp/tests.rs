@@ -8,14 +8,14 @@ use super::*;
 use crate::proto::retrieval::{Chunk, FetchRequest, RetrieveRequest};
 use crate::server::doors::{Arrival, Doors, Guards};
 
-/// What a stack did with a request.
+/// The requests and messages that reached the stack.
 #[derive(Debug, Default)]
 struct Seen {
     routes: Vec<Route>,
     messages: Vec<Bytes>,
 }
 
-/// The bytes that HTTP/1.1 clients of the older revision send.
+/// Returns a request as clients of the older revision send it.
 fn call(method: &str, params: &Json) -> String {
     json!({ "jsonrpc": "2.0", "id": 7, "method": method, "params": params }).to_string()
 }
