@@ -10,8 +10,8 @@ use crate::server::{Authentication, TokenAuthentication};
 /// Decides whether callers need tokens, and makes the verifier of tokens if they do.
 ///
 /// # Errors
-/// If the configuration has neither an issuer nor `insecure_identity`, or has both. If it has `insecure_identity` and a door that
-/// needs tokens.
+/// If the configuration has neither an issuer nor `insecure_identity`, or has both, or combines `insecure_identity` with
+/// something that needs tokens.
 pub(super) fn authentication(config: &Config) -> Result<Authentication, AppError> {
     let identity = &config.identity;
     match (identity.issuers.is_empty(), config.server.insecure_identity) {

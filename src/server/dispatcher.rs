@@ -67,7 +67,7 @@ impl Dispatcher {
             Some(tls) if tls.asks_for_certificates() => BoundTokens::Taken,
             Some(_) | None => BoundTokens::Refused,
         };
-        let resources = match &services.authentication {
+        let resource_metadata = match &services.authentication {
             Authentication::Tokens(tokens) => {
                 let login_client_id = services.login_client_id.as_deref();
                 let documents = tokens.resources().map(|resource| {
@@ -77,7 +77,7 @@ impl Dispatcher {
             }
             Authentication::Believed => Vec::new(),
         };
-        let public = Public { readiness: Arc::clone(readiness), openapi: doors.openapi(), resources };
+        let public = Public { readiness: Arc::clone(readiness), openapi: doors.openapi(), resource_metadata };
         Ok(Self { routes: routes.prepare(), public: Arc::new(public) })
     }
 }

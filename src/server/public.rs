@@ -1,5 +1,5 @@
-//! What everybody may read over plain HTTP: the probes, the description of the HTTP routes, and the document that says what
-//! this server is as a protected resource. None of it needs a token, and none of it is recorded.
+//! What everybody may read over plain HTTP: the probes, the description of the HTTP routes, and the documents that say
+//! what this server is as a protected resource. None of it needs a token, and none of it is recorded.
 
 use std::sync::Arc;
 
@@ -21,8 +21,8 @@ pub(super) struct Public {
     pub(super) readiness: Arc<Readiness>,
     /// The description of the HTTP routes, as JSON.
     pub(super) openapi: Bytes,
-    /// One for each audience of tokens; none if the server asks for no tokens.
-    pub(super) resources: Vec<ResourceMetadata>,
+    /// The metadata of each audience of tokens; empty if the server asks for no tokens.
+    pub(super) resource_metadata: Vec<ResourceMetadata>,
 }
 
 /// Something that everybody may read.
@@ -66,7 +66,7 @@ impl Public {
             READYZ => Some(Resource::Readiness),
             OPENAPI => Some(Resource::Document(self.openapi.clone())),
             _ => {
-                let metadata = self.resources.iter().find(|metadata| metadata.path() == path)?;
+                let metadata = self.resource_metadata.iter().find(|metadata| metadata.path() == path)?;
                 Some(Resource::Document(metadata.json().clone()))
             }
         }

@@ -1,5 +1,6 @@
-//! The public documents that say what this server is as a protected resource (RFC 9728), one for each audience of tokens: whose tokens it takes, and which
-//! scopes there are. Everybody may read it over plain HTTP, on the port of the gRPC services.
+//! The public documents that say what this server is as a protected resource (RFC 9728): whose tokens it takes, and which
+//! scopes there are. There is one for each audience of tokens. Everybody may read them over plain HTTP, on the port of the
+//! gRPC services.
 
 use serde_json::json;
 use tonic::codegen::Bytes;
@@ -9,6 +10,8 @@ use crate::identity::{Scope, TokenVerifier};
 
 /// The path of the metadata. The path of the audience is appended to it (RFC 9728, section 3.1).
 const PATH: &str = "/.well-known/oauth-protected-resource";
+/// Ragward's own member of the document: the client of `ragward login` at the issuers.
+const LOGIN_CLIENT_ID: &str = "ragward_login_client_id";
 
 /// Returns the URL of the metadata of an audience; `None` for an audience that is no URL.
 ///
@@ -30,9 +33,6 @@ fn path(audience: &str) -> String {
     let suffix = uri.path().trim_end_matches('/').to_owned();
     if has_authority { format!("{PATH}{suffix}") } else { PATH.to_owned() }
 }
-
-/// Ragward's own member of the document: the client of `ragward login` at the issuers.
-const LOGIN_CLIENT_ID: &str = "ragward_login_client_id";
 
 /// The document and the path that it is served at.
 #[derive(Clone, Debug)]
