@@ -63,7 +63,8 @@ const DOORS: [(&[&str], &[&str]); 9] = [
         ],
         &["telemetry"],
     ),
-    // Issuers are the only ones that are called over HTTP: a server reads their keys, and a person logs in there.
+    // Plain HTTP is for issuers, whose keys a server reads and where a person logs in, and for the metadata by which a server
+    // names its issuers to a login.
     (&["reqwest"], &["client_tls", "identity/issuer", "login"]),
     // What an outgoing connection trusts is decided in one place.
     (&["rustls_native_certs"], &["client_tls"]),

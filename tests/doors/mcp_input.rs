@@ -11,7 +11,7 @@ use crate::support::http::{Call, Reply};
 
 const NEWEST: &str = "2026-07-28";
 
-/// What a caller is told.
+/// The answer that a caller gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Told {
     /// A status of HTTP; the body is none of the protocol's.

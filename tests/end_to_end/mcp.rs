@@ -142,9 +142,9 @@ fn bad_lines_are_answered_and_the_next_one_is_read() {
     assert!(text.contains("collection: is missing"), "nobody named a collection: {none:?}");
 }
 
-/// A server that takes connections and says nothing. So no call ends by itself.
 #[test]
 fn calls_are_bounded_and_end_when_they_are_given_up() {
+    // This server takes connections and says nothing, so no call ends by itself.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let server = format!("http://{}", silent.local_addr().unwrap());
     let mut lines: Vec<String> = (1..=64).map(search).collect();

@@ -80,7 +80,8 @@ async fn each_call_carries_the_token_of_its_moment() {
     assert_eq!(found(&desktop.search().await), ids(&ANNES), "the connection is used again");
     std::fs::write(&file, world.token("bob", RETRIEVE, &[])).unwrap();
     let of_bob = found(&desktop.search().await);
-    assert!(of_bob.iter().any(|id| id.contains("salaries")) && !of_bob.iter().any(|id| id.contains("roadmap")));
+    let has = |page: &str| of_bob.iter().any(|id| id.contains(page));
+    assert!(has("salaries") && !has("roadmap"), "with the token of another person: {of_bob:?}");
     // The file is gone as after `ragward logout`.
     std::fs::remove_file(&file).unwrap();
     let refused = desktop.search().await;

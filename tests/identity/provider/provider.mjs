@@ -14,12 +14,12 @@ export const REDIRECT_URI = "https://desk.example/callback";
 // RFC 8252, section 7.3: a native client comes back to whatever port it listens on.
 const LOOPBACK_URI = "http://127.0.0.1/callback";
 const DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code";
-// Who logs in where no client can name a person: by a code that is typed.
+// The person who logs in by typing a code. There, no client can name one.
 const PERSON_AT_A_DEVICE = "anne";
 export const DETAILS_TYPE = "ragward_retrieval";
 // The scopes of every resource. A token for another resource than the server's is there to be refused.
 const SCOPES = "ragward:retrieve ragward:ingest ragward:administer ragward:explain ragward:assert_user";
-// How the tokens of each client are signed.
+// The algorithm that signs the tokens of each client.
 const ALGORITHMS = { desk: "RS256", "desk-helper": "ES256", crawler: "ES256", "ragward-cli": "RS256" };
 // The command line renews a token that lasts no longer than 30 seconds, so it renews these each time.
 const LIFETIMES = { "ragward-cli": 20 };

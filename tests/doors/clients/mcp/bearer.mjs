@@ -1,7 +1,7 @@
 // Gives the conformance suite for MCP a token, since it knows of none: each of its requests carries it, and is otherwise sent as
 // the suite wrote it.
 //
-//     MCP_TOKEN=... node --import ./mcp_bearer.mjs node_modules/@modelcontextprotocol/conformance/dist/index.js server --url ...
+//     MCP_TOKEN=... node --import ./bearer.mjs node_modules/@modelcontextprotocol/conformance/dist/index.js server --url ...
 import { getGlobalDispatcher, setGlobalDispatcher } from "undici";
 
 /** Headers come as a list of names and values in turn, or as what names its values. */

@@ -1,7 +1,7 @@
 // The official client for MCP in JavaScript: from no token to an answer, in both revisions of the protocol.
 //
 //     MCP_URL=http://127.0.0.1:8980/mcp MCP_ISSUER=... MCP_CLIENT='{"client_id": ...}' MCP_TOKENS='{"other audience": ...}' \
-//         node mcp_oauth.mjs
+//         node oauth.mjs
 //
 // The client does all of OAuth itself. What a person does at the login page, `redirectToAuthorization` does.
 import assert from "node:assert/strict";
@@ -9,11 +9,11 @@ import assert from "node:assert/strict";
 import { Client, StreamableHTTPClientTransport, UnauthorizedError } from "@modelcontextprotocol/client";
 
 const { MCP_URL: url, MCP_ISSUER: issuer } = process.env;
-// How the provider knows this client: an id, a secret and the address to come back to.
+// The provider knows this client by an id, a secret and the address to come back to.
 const registered = JSON.parse(process.env.MCP_CLIENT);
 const tokens = JSON.parse(process.env.MCP_TOKENS);
 const REVISIONS = { legacy: "2025-11-25", auto: "2026-07-28" };
-// What the server asks for. This client may add `offline_access` where the provider offers it.
+// The scope that the server asks for. This client may add `offline_access` where the provider offers it.
 const SCOPE = "ragward:retrieve";
 const chunks = (page) => [0, 1].map((chunk) => `handbook/document%3A${page}%23${chunk}`);
 const CHUNKS = { anne: chunks("welcome"), bob: chunks("salaries") };

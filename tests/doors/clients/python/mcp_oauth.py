@@ -20,11 +20,11 @@ from mcp.shared.auth import AuthorizationCodeResult, OAuthClientInformationFull,
 
 URL = os.environ["MCP_URL"]
 ISSUER = os.environ["MCP_ISSUER"]
-# How the provider knows this client: an id, a secret and the address to come back to.
+# The provider knows this client by an id, a secret and the address to come back to.
 CLIENT = json.loads(os.environ["MCP_CLIENT"])
 TOKENS = json.loads(os.environ["MCP_TOKENS"])
 REVISIONS = {"legacy": "2025-11-25", "auto": "2026-07-28"}
-# What the server asks for. This client adds `offline_access` where the provider offers it.
+# The scope that the server asks for. This client adds `offline_access` where the provider offers it.
 SCOPE = "ragward:retrieve"
 CHUNKS = {"anne": ["handbook/document%3Awelcome%230", "handbook/document%3Awelcome%231"]}
 CHUNKS["bob"] = [chunk.replace("welcome", "salaries") for chunk in CHUNKS["anne"]]
