@@ -12,7 +12,7 @@ pub(super) struct OwnedTask {
     owner: Owner,
 }
 
-/// What the task knows of its owner.
+/// The task's view of its owner.
 ///
 /// A task that is ended may still be at work for a moment, while the connections that it uses are closed beside it. It asks
 /// here before it reports that something failed.
@@ -46,20 +46,28 @@ impl Drop for OwnedTask {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use tokio::sync::oneshot;
+    use tokio::time::timeout;
 
     use super::*;
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_task_ends_with_its_owner() {
         let (sender, receiver) = oneshot::channel();
+        let (held, ended) = oneshot::channel::<()>();
         let task = OwnedTask::spawn(async |owner| {
             sender.send(owner).expect("the test waits");
             std::future::pending::<()>().await;
+            drop(held);
         });
         let owner = receiver.await.expect("the task runs");
         assert!(!owner.is_gone());
         drop(task);
         assert!(owner.is_gone());
+        // A task that goes on would hold this for ever; the clock of the test then jumps to the end of the wait.
+        let ended = timeout(Duration::from_secs(1), ended).await;
+        assert!(ended.is_ok_and(|held| held.is_err()), "the task was dropped");
     }
 }
