@@ -3,6 +3,7 @@
 mod agent;
 mod issuer;
 mod mcp;
+mod served;
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -5,9 +5,9 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
 
 use super::issuer::Issuer;
+use super::served::{AUDIENCE, BearerToken, identity, while_serving};
 use super::{FoundChunk, QUESTION, found_chunks, load, request};
 use crate::app::App;
 use crate::audit::{AuditKey, Event, Record, read_log};
@@ -15,12 +15,7 @@ use crate::cli::output::{excerpt, table};
 use crate::cli::{Failure, Output};
 use crate::client::Client;
 use crate::config::{Config, DataConfig};
-use crate::identity::config::{DelegationConfig, IdentityConfig, IssuerConfig};
-use crate::identity::{Algorithm, DelegationOn};
-use crate::language::Relation;
-use crate::settings::Secret;
 
-const AUDIENCE: &str = "https://ragward.example";
 /// The number of characters of a digest that are shown.
 const DIGEST_CHARACTERS: usize = 12;
 const EXPLANATION: &str = "\
@@ -38,13 +33,6 @@ struct AgentDemo<'a> {
     records: &'a [Record],
 }
 
-/// An access token, and who sends it.
-struct BearerToken {
-    who: &'static str,
-    claims: Value,
-    token: Secret,
-}
-
 /// The answer for the bearer of one token.
 #[derive(Serialize)]
 struct Answer {
@@ -57,40 +45,16 @@ struct Answer {
 
 pub(super) async fn run(handbook: &Path, data: DataConfig, output: &Output) -> Result<(), Failure> {
     let issuer = Issuer::new().await?;
-    let config = config(data, issuer.url());
+    let config = Config { data, identity: identity(&issuer), ..Config::default() };
     let app = App::open(&config).await?;
     load(&app, handbook).await?.close().await;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let server = format!("http://{}", listener.local_addr()?);
     let tokens = tokens(&issuer)?;
-    let (stop, stopped) = oneshot::channel();
-    let asking = async {
-        let answers = ask_with_each(&server, tokens).await;
-        // The server seals its log when it ends, which must happen before its directory is deleted.
-        if stop.send(()).is_err() {
-            tracing::debug!("the server has ended by itself");
-        }
-        answers
-    };
-    let serving = async { Ok(app.serve(listener, async { stopped.await.unwrap_or_default() }).await?) };
-    let (answers, ()) = tokio::select! {
-        ended = async { tokio::try_join!(asking, serving) } => ended?,
-        ended = issuer.serve() => return Err(Failure::failed(format!("the issuer ended early: {ended:?}"))),
-    };
+    let answers = Box::pin(while_serving(&app, listener, issuer, ask_with_each(&server, tokens))).await?;
     let records = records(&config)?;
     output
         .result(&AgentDemo { question: QUESTION, answers: &answers, records: &records }, || people(&answers, &records))
-}
-
-fn config(data: DataConfig, issuer: &str) -> Config {
-    let issuer = IssuerConfig { algorithms: vec![Algorithm::Es256], ..IssuerConfig::new(issuer) };
-    let identity = IdentityConfig {
-        audience: Some(AUDIENCE.to_owned()),
-        issuers: vec![issuer],
-        delegation: DelegationConfig { relation: Some(Relation::from_static("can_act_for")), on: DelegationOn::User },
-        ..IdentityConfig::default()
-    };
-    Config { data, identity, ..Config::default() }
 }
 
 fn tokens(issuer: &Issuer) -> Result<Vec<BearerToken>, Failure> {
@@ -113,12 +77,7 @@ fn tokens(issuer: &Issuer) -> Result<Vec<BearerToken>, Failure> {
         ("the same, for two pages", with(json!({"act": {"sub": "desk-helper"}, "authorization_details": details}))),
         ("inbox-sorter for Anne", with(json!({"act": {"sub": "inbox-sorter"}}))),
     ];
-    let mut tokens = Vec::with_capacity(bearers.len());
-    for (who, claims) in bearers {
-        let token = Secret::new(issuer.token(who, &claims)?);
-        tokens.push(BearerToken { who, claims, token });
-    }
-    Ok(tokens)
+    bearers.into_iter().map(|(who, claims)| BearerToken::new(issuer, who, claims)).collect()
 }
 
 /// Returns the records of the requests. Each record is kept before its answer leaves.

@@ -6,32 +6,27 @@ use http_body_util::{BodyExt, Full};
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
 use tonic::body::Body;
 use tonic::codegen::http::{HeaderMap, Method, Request, header};
 use tonic::transport::{Channel, Endpoint};
 use tower::ServiceExt;
 
 use super::issuer::Issuer;
+use super::served::{ACTS_FOR, BearerToken, identity, while_serving};
 use super::{ANNE, BOB, COLLECTION, EXCERPT_CHARACTERS, QUESTION, TOP_K, load, relationships, telling_sentence};
 use crate::app::App;
 use crate::cli::output::excerpt;
 use crate::cli::{Failure, Output};
 use crate::config::{Config, DataConfig};
-use crate::identity::config::{DelegationConfig, IdentityConfig, IssuerConfig};
-use crate::identity::{Algorithm, DelegationOn};
-use crate::language::{Relation, RelationshipTuple};
+use crate::language::RelationshipTuple;
 use crate::server_config::{McpConfig, ServerConfig};
 use crate::settings::Secret;
 use crate::tuple_store::OnConflict;
 
-/// The audience of the other doors, which the demo does not open.
-const AUDIENCE: &str = "https://ragward.example";
 /// The agent. The handbook lets it act for Anne, and the demo lets it act for Bob.
 const AGENT: &str = "desk-helper";
-const ACTS_FOR: &str = "can_act_for";
 const PATH: &str = "/mcp";
-/// What stands before the address of the metadata document in a challenge (RFC 9728, section 5.1).
+/// The parameter of a challenge that names the metadata document, up to its value (RFC 9728, section 5.1).
 const METADATA: &str = "resource_metadata=\"";
 const EXPLANATION: &str = "\
 Both calls send the same message, which names nobody. The token says who asks: `sub` is the person, and `act` is the agent.
@@ -80,49 +75,19 @@ pub(super) async fn run(handbook: &Path, data: DataConfig, output: &Output) -> R
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let server = format!("http://{}", listener.local_addr()?);
     let url = format!("{server}{PATH}");
-    let app = App::open(&config(data, issuer.url(), &url)).await?;
+    let app = App::open(&config(data, &issuer, &url)).await?;
     load(&app, handbook).await?.close().await;
     let acts_for_bob = RelationshipTuple::parse(&format!("agent:{AGENT}"), ACTS_FOR, BOB);
     let acts_for_bob = acts_for_bob.map_err(|e| Failure::failed(e.to_string()))?;
     relationships(&app)?.write_all(vec![acts_for_bob], OnConflict::Refuse)?;
-    let mut tokens = Vec::new();
-    for (who, user) in [("Anne", ANNE), ("Bob", BOB)] {
-        let claims = claims(user, &url);
-        let token = Secret::new(issuer.token(who, &claims)?);
-        tokens.push(BearerToken { who, claims, token });
-    }
-    let (stop, stopped) = oneshot::channel();
-    let asking = async {
-        let demo = ask(&server, url, tokens).await;
-        // The server seals its log when it ends, which must happen before its directory is deleted.
-        if stop.send(()).is_err() {
-            tracing::debug!("the server has ended by itself");
-        }
-        demo
-    };
-    let serving = async { Ok(app.serve(listener, async { stopped.await.unwrap_or_default() }).await?) };
-    let (demo, ()) = tokio::select! {
-        ended = async { tokio::try_join!(asking, serving) } => ended?,
-        ended = issuer.serve() => return Err(Failure::failed(format!("the issuer ended early: {ended:?}"))),
-    };
+    // The agent has a token for each person.
+    let tokens = [("Anne", ANNE), ("Bob", BOB)].map(|(who, user)| BearerToken::new(&issuer, who, claims(user, &url)));
+    let tokens = tokens.into_iter().collect::<Result<Vec<BearerToken>, Failure>>()?;
+    let demo = Box::pin(while_serving(&app, listener, issuer, ask(&server, url, tokens))).await?;
     output.result(&demo, || people(&demo))
 }
 
-/// An access token of the agent, and the person it acts for.
-struct BearerToken {
-    who: &'static str,
-    claims: Value,
-    token: Secret,
-}
-
-fn config(data: DataConfig, issuer: &str, url: &str) -> Config {
-    let issuer = IssuerConfig { algorithms: vec![Algorithm::Es256], ..IssuerConfig::new(issuer) };
-    let identity = IdentityConfig {
-        audience: Some(AUDIENCE.to_owned()),
-        issuers: vec![issuer],
-        delegation: DelegationConfig { relation: Some(Relation::from_static(ACTS_FOR)), on: DelegationOn::User },
-        ..IdentityConfig::default()
-    };
+fn config(data: DataConfig, issuer: &Issuer, url: &str) -> Config {
     let mcp = McpConfig {
         url: url.to_owned(),
         collection: Some(COLLECTION.to_owned()),
@@ -130,7 +95,7 @@ fn config(data: DataConfig, issuer: &str, url: &str) -> Config {
         url_hosts: Vec::new(),
     };
     let server = ServerConfig { mcp: Some(mcp), ..ServerConfig::default() };
-    Config { server, data, identity, ..Config::default() }
+    Config { server, data, identity: identity(issuer), ..Config::default() }
 }
 
 fn claims(user: &str, url: &str) -> Value {
