@@ -5,6 +5,7 @@
 mod end_to_end {
     mod audit;
     mod commands;
+    mod demos;
     mod documents;
     mod keps;
     mod killed;

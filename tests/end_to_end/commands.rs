@@ -1,11 +1,11 @@
-//! The commands of the README and the demo, as a user types them.
+//! The commands of the README, as a user types them.
 
 use std::process::{Command, Output};
 
 use serde_json::Value;
 
 /// Runs a command in the project's folder, without the environment's settings.
-fn ragward(arguments: &[&str]) -> Output {
+pub(super) fn ragward(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_ragward"))
         .args(arguments)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
@@ -14,104 +14,20 @@ fn ragward(arguments: &[&str]) -> Output {
 }
 
 #[track_caller]
-fn succeeds(arguments: &[&str]) -> String {
+pub(super) fn succeeds(arguments: &[&str]) -> String {
     let output = ragward(arguments);
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
 
 #[track_caller]
-fn json(arguments: &[&str]) -> Value {
+pub(super) fn json(arguments: &[&str]) -> Value {
     serde_json::from_str(&succeeds(&[arguments, &["--output", "json"]].concat())).unwrap()
 }
 
 /// Returns the values of a field, one for each entry of a list.
-fn each<'a>(list: &'a Value, field: &str) -> Vec<&'a str> {
+pub(super) fn each<'a>(list: &'a Value, field: &str) -> Vec<&'a str> {
     list.as_array().unwrap().iter().map(|entry| entry[field].as_str().unwrap()).collect()
-}
-
-#[test]
-fn the_demo_shows_two_answers_and_a_revocation() {
-    let demo = json(&["demo"]);
-    let (anne, bob, after) =
-        (each(&demo["anne"], "guard"), each(&demo["bob"], "guard"), each(&demo["bob_after"], "guard"));
-    assert!(anne.contains(&"document:on-call") && !bob.contains(&"document:on-call"));
-    let of_hr = ["document:leave-casework", "document:parental-leave-old"];
-    for page in of_hr {
-        assert!(bob.contains(&page) && !anne.contains(&page) && !after.contains(&page), "{page}");
-    }
-    let hidden = ["document:parental-leave-draft", "document:board-minutes", "document:cover-budget"];
-    assert!([anne, bob, after].concat().iter().all(|page| !hidden.contains(page)), "{demo}");
-    let why = demo["why"].as_array().unwrap();
-    assert!(why.iter().any(|row| row["page"] == "document:parental-leave-old" && row["anne"][1] == "withheld_from"));
-    assert!(succeeds(&["demo"]).contains("ragward serve --data ragward-data --insecure-identity"));
-}
-
-#[test]
-fn the_demo_shows_what_agents_get() {
-    let demo = json(&["demo", "--agent"]);
-    let [anne, helper, narrowed, stranger] = demo["answers"].as_array().unwrap().as_slice() else { panic!("{demo}") };
-    let pages = |answer: &Value| each(&answer["chunks"], "guard").into_iter().map(str::to_owned).collect::<Vec<_>>();
-    assert_eq!(pages(anne), each(&json(&["demo"])["anne"], "guard"), "with a token as when she is believed");
-    assert_eq!(pages(helper), pages(anne));
-    assert!(!pages(narrowed).is_empty());
-    assert!(pages(narrowed).iter().all(|page| page == "document:parental-leave"), "{narrowed}");
-    assert_eq!((pages(stranger).len(), &stranger["completion"]), (0, &Value::from("EXHAUSTED")));
-    // Each answer has its record: for whom, through whom, and what was released.
-    let records = demo["records"].as_array().unwrap();
-    assert_eq!(records.len(), 4);
-    for (record, answer) in records.iter().zip([anne, helper, narrowed, stranger]) {
-        let subject = &record["principal"]["subject"];
-        assert_eq!((&record["code"], subject), (&Value::from("OK"), &Value::from("user:anne")), "{record}");
-        let actor = answer["claims"]["act"]["sub"].as_str().map(|actor| format!("agent:{actor}"));
-        assert_eq!(record["principal"]["actors"][0].as_str(), actor.as_deref(), "{record}");
-        let released = record["released"]["chunk_ids"].as_array().map_or(0, Vec::len);
-        assert_eq!(released, pages(answer).len(), "{record}");
-        assert!(!record.to_string().contains("parental leave do I get"), "no query: {record}");
-    }
-    // The tokens say who asks through whom.
-    let actors = [anne, helper, narrowed, stranger].map(|answer| answer["claims"]["act"]["sub"].as_str());
-    assert_eq!(actors, [None, Some("desk-helper"), Some("desk-helper"), Some("inbox-sorter")]);
-    assert!([anne, helper, narrowed, stranger].iter().all(|answer| answer["claims"]["sub"] == "anne"), "{demo}");
-    let shown = ragward(&["demo", "--agent"]);
-    assert!(String::from_utf8_lossy(&shown.stdout).contains("The four requests are the same and name nobody"));
-    assert!(shown.stderr.is_empty(), "it ends in order: {}", String::from_utf8_lossy(&shown.stderr));
-}
-
-#[test]
-fn the_demo_shows_mcp_as_the_protocol_has_it() {
-    let demo = json(&["demo", "--mcp"]);
-    let (url, metadata_url) = (demo["url"].as_str().unwrap(), demo["metadata_url"].as_str().unwrap());
-    let refused = &demo["refused"];
-    let challenge = format!("Bearer scope=\"ragward:retrieve\", resource_metadata=\"{metadata_url}\"");
-    assert_eq!((&refused["status"], &refused["www_authenticate"]), (&Value::from(401), &Value::from(challenge)));
-    let metadata = &demo["metadata"];
-    assert_eq!(
-        (&metadata["resource"], &metadata["scopes_supported"][0]),
-        (&demo["url"], &Value::from("ragward:retrieve"))
-    );
-    assert!(metadata["authorization_servers"][0].as_str().unwrap().starts_with("http://127.0.0.1:"), "{metadata}");
-
-    let [anne, bob] = demo["answers"].as_array().unwrap().as_slice() else { panic!("{demo}") };
-    for (answer, subject) in [(anne, "anne"), (bob, "bob")] {
-        let claims = &answer["claims"];
-        let said = (&claims["sub"], &claims["act"]["sub"], &claims["aud"]);
-        assert_eq!(said, (&Value::from(subject), &Value::from("desk-helper"), &Value::from(url)), "{claims}");
-    }
-    let plain = json(&["demo"]);
-    for (answer, found) in [(anne, &plain["anne"]), (bob, &plain["bob"])] {
-        let titles = each(&answer["result"]["results"], "title");
-        assert_eq!(titles, each(found, "title"), "through the agent as without it: {answer}");
-    }
-    assert_ne!(each(&anne["result"]["results"], "id"), each(&bob["result"]["results"], "id"));
-    assert!(!demo["message"].to_string().contains("anne"), "the message names nobody: {}", demo["message"]);
-
-    let shown = ragward(&["demo", "--mcp"]);
-    let text = String::from_utf8_lossy(&shown.stdout);
-    assert!(text.contains("www-authenticate: Bearer ") && text.contains("Both calls send the same message"), "{text}");
-    assert!(!text.contains("eyJ"), "no token is shown: {text}");
-    assert!(shown.stderr.is_empty(), "it ends in order: {}", String::from_utf8_lossy(&shown.stderr));
-    assert_eq!(ragward(&["demo", "--mcp", "--agent"]).status.code(), Some(2), "one demo at a time");
 }
 
 #[test]
