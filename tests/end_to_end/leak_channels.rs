@@ -18,7 +18,7 @@
 //! | vectors in answers | no answer has one | `no_answer_to_a_user_holds_a_vector` below |
 //! | logs | no query and no text of a chunk | `end_to_end/quiet_log.rs` |
 //! | a question that observes | the ordinary answer; what is withheld is in the record alone | `end_to_end/observing.rs`; `twin_worlds.rs`; `openfga/decoys.rs` |
-//! | another door | the doors that take JSON say the same bytes as gRPC | `twin_worlds.rs`; the tests below ask at every door; `identity/tokens.rs` (tokens with one thing wrong) |
+//! | another door | the doors that take JSON say the same bytes as gRPC | `twin_worlds.rs`; the tests below ask at every door; `identity/tokens.rs` (tokens with one thing wrong); `identity/twins.rs` (the tools of MCP) |
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
