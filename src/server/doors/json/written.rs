@@ -36,7 +36,7 @@ pub(in crate::server::doors) fn written(
         tracing::error!(%error, message = descriptor.full_name(), "an answer cannot be written as JSON");
         Refusal::lost()
     };
-    // Few answers become larger than their messages by more than that.
+    // The JSON of an answer is seldom more than a quarter larger than its message.
     let mut json = Vec::with_capacity(message.len() + message.len() / 4);
     let message = DynamicMessage::decode(descriptor.clone(), message).map_err(|error| lost(&error))?;
     let answer = Shown { value: &message, unset };
@@ -44,10 +44,17 @@ pub(in crate::server::doors) fn written(
     Ok(json)
 }
 
-/// A message, or another value of one, as its JSON shows it.
+/// A message, or a value of one of its fields, as its JSON shows it.
 struct Shown<'a, T> {
     value: &'a T,
     unset: UnsetMessages,
+}
+
+/// A value of a field. Its JSON depends on the kind of the field.
+#[derive(Clone, Copy)]
+struct FieldValue<'a> {
+    value: &'a Value,
+    kind: &'a Kind,
 }
 
 impl Serialize for Shown<'_, DynamicMessage> {
@@ -59,7 +66,7 @@ impl Serialize for Shown<'_, DynamicMessage> {
         let mut object = serializer.serialize_map(None)?;
         for field in descriptor.fields() {
             if self.value.has_field(&field) || !field.supports_presence() {
-                let value = (&*self.value.get_field(&field), &field.kind());
+                let value = FieldValue { value: &self.value.get_field(&field), kind: &field.kind() };
                 object.serialize_entry(field.json_name(), &Shown { value: &value, unset: self.unset })?;
             } else if self.unset == UnsetMessages::Null && is_lone_message(&field) {
                 object.serialize_entry(field.json_name(), &())?;
@@ -69,10 +76,9 @@ impl Serialize for Shown<'_, DynamicMessage> {
     }
 }
 
-/// A value, and the kind of its field.
-impl Serialize for Shown<'_, (&Value, &Kind)> {
+impl Serialize for Shown<'_, FieldValue<'_>> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let (value, kind) = *self.value;
+        let FieldValue { value, kind } = *self.value;
         match value {
             Value::Bool(value) => serializer.serialize_bool(*value),
             Value::I32(value) => serializer.serialize_i32(*value),
@@ -92,16 +98,17 @@ impl Serialize for Shown<'_, (&Value, &Kind)> {
             },
             Value::Message(message) => Shown { value: message, unset: self.unset }.serialize(serializer),
             Value::List(values) => {
-                let values: Vec<(&Value, &Kind)> = values.iter().map(|value| (value, kind)).collect();
+                let values: Vec<FieldValue<'_>> = values.iter().map(|value| FieldValue { value, kind }).collect();
                 serializer.collect_seq(values.iter().map(|value| Shown { value, unset: self.unset }))
             }
             Value::Map(values) => {
                 let entry = kind.as_message().ok_or_else(|| S::Error::custom("a map is not one of entries"))?;
                 let kind = entry.map_entry_value_field().kind();
-                let mut values: Vec<_> = values.iter().map(|(key, value)| (key, (value, &kind))).collect();
+                let with_kind = |(key, value)| (key, FieldValue { value, kind: &kind });
+                let mut values: Vec<(&MapKey, FieldValue<'_>)> = values.iter().map(with_kind).collect();
                 values.sort_unstable_by_key(|(key, _)| *key);
-                let shown = |(key, value)| (key_text(key), Shown { value, unset: self.unset });
-                serializer.collect_map(values.iter().map(|(key, value)| shown((*key, value))))
+                let shown = values.iter().map(|(key, value)| (key_text(key), Shown { value, unset: self.unset }));
+                serializer.collect_map(shown)
             }
         }
     }
@@ -201,7 +208,8 @@ mod tests {
         for (number, name) in numbers.into_iter().zip(["NaN", "Infinity", "-Infinity"]) {
             let mut value = message("ragward.metadata.v1.Value", &json!({}));
             value.set_field_by_name("double_value", Value::F64(number));
-            assert_eq!(written_text(&value, UnsetMessages::LeftOut), format!(r#"{{"doubleValue":"{name}"}}"#));
+            let expected = format!(r#"{{"doubleValue":"{name}"}}"#);
+            assert_eq!(written_text(&value, UnsetMessages::LeftOut), expected, "{name}");
         }
     }
 
@@ -213,7 +221,7 @@ mod tests {
         let message = message("ragward.retrieval.v1.Chunk", &json!({ "metadata": metadata }));
         let text = written_text(&message, UnsetMessages::LeftOut);
         let places: Vec<Option<usize>> = keys.iter().map(|key| text.find(key.as_str())).collect();
-        assert!(places.is_sorted() && places[0].is_some(), "{text}");
+        assert!(places.is_sorted() && places.iter().all(Option::is_some), "{text}");
     }
 
     #[test]
