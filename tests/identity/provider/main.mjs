@@ -12,6 +12,8 @@ import { ACCESS_TOKEN, REDIRECT_URI, TOKEN_EXCHANGE, start } from "./provider.mj
 // The library's own messages must not mix with the answers.
 console.info = console.error;
 console.warn = console.error;
+// The most redirects of a login. One takes four.
+const REDIRECTS_MAX = 10;
 const issuer = await start();
 const discovered = await fetch(`${issuer}/.well-known/openid-configuration`).then((answer) => answer.json());
 
@@ -55,7 +57,7 @@ async function type({ url, code }) {
   };
   const second = await visit(url, cookies, await form(first, {}));
   let answer = await visit(url, cookies, await form(second, { confirm: "yes" }));
-  for (let step = 0; step < 10; step += 1) {
+  for (let step = 0; step < REDIRECTS_MAX; step += 1) {
     const location = answer.headers.get("location");
     if (!location) return String(answer.status);
     url = new URL(location, url);
@@ -64,10 +66,10 @@ async function type({ url, code }) {
   throw new Error("too many redirects");
 }
 
-/** What a browser does: follows redirects with cookies, up to the client's own address, which it returns. */
+/** Follows redirects with cookies, as a browser does, up to the client's own address, which it returns. */
 async function follow(url, until) {
   const cookies = new Map();
-  for (let step = 0; step < 10; step += 1) {
+  for (let step = 0; step < REDIRECTS_MAX; step += 1) {
     const answer = await visit(url, cookies);
     const location = answer.headers.get("location");
     if (!location) throw new Error(`${url} answered ${answer.status}: ${await answer.text()}`);
