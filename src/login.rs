@@ -9,11 +9,12 @@
 //! and nothing is sent without TLS except on this machine.
 
 mod device;
-mod discovery;
 mod error;
 mod http;
+mod issuer;
 mod loopback;
 mod random;
+mod resource;
 mod store;
 mod token_endpoint;
 
@@ -22,11 +23,12 @@ use std::path::Path;
 use url::Url;
 
 use self::device::DeviceCode;
-use self::discovery::{Issuer, Resource};
 pub(crate) use self::error::LoginError;
 use self::http::{Form, HttpClient, PlainHttp};
+use self::issuer::Issuer;
 use self::loopback::{ExpectedRedirect, Loopback};
 use self::random::{Verifier, random_text};
+use self::resource::Resource;
 pub(crate) use self::store::{LoginStore, StoredLogin};
 use self::token_endpoint::{OAuthError, TokenAnswer, Tokens};
 use crate::settings::Secret;

@@ -118,6 +118,17 @@ impl JsonAnswer {
     }
 }
 
+/// Returns a member that is a text.
+pub(super) fn text<'a>(members: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
+    members.get(name).and_then(Value::as_str)
+}
+
+/// Returns the texts of a member that is a list; none if it is not.
+pub(super) fn texts(members: &Map<String, Value>, name: &str) -> Vec<String> {
+    let list = members.get(name).and_then(Value::as_array);
+    list.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
 /// An HTTP client for one login.
 #[derive(Clone, Debug)]
 pub(super) struct HttpClient {
