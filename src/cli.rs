@@ -149,7 +149,7 @@ struct Connection {
     #[arg(long, value_name = "FILE", conflicts_with = "data")]
     ca_file: Option<PathBuf>,
     /// A file with the access token for the server. Without it, the variable `RAGWARD_TOKEN` may hold the token. Without both,
-    /// it is the token of `ragward login`.
+    /// the token of `ragward login` is sent.
     #[arg(long, value_name = "FILE", conflicts_with = "data")]
     token_file: Option<PathBuf>,
     /// The data directory, which this command opens itself. No server may be using it.
@@ -195,8 +195,7 @@ impl Connection {
         }
     }
 
-    /// Like [`Connection::remote_server`]. Without a token of the flags and the environment, it is that of the login at this
-    /// server.
+    /// Like [`Connection::remote_server`]. If neither a flag nor the environment gives a token, the server gets that of its login.
     async fn called_server(&self) -> Result<Option<RemoteServer>, Failure> {
         let Some(mut server) = self.remote_server()? else { return Ok(None) };
         if server.token.is_none() {

@@ -177,7 +177,7 @@ fn a_variable_has_the_type_of_its_key() {
     let has_a_form = ["server.listen", "telemetry.metrics_listen", "retrieval.relation", "identity.user_type"];
     let has_a_form_too =
         ["identity.machine_type", "identity.actor_type", "identity.write_relation", "identity.delegation.relation"];
-    // These need others beside them.
+    // Each of these settings needs others in its table.
     let is_a_pair = |key: &str| ["server.tls.", "server.mcp."].iter().any(|table| key.starts_with(table));
     let is_free = |key: &str| !has_a_form.contains(&key) && !has_a_form_too.contains(&key) && !is_a_pair(key);
     for leaf in leaves() {

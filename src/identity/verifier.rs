@@ -50,7 +50,7 @@ impl TokenVerifier {
     #[must_use]
     pub fn for_audience(&self, audience: &str) -> Self {
         let config = CheckedConfig { audience: audience.to_owned(), barred_audience: None, ..self.config.clone() };
-        // What one verifier remembers was verified for its own audience, so the other one must not know it.
+        // Each verifier remembers tokens that it verified for its own audience, so each has its own list.
         let remembered = RememberedTokens::default();
         Self { config, issuers: self.issuers.clone(), remembered, used: Arc::clone(&self.used) }
     }
@@ -59,7 +59,7 @@ impl TokenVerifier {
     #[must_use]
     pub fn barring(self, audience: &str) -> Self {
         let config = CheckedConfig { barred_audience: Some(audience.to_owned()), ..self.config };
-        // What was remembered was verified without the bar.
+        // The tokens that were remembered so far were verified without the bar.
         Self { config, remembered: RememberedTokens::default(), ..self }
     }
 

@@ -39,10 +39,10 @@ pub enum Authentication {
 /// Verifies the tokens of callers, and knows what their bearers may do.
 #[derive(Debug)]
 pub struct TokenAuthentication {
-    /// All doors but that for MCP.
+    /// The resource of all doors but that for MCP.
     own: Resource,
-    /// The door for MCP, if there is one. Only a token that names this audience opens it. Such a token opens no other door, even
-    /// if it names their audience, too: an agent holds it.
+    /// The resource of the door for MCP, if there is one. Only a token that names its audience opens the door. Such a token opens
+    /// no other door, even if it names the other audience, too: an agent holds it.
     mcp: Option<Resource>,
     write_relation: Relation,
     step_up: StepUpRules,
@@ -57,7 +57,7 @@ pub(super) struct Resource {
     verifier: TokenVerifier,
     /// The URL at which clients learn whose tokens are accepted, if the audience is a URL.
     metadata_url: Option<String>,
-    /// The scopes that its tokens may have. If it is one, then its challenges name it.
+    /// The scopes that its tokens may have. If there is one alone, the challenges name it.
     scopes: &'static [Scope],
 }
 

@@ -373,7 +373,7 @@ impl Shape {
         response
     }
 
-    /// Returns an answer that says nothing.
+    /// Returns an answer without a body.
     fn empty(&self, status: StatusCode) -> http::Response<Body> {
         let mut response = self.response(status, Kind::Unary(Codec::Json).content_type(), Body::empty());
         response.headers_mut().remove(header::CONTENT_TYPE);

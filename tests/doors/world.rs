@@ -68,7 +68,7 @@ impl World {
         let directory = tempfile::tempdir().unwrap();
         let data = directory.path().join("data");
         prepare(&data).await;
-        // The exporter does not take port 0.
+        // The exporter does not take port 0, which means any free port.
         let metrics = free_address();
         let mut settings = config(&data);
         settings.server.insecure_identity = false;
@@ -118,7 +118,7 @@ impl World {
     }
 }
 
-/// Finds a free port of loopback, for what is not told that it may take any.
+/// Finds a free port of loopback, for a listener that needs to know its port in advance.
 pub(super) fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
