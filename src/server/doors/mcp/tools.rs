@@ -7,9 +7,11 @@ use serde_json::{Map, Value as Json, json};
 use tonic::Code;
 
 use super::links::Links;
+use crate::chunk::ID_BYTES_MAX;
 use crate::proto::metadata::value::Kind;
 use crate::proto::retrieval as message;
 use crate::retrieval::FieldViolation;
+use crate::retrieval::request::check_collection;
 use crate::server::refusal::Refusal;
 use crate::visible::is_visible;
 
@@ -173,7 +175,14 @@ impl Place {
         let plain = |part: &str| percent_decode_str(part).decode_utf8().ok().map(std::borrow::Cow::into_owned);
         let place = Self { collection: plain(collection)?, chunk: plain(chunk)? };
         // One chunk has one id, so another spelling of it is no id.
-        (place.id() == id && !place.collection.is_empty() && !place.chunk.is_empty()).then_some(place)
+        (place.id() == id && place.is_possible()).then_some(place)
+    }
+
+    /// Returns whether a chunk can have this place. What can be nowhere must look like what is not there.
+    fn is_possible(&self) -> bool {
+        let mut violations = Vec::new();
+        check_collection(&self.collection, &mut violations);
+        violations.is_empty() && (1..=ID_BYTES_MAX).contains(&self.chunk.len())
     }
 
     fn id(&self) -> String {
@@ -394,16 +403,20 @@ mod tests {
 
     #[test]
     fn ids_that_are_none_look_like_ids_of_nothing() {
+        let (long_collection, long_chunk) = (format!("{}/b", "a".repeat(200)), format!("a/{}", "b".repeat(600)));
         let rows = [
             ("an id", "handbook/leave%231", Some(json!({ "collection": "handbook", "chunkIds": ["leave#1"] }))),
-            ("an encoded slash", "a%2Fb/c", Some(json!({ "collection": "a/b", "chunkIds": ["c"] }))),
+            ("an encoded slash", "a/b%2Fc", Some(json!({ "collection": "a", "chunkIds": ["b/c"] }))),
             ("no slash", "handbook", None),
             ("two slashes", "a/b/c", None),
             ("no chunk", "a/", None),
             ("no collection", "/b", None),
             ("nothing", "", None),
             ("another spelling", "h%61ndbook/leave", None),
-            ("small letters in an escape", "a%2fb/c", None),
+            ("small letters in an escape", "a/b%2fc", None),
+            ("a name that no collection can have", "a%2Fb/c", None),
+            ("a collection with a long name", long_collection.as_str(), None),
+            ("a chunk with a long name", long_chunk.as_str(), None),
             ("bytes that are no text", "a/%FF", None),
             ("a URI", "ragward://handbook/leave", None),
         ];
@@ -438,7 +451,7 @@ mod tests {
     #[test]
     fn an_id_of_a_result_is_an_id_for_fetch() {
         for chunk in ["leave#1", "ä/ö", "a b%c", "..", "?x=1&y", "\u{202e}"] {
-            let place = Place { collection: "hand book/1".to_owned(), chunk: chunk.to_owned() };
+            let place = Place { collection: "hand_book-1.0".to_owned(), chunk: chunk.to_owned() };
             assert_eq!(Place::of_id(&place.id()), Some(place), "{chunk}");
         }
     }
