@@ -15,7 +15,7 @@ use crate::doors::world::{MODEL, World};
 use crate::support::fga::Fga;
 use crate::support::running::{Running, config};
 
-/// The folder with Python packages that `.ci/run` installs.
+/// The folders with Python packages that `.ci/run` installs, as in `PYTHONPATH`.
 const PYTHON_PACKAGES: &str = "PYTHON_CLIENTS_PATH";
 
 pub(super) fn folder(name: &str) -> PathBuf {
@@ -31,10 +31,7 @@ pub(super) fn skip(what: &str, lacking: &str) {
 pub(super) fn python_packages() -> Option<OsString> {
     let found = std::env::var_os(PYTHON_PACKAGES).filter(|path| !path.is_empty());
     if found.is_none() {
-        skip(
-            "a Python client",
-            "its packages: install tests/doors/clients/python/requirements.txt, name the folder in PYTHON_CLIENTS_PATH",
-        );
+        skip("a Python client", "its packages: name their folders in PYTHON_CLIENTS_PATH, as CONTRIBUTING.md says");
     }
     found
 }

@@ -18,7 +18,7 @@ use crate::support::provider::Provider;
 
 /// Node.js 22 or later, which `.ci/run` installs. The inspector and the suite do not run on an older one.
 const NODE: &str = "NODE_22_BIN";
-/// The folder with `LangChain`'s packages that `.ci/run` installs.
+/// The folders with `LangChain`'s packages that `.ci/run` installs, as in `PYTHONPATH`.
 const LANGCHAIN_PACKAGES: &str = "PYTHON_LANGCHAIN_PATH";
 const READ: &str = "ragward:retrieve";
 
@@ -155,8 +155,7 @@ async fn the_inspector_lists_and_calls_tools() {
 async fn agents_of_frameworks_get_their_tools_from_the_door() {
     let langchain = given(LANGCHAIN_PACKAGES);
     if langchain.is_none() {
-        let lacking = "its packages: install tests/doors/clients/python/requirements-langchain.txt, name the folder in \
-            PYTHON_LANGCHAIN_PATH";
+        let lacking = "its packages: name their folders in PYTHON_LANGCHAIN_PATH, as CONTRIBUTING.md says";
         skip("LangChain's client for MCP", lacking);
     }
     let world = start(|_| {}).await;

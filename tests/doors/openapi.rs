@@ -40,7 +40,7 @@ const WITHOUT_A_RIGHT_TO_WRITE: [&str; 8] = [
 /// Schemathesis at a server. Its files go into `home`.
 fn schemathesis(packages: &OsStr, home: &Path, address: &str, phases: &str) -> Command {
     let mut command = Command::new("python3");
-    let paths = [Path::new(packages), &folder("python")];
+    let paths = std::env::split_paths(packages).chain([folder("python")]);
     command.env("PYTHONPATH", std::env::join_paths(paths).unwrap()).env("PYTHONDONTWRITEBYTECODE", "1");
     command.env("SCHEMATHESIS_HOOKS", "openapi_hooks").env("HOME", home).current_dir(home);
     command.args(["-m", "schemathesis.cli", "run", &format!("http://{address}/openapi.json"), "--no-color"]);
