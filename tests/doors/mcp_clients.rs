@@ -6,9 +6,14 @@
 use std::ffi::OsString;
 use std::process::Command;
 
+use ragward::client::Client;
 use ragward::config::Config;
 use ragward::identity::config::IssuerConfig;
+use ragward::language::Relation;
+use ragward::proto::ingest::{Chunk, Document, UpsertDocumentsRequest};
+use ragward::proto::metadata::value::Kind;
 use ragward::server_config::McpConfig;
+use ragward::settings::Secret;
 use serde_json::{Value, json};
 
 use crate::doors::clients::{Outcome, assert_done, folder, outcome, python, python_packages, skip};
@@ -41,6 +46,19 @@ fn node(what: &str) -> Option<Command> {
     Some(command)
 }
 
+/// Returns the scripts of the official clients that can run here, the one in Python and the one in JavaScript.
+fn official(python_script: &'static str, node_script: &'static str) -> Vec<(&'static str, Command)> {
+    let mut scripts = Vec::new();
+    if let Some(packages) = python_packages() {
+        scripts.push((python_script, python(python_script, &packages)));
+    }
+    if let Some(mut command) = node("the official client for MCP in JavaScript") {
+        command.arg(node_script);
+        scripts.push((node_script, command));
+    }
+    scripts
+}
+
 /// Starts a server whose door for MCP has the URL at which it is called, since clients compare it with the server's metadata.
 async fn start(change: impl FnOnce(&mut Config)) -> World {
     let address = free_address().to_string();
@@ -68,14 +86,6 @@ fn token(world: &World) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn official_clients_find_the_way_from_no_token_to_an_answer() {
-    let mut scripts: Vec<(&str, Command)> = Vec::new();
-    if let Some(packages) = python_packages() {
-        scripts.push(("mcp_oauth.py", python("mcp_oauth.py", &packages)));
-    }
-    if let Some(mut command) = node("the official client for MCP in JavaScript") {
-        command.arg("oauth.mjs");
-        scripts.push(("oauth.mjs", command));
-    }
     let Some(mut provider) = Provider::start().await else { return };
     let issuer = IssuerConfig::new(&provider.issuer);
     let world = start(|settings| settings.identity.issuers = vec![issuer]).await;
@@ -86,17 +96,80 @@ async fn official_clients_find_the_way_from_no_token_to_an_answer() {
         "other audience": provider.token(login(READ, AUDIENCE)).await,
         "other scope": provider.token(login("ragward:ingest", &url)).await,
     });
-    let client = json!({
+    let redirect_uris = ["https://desk.example/callback"];
+    let known = json!({
         "client_id": "desk",
         "client_secret": "the secret of desk",
         "token_endpoint_auth_method": "client_secret_post",
-        "redirect_uris": ["https://desk.example/callback"],
+        "redirect_uris": redirect_uris,
     });
-    for (script, mut command) in scripts {
-        command.env("MCP_URL", &url).env("MCP_ISSUER", &provider.issuer);
-        command.env("MCP_CLIENT", client.to_string()).env("MCP_TOKENS", tokens.to_string());
+    let unknown = json!({ "redirect_uris": redirect_uris });
+    for (row, client) in [("known to the provider", known), ("registers itself", unknown)] {
+        for (script, mut command) in official("mcp_oauth.py", "oauth.mjs") {
+            command.env("MCP_URL", &url).env("MCP_ISSUER", &provider.issuer);
+            command.env("MCP_CLIENT", client.to_string()).env("MCP_TOKENS", tokens.to_string());
+            assert_done(&format!("{script}, {row}"), command).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_of_an_official_client_gets_what_holds_at_each_call() {
+    let world = start(|_| {}).await;
+    let tokens = json!({ "anne": token(&world), "bob": world.token_for(&json!(url(&world)), "bob", READ) });
+    let operator = world.token("operator", "ragward:administer");
+    for (script, mut command) in official("mcp_session.py", "session.mjs") {
+        command.env("MCP_URL", url(&world)).env("MCP_TOKENS", tokens.to_string());
+        command.env("RAGWARD_URL", format!("http://{}", world.address)).env("RAGWARD_TOKEN", &operator);
         assert_done(script, command).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn official_clients_quote_hostile_documents() {
+    let world = start(|settings| {
+        settings.identity.write_relation = Relation::parse("reader").unwrap();
+        let mcp = settings.server.mcp.as_mut().unwrap();
+        mcp.url_key = Some("url".to_owned());
+        mcp.url_hosts = vec!["wiki.example".to_owned()];
+    })
+    .await;
+    write_hostile_documents(&world).await;
+    for (script, mut command) in official("mcp_hostile.py", "hostile.mjs") {
+        command.env("MCP_URL", url(&world)).env("MCP_TOKEN", token(&world));
+        assert_done(script, command).await;
+    }
+}
+
+/// Writes the documents of `hostile.json`, each as the person who may write under its guard.
+async fn write_hostile_documents(world: &World) {
+    let hostile: Value = serde_json::from_str(&std::fs::read_to_string(folder("hostile.json")).unwrap()).unwrap();
+    let documents = hostile["documents"].as_array().unwrap();
+    for (writer, guard) in [("anne", "document:welcome"), ("bob", "document:salaries")] {
+        let of_writer: Vec<&Value> = documents.iter().filter(|document| document["guard"] == guard).collect();
+        assert!(!of_writer.is_empty(), "{writer} writes nothing");
+        let messages = of_writer.into_iter().map(|document| UpsertDocumentsRequest {
+            collection: "hostile".to_owned(),
+            document: Some(hostile_document(document)),
+        });
+        let messages: Vec<UpsertDocumentsRequest> = messages.collect();
+        let token = Secret::new(world.token(writer, "ragward:ingest"));
+        let client = Client::with_token(&format!("http://{}", world.address), &token).unwrap();
+        client.ingest().upsert_documents(tokio_stream::iter(messages)).await.unwrap();
+    }
+}
+
+fn hostile_document(document: &Value) -> Document {
+    let text = |name: &str| document[name].as_str().unwrap_or_else(|| panic!("{document} has no {name}")).to_owned();
+    let url = ragward::proto::metadata::Value { kind: Some(Kind::StringValue(text("metadata_url"))) };
+    let chunk = Chunk {
+        id: text("chunk"),
+        guard: text("guard"),
+        text: text("text"),
+        metadata: [("url".to_owned(), url)].into(),
+        ..Chunk::default()
+    };
+    Document { id: text("document"), title: text("title"), chunks: vec![chunk] }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -170,11 +243,11 @@ async fn agents_of_frameworks_get_their_tools_from_the_door() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_starts_the_door_on_its_own_standard_streams() {
-    let Some(packages) = python_packages() else { return };
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("data");
     prepare(&data).await;
-    let mut command = python("mcp_stdio.py", &packages);
-    command.env("RAGWARD", env!("CARGO_BIN_EXE_ragward")).env("RAGWARD_DATA", data);
-    assert_done("mcp_stdio.py", command).await;
+    for (script, mut command) in official("mcp_stdio.py", "stdio.mjs") {
+        command.env("RAGWARD", env!("CARGO_BIN_EXE_ragward")).env("RAGWARD_DATA", &data);
+        assert_done(script, command).await;
+    }
 }

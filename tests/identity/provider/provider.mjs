@@ -19,7 +19,9 @@ const PERSON_AT_A_DEVICE = "anne";
 export const DETAILS_TYPE = "ragward_retrieval";
 // The scopes of every resource. A token for another resource than the server's is there to be refused.
 const SCOPES = "ragward:retrieve ragward:ingest ragward:administer ragward:explain ragward:assert_user";
-// The algorithm that signs the tokens of each client.
+// What the provider itself grants.
+const OWN_SCOPES = `openid offline_access ${SCOPES}`;
+// The algorithm that signs the tokens of each client; clients that registered themselves have that of the first.
 const ALGORITHMS = { desk: "RS256", "desk-helper": "ES256", crawler: "ES256", "ragward-cli": "RS256" };
 // The command line renews a token that lasts no longer than 30 seconds, so it renews these each time.
 const LIFETIMES = { "ragward-cli": 20 };
@@ -82,6 +84,8 @@ function configuration(jwks) {
         redirect_uris: [LOOPBACK_URI],
       },
     ],
+    // A client that registers names its scopes, and the library takes only those that stand here.
+    scopes: OWN_SCOPES.split(" "),
     findAccount: (_ctx, id) => ({ accountId: id, claims: () => ({ sub: id }) }),
     interactions: { url: (_ctx, interaction) => `/interaction/${interaction.uid}` },
     // RFC 9068, section 2.2.1: when the person logged in. A client that asks for itself has no such time.
@@ -96,6 +100,7 @@ function configuration(jwks) {
       deviceFlow: { enabled: true },
       dPoP: { enabled: true },
       revocation: { enabled: true },
+      registration: { enabled: true },
       resourceIndicators: {
         enabled: true,
         defaultResource: () => undefined,
@@ -105,7 +110,7 @@ function configuration(jwks) {
           audience: resource,
           accessTokenFormat: "jwt",
           accessTokenTTL: LIFETIMES[client.clientId] ?? 300,
-          jwt: { sign: { alg: ALGORITHMS[client.clientId] } },
+          jwt: { sign: { alg: ALGORITHMS[client.clientId] ?? ALGORITHMS.desk } },
         }),
       },
       richAuthorizationRequests: {
@@ -134,7 +139,7 @@ async function interact(provider, request, response) {
     return;
   }
   const grant = new provider.Grant({ accountId, clientId: params.client_id });
-  grant.addOIDCScope("openid offline_access");
+  grant.addOIDCScope(OWN_SCOPES);
   if (params.resource) grant.addResourceScope(params.resource, params.scope);
   for (const detail of prompt.details.rar ?? []) grant.addRar(detail);
   const consent = { grantId: await grant.save() };

@@ -9,7 +9,7 @@ import assert from "node:assert/strict";
 import { Client, StreamableHTTPClientTransport, UnauthorizedError } from "@modelcontextprotocol/client";
 
 const { MCP_URL: url, MCP_ISSUER: issuer } = process.env;
-// The provider knows this client by an id, a secret and the address to come back to.
+// The address to come back to. With an id and a secret, the provider knows this client; without them, the client registers.
 const registered = JSON.parse(process.env.MCP_CLIENT);
 const tokens = JSON.parse(process.env.MCP_TOKENS);
 const REVISIONS = { legacy: "2025-11-25", auto: "2026-07-28" };
@@ -36,7 +36,12 @@ class Person {
 
   redirectUrl = registered.redirect_uris[0];
   clientMetadata = { redirect_uris: registered.redirect_uris, client_name: "a test" };
-  clientInformation = () => ({ ...registered, issuer });
+  client = registered.client_id && { ...registered, issuer };
+  clientInformation = () => this.client;
+  saveClientInformation = (client) => {
+    assert.equal(this.client, undefined, "the client registers again");
+    this.client = client;
+  };
   tokens = () => this.#token;
   saveTokens = (token) => { this.#token = token; };
   saveCodeVerifier = (verifier) => { this.#verifier = verifier; };
@@ -144,6 +149,8 @@ async function logsIn(mode, name, other, { token, first = 401 } = {}) {
   assert.deepEqual(wire.answers[0], ["POST", url, first], told);
   assert.ok(wire.at("/.well-known/oauth-protected-resource/mcp").includes("GET 200"), told);
   assert.ok(wire.at(`${issuer}/.well-known/`).includes("GET 200"), told);
+  assert.deepEqual(wire.at(`${issuer}/reg`), registered.client_id ? [] : ["POST 201"], told);
+  assert.equal(asked.client_id, person.client.client_id, row);
   assert.deepEqual(wire.at(`${issuer}/token`), ["POST 200"], told);
   const later = wire.answers.slice(1).filter(([, to, status]) => to === url && [401, 403].includes(status));
   assert.deepEqual(later, [], told);

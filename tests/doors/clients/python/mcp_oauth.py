@@ -20,7 +20,7 @@ from mcp.shared.auth import AuthorizationCodeResult, OAuthClientInformationFull,
 
 URL = os.environ["MCP_URL"]
 ISSUER = os.environ["MCP_ISSUER"]
-# The provider knows this client by an id, a secret and the address to come back to.
+# The address to come back to. With an id and a secret, the provider knows this client; without them, the client registers.
 CLIENT = json.loads(os.environ["MCP_CLIENT"])
 TOKENS = json.loads(os.environ["MCP_TOKENS"])
 REVISIONS = {"legacy": "2025-11-25", "auto": "2026-07-28"}
@@ -37,7 +37,7 @@ class Memory:
 
     def __init__(self, token=None):
         self.token = token and OAuthToken(access_token=token, token_type="Bearer")
-        self.client = OAuthClientInformationFull(**CLIENT, issuer=ISSUER)
+        self.client = OAuthClientInformationFull(**CLIENT, issuer=ISSUER) if "client_id" in CLIENT else None
 
     async def get_tokens(self):
         return self.token
@@ -49,7 +49,8 @@ class Memory:
         return self.client
 
     async def set_client_info(self, client_info):
-        raise AssertionError(f"the client registers again: {client_info}")
+        assert self.client is None, f"the client registers again: {client_info}"
+        self.client = client_info
 
 
 class Person:
@@ -146,6 +147,9 @@ async def logs_in(mode, name, other, token=None, first=401):
     assert wire.answers[0] == ("POST", URL, first), f"{row}: {wire.answers}"
     assert wire.at("/.well-known/oauth-protected-resource/mcp") == [("GET", 200)], f"{row}: {wire.answers}"
     assert ("GET", 200) in wire.at(f"{ISSUER}/.well-known/"), f"{row}: {wire.answers}"
+    registered = [] if "client_id" in CLIENT else [("POST", 201)]
+    assert wire.at(f"{ISSUER}/reg") == registered, f"{row}: {wire.answers}"
+    assert asked["client_id"] == memory.client.client_id, f"{row}: {asked}"
     assert wire.at(f"{ISSUER}/token") == [("POST", 200)], f"{row}: {wire.answers}"
     refused = [answer for answer in wire.answers[1:] if answer[1] == URL and answer[2] in (401, 403)]
     assert not refused, f"{row}: {wire.answers}"
