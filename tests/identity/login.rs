@@ -210,6 +210,59 @@ async fn others_read_no_token(states: &Path) {
 }
 
 #[tokio::test]
+async fn an_issuer_registers_the_program_that_nobody_named() {
+    let Some(mut provider) = Provider::start().await else { return };
+    let served = Served::start_with(&provider.issuer, None).await;
+    let machine = Machine { states: tempfile::tempdir().unwrap(), server: &served.address };
+    let issuer = provider.issuer.clone();
+    let mut clients: Vec<String> = Vec::new();
+    // A machine registers once, and again after a logout. A registration is for logins by browser and by device, at any port.
+    let rows = [
+        ("the first login", Way::Browser, "bob", 1),
+        ("another person", Way::Browser, "anne", 1),
+        ("another way", Way::Device, "anne", 1),
+        ("after a logout", Way::Browser, "bob", 2),
+        ("after a logout, by device", Way::Device, "anne", 3),
+    ];
+    for (row, way, user, clients_expected) in rows {
+        if clients_expected > clients.len() && !clients.is_empty() {
+            assert_eq!(machine.json(&["logout"]).await["revoked"], json!(true), "{row}");
+        }
+        let login = ["login", "--issuer", &issuer, "--resource", AUDIENCE];
+        let (arguments, flow) = match way {
+            Way::Browser => (login.to_vec(), "open"),
+            Way::Device => ([&login[..], &["--device"]].concat(), "type"),
+        };
+        let mut waiting = Waiting::start(machine.command(&arguments));
+        let mut visit = json!({"flow": flow, "url": waiting.shown().await, "user": user});
+        if way == Way::Device {
+            visit["code"] = json!(waiting.shown().await);
+        }
+        assert_eq!(provider.token(visit).await, "200", "{row}");
+        let output = waiting.output().await;
+        assert!(output.status.success(), "{row}: {}", told(&output));
+
+        let who = machine.json(&["whoami"]).await;
+        assert_eq!((&who["subject"], &who["renewable"]), (&json!(user), &json!(true)), "{row}: {who}");
+        let client = who["client_id"].as_str().unwrap().to_owned();
+        if !clients.contains(&client) {
+            clients.push(client);
+        }
+        assert_eq!(clients.len(), clients_expected, "{row}: {clients:?}");
+        let chunks = machine.json(&RETRIEVE).await["chunks"].to_string();
+        let is_bobs = chunks.contains("document:pay-bands") && !chunks.contains("document:on-call");
+        assert_eq!(is_bobs, user == "bob", "{row}: {chunks}");
+    }
+}
+
+/// How a person logs in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Browser,
+    Device,
+}
+
+#[tokio::test]
 async fn a_person_logs_in_in_a_real_browser() {
     let Some(chromium) = chromium("a login in a browser") else { return };
     let chromium = chromium.to_str().unwrap();

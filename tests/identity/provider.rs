@@ -46,6 +46,11 @@ pub(crate) struct Served {
 
 impl Served {
     pub(crate) async fn start(issuer: &str) -> Self {
+        Self::start_with(issuer, Some("ragward-cli")).await
+    }
+
+    /// Like [`Self::start`], with the name of a client for `ragward login`, or without one.
+    pub(crate) async fn start_with(issuer: &str, login_client_id: Option<&str>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let data = directory.path().join("data").to_str().unwrap().to_owned();
         let run = async |arguments: &[&str]| {
@@ -55,7 +60,7 @@ impl Served {
         run(&["model", "load", "schema/handbook/store.fga.yaml"]).await;
         run(&["ingest", "schema/handbook", "--collection", "handbook"]).await;
         let config = directory.path().join("ragward.toml");
-        std::fs::write(&config, configuration(issuer)).unwrap();
+        std::fs::write(&config, configuration(issuer, login_client_id)).unwrap();
         let mut process = serve(&config, &data).spawn().unwrap();
         let address = format!("http://{}", address(process.stderr.take().unwrap()).await);
         Self { client: Client::at(&address).unwrap(), address, _process: process, _data: directory }
@@ -88,9 +93,10 @@ fn serve(config: &PathBuf, data: &str) -> Command {
     command
 }
 
-fn configuration(issuer: &str) -> String {
+fn configuration(issuer: &str, login_client_id: Option<&str>) -> String {
+    let login_client_id = login_client_id.map(|id| format!("login_client_id = '{id}'\n")).unwrap_or_default();
     format!(
-        "[server]\nlogin_client_id = 'ragward-cli'\n[identity]\naudience = '{AUDIENCE}'\n[[identity.issuers]]\nissuer = '{issuer}'\n\
+        "[server]\n{login_client_id}[identity]\naudience = '{AUDIENCE}'\n[[identity.issuers]]\nissuer = '{issuer}'\n\
          [identity.delegation]\nrelation = 'can_act_for'\non = 'user'\n"
     )
 }
