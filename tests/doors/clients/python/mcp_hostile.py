@@ -43,16 +43,16 @@ def structured(row, answer):
     return answer.structured_content
 
 
-async def quotes_each(mode, client):
+async def quotes_each(revision, client):
     asked = {"query": "leave", "collection": "hostile", "top_k": len(HOSTILE["documents"])}
-    found = structured(mode, await client.call_tool("search", asked))
-    assert set(found) == {"results", "completion"}, f"{mode}: {found}"
+    found = structured(revision, await client.call_tool("search", asked))
+    assert set(found) == {"results", "completion"}, f"{revision}: {found}"
     results = {result["id"]: result for result in found["results"]}
-    assert len(results) == len(found["results"]), f"{mode}: an id comes twice: {found}"
+    assert len(results) == len(found["results"]), f"{revision}: an id comes twice: {found}"
     differ = set(results) ^ set(map(identifier, DOCUMENTS))
-    assert not differ, f"{mode}: {differ}"
+    assert not differ, f"{revision}: {differ}"
     for document in DOCUMENTS:
-        row = f"{REVISIONS[mode]}, {document['row']}"
+        row = f"{revision}, {document['row']}"
         quoted = expected(document)
         searched = results[quoted["id"]]
         assert isinstance(searched.pop("score"), float), f"{row}: {searched}"
@@ -66,20 +66,20 @@ async def quotes_each(mode, client):
         assert parts == [(uri, "text/plain", document["text"])], f"{row}, read: {read}"
 
 
-async def shows_nothing_of_the_rest(mode, client):
+async def shows_nothing_of_the_rest(revision, client):
     """What is hidden, what is gone and what is no id have one answer."""
     gone = await client.call_tool("fetch", {"id": "hostile/gone"})
     refused = await refusal(client, "ragward://hostile/gone")
-    assert gone.is_error and gone.structured_content is None, f"{mode}: {gone}"
+    assert gone.is_error and gone.structured_content is None, f"{revision}: {gone}"
     hidden = [{"row": document["row"], "id": identifier(document)} for document in HIDDEN]
     for nothing in hidden + HOSTILE["absent"]:
-        row = f"{REVISIONS[mode]}, {nothing['row']}"
+        row = f"{revision}, {nothing['row']}"
         fetched = await client.call_tool("fetch", {"id": nothing["id"]})
         assert fetched == gone, f"{row}, fetched: {fetched}"
         read = await refusal(client, f"ragward://{nothing['id']}")
         assert read == refused, f"{row}, read: {read}"
     for uri in HOSTILE["no_uris"]:
-        row = f"{REVISIONS[mode]}, `{uri}`"
+        row = f"{revision}, `{uri}`"
         read = await refusal(client, uri)
         assert read == refused, f"{row}, read: {read}"
 
@@ -96,14 +96,14 @@ async def refusal(client, uri):
 
 async def main():
     assert DOCUMENTS and HIDDEN
-    for mode in REVISIONS:
+    for mode, revision in REVISIONS.items():
         async with AsyncExitStack() as stack:
             http = await stack.enter_async_context(httpx2.AsyncClient(headers=SIGNED))
             transport = streamable_http_client(URL, http_client=http)
             client = await stack.enter_async_context(Client(transport, mode=mode))
-            assert client.protocol_version == REVISIONS[mode], client.protocol_version
-            await quotes_each(mode, client)
-            await shows_nothing_of_the_rest(mode, client)
+            assert client.protocol_version == revision, client.protocol_version
+            await quotes_each(revision, client)
+            await shows_nothing_of_the_rest(revision, client)
 
 
 if __name__ == "__main__":
