@@ -8,6 +8,7 @@
 //! What a server or an issuer says is not believed beyond that: no redirect is followed, an issuer speaks only for itself,
 //! and nothing is sent without TLS except on this machine.
 
+mod audience;
 mod device;
 mod error;
 mod http;
@@ -22,6 +23,8 @@ use std::path::Path;
 
 use url::Url;
 
+use self::audience::is_of_another;
+pub(crate) use self::audience::unverified_claims;
 use self::device::DeviceCode;
 pub(crate) use self::error::LoginError;
 use self::http::{Form, HttpClient, PlainHttp};
@@ -196,6 +199,17 @@ impl PreparedLogin {
             None => self.issuer.register(&self.http, redirect_uri).await,
         }
     }
+
+    /// Ends the login with the tokens that the issuer gave.
+    ///
+    /// # Errors
+    /// When the access token is for another server.
+    fn finished(self, client_id: String, tokens: Tokens) -> Result<FinishedLogin, LoginError> {
+        if is_of_another(&tokens.access_token, &self.resource.identifier) {
+            return Err(for_another(&self.issuer.name, &self.resource.identifier));
+        }
+        Ok(FinishedLogin { login: self, client_id, tokens })
+    }
 }
 
 impl BrowserLogin {
@@ -220,7 +234,7 @@ impl BrowserLogin {
             .with("client_id", &client_id)
             .with("resource", &login.resource.identifier);
         match token_endpoint::ask(&login.http, &login.issuer.token_endpoint, &form).await? {
-            TokenAnswer::Granted(tokens) => Ok(FinishedLogin { login, client_id, tokens }),
+            TokenAnswer::Granted(tokens) => login.finished(client_id, tokens),
             TokenAnswer::Denied(error) => Err(refused(&login.issuer.name, &error)),
         }
     }
@@ -249,7 +263,7 @@ impl DeviceLogin {
             .with("client_id", &client_id)
             .with("resource", &login.resource.identifier);
         let tokens = device.wait(&login.http, &login.issuer.token_endpoint, &form).await?;
-        Ok(FinishedLogin { login, client_id, tokens })
+        login.finished(client_id, tokens)
     }
 }
 
@@ -310,6 +324,16 @@ pub(crate) async fn stored_token(store: &LoginStore, origin: &str, now: u64) -> 
         .with("client_id", &stored.client_id)
         .with("resource", &stored.resource);
     match token_endpoint::ask(&HttpClient::new(None)?, &endpoint, &form).await {
+        Ok(TokenAnswer::Granted(tokens)) if is_of_another(&tokens.access_token, &stored.resource) => {
+            // The issuer may take the former refresh token no longer.
+            stored.refresh_token = tokens.refresh_token.or(stored.refresh_token);
+            locked.write(&stored)?;
+            if lasts(&stored, now, 0) {
+                Ok(Some(stored.access_token))
+            } else {
+                Err(for_another(&stored.issuer, &stored.resource))
+            }
+        }
         Ok(TokenAnswer::Granted(tokens)) => {
             stored.renew(tokens, now);
             // The tokens are stored before they are used: the issuer may take the former refresh token no longer.
@@ -389,6 +413,12 @@ fn expiry(lifetime_seconds: Option<u64>, now: u64) -> Option<u64> {
 fn ended(origin: &str) -> LoginError {
     LoginError::Refused(format!(
         "the login at `{origin}` has ended; log in again with `ragward login --server {origin}`"
+    ))
+}
+
+fn for_another(issuer: &str, resource: &str) -> LoginError {
+    LoginError::Refused(format!(
+        "`{issuer}` gave a token whose `aud` is not `{resource}`; it is not used, because a server could use it at another one"
     ))
 }
 

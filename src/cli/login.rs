@@ -4,8 +4,6 @@ use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, SecondsFormat};
 use clap::Args;
 use serde::Serialize;
@@ -15,13 +13,10 @@ use super::{Failure, Output};
 use crate::config::{CalledServer, state_directory};
 use crate::login::{self, LoginRequest, LoginStore, Logout, PreparedLogin, StoredLogin};
 use crate::settings::Secret;
-use crate::strict_json;
 use crate::visible::{visible, visible_line};
 
 /// The folder of the logins in the folder of states.
 const LOGINS: &str = "logins";
-/// The deepest nesting of the claims of a token.
-const CLAIMS_DEPTH_MAX: usize = 16;
 
 /// The server that a login is for.
 #[derive(Debug, Args)]
@@ -197,9 +192,7 @@ impl LoginReport {
 
 /// Returns the `sub` of a token that is a JWT. Its signature is not verified: this is for showing alone.
 fn subject(token: &Secret) -> Option<String> {
-    let payload = token.expose().split('.').nth(1)?;
-    let claims = strict_json::object(&URL_SAFE_NO_PAD.decode(payload).ok()?, CLAIMS_DEPTH_MAX).ok()?;
-    claims.get("sub").and_then(Value::as_str).map(str::to_owned)
+    login::unverified_claims(token)?.get("sub").and_then(Value::as_str).map(str::to_owned)
 }
 
 /// Asks whether the issuer that a server names is the right one.
@@ -241,6 +234,9 @@ fn now() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
     use super::*;
 
     #[test]

@@ -104,6 +104,11 @@ async fn store_with(parent: &Path, login: &StoredLogin) -> LoginStore {
     store
 }
 
+/// Returns an access token for the servers that `audience` names.
+fn for_audience(audience: &str) -> String {
+    format!("e30.{}.c2lnbmF0dXJl", URL_SAFE_NO_PAD.encode(json!({ "aud": audience }).to_string()))
+}
+
 struct RenewalRow {
     name: &'static str,
     seconds_left: i64,
@@ -120,6 +125,9 @@ struct RenewalRow {
 async fn a_token_that_ends_is_renewed_with_the_newest_refresh_token() {
     let new = |refresh: Option<&str>| json!({"access_token": "access2", "token_type": "Bearer", "expires_in": 300, "refresh_token": refresh});
     let lost = json!({"error": "invalid_grant"});
+    let of_another = for_audience("https://other.example");
+    let elsewhere =
+        json!({"access_token": of_another, "token_type": "Bearer", "expires_in": 300, "refresh_token": "refresh2"});
     let row = |name, seconds_left, status, answer, token, kept, requests| RenewalRow {
         name,
         seconds_left,
@@ -139,6 +147,8 @@ async fn a_token_that_ends_is_renewed_with_the_newest_refresh_token() {
         row("the issuer is broken", -1, 500, json!({}), Err("answered with status 500"), Some("refresh1"), 1),
         row("the issuer is broken early", 10, 503, json!({}), Ok("access1"), Some("refresh1"), 1),
         row("the answer is no token yet", 10, 200, json!({}), Ok("access1"), Some("refresh1"), 1),
+        row("the new token is for another server", -1, 200, elsewhere.clone(), Err("`aud`"), Some("refresh2"), 1),
+        row("it is for another server early", 10, 200, elsewhere, Ok("access1"), Some("refresh2"), 1),
         row(
             "the issuer refuses the client",
             -1,
@@ -410,6 +420,42 @@ async fn a_stored_client_is_that_of_its_issuer_alone() {
         let request = LoginRequest { client_id: None, ..request(&server.url, &scopes) };
         let prepared = PreparedLogin::new(&request, known.as_ref()).await.unwrap();
         assert_eq!(prepared.client_id.as_deref(), expected, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_for_another_server_logs_nobody_in() {
+    let issuer = Peer::start(|asked| issuer_answer(&asked)).await;
+    let name = issuer.url.clone();
+    let server =
+        Peer::start(move |asked| Answer::new(200, json!({"resource": asked.url, "authorization_servers": [name]})))
+            .await;
+    let scopes = ["ragward:retrieve".to_owned()];
+    let rows = [
+        ("for this server", for_audience(&server.url), Ok(())),
+        (
+            "for another server of the issuer",
+            for_audience("https://rag.example"),
+            Err("gave a token whose `aud` is not"),
+        ),
+        ("an opaque token", "opaque".to_owned(), Ok(())),
+    ];
+    for (row, token, expected) in rows {
+        let prepared = PreparedLogin::new(&request(&server.url, &scopes), None).await.unwrap();
+        let tokens = Tokens {
+            access_token: Secret::new(token.as_str()),
+            refresh_token: None,
+            lifetime_seconds: Some(300),
+            scope: None,
+        };
+        match (prepared.finished("cli".to_owned(), tokens).map(drop), expected) {
+            (Ok(()), Ok(())) => {}
+            (Err(error), Err(part)) => {
+                let text = error.to_string();
+                assert!(text.contains(part) && !text.contains(&token), "{row}: {text}");
+            }
+            (finished, _) => panic!("{row}: {finished:?}"),
+        }
     }
 }
 
