@@ -28,7 +28,7 @@ const CONNECTION_UNITS: u32 = 64 * 1_024;
 /// The most large messages of requests that are in memory at a time, each from its first byte until its answer is ready.
 /// Streams of uploads have places of their own (`ingest::turns`).
 const LARGE_MESSAGES_MAX: usize = 16;
-/// The most messages of a connection that are read at a time before anybody has judged their callers. With 64 KiB each, they
+/// The most messages of a connection that are read at a time although nobody knows their callers' tokens. With 64 KiB each, they
 /// are 1 MiB: as much as a connection of HTTP/2 holds while nobody reads it.
 const UNJUDGED_MAX: usize = 16;
 /// The wait after which a refused client should try again.
@@ -117,7 +117,8 @@ impl AnswerSlot {
         Ok(())
     }
 
-    /// Takes a place for a message that is read before its caller is judged. The place is free when it is dropped.
+    /// Takes a place for a message that is read although its caller's token is not known to be good. The place is free when it is
+    /// dropped.
     ///
     /// # Errors
     /// When no place of the connection is free in time.

@@ -45,8 +45,8 @@ use self::encoding::Encoding;
 use self::guards::Page;
 pub use self::guards::{Addresses, Guards};
 use self::http_call::HttpCall;
+use self::mcp::{KnownBearer, McpCall, McpDoor};
 pub use self::mcp::{LocalMcp, McpAsked, McpSettings, PendingCall, RequestId};
-use self::mcp::{McpCall, McpDoor};
 use self::openfga::ErrorNames;
 use self::routes::{BodyPart, Fields, HttpRoute, Lookup};
 use super::answers::AnswerSlot;
@@ -420,16 +420,26 @@ fn is_preflight<B>(request: &http::Request<B>, shape: &Shape) -> bool {
     guards::is_preflight(request) && matches!(shape.page, Page::Allowed(_))
 }
 
+/// Finds out whether the headers of a message of MCP bring a token that its door takes.
+pub(super) type KnowsBearer = Arc<dyn Fn(&HeaderMap) -> BoxFuture<'static, bool> + Send + Sync>;
+
 /// The port's doors before a stack of layers and services.
 #[derive(Clone)]
 pub(super) struct Port<S> {
     doors: Doors,
     stack: S,
+    /// `None` if no bearer is known before the stack has judged the call.
+    knows_bearer: Option<KnowsBearer>,
 }
 
 impl<S> Port<S> {
     pub(super) fn new(doors: Doors, stack: S) -> Self {
-        Self { doors, stack }
+        Self { doors, stack, knows_bearer: None }
+    }
+
+    /// Reads messages of MCP by the bearers of good tokens without a wait for those of other callers.
+    pub(super) fn knowing(self, knows_bearer: KnowsBearer) -> Self {
+        Self { knows_bearer: Some(knows_bearer), ..self }
     }
 }
 
@@ -481,7 +491,15 @@ where
                 // The instance that was polled is called, because only that one is known to be ready.
                 let waiting = self.stack.clone();
                 let stack = std::mem::replace(&mut self.stack, waiting);
-                Box::pin(async move { Ok(door.answered(stack, request, shape).await) })
+                let judging = self.knows_bearer.as_ref().map(|knows_bearer| knows_bearer(request.headers()));
+                Box::pin(async move {
+                    if let Some(judging) = judging
+                        && judging.await
+                    {
+                        request.extensions_mut().insert(KnownBearer);
+                    }
+                    Ok(door.answered(stack, request, shape).await)
+                })
             }
             Arrival::Refused(fault, shape) => {
                 request.extensions_mut().insert(Route::Refused(fault));

@@ -20,24 +20,25 @@ use tokio::time::{Instant, timeout_at};
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::Bytes;
-use tonic::codegen::http::{self, HeaderValue, Version, header, request};
+use tonic::codegen::http::{self, HeaderMap, HeaderValue, Version, header, request};
 use tower::util::{BoxCloneSyncService, MapResultLayer};
 use tower::{Service, ServiceBuilder, ServiceExt};
 
 use super::answers::{AnswerSlot, Answers, Reserved};
 use super::arriving;
 use super::audit::{AuditLayer, OngoingWork};
-use super::authentication::GateLayer;
+use super::authentication::{Authentication, GateLayer};
 use super::connections::{self, Arrived, PortSettings, STREAMS_MAX};
 use super::deadline::AnswerBy;
 use super::dispatcher::Dispatcher;
-use super::doors::{DoorCall, Doors, Port, frames};
+use super::doors::{DoorCall, Doors, KnowsBearer, Port, frames};
 use super::health::Readiness;
 use super::operations::Route;
 use super::refusal::Refusal;
 use super::services::Services;
 use super::tls::Tls;
 use super::{ServerError, consistency_token, deadline};
+use crate::audit::Door;
 
 /// The headers that an in-process call takes over from its caller: who calls, how long it waits, and its trace.
 const CALLER_HEADERS: [&str; 3] = ["authorization", "grpc-timeout", "traceparent"];
@@ -62,6 +63,7 @@ pub struct InProcessAnswer<A> {
 pub struct Stack {
     service: BoxCloneSyncService<http::Request<Body>, http::Response<Body>, Refusal>,
     doors: Doors,
+    authentication: Authentication,
     readiness: Arc<Readiness>,
     work: OngoingWork,
     /// The room for all answers. Each connection of the port has a part of it, and the callers within the process share
@@ -84,6 +86,7 @@ impl Stack {
         let doors = Doors::new(services.guards.clone(), services.mcp.clone())?;
         let dispatcher = Dispatcher::new(&services, &readiness, &doors)?;
         let work = OngoingWork::default();
+        let authentication = services.authentication.clone();
         let service = ServiceBuilder::new()
             .layer(MapResultLayer::new(consistency_token::stamp(services.consistency_tokens)))
             // The record is around the gate, so that it also sees the calls that the gate refuses.
@@ -92,6 +95,7 @@ impl Stack {
             .service(dispatcher);
         Ok(Self {
             doors,
+            authentication,
             service: BoxCloneSyncService::new(service),
             readiness,
             work,
@@ -106,7 +110,7 @@ impl Stack {
     /// Calls an RPC with one message in this process, for a door that translates requests of another protocol.
     ///
     /// `path` is `/package.Service/Method`. `caller` is the head of the request that arrived at the door: its headers say who
-    /// calls, and its extensions say by which connection. The record names the [`Door`](crate::audit::Door) in these extensions,
+    /// calls, and its extensions say by which connection. The record names the [`Door`] in these extensions,
     /// where a door puts its own; without one, the call came from within the process.
     ///
     /// The call has the bounds of a call at the port. It waits until there is room for the largest answer that it may get.
@@ -184,8 +188,10 @@ impl Stack {
             stop.await;
             readiness.stop();
         };
-        let doors = self.doors.clone();
-        let port = BoxCloneSyncService::new(Port::new(doors.clone(), self));
+        let (doors, authentication) = (self.doors.clone(), self.authentication.clone());
+        let knows_bearer: KnowsBearer =
+            Arc::new(move |headers: &HeaderMap| authentication.knows_bearer(Door::Mcp, headers));
+        let port = BoxCloneSyncService::new(Port::new(doors.clone(), self).knowing(knows_bearer));
         connections::serve(doors, port, incoming, settings, stop).await;
         work.ended().await;
     }

@@ -5,6 +5,7 @@ use ragward::audit::Door;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tonic::codegen::{Bytes, http};
 
 use crate::doors::mcp::{READ, URL, found, posted, search, start, tool};
 use crate::support::http::{Call, Reply};
@@ -203,6 +204,40 @@ async fn wrong_input_is_refused_behind_the_gate() {
     assert!(records.iter().all(|record| record.door == Some(Door::Mcp)), "{records:?}");
     let answered = records.iter().filter(|record| record.code == "OK");
     assert_eq!(answered.count(), 1, "the last one alone was answered");
+}
+
+/// A proxy brings the calls of many clients over one connection. Some of them have no token.
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_that_never_end_keep_no_bearer_waiting() {
+    /// As many as are read at a time before their callers are judged.
+    const UNENDED: usize = 16;
+    let world = start().await;
+    let anne = world.token_for(&json!(URL), "anne", READ);
+    let connection = TcpStream::connect(&world.address).await.unwrap();
+    let (client, connection) = h2::client::handshake(connection).await.unwrap();
+    tokio::spawn(async move { drop(connection.await) });
+    let uri = format!("http://{}/mcp", world.address);
+    let request = || http::Request::post(&uri).header("content-type", "application/json");
+    let mut unended = Vec::new();
+    for _ in 0..UNENDED {
+        let mut client = client.clone().ready().await.unwrap();
+        let (answer, mut body) = client.send_request(request().body(()).unwrap(), false).unwrap();
+        body.send_data(Bytes::from_static(b"{"), false).unwrap();
+        unended.push((answer, body));
+    }
+
+    let head = request().header("authorization", format!("Bearer {anne}")).body(()).unwrap();
+    let (answer, mut body) = client.ready().await.unwrap().send_request(head, false).unwrap();
+    let search = asked("tools/call", &json!({ "name": "search", "arguments": { "query": "leave" } }));
+    body.send_data(search.to_string().into(), true).unwrap();
+    let mut answer = answer.await.unwrap();
+    let mut text = Vec::new();
+    while let Some(piece) = answer.body_mut().data().await {
+        text.extend_from_slice(&piece.unwrap());
+    }
+    let text = String::from_utf8(text).unwrap();
+    assert!(answer.status() == 200 && text.contains("welcome"), "{}: {text}", answer.status());
+    drop(unended);
 }
 
 #[tokio::test(flavor = "multi_thread")]

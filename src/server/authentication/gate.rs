@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, ready};
 use tonic::body::Body;
 use tonic::codegen::http::{self, HeaderMap, header};
 use tower::{Layer, Service};
@@ -203,6 +203,15 @@ impl Gate<'_> {
 impl Admitted {
     fn caller(&self) -> Caller {
         Caller::Verified { token: Arc::clone(&self.token), other_users: self.settled.other_users }
+    }
+}
+
+impl Authentication {
+    /// Returns whether a door takes the token of these headers. It says nothing about a call, which the gate still judges.
+    pub(in crate::server) fn knows_bearer(&self, door: Door, headers: &HeaderMap) -> BoxFuture<'static, bool> {
+        let (Self::Tokens(tokens), Ok(bearer)) = (self, bearer(headers)) else { return Box::pin(ready(false)) };
+        let (tokens, bearer) = (Arc::clone(tokens), bearer.to_owned());
+        Box::pin(async move { tokens.is_open() && tokens.at(door).verifier.verify(&bearer, now()).await.is_ok() })
     }
 }
 

@@ -51,7 +51,7 @@ use crate::server::{ServerError, consistency_token, plain_http};
 
 /// The path of the door.
 pub(in crate::server) const PATH: &str = "/mcp";
-/// The largest message of a client in bytes. Callers without a token may send one, too, so few of them are read at a time
+/// The largest message of a client in bytes. Callers without a token may send one, too, so few of theirs are read at a time
 /// ([`AnswerSlot::admit_unjudged`]).
 const MESSAGE_BYTES_MAX: usize = 64 * 1_024;
 /// The growth from the answer of an RPC to the result of a tool, for which room is reserved. The answer stands in the result
@@ -90,6 +90,10 @@ enum Asked {
     Own(&'static str, Option<OwnResponse>),
 }
 
+/// Marks a request whose token the door takes. The gate judges the call anyway.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct KnownBearer;
+
 /// One call of an RPC over HTTP, for a tool or a resource.
 #[derive(Clone, Debug)]
 pub(in crate::server) struct McpCall {
@@ -123,10 +127,12 @@ impl McpDoor {
         S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Refusal>,
     {
         let (parts, body) = request.into_parts();
-        // The place is held until the gate has judged the caller.
+        // The place is held until the gate has judged the caller. The bearer of a good token needs none: a proxy brings many
+        // callers over one connection, and those without a token could keep all places for as long as messages may take.
+        let is_known = parts.extensions.get::<KnownBearer>().is_some();
         let place = match parts.extensions.get::<AnswerSlot>() {
-            Some(slot) => slot.admit_unjudged().await.map(Some),
-            None => Ok(None),
+            Some(slot) if !is_known => slot.admit_unjudged().await.map(Some),
+            Some(_) | None => Ok(None),
         };
         let message = match &place {
             Ok(_place) => read(body).await.and_then(|body| Message::read(&body, Some(&parts.headers))),
