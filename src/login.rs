@@ -65,6 +65,8 @@ pub(crate) struct PreparedLogin {
     client_id: Option<String>,
     scope: String,
     http: HttpClient,
+    /// Whether the person has logged in at this issuer before.
+    is_known: bool,
 }
 
 /// A login that waits for the person in a browser on this machine.
@@ -125,10 +127,12 @@ impl PreparedLogin {
         // The file of authorities is the server's. An issuer has certificates of its own.
         let http = HttpClient::new(None)?;
         let issuer = Issuer::read(&http, named, plain).await?;
-        let of_known = known.filter(|known| known.issuer == issuer.name).map(|known| known.client_id.clone());
+        let known = known.filter(|known| known.issuer == issuer.name);
+        let of_known = known.map(|known| known.client_id.clone());
         let client_id = request.client_id.map(str::to_owned).or_else(|| resource.login_client_id.clone()).or(of_known);
         let scope = issuer.scope_of(request.scopes);
-        Ok(Self { origin: address.origin().ascii_serialization(), resource, issuer, client_id, scope, http })
+        let origin = address.origin().ascii_serialization();
+        Ok(Self { origin, resource, issuer, client_id, scope, http, is_known: known.is_some() })
     }
 
     /// Returns the server that the login is for.
@@ -139,6 +143,12 @@ impl PreparedLogin {
     /// Returns the issuer where the person will log in.
     pub(crate) fn issuer(&self) -> &str {
         &self.issuer.name
+    }
+
+    /// Returns whether the person has to say that the issuer is the right one, unless they named it themselves. An issuer that was
+    /// right before may name the pages of another one by now.
+    pub(crate) fn needs_confirmation(&self) -> bool {
+        !self.is_known || self.page_elsewhere().is_some()
     }
 
     /// Returns where the person will log in, if that is not at the issuer itself.
@@ -274,7 +284,7 @@ impl FinishedLogin {
     /// When the file cannot be written.
     pub(crate) async fn store(self, store: &LoginStore, now: u64) -> Result<StoredLogin, LoginError> {
         let Self { login, client_id, tokens } = self;
-        let PreparedLogin { origin, resource, issuer, client_id: _, scope, http: _ } = login;
+        let PreparedLogin { origin, resource, issuer, client_id: _, scope, http: _, is_known: _ } = login;
         let stored = StoredLogin {
             scope: tokens.scope.unwrap_or(scope),
             expires_at: expiry(tokens.lifetime_seconds, now),

@@ -92,8 +92,7 @@ pub(super) async fn log_in(args: LoginArgs, output: &Output) -> Result<(), Failu
         scopes: &scopes,
     };
     let prepared = PreparedLogin::new(&request, known.as_ref()).await?;
-    let is_known = known.is_some_and(|known| known.issuer == prepared.issuer());
-    if issuer.is_none() && !is_known {
+    if issuer.is_none() && prepared.needs_confirmation() {
         confirm(&prepared)?;
     }
     let finished = if device {

@@ -424,6 +424,36 @@ async fn a_stored_client_is_that_of_its_issuer_alone() {
 }
 
 #[tokio::test]
+async fn an_issuer_is_confirmed_until_it_is_known_with_its_own_pages() {
+    let other = "https://other.example/auth";
+    let rows = [
+        ("nobody was logged in", None, None, true),
+        ("the same issuer", None, Some("itself"), false),
+        ("another issuer before", None, Some("https://login.example"), true),
+        ("the same issuer with the pages of another", Some(other), Some("itself"), true),
+    ];
+    for (name, pages, before, expected) in rows {
+        let issuer = Peer::start(move |asked| {
+            let Answer { status, header, mut json } = issuer_answer(&asked);
+            if let Some(pages) = pages {
+                json["authorization_endpoint"] = pages.into();
+            }
+            Answer { status, header, json }
+        })
+        .await;
+        let url = issuer.url.clone();
+        let server =
+            Peer::start(move |asked| Answer::new(200, json!({"resource": asked.url, "authorization_servers": [url]})))
+                .await;
+        let known = before.map(|before| if before == "itself" { issuer.url.as_str() } else { before });
+        let known = known.map(|known| stored(known, 300));
+        let scopes = ["ragward:retrieve".to_owned()];
+        let prepared = PreparedLogin::new(&request(&server.url, &scopes), known.as_ref()).await.unwrap();
+        assert_eq!(prepared.needs_confirmation(), expected, "{name}");
+    }
+}
+
+#[tokio::test]
 async fn a_token_for_another_server_logs_nobody_in() {
     let issuer = Peer::start(|asked| issuer_answer(&asked)).await;
     let name = issuer.url.clone();
