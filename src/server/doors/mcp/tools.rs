@@ -175,14 +175,14 @@ impl Place {
         let plain = |part: &str| percent_decode_str(part).decode_utf8().ok().map(std::borrow::Cow::into_owned);
         let place = Self { collection: plain(collection)?, chunk: plain(chunk)? };
         // One chunk has one id, so another spelling of it is no id.
-        (place.id() == id && place.is_possible()).then_some(place)
+        (place.id() == id && place.may_exist()).then_some(place)
     }
 
-    /// Returns whether a chunk can have this place. What can be nowhere must look like what is not there.
-    fn is_possible(&self) -> bool {
+    /// Returns whether a collection and a chunk may have these names. Otherwise nothing is there, and it has to look so.
+    fn may_exist(&self) -> bool {
         let mut violations = Vec::new();
         check_collection(&self.collection, &mut violations);
-        violations.is_empty() && (1..=ID_BYTES_MAX).contains(&self.chunk.len())
+        violations.is_empty() && !self.chunk.is_empty() && self.chunk.len() <= ID_BYTES_MAX
     }
 
     fn id(&self) -> String {
@@ -403,10 +403,16 @@ mod tests {
 
     #[test]
     fn ids_that_are_none_look_like_ids_of_nothing() {
-        let (long_collection, long_chunk) = (format!("{}/b", "a".repeat(200)), format!("a/{}", "b".repeat(600)));
+        let longest = format!("a/{}", "c".repeat(ID_BYTES_MAX));
+        let (longer, long_collection) = (format!("{longest}c"), format!("{}/c", "a".repeat(129)));
         let rows = [
             ("an id", "handbook/leave%231", Some(json!({ "collection": "handbook", "chunkIds": ["leave#1"] }))),
             ("an encoded slash", "a/b%2Fc", Some(json!({ "collection": "a", "chunkIds": ["b/c"] }))),
+            ("the longest chunk", longest.as_str(), Some(json!({ "collection": "a", "chunkIds": ["c".repeat(512)] }))),
+            ("a longer chunk", longer.as_str(), None),
+            ("a collection with a slash", "a%2Fb/c", None),
+            ("a collection with a space", "%20/c", None),
+            ("a long collection", long_collection.as_str(), None),
             ("no slash", "handbook", None),
             ("two slashes", "a/b/c", None),
             ("no chunk", "a/", None),
@@ -414,9 +420,6 @@ mod tests {
             ("nothing", "", None),
             ("another spelling", "h%61ndbook/leave", None),
             ("small letters in an escape", "a/b%2fc", None),
-            ("a name that no collection can have", "a%2Fb/c", None),
-            ("a collection with a long name", long_collection.as_str(), None),
-            ("a chunk with a long name", long_chunk.as_str(), None),
             ("bytes that are no text", "a/%FF", None),
             ("a URI", "ragward://handbook/leave", None),
         ];
@@ -440,6 +443,7 @@ mod tests {
             ("an id", "handbook/leave%231", None),
             ("another scheme", "file://handbook/leave%231", None),
             ("a query", "ragward://handbook/leave?user=bob", None),
+            ("a collection with a slash", "ragward://a%2Fb/c", None),
             ("nothing", "", None),
         ];
         for (row, uri, expected) in rows {
@@ -451,7 +455,7 @@ mod tests {
     #[test]
     fn an_id_of_a_result_is_an_id_for_fetch() {
         for chunk in ["leave#1", "ä/ö", "a b%c", "..", "?x=1&y", "\u{202e}"] {
-            let place = Place { collection: "hand_book-1.0".to_owned(), chunk: chunk.to_owned() };
+            let place = Place { collection: "hand-book_1.a".to_owned(), chunk: chunk.to_owned() };
             assert_eq!(Place::of_id(&place.id()), Some(place), "{chunk}");
         }
     }
