@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use clap::Args;
 use futures::StreamExt;
-use futures::future::{AbortHandle, Abortable, LocalBoxFuture};
+use futures::future::{AbortHandle, AbortRegistration, Abortable, LocalBoxFuture};
 use futures::stream::FuturesUnordered;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Semaphore;
@@ -69,14 +69,16 @@ struct Calls<'s> {
     called: &'s Called,
     user: &'s str,
     turns: &'s Semaphore,
-    running: FuturesUnordered<Abortable<LocalBoxFuture<'s, Finished>>>,
+    /// `None` is a call that was given up.
+    running: FuturesUnordered<LocalBoxFuture<'s, Option<Finished>>>,
     /// The calls that have no answer yet.
     open: Vec<OpenCall>,
 }
 
 struct OpenCall {
     id: RequestId,
-    abort: AbortHandle,
+    /// The wait for its turn, and the call itself.
+    aborts: [AbortHandle; 2],
 }
 
 /// A call with its answer.
@@ -162,7 +164,7 @@ impl<'s> Calls<'s> {
                     Some(Line::TooLong) => Some(LocalMcp::too_large()),
                     None => break,
                 },
-                Some(ended) = self.running.next() => ended.ok().map(|finished| self.finish(finished)),
+                Some(ended) = self.running.next() => ended.map(|finished| self.finish(finished)),
             };
             if let Some(answer) = answer {
                 write(&mut output, &answer).await?;
@@ -170,7 +172,7 @@ impl<'s> Calls<'s> {
         }
         let last = async {
             while let Some(ended) = self.running.next().await {
-                if let Ok(finished) = ended {
+                if let Some(finished) = ended {
                     write(&mut output, &self.finish(finished)).await?;
                 }
             }
@@ -189,7 +191,9 @@ impl<'s> Calls<'s> {
             McpAsked::Nothing => None,
             McpAsked::Cancelled(id) => {
                 if let Some(place) = self.open.iter().position(|call| call.id == id) {
-                    self.open.swap_remove(place).abort.abort();
+                    for abort in self.open.swap_remove(place).aborts {
+                        abort.abort();
+                    }
                 }
                 None
             }
@@ -206,20 +210,21 @@ impl<'s> Calls<'s> {
     }
 
     fn begin(&mut self, call: PendingCall) {
-        let (abort, registration) = AbortHandle::new_pair();
-        self.open.push(OpenCall { id: call.id().clone(), abort });
+        let (wait_abort, waiting) = AbortHandle::new_pair();
+        let (call_abort, calling) = AbortHandle::new_pair();
+        self.open.push(OpenCall { id: call.id().clone(), aborts: [wait_abort, call_abort] });
         let (called, user, turns) = (self.called, self.user, self.turns);
-        let answering: LocalBoxFuture<'s, Finished> = Box::pin(async move {
+        let answering: LocalBoxFuture<'s, Option<Finished>> = Box::pin(async move {
             // The semaphore is never closed. The permit is held until the call has ended.
-            let _turn = turns.acquire().await.ok();
-            let answered = tokio::time::timeout(CALL_MAX, answer(called, user, &call)).await;
+            let _turn = Abortable::new(turns.acquire(), waiting).await.ok()?;
+            let answered = tokio::time::timeout(CALL_MAX, answer(called, user, &call, calling)).await;
             let answer = answered.unwrap_or_else(|_elapsed| {
                 let text = "there was no answer in time; try again later";
-                call.refused(&Refusal::new(Code::DeadlineExceeded, text))
+                Some(call.refused(&Refusal::new(Code::DeadlineExceeded, text)))
             });
-            Finished { id: call.id().clone(), answer }
+            Some(Finished { id: call.id().clone(), answer: answer? })
         });
-        self.running.push(Abortable::new(answering, registration));
+        self.running.push(answering);
     }
 
     /// Returns the answer of a call, which is then no longer open.
@@ -229,16 +234,23 @@ impl<'s> Calls<'s> {
     }
 }
 
-async fn answer(called: &Called, user: &str, call: &PendingCall) -> String {
-    let client = match called.client().await {
-        Ok(client) => client,
-        // The login has ended, or its file cannot be used. The text says what to do.
-        Err(failure) => return call.refused(&Refusal::new(Code::Unauthenticated, failure.text().to_owned())),
+/// Makes a call, and returns its answer; `None` if it was given up.
+async fn answer(called: &Called, user: &str, call: &PendingCall, calling: AbortRegistration) -> Option<String> {
+    // INVARIANT (no lost login): this is not given up with the call. It may renew the token, and then the issuer takes the former
+    // refresh token no longer. It ends before `CALL_MAX`.
+    let client = called.client().await;
+    let answering = async {
+        let client = match client {
+            Ok(client) => client,
+            // The login has ended, or its file cannot be used. The text says what to do.
+            Err(failure) => return call.refused(&Refusal::new(Code::Unauthenticated, failure.text().to_owned())),
+        };
+        match call.answer(client.retrieval(), user, CALL_MAX).await {
+            Ok(answer) => answer,
+            Err(status) => call.refused(&refusal(status)),
+        }
     };
-    match call.answer(client.retrieval(), user, CALL_MAX).await {
-        Ok(answer) => answer,
-        Err(status) => call.refused(&refusal(status)),
-    }
+    Abortable::new(answering, calling).await.ok()
 }
 
 /// Returns the reason for the model and the person behind it.
