@@ -160,14 +160,21 @@ impl McpDoor {
                 Err(refusal) => refused(&shape, None, &refusal),
             },
             Err(fault) => {
-                let why = Refusal::new(Code::InvalidArgument, fault.text.clone());
+                let why = match &place {
+                    Ok(_place) => Refusal::new(Code::InvalidArgument, fault.text.clone()),
+                    Err(busy) => busy.clone(),
+                };
                 let route = Route::Refused(NotServed::Mcp(why.clone()));
                 match stack.call(bare(parts, route)).await {
                     Err(refusal) if refusal.code() != why.code() || refusal.text() != why.text() => {
                         refused(&shape, fault.id.as_ref(), &refusal)
                     }
                     // Only a caller who was let in learns what is wrong.
-                    Ok(_) | Err(_) => response(&shape, fault.status, &fault.response()),
+                    Ok(_) | Err(_) => {
+                        let mut response = response(&shape, fault.status, &fault.response());
+                        plain_http::explain(&why, response.headers_mut());
+                        response
+                    }
                 }
             }
         }

@@ -2,10 +2,12 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use tokio::time::Instant;
 use tower::service_fn;
 
 use super::*;
 use crate::proto::retrieval::{Chunk, FetchRequest, RetrieveRequest};
+use crate::server::answers::Answers;
 use crate::server::doors::{Arrival, Doors, Guards};
 
 /// The requests and messages that reached the stack.
@@ -113,6 +115,24 @@ async fn the_protocols_own_questions_are_answered_to_whoever_is_let_in() {
     let notification = json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": 1 } });
     let (status, _, answer, _) = sent(posted(notification.to_string()), None).await;
     assert_eq!((status, answer), (StatusCode::ACCEPTED, Json::Null));
+}
+
+#[tokio::test]
+async fn a_message_without_a_place_is_refused_and_recorded_as_one_too_many() {
+    // It waits until now.
+    let slot = AnswerSlot::new(&Answers::new(), Instant::now());
+    let mut places = Vec::new();
+    while let Ok(place) = slot.admit_unjudged().await {
+        places.push(place);
+    }
+    let mut request = posted(call("ping", &json!({})));
+    request.extensions_mut().insert(slot);
+    let (status, headers, answer, seen) = sent(request, None).await;
+    assert_eq!((status, headers["retry-after"].to_str().unwrap()), (StatusCode::TOO_MANY_REQUESTS, "1"));
+    assert_eq!(answer["error"]["code"], json!(-32_603), "{answer}");
+    let [Route::Refused(NotServed::Mcp(recorded))] = seen.routes.as_slice() else { panic!("{:?}", seen.routes) };
+    assert_eq!(recorded.code(), Code::ResourceExhausted);
+    drop(places);
 }
 
 #[tokio::test]
