@@ -23,6 +23,7 @@ use self::lines::{Line, Lines};
 use super::{CalledServices, Connection, Failure, client_of};
 use crate::client::{Client, RemoteServer};
 use crate::server::{LocalMcp, McpAsked, McpSettings, PendingCall, Refusal, RequestId};
+use crate::visible::visible_json;
 
 /// The most calls that run at a time: more than a model makes in one turn, and few enough for any server.
 const RUNNING_MAX: usize = 8;
@@ -264,8 +265,39 @@ fn refusal(status: Status) -> Refusal {
     Refusal::new(code, Failure::from(status).text().to_owned())
 }
 
+/// Writes a message as one line. Some readers of lines take separators of Unicode for ends, and a terminal obeys controls, so
+/// whatever nobody sees is written as JSON's own escapes. Otherwise whoever wrote a document could break its message.
 async fn write(output: &mut (impl AsyncWrite + Unpin), answer: &str) -> Result<(), Failure> {
-    let line = format!("{answer}\n");
+    let line = format!("{}\n", visible_json(answer));
     output.write_all(line.as_bytes()).await?;
     Ok(output.flush().await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_message_is_one_line_whoever_reads_it() {
+        let rows = [
+            ("plain", "about leave, café"),
+            ("an end of a line", "a\nb\r\nc"),
+            ("separators of lines", "a\u{2028}b\u{2029}c"),
+            ("the next line of Latin-1", "a\u{85}b"),
+            ("other ends", "a\u{b}b\u{c}c\u{1c}d\u{1d}e\u{1e}f"),
+            ("a colour of Latin-1", "a\u{9b}31mb\u{7f}"),
+        ];
+        for (row, text) in rows {
+            let answer = json!({ "text": text });
+            let mut written = Vec::new();
+            write(&mut written, &answer.to_string()).await.unwrap();
+            let line = String::from_utf8(written).unwrap();
+            let whole = line.strip_suffix('\n').unwrap();
+            let is_end = |c: char| c.is_control() || ['\u{2028}', '\u{2029}'].contains(&c);
+            assert!(!whole.contains(is_end), "{row}: {whole:?}");
+            assert_eq!(serde_json::from_str::<Value>(whole).unwrap(), answer, "{row}");
+        }
+    }
 }
