@@ -5,9 +5,11 @@ mod identity {
     mod absent_claims;
     mod commands;
     mod delegation;
+    mod explain;
     mod keys;
     mod login;
     mod mcp;
+    mod mcp_explain;
     mod mcp_tools;
     mod names;
     mod people;

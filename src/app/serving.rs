@@ -98,6 +98,7 @@ impl App {
             collection: mcp.collection.clone(),
             url_key: mcp.url_key.clone(),
             url_hosts: mcp.url_hosts.clone(),
+            explain: mcp.explain,
         });
         let services = Services { tls, authentication, guards, mcp, audit, ..self.local_services() };
         let verifier = self.replica.as_ref().and_then(|replica| replica.verifier());

@@ -18,9 +18,9 @@ use crate::proto::retrieval::explain_request::Target;
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("target").required(true))]
 pub(super) struct ExplainArgs {
-    /// The user to ask about: `user:anne`, `user:*` or `group:eng#member`.
+    /// The user to ask about: `user:anne`, `user:*` or `group:eng#member`. It may be left out if an access token names the user.
     #[arg(long)]
-    user: String,
+    user: Option<String>,
     /// The object, such as `document:handbook`.
     #[arg(long, group = "target")]
     object: Option<String>,
@@ -50,7 +50,7 @@ pub(super) async fn run(args: ExplainArgs, config: Option<PathBuf>, output: &Out
         (None, None) => return Err(Failure::usage("give `--object`, or `--chunk` and `--collection`")),
     };
     let request = message::ExplainRequest {
-        user: args.user,
+        user: args.connection.asker(args.user)?,
         target: Some(target),
         relation: args.relation.unwrap_or_default(),
         contextual_tuples: tuples.iter().map(tuple_message).collect::<Result<_, _>>()?,

@@ -15,10 +15,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub(super) use self::gate::GateLayer;
 
 use self::challenge::TokenFault;
-use self::untold::Remedy;
+use self::untold::{Remedy, Settled};
+use super::audit::Draft;
+use super::operations::Access;
 use super::refusal::Refusal;
 use super::resource_metadata;
 use crate::audit::Door;
+use crate::authz::Authorizer;
 use crate::identity::details::OneOf;
 use crate::identity::{Caller, CallerError, LoginError, Scope, StepUpRules, TokenVerifier, VerifiedToken};
 use crate::language::Relation;
@@ -184,6 +187,19 @@ impl Authentication {
             LoginFault::Insufficient(refusal) => refusal,
             LoginFault::Ceiling(violation) => violation.into(),
         })
+    }
+
+    /// Refuses a caller whose token lacks a claim by which the model excludes people. The gate does so for the RPCs that are
+    /// always decided by the claims of their callers. An explanation rests on them only if it is about the bearer.
+    pub(super) async fn admit_claims(
+        &self,
+        caller: &Caller,
+        authorizer: &dyn Authorizer,
+        draft: &Draft,
+    ) -> Result<(), Refusal> {
+        let (Self::Tokens(tokens), Caller::Verified { token, .. }) = (self, caller) else { return Ok(()) };
+        let settled = Settled::of(token, Access::Needs(Scope::Retrieve), authorizer, &tokens.remedy).await;
+        settled.map(drop).map_err(|unsettled| tokens.of(token).unsettled(unsettled, draft))
     }
 
     /// Refuses a caller who was let in when its call began, but would not be let in now: a stream may go on for longer

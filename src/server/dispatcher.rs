@@ -94,16 +94,18 @@ impl Service<http::Request<Body>> for Dispatcher {
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let operation: &'static Operation = match Route::of(&request) {
-            Route::Rpc(operation) if AnswerSlot::is_in(request.extensions()) => operation,
+            Route::Rpc(operation) | Route::Unlisted(operation, _) if AnswerSlot::is_in(request.extensions()) => {
+                operation
+            }
             Route::Public => {
                 let (public, method, uri) = (Arc::clone(&self.public), request.method().clone(), request.uri().clone());
                 return Box::pin(async move { public.answer(&method, uri.path()).await });
             }
-            // The door has the answer, which is the same for everybody whom the gate lets in.
+            // The door has the answer for everybody whom the gate lets in.
             Route::Mcp(_) => return Box::pin(std::future::ready(Ok(http::Response::new(Body::empty())))),
             // INVARIANT (bounded answers): a call that bypassed the bounds on answers, and so has no slot, is not
             // answered. The gate has already refused unknown RPCs and plain HTTP that nothing here answers.
-            Route::Rpc(_) | Route::UnknownRpc | Route::Refused(_) => {
+            Route::Rpc(_) | Route::Unlisted(..) | Route::UnknownRpc | Route::Refused(_) => {
                 return Box::pin(std::future::ready(Err(Refusal::lost())));
             }
         };

@@ -33,7 +33,7 @@ use std::task::{Context, Poll};
 
 use futures::future::BoxFuture;
 use http_body_util::Full;
-use prost_reflect::MessageDescriptor;
+use prost_reflect::{DescriptorPool, MessageDescriptor};
 use tonic::Code;
 use tonic::body::Body;
 use tonic::codegen::Bytes;
@@ -178,17 +178,8 @@ impl Doors {
         let openapi = openapi::document(&pool, &routes).to_string().into();
         routes.extend(routes::read(reflection::OPENFGA)?);
         routes.push(routes::health());
-        let methods = pool.services().flat_map(|service| {
-            let methods: Vec<_> = service.methods().collect();
-            methods
-        });
-        let messages = methods.map(|method| {
-            let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
-            (path, RpcMessages { request: method.input(), answer: method.output() })
-        });
-        let messages: HashMap<String, RpcMessages> = messages.collect();
-        let request_of = |path: &str| messages.get(path).map(|rpc| rpc.request.clone());
-        let mcp = mcp.map(|settings| McpDoor::new(settings, request_of)).transpose()?.map(Arc::new);
+        let messages = messages_of(&pool);
+        let mcp = mcp.map(|settings| McpDoor::new(settings, &messages)).transpose()?.map(Arc::new);
         let (error_names, reading) = (ErrorNames::of(&pool), BlockingPool::with_slots(LARGE_READS_MAX));
         Ok(Self(Arc::new(Tables { guards, routes, messages, error_names, mcp, openapi, reading })))
     }
@@ -355,6 +346,19 @@ impl Doors {
         plain_http::explain(refusal, response.headers_mut());
         response
     }
+}
+
+/// Returns the messages of each RPC, by its path.
+fn messages_of(pool: &DescriptorPool) -> HashMap<String, RpcMessages> {
+    let methods = pool.services().flat_map(|service| {
+        let methods: Vec<_> = service.methods().collect();
+        methods
+    });
+    let messages = methods.map(|method| {
+        let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
+        (path, RpcMessages { request: method.input(), answer: method.output() })
+    });
+    messages.collect()
 }
 
 impl Shape {

@@ -41,9 +41,11 @@ pub(super) struct Question {
 }
 
 impl Question {
-    /// Reads a request. Where it names a chunk, the chunk's guard is looked up.
+    /// Reads a request. Where it names a chunk, the chunk's guard is looked up. `told` is what the user's own token tells of the
+    /// user; it is empty if the request names the user.
     pub(super) async fn read(
         request: message::ExplainRequest,
+        told: &Contextual,
         default_relation: &Relation,
         vector_store: &dyn VectorStore,
     ) -> Result<Self, RetrievalError> {
@@ -54,11 +56,18 @@ impl Question {
         } else {
             Relation::parse(&request.relation).map_err(|e| violations.push(violation("relation", &e))).ok()
         };
-        let mut tuples = Vec::with_capacity(request.contextual_tuples.len());
+        let Contextual { mut tuples, mut context } = told.clone();
         for (position, tuple) in request.contextual_tuples.iter().enumerate() {
             match read_tuple(tuple) {
                 Ok(tuple) => tuples.push(tuple),
                 Err(e) => violations.push(violation(&format!("contextual_tuples[{position}]"), &e)),
+            }
+        }
+        for (key, value) in request.context.as_ref().map(context_map).unwrap_or_default() {
+            if context.contains_key(&key) {
+                violations.push(FieldViolation::new("context", format!("`{key}` is set by the token")));
+            } else {
+                context.insert(key, value);
             }
         }
         let subject = match request.target {
@@ -75,7 +84,7 @@ impl Question {
                 if violations.is_empty() { Some(guard_of(chunk, vector_store).await?) } else { None }
             }
         };
-        let contextual = Contextual { tuples, context: request.context.as_ref().map(context_map).unwrap_or_default() };
+        let contextual = Contextual { tuples, context };
         match (user, relation, subject) {
             (Some(user), Some(relation), Some(subject)) if violations.is_empty() => {
                 Ok(Self { user, relation, subject, contextual })

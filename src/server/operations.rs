@@ -197,11 +197,31 @@ impl Operation {
     }
 }
 
+/// The RPCs that a caller may call. The gate tells this in its answer to a question of MCP's own, so that the door shows each
+/// caller the tools that it may call, and decides nothing.
+#[derive(Clone, Debug)]
+pub(super) struct Callable(Vec<&'static str>);
+
+impl Callable {
+    /// Returns the RPCs whose right `permits` grants.
+    pub(super) fn by(permits: impl Fn(Access) -> bool) -> Self {
+        Self(OPERATIONS.iter().filter(|operation| permits(operation.access)).map(|operation| operation.path).collect())
+    }
+
+    /// Returns whether the caller may call the RPC of a path.
+    pub(super) fn has(&self, path: &str) -> bool {
+        self.0.contains(&path)
+    }
+}
+
 /// The destination of a request, found from its method, path, version and content type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Route {
     /// A gRPC call of an RPC in the table.
     Rpc(&'static Operation),
+    /// A gRPC call, which a door made, of an RPC in the table that the door shows only to callers who may call it. All others
+    /// get this refusal, as if there were nothing.
+    Unlisted(&'static Operation, Refusal),
     /// A gRPC call of an RPC that the table lacks.
     UnknownRpc,
     /// A request over plain HTTP for what everybody may read: a probe or a public document, whether or not there is one under
@@ -267,7 +287,7 @@ impl Route {
             Self::Rpc(operation) => operation.access,
             Self::UnknownRpc => Access::Needs(Scope::Administer),
             // Whoever may call no tool learns nothing of the tools.
-            Self::Mcp(_) | Self::Refused(NotServed::Mcp(_)) => Access::Needs(Scope::Retrieve),
+            Self::Mcp(_) | Self::Unlisted(..) | Self::Refused(NotServed::Mcp(_)) => Access::Needs(Scope::Retrieve),
             // A browser's page is refused before its visitor's token is looked at.
             Self::Public | Self::Refused(NotServed::Host | NotServed::Origin) => Access::Open,
             Self::Refused(_) => Access::AnyToken,
@@ -277,7 +297,7 @@ impl Route {
     /// Returns the refusal of a request that no service may see; `None` for one that a service answers.
     pub(super) fn refusal(&self) -> Option<Refusal> {
         match self {
-            Self::Rpc(_) | Self::Public | Self::Mcp(_) => None,
+            Self::Rpc(_) | Self::Unlisted(..) | Self::Public | Self::Mcp(_) => None,
             Self::UnknownRpc => Some(Refusal::new(Code::Unimplemented, "there is no such RPC")),
             Self::Refused(not_served) => Some(not_served.refusal()),
         }
@@ -287,6 +307,7 @@ impl Route {
     pub(super) const fn operation(&self) -> Option<&'static Operation> {
         match self {
             Self::Rpc(operation)
+            | Self::Unlisted(operation, _)
             | Self::Refused(
                 NotServed::ContentType(operation)
                 | NotServed::Query(operation)
@@ -312,7 +333,7 @@ impl Route {
         match self {
             Self::Mcp(name) => name,
             Self::Refused(NotServed::Mcp(_)) => MCP_CALL,
-            Self::Rpc(_) | Self::UnknownRpc | Self::Public | Self::Refused(_) => {
+            Self::Rpc(_) | Self::Unlisted(..) | Self::UnknownRpc | Self::Public | Self::Refused(_) => {
                 self.operation().map_or(UNKNOWN_CALL, Operation::name)
             }
         }
@@ -320,7 +341,7 @@ impl Route {
 
     pub(super) const fn is_recorded(&self) -> bool {
         match self {
-            Self::Rpc(operation) => operation.is_recorded,
+            Self::Rpc(operation) | Self::Unlisted(operation, _) => operation.is_recorded,
             Self::UnknownRpc | Self::Mcp(_) | Self::Refused(_) => true,
             Self::Public => false,
         }
@@ -342,8 +363,10 @@ impl Route {
     /// answer of one message does that. A stream may still fail, long after its record was kept.
     pub(super) fn answered_code(&self) -> Code {
         match self {
-            Self::Rpc(Operation { answer: Messages::One, .. }) | Self::Mcp(_) => Code::Ok,
-            Self::Rpc(_) | Self::UnknownRpc | Self::Public | Self::Refused(_) => Code::Unknown,
+            Self::Rpc(Operation { answer: Messages::One, .. })
+            | Self::Unlisted(Operation { answer: Messages::One, .. }, _)
+            | Self::Mcp(_) => Code::Ok,
+            Self::Rpc(_) | Self::Unlisted(..) | Self::UnknownRpc | Self::Public | Self::Refused(_) => Code::Unknown,
         }
     }
 }

@@ -26,7 +26,7 @@ use crate::authz::consistency_token::{ConsistencyTokens, NotAToken};
 use crate::authz::{Authorizer, AuthzError, Consistency, DecidedBy, KnownRelationships};
 use crate::blocking_pool::{BlockingPool, WorkLost};
 use crate::chunk::ID_BYTES_MAX;
-use crate::identity::{Caller, RequestContextRules};
+use crate::identity::{Caller, Principal, RequestContextRules};
 use crate::proto::retrieval as message;
 use crate::proto::retrieval::retrieval_service_server::RetrievalService;
 use crate::retrieval::{
@@ -213,7 +213,7 @@ impl RetrievalApi {
     async fn answer_explain(
         &self,
         call: &Call,
-        message: message::ExplainRequest,
+        mut message: message::ExplainRequest,
     ) -> Result<message::ExplainResponse, Refusal> {
         self.admit_explanation(&call.caller)?;
         if let Some(message::explain_request::Target::Chunk(chunk)) = &message.target {
@@ -221,10 +221,15 @@ impl RetrievalApi {
             // classification.
             self.authentication.admit_login(&call.caller, &chunk.collection)?;
         }
+        let bearer = if message.user.is_empty() { self.bearer(call).await? } else { None };
+        let told = bearer.as_ref().map(|bearer| Arc::clone(bearer.contextual())).unwrap_or_default();
+        if let Some(bearer) = bearer {
+            message.user = bearer.subject().to_string();
+        }
         let relation = &self.retriever.config().relation;
         // The record says what was asked, even if the question is refused.
         call.draft.request(about(messages::asked_about(&message, relation)));
-        let read = Question::read(message, relation, self.vector_store.as_ref());
+        let read = Question::read(message, &told, relation, self.vector_store.as_ref());
         let question = timeout_at(call.deadline, read).await.map_err(|_elapsed| RetrievalError::DeadlineExceeded)??;
         let (deadline, asked) = (call.deadline, Instant::now());
         let known = timeout_at(deadline, self.authorizer.relationships(question.relation())).await;
@@ -241,6 +246,18 @@ impl RetrievalApi {
         call.draft.request(about(Some(format!("{} {} {}", explained.user, explained.relation, explained.object))));
         call.draft.decision(decided_by(Some(&basis)));
         Ok(explained)
+    }
+
+    /// Returns the principal of the caller's own token, for an answer that rests on what the token tells of it; `None` for a
+    /// caller without a token.
+    async fn bearer(&self, call: &Call) -> Result<Option<Principal>, Refusal> {
+        if call.caller.token().is_none() {
+            return Ok(None);
+        }
+        let principal = call.caller.principal("").map_err(|error| authentication::wrong_caller(&error))?;
+        call.draft.principal(&principal);
+        self.authentication.admit_claims(&call.caller, self.authorizer.as_ref(), &call.draft).await?;
+        Ok(Some(principal))
     }
 
     /// Returns the principal that a request is for, with the values that the request states for conditions, and with the

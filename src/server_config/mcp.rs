@@ -27,6 +27,10 @@ pub struct McpConfig {
     /// The hosts to which the URLs of results may lead, without ports: at any port, and without the hosts below them.
     #[serde(default, deserialize_with = "host_names")]
     pub url_hosts: Vec<String>,
+    /// Offer the tool `explain` to tokens with the scope `ragward:explain`: it says why the user of the token may see a chunk or
+    /// not, and so tells of hidden things. Agents that act for a user cannot call it.
+    #[serde(default)]
+    pub explain: bool,
 }
 
 impl McpConfig {

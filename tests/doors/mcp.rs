@@ -3,7 +3,7 @@
 use ragward::audit::Door;
 use ragward::client::Client;
 use ragward::proto::retrieval::RecheckRequest;
-use ragward::server_config::McpConfig;
+use ragward::server_config::{McpConfig, ServerConfig};
 use ragward::settings::Secret;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -20,20 +20,21 @@ pub(super) const READ: &str = "ragward:retrieve";
 const EVERYTHING: &str = "ragward:retrieve ragward:ingest ragward:administer ragward:explain ragward:assert_user";
 
 pub(super) async fn start() -> World {
-    start_with(Vec::new()).await
+    start_with(|_| {}).await
 }
 
-/// Starts a server that pages of these origins may call.
-async fn start_with(cors_origins: Vec<String>) -> World {
+/// Starts a server with other settings.
+async fn start_with(change: impl FnOnce(&mut ServerConfig)) -> World {
     let mcp = McpConfig {
         url: URL.to_owned(),
         collection: Some(COLLECTION.to_owned()),
         url_key: None,
         url_hosts: Vec::new(),
+        explain: false,
     };
     World::start_with(|settings| {
         settings.server.mcp = Some(mcp);
-        settings.server.cors_origins = cors_origins;
+        change(&mut settings.server);
     })
     .await
 }
@@ -271,7 +272,7 @@ async fn a_flood_of_lists_fails_nobody() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_listed_page_may_send_what_the_protocol_needs() {
     let (page, needed) = ("https://app.example", ["authorization", "mcp-protocol-version", "mcp-method", "mcp-name"]);
-    let world = start_with(vec![page.to_owned()]).await;
+    let world = start_with(|server| server.cors_origins = vec![page.to_owned()]).await;
     let asked = |origin: &str| {
         let asked = Call::new("OPTIONS", "/mcp").with("origin", origin).with("access-control-request-method", "POST");
         asked.with("access-control-request-headers", needed.join(", "))

@@ -67,6 +67,7 @@ async fn start(change: impl FnOnce(&mut Config)) -> World {
         collection: Some(COLLECTION.to_owned()),
         url_key: None,
         url_hosts: Vec::new(),
+        explain: false,
     };
     World::start_at(&address, |settings| {
         settings.server.mcp = Some(mcp);

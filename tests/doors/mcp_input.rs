@@ -133,7 +133,7 @@ fn rows_of_tools() -> Vec<Row> {
         row("a name that is no text", called(json!({ "name": 1 })), Told::Fault(200, -32_602)),
         row("an unknown tool", called(json!({ "name": "explain" })), Told::Fault(200, -32_602)),
         row("a tool in capitals", called(json!({ "name": "Search" })), Told::Fault(200, -32_602)),
-        row("arguments in a list", called(json!({ "name": "search", "arguments": [] })), Told::Fault(200, -32_602)),
+        row("arguments in a list", called(json!({ "name": "search", "arguments": [] })), Told::Failure),
         row("no arguments", called(json!({ "name": "search" })), Told::Failure),
         row("no id", tool("fetch", &json!({})), Told::Failure),
         row(
@@ -160,6 +160,17 @@ fn rows_of_tools() -> Vec<Row> {
     ];
     rows.extend(arguments.into_iter().map(|(name, key, value)| row(name, search_with(key, value), Told::Failure)));
     rows
+}
+
+impl Told {
+    /// Returns the code in the record and in the metrics.
+    const fn recorded(self) -> &'static str {
+        match self {
+            Self::Status(405) | Self::Fault(_, -32_601) => "UNIMPLEMENTED",
+            Self::Fault(413, _) => "RESOURCE_EXHAUSTED",
+            Self::Status(_) | Self::Fault(..) | Self::Failure => "INVALID_ARGUMENT",
+        }
+    }
 }
 
 /// Checks an answer, which tells what is wrong and nothing of a document.
@@ -199,8 +210,18 @@ async fn wrong_input_is_refused_behind_the_gate() {
         }
     }
     assert!(!found(&world.send(&search().bearer(&token)).await).is_empty(), "the door goes on");
+    let counted = world.counted().await;
     let records = world.stop().await;
     assert_eq!(records.len(), rows.len() * 2 + 5, "one record for each request");
+    for (Row { name, told, .. }, codes) in rows.iter().zip(records.chunks(2)) {
+        let codes: Vec<&str> = codes.iter().map(|record| record.code.as_str()).collect();
+        assert_eq!(codes, [told.recorded(), "UNAUTHENTICATED"], "{name}, with a token and without");
+    }
+    for code in ["OK", "INVALID_ARGUMENT", "RESOURCE_EXHAUSTED", "UNIMPLEMENTED", "UNAUTHENTICATED"] {
+        let recorded = records.iter().filter(|record| record.code == code).count();
+        let measured = counted.iter().filter(|counted| counted.door == "mcp" && counted.code == code);
+        assert_eq!(measured.map(|counted| counted.count).sum::<usize>(), recorded, "{code}, in the metrics");
+    }
     assert!(records.iter().all(|record| record.door == Some(Door::Mcp)), "{records:?}");
     let answered = records.iter().filter(|record| record.code == "OK");
     assert_eq!(answered.count(), 1, "the last one alone was answered");

@@ -434,8 +434,9 @@ fn the_handbook_is_explained() {
     assert_eq!(ragward(&check).status.code(), Some(1));
     assert_eq!(ragward(&[&check[..], &tuple[..]].concat()).status.code(), Some(0));
 
-    let wrong: [(&[&str], &str); 8] = [
+    let wrong: [(&[&str], &str); 9] = [
         (&["--user", "user:anne"], "--object"),
+        (&["--object", "document:pay-bands"], "with `--user`; only a server can take the user from a token"),
         (&["--user", "user:anne", "--chunk", "x"], "--collection"),
         (&["--user", "user:anne", "--chunk", "gone#0", "--collection", "handbook"], "no chunk `gone#0`"),
         (&["--user", "user:anne", "--chunk", "gone#0", "--collection", "none"], "no collection `none`"),

@@ -118,7 +118,9 @@ fn a_desktop_client_searches_as_the_user_of_the_command_line() {
         assert_eq!(result(&anne, id), result(&anne, "7"), "{row} looks like what is not there");
     }
     assert!(anne["9"]["result"]["contents"][0]["text"].is_string(), "{}", anne["9"]);
-    assert_eq!(bob["9"]["error"]["code"], -32_002, "{}", bob["9"]);
+    let error = &bob["9"]["error"];
+    assert_eq!(error["code"], -32_002, "{error}");
+    assert_eq!(error["data"], json!({ "uri": "ragward://handbook/document%3Aon-call%230" }), "{error}");
 }
 
 #[test]

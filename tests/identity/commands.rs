@@ -66,6 +66,11 @@ async fn a_command_asks_as_the_subject_of_its_token() {
     assert_eq!(seen(&both), seen(&by_file));
     assert!(ragward(&recheck, Some(&anne)).await.status.success());
     assert_eq!(ragward(&recheck, Some(&bob)).await.status.code(), Some(1));
+    let explain = ["explain", "--object", "document:roadmap", "--server", &server];
+    for (subject, code) in [("anne", 0), ("bob", 1)] {
+        let output = ragward(&explain, Some(&token(subject, "ragward:explain"))).await;
+        assert_eq!(output.status.code(), Some(code), "{subject}: {}", String::from_utf8_lossy(&output.stderr));
+    }
 
     let chunk = r#"{"id":"n#0","document_id":"n","guard":"document:roadmap","text":"A note about leave"}"#;
     let chunks = write(files.path(), "chunks.jsonl", chunk);

@@ -16,35 +16,47 @@ use crate::support::issuer::{SigningKey, TestIssuer};
 use crate::support::running::Running;
 
 const URL: &str = "https://ragward.example/mcp";
-const RPCS: &str = "ragward.retrieval.v1.RetrievalService";
+pub(super) const RPCS: &str = "ragward.retrieval.v1.RetrievalService";
 
 /// A server whose agents need `agent_reader` on each guard, beside the right of the person for whom they act.
-struct World {
-    running: Running,
+pub(super) struct World {
+    pub(super) running: Running,
     key: SigningKey,
     issuer: TestIssuer,
-    data: tempfile::TempDir,
+    pub(super) data: tempfile::TempDir,
 }
 
 impl World {
     async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    /// Like [`Self::start`], with other settings of the door.
+    pub(super) async fn start_with(change: impl FnOnce(&mut McpConfig)) -> Self {
         let key = SigningKey::es256("key");
         let issuer = TestIssuer::start(&[&key]).await;
         let data = tempfile::tempdir().unwrap();
         let mut identity = identity(&issuer);
         let relation = Some(Relation::parse("agent_reader").unwrap());
         identity.delegation = DelegationConfig { relation, on: DelegationOn::Guard };
-        let mcp = McpConfig {
+        let mut mcp = McpConfig {
             url: URL.to_owned(),
             collection: Some("handbook".to_owned()),
             url_key: Some("url".to_owned()),
             url_hosts: vec!["wiki.example".to_owned()],
+            explain: false,
         };
+        change(&mut mcp);
         let running = start_with(data.path(), identity, |config| config.server.mcp = Some(mcp)).await;
         Self { running, key, issuer, data }
     }
 
-    fn token(&self, subject: &str, more: &[(&str, Value)]) -> String {
+    /// Returns a token for the other doors.
+    pub(super) fn own_token(&self, subject: &str, scope: &str) -> String {
+        self.key.sign(&self.issuer.claims(subject, scope))
+    }
+
+    pub(super) fn token(&self, subject: &str, more: &[(&str, Value)]) -> String {
         let mut claims = self.issuer.claims(subject, RETRIEVE);
         claims["aud"] = json!(URL);
         for (name, value) in more {
@@ -53,7 +65,7 @@ impl World {
         self.key.sign(&claims)
     }
 
-    async fn called(&self, token: &str, name: &str, arguments: Value) -> Reply {
+    pub(super) async fn called(&self, token: &str, name: &str, arguments: Value) -> Reply {
         let params = json!({ "name": name, "arguments": arguments });
         let message = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params });
         let reply = Call::json("/mcp", &message).bearer(token).send(&self.running.address.to_string()).await;
@@ -72,7 +84,7 @@ impl World {
 }
 
 /// Returns the ids of both chunks of a document, as a search returns them.
-fn chunks(document: &str) -> [String; 2] {
+pub(super) fn chunks(document: &str) -> [String; 2] {
     ["0", "1"].map(|chunk| format!("handbook/{}%23{chunk}", document.replace(':', "%3A")))
 }
 

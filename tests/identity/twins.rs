@@ -399,7 +399,8 @@ async fn start(data: &std::path::Path, issuer: &TestIssuer, on: DelegationOn) ->
     let mut config = config(data);
     config.server.insecure_identity = false;
     config.identity = identity(issuer);
-    config.server.mcp = Some(McpConfig { url: MCP.to_owned(), collection: None, url_key: None, url_hosts: Vec::new() });
+    config.server.mcp =
+        Some(McpConfig { url: MCP.to_owned(), collection: None, url_key: None, url_hosts: Vec::new(), explain: false });
     let relation = if on == DelegationOn::Guard { "agent_reader" } else { "can_act_for" };
     config.identity.delegation = DelegationConfig { relation: Some(Relation::parse(relation).unwrap()), on };
     let running = Running::start(&config).await;

@@ -204,6 +204,10 @@ async def test_explain_tells_why(asking: Asking) -> None:
         identity=Identity.none(),
     )
     assert what_if.allowed
+    # This server takes no tokens, so nobody else can say who the user is.
+    with pytest.raises(InvalidRequest) as raised:
+        await asking.call("explain", object="document:roadmap", identity=Identity.none())
+    assert [violation.field for violation in raised.value.violations] == ["user"]
 
 
 async def test_refusals_are_errors_and_never_empty_answers(asking: Asking) -> None:

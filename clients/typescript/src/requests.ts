@@ -119,8 +119,11 @@ export interface RelationshipTuple {
 }
 
 export interface ExplainRequest extends CallOptions {
-  /** The OpenFGA user to explain: `user:anne`, `user:*` or `group:eng#member`. */
-  readonly user: string;
+  /**
+   * The OpenFGA user to explain: `user:anne`, `user:*` or `group:eng#member`. Without it, the question is about the bearer of the
+   * token, and what the token tells counts, too.
+   */
+  readonly user?: string | undefined;
   /** The chunk or OpenFGA object that the user may or may not see. */
   readonly target: { readonly collection: string; readonly chunkId: string } | { readonly object: string };
   /** The relation; the one that guards chunks by default. */

@@ -180,6 +180,10 @@ test("a decision is explained", async () => {
   assert.deepEqual([whyNot.allowed, whyNot.root.outcome], [false, "does_not_hold"]);
   const contextualTuples = [{ user: "user:anne", relation: "member", object: "group:hr" }];
   assert.ok((await client.explain({ user: "user:anne", target: { object: "document:pay-bands" }, contextualTuples })).allowed);
+  // This server takes no tokens, so nobody else can say who the user is.
+  await assert.rejects(client.explain({ target: { object: "document:pay-bands" } }), (error) => {
+    return error instanceof InvalidRequest && error.violations[0]?.field === "user";
+  });
 });
 
 test("documents are put, listed, looked for and deleted", async () => {

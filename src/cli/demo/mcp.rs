@@ -93,6 +93,7 @@ fn config(data: DataConfig, issuer: &Issuer, url: &str) -> Config {
         collection: Some(COLLECTION.to_owned()),
         url_key: None,
         url_hosts: Vec::new(),
+        explain: false,
     };
     let server = ServerConfig { mcp: Some(mcp), ..ServerConfig::default() };
     Config { server, data, identity: identity(issuer), ..Config::default() }

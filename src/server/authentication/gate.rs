@@ -17,7 +17,7 @@ use crate::authz::Authorizer;
 use crate::identity::{self, AuthenticationError, Caller, Scope, Use, VerifiedToken};
 use crate::retrieval::RetrievalError;
 use crate::server::audit::Draft;
-use crate::server::operations::{Access, Route};
+use crate::server::operations::{Access, Callable, Route};
 use crate::server::refusal::Refusal;
 use crate::server::tls::ClientCertificate;
 
@@ -90,12 +90,18 @@ where
             let gate = Gate { tokens, resource, authorizer: &*authorizer, draft: &draft, certificate };
             let admitted = gate.authenticate(request.headers(), &route).await?;
             // Only callers with a token learn which paths there are.
-            if let Some(refusal) = route.refusal() {
+            if let Some(refusal) = route.refusal().or_else(|| gate.unlisted(&route, &admitted)) {
                 return Err(refusal);
             }
+            let asks_the_door = matches!(route, Route::Mcp(_));
+            let callable = asks_the_door.then(|| Callable::by(|access| permits(&admitted.token, access)));
             admit(&mut request, admitted.caller());
             let answer = inner.call(request).await?;
-            gate.conclude(admitted, answer).await
+            let mut answer = gate.conclude(admitted, answer).await?;
+            if let Some(callable) = callable {
+                answer.extensions_mut().insert(callable);
+            }
+            Ok(answer)
         })
     }
 }
@@ -162,16 +168,21 @@ impl Gate<'_> {
             return Err(resource.insufficient_scope(access));
         }
         let settled = Settled::of(&token, access, authorizer, &tokens.remedy).await;
-        let settled = settled.map_err(|unsettled| match unsettled {
-            Unsettled::Refused => self.invalid(identity::Refusal::Absent),
-            Unsettled::Unknown(error) => {
-                draft.token_refused("model_unknown");
-                RetrievalError::Authz(error).into()
-            }
-        })?;
+        let settled = settled.map_err(|unsettled| resource.unsettled(unsettled, draft))?;
         let begin = || resource.verifier.begin_use(&token, now()).map_err(|refusal| self.invalid(refusal));
         let one_use = if route.uses_token_up() { begin()? } else { None };
         Ok(Admitted { token, access, settled, one_use })
+    }
+
+    /// Returns the refusal of a caller who may not call an RPC that its door shows only to those who may. The door says the same
+    /// of what is not there, and the record names the RPC.
+    fn unlisted(&self, route: &Route, admitted: &Admitted) -> Option<Refusal> {
+        let Route::Unlisted(operation, refusal) = route else { return None };
+        if permits(&admitted.token, operation.access) {
+            return None;
+        }
+        self.draft.token_refused("scope");
+        Some(refusal.clone())
     }
 
     /// Returns the answer, unless the facts that it rests on have changed meanwhile.
@@ -192,11 +203,28 @@ impl Gate<'_> {
         Ok(answer)
     }
 
-    /// Refuses a token that is not valid here. The record says why, and the caller is not told.
     fn invalid(&self, why: identity::Refusal) -> Refusal {
+        self.resource.invalid(why, self.draft)
+    }
+}
+
+impl Resource {
+    /// Refuses a token that is not valid here. The record says why, and the caller is not told.
+    fn invalid(&self, why: identity::Refusal, draft: &Draft) -> Refusal {
         tracing::debug!(refusal = why.label(), "a token was refused");
-        self.draft.token_refused(why.label());
-        self.resource.unauthenticated(TokenFault::Invalid)
+        draft.token_refused(why.label());
+        self.unauthenticated(TokenFault::Invalid)
+    }
+
+    /// Refuses a token that lacks a claim by which the model excludes people, or whose claims cannot be judged now.
+    pub(super) fn unsettled(&self, unsettled: Unsettled, draft: &Draft) -> Refusal {
+        match unsettled {
+            Unsettled::Refused => self.invalid(identity::Refusal::Absent, draft),
+            Unsettled::Unknown(error) => {
+                draft.token_refused("model_unknown");
+                RetrievalError::Authz(error).into()
+            }
+        }
     }
 }
 

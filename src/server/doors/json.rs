@@ -12,7 +12,7 @@ use serde::de::Error;
 use serde_json::{Value as Json, json};
 use tonic::Code;
 
-pub(super) use self::written::{UnsetMessages, written};
+pub(super) use self::written::{UnsetMessages, value, written};
 use super::routes::Fields;
 use crate::retrieval::FieldViolation;
 use crate::server::refusal::Refusal;

@@ -12,20 +12,23 @@
 //! INVARIANT (no policy in a door): nothing in a message says for whom it is. The stack takes that from the caller's token.
 
 mod call;
+mod described;
 mod links;
 mod local;
 mod message;
 mod own;
+mod place;
+mod results;
 mod tools;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures::stream;
 use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited, StreamBody};
 use prost::Message as _;
-use prost_reflect::MessageDescriptor;
-use serde_json::{Map, Value as Json, json};
+use serde_json::{Map, Value as Json};
 use tokio::sync::OwnedSemaphorePermit;
 use tonic::body::Body;
 use tonic::codegen::Bytes;
@@ -38,14 +41,14 @@ use self::links::Links;
 pub use self::local::{LocalMcp, McpAsked, PendingCall};
 pub use self::message::RequestId;
 use self::message::{Fault, Message, Revision};
-use self::own::{OwnAnswers, OwnResponse};
+use self::own::{OwnAnswer, OwnAnswers};
 use self::tools::Action;
 use super::http_call::CALLER_HEADERS;
 use super::json::{self, Strictness};
-use super::{DoorCall, Shape, frames};
+use super::{DoorCall, RpcMessages, Shape, frames};
 use crate::proto::retrieval::{FetchResponse, RetrieveResponse};
 use crate::server::answers::AnswerSlot;
-use crate::server::operations::{NotServed, Operation, Route};
+use crate::server::operations::{Callable, NotServed, Operation, Route};
 use crate::server::refusal::Refusal;
 use crate::server::{ServerError, consistency_token, plain_http};
 
@@ -58,6 +61,8 @@ const MESSAGE_BYTES_MAX: usize = 64 * 1_024;
 /// twice: as JSON, and as a text with JSON in it. A result that grows more takes more room ([`AnswerSlot::fit`]).
 pub(super) const ANSWER_GROWTH: usize = 3;
 const JSON_TYPE: &str = "application/json";
+/// The name that the record has for a notification.
+const NOTIFICATION: &str = "mcp/notification";
 
 /// The settings of the door for MCP.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -68,26 +73,30 @@ pub struct McpSettings {
     pub url_key: Option<String>,
     /// The hosts to which such a URL may lead.
     pub url_hosts: Vec<String>,
+    /// Whether there is a tool `explain` for callers who may call `Explain`.
+    pub explain: bool,
 }
 
 /// The door for MCP.
 #[derive(Debug)]
 pub(in crate::server) struct McpDoor {
     settings: McpSettings,
-    links: Arc<Links>,
+    links: Links,
     own: OwnAnswers,
-    /// The request of `Retrieve`.
-    retrieve: MessageDescriptor,
-    /// The request of `Fetch`.
-    fetch: MessageDescriptor,
+    /// The messages of the RPC of each tool.
+    retrieve: RpcMessages,
+    fetch: RpcMessages,
+    explain: RpcMessages,
 }
 
 /// A request of a client, once its message is understood.
-enum Asked {
-    /// An RPC is called, for a tool or a resource.
-    Rpc(Call, Result<Json, Refusal>),
-    /// The protocol's own question, with its answer; `None` for a notification.
-    Own(&'static str, Option<OwnResponse>),
+enum Asked<'d> {
+    /// An RPC is called, for a tool or a resource, with this encoded request. Its arguments may be wrong.
+    Rpc(Call, Result<Vec<u8>, Refusal>),
+    /// The protocol's own question in the request of this id, with its answer.
+    Own(RequestId, &'d OwnAnswer),
+    /// Nothing that is answered.
+    Notification,
 }
 
 /// Marks a request whose token the door takes. The gate judges the call anyway.
@@ -102,18 +111,16 @@ pub(in crate::server) struct McpCall {
 }
 
 impl McpDoor {
-    /// Returns the door over the requests of `Retrieve` and `Fetch`, which `request_of` finds by the path of an RPC.
+    /// Returns the door over the messages of all RPCs.
     ///
     /// # Errors
-    /// When `request_of` does not know one of these RPCs.
-    pub(super) fn new(
-        settings: McpSettings,
-        request_of: impl Fn(&str) -> Option<MessageDescriptor>,
-    ) -> Result<Self, ServerError> {
-        let request = |action: Action| request_of(action.rpc()).ok_or(ServerError::NoToolRpc);
-        let (retrieve, fetch) = (request(Action::Search)?, request(Action::Fetch)?);
-        let links = Arc::new(Links::new(settings.url_key.clone(), settings.url_hosts.clone()));
-        Ok(Self { settings, links, own: OwnAnswers::new(), retrieve, fetch })
+    /// When they lack one that a tool calls.
+    pub(super) fn new(settings: McpSettings, messages: &HashMap<String, RpcMessages>) -> Result<Self, ServerError> {
+        let of = |action: Action| messages.get(action.rpc()).cloned().ok_or(ServerError::NoToolRpc);
+        let (retrieve, fetch, explain) = (of(Action::Search)?, of(Action::Fetch)?, of(Action::Explain)?);
+        let links = Links::new(settings.url_key.clone(), settings.url_hosts.clone());
+        let own = OwnAnswers::new(&settings);
+        Ok(Self { settings, links, own, retrieve, fetch, explain })
     }
 
     /// Answers a request.
@@ -127,8 +134,9 @@ impl McpDoor {
         S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Refusal>,
     {
         let (parts, body) = request.into_parts();
-        // The place is held until the gate has judged the caller. The bearer of a good token needs none: a proxy brings many
-        // callers over one connection, and those without a token could keep all places for as long as messages may take.
+        // A call of a tool holds the place until the gate has judged its caller, and any other message until it is answered. The
+        // bearer of a good token needs none: a proxy brings many callers over one connection, and those without a token could
+        // keep all places for as long as messages may take.
         let is_known = parts.extensions.get::<KnownBearer>().is_some();
         let place = match parts.extensions.get::<AnswerSlot>() {
             Some(slot) if !is_known => slot.admit_unjudged().await.map(Some),
@@ -136,13 +144,12 @@ impl McpDoor {
         };
         let message = match &place {
             Ok(_place) => read(body).await.and_then(|body| Message::read(&body, Some(&parts.headers))),
-            Err(busy) => Err(Fault::busy(busy.text())),
+            Err(busy) => Err(Fault::not_taken(busy.clone())),
         };
         match message.and_then(|message| self.asked(message)) {
-            Ok(Asked::Rpc(call, arguments)) => {
-                let message = arguments.and_then(|arguments| self.message(call.action, &arguments));
+            Ok(Asked::Rpc(call, encoded)) => {
                 let call = Arc::new(McpCall { shape, call });
-                match stack.call(call.request(parts, message, place.ok().flatten())).await {
+                match stack.call(call.request(parts, encoded, place.ok().flatten())).await {
                     Ok(mut answer) => {
                         // A client of MCP cannot send a consistency token back. Besides, the answer that nothing is there must
                         // look the same whether the RPC answered or refused.
@@ -152,80 +159,79 @@ impl McpDoor {
                     Err(refusal) => call.refused(&refusal),
                 }
             }
-            Ok(Asked::Own(name, answer)) => match stack.call(bare(parts, Route::Mcp(name))).await {
-                Ok(_admitted) => match answer {
-                    Some(answer) => shape.response(StatusCode::OK, JSON_TYPE, Body::new(answer)),
-                    None => shape.empty(StatusCode::ACCEPTED),
-                },
+            Ok(Asked::Own(id, answer)) => match stack.call(bare(parts, Route::Mcp(answer.name))).await {
+                Ok(admitted) => {
+                    let body = answer.response(&id, admitted.extensions().get::<Callable>());
+                    shape.response(StatusCode::OK, JSON_TYPE, Body::new(body))
+                }
+                Err(refusal) => refused(&shape, None, &refusal),
+            },
+            Ok(Asked::Notification) => match stack.call(bare(parts, Route::Mcp(NOTIFICATION))).await {
+                Ok(_admitted) => shape.empty(StatusCode::ACCEPTED),
                 Err(refusal) => refused(&shape, None, &refusal),
             },
             Err(fault) => {
-                let why = match &place {
-                    Ok(_place) => Refusal::new(Code::InvalidArgument, fault.text.clone()),
-                    Err(busy) => busy.clone(),
-                };
-                let route = Route::Refused(NotServed::Mcp(why.clone()));
+                let route = Route::Refused(NotServed::Mcp(fault.why.clone()));
                 match stack.call(bare(parts, route)).await {
-                    Err(refusal) if refusal.code() != why.code() || refusal.text() != why.text() => {
-                        refused(&shape, fault.id.as_ref(), &refusal)
-                    }
+                    Err(refusal) if !fault.is(&refusal) => refused(&shape, fault.id.as_ref(), &refusal),
                     // Only a caller who was let in learns what is wrong.
-                    Ok(_) | Err(_) => {
-                        let mut response = response(&shape, fault.status, &fault.response());
-                        plain_http::explain(&why, response.headers_mut());
-                        response
-                    }
+                    Ok(_) | Err(_) => at_fault(&shape, &fault),
                 }
             }
         }
     }
 
     /// Finds out what a message asks for.
-    fn asked(&self, message: Message) -> Result<Asked, Fault> {
+    fn asked(self: &Arc<Self>, message: Message) -> Result<Asked<'_>, Fault> {
         let Some(id) = message.id.clone() else {
             // A notification ends no call: a client that gives up a call ends the HTTP request of that call.
-            return Ok(Asked::Own("mcp/notification", None));
+            return Ok(Asked::Notification);
         };
         if let Some(answer) = self.own.to(&message) {
-            return Ok(Asked::Own(answer.name, Some(answer.response(&id))));
+            return Ok(Asked::Own(id, answer));
         }
         match message.method.as_str() {
             "resources/read" => {
-                let uri = message.params.get("uri").and_then(Json::as_str);
-                let request = tools::read_request(uri.unwrap_or_default());
-                Ok(self.rpc(&message, id, Action::Read, request))
+                let uri = message.params.get("uri").and_then(Json::as_str).unwrap_or_default().to_owned();
+                let request = tools::read_request(&uri);
+                Ok(self.rpc(message.revision, id, Action::Read, request, uri))
             }
             "tools/call" => self.tool_call(message, id),
             _ => Err(Fault::no_method(&message)),
         }
     }
 
-    fn tool_call(&self, mut message: Message, id: RequestId) -> Result<Asked, Fault> {
-        let name = message.params.get("name").and_then(Json::as_str);
-        let action =
-            name.and_then(Action::of_tool).ok_or_else(|| Fault::params(&message, "there is no tool of this name"))?;
-        let arguments = match message.params.remove("arguments") {
-            None => Map::new(),
-            Some(Json::Object(arguments)) => arguments,
-            Some(_) => return Err(Fault::params(&message, "`arguments` is not an object")),
-        };
+    fn tool_call(self: &Arc<Self>, mut message: Message, id: RequestId) -> Result<Asked<'_>, Fault> {
+        let action = message.params.get("name").and_then(Json::as_str).and_then(Action::of_tool);
+        let offered = action.filter(|action| *action != Action::Explain || self.settings.explain);
+        let Some(action) = offered else { return Err(Fault::no_tool(id, message.revision)) };
+        let arguments = message.params.remove("arguments").unwrap_or_else(|| Json::Object(Map::new()));
         let request = action.request(arguments, self.settings.collection.as_deref());
-        Ok(self.rpc(&message, id, action, request))
+        Ok(self.rpc(message.revision, id, action, request, String::new()))
     }
 
-    /// Returns the call of the RPC behind a message, whose request may be wrong.
-    fn rpc(&self, message: &Message, id: RequestId, action: Action, request: Result<Json, Refusal>) -> Asked {
+    /// Returns the call of the RPC behind a message, whose request may be wrong. `uri` is the one that is read;
+    /// empty for a tool.
+    fn rpc(
+        self: &Arc<Self>,
+        revision: Revision,
+        id: RequestId,
+        action: Action,
+        request: Result<Json, Refusal>,
+        uri: String,
+    ) -> Asked<'_> {
         let collection = request.as_ref().ok().and_then(|request| request.get("collection")?.as_str());
         let collection = collection.unwrap_or_default().to_owned();
-        let links = Arc::clone(&self.links);
-        Asked::Rpc(Call { id, revision: message.revision, action, collection, links }, request)
+        let encoded = request.and_then(|request| self.encoded(action, &request));
+        Asked::Rpc(Call { id, revision, action, collection, uri, door: Arc::clone(self) }, encoded)
     }
 
-    /// Returns the encoded request of a tool's RPC.
-    fn message(&self, action: Action, request: &Json) -> Result<Vec<u8>, Refusal> {
+    /// Encodes the request of an action's RPC.
+    fn encoded(&self, action: Action, request: &Json) -> Result<Vec<u8>, Refusal> {
         let descriptor = match action {
-            Action::Search => &self.retrieve,
-            Action::Fetch | Action::Read => &self.fetch,
+            Action::Search => &self.retrieve.request,
+            Action::Fetch | Action::Read => &self.fetch.request,
+            Action::Explain => &self.explain.request,
         };
         let message = json::read(descriptor, request.to_string().as_bytes(), Strictness::Strict);
         message.map(|message| message.encode_to_vec()).map_err(|refusal| refusal.with_place("arguments"))
@@ -242,7 +248,8 @@ impl McpCall {
         place: Option<OwnedSemaphorePermit>,
     ) -> http::Request<Body> {
         let slot = caller.extensions.get::<AnswerSlot>().cloned();
-        let answer_bytes_max = Operation::at(self.call.action.rpc()).and_then(|operation| operation.answer_bytes_max);
+        let operation = Operation::at(self.call.action.rpc());
+        let answer_bytes_max = operation.and_then(|operation| operation.answer_bytes_max);
         let reading = async move {
             // The message is read behind the gate, so the caller has been judged.
             drop(place);
@@ -262,6 +269,9 @@ impl McpCall {
         take_over(&caller.headers, headers);
         *call.extensions_mut() = caller.extensions;
         call.extensions_mut().insert(DoorCall::Mcp(Arc::clone(self)));
+        if let (Action::Explain, Some(operation)) = (self.call.action, operation) {
+            call.extensions_mut().insert(Route::Unlisted(operation, self.call.no_tool().why));
+        }
         call
     }
 
@@ -285,6 +295,7 @@ impl McpCall {
         let answered = match self.call.action {
             Action::Search => self.call.searched(RetrieveResponse::decode(message).map_err(lost)?),
             Action::Fetch | Action::Read => self.call.fetched(FetchResponse::decode(message).map_err(lost)?),
+            Action::Explain => self.call.explained(message)?,
         };
         let mut response = response(&self.shape, StatusCode::OK, &answered);
         if let Some(slot) = slot {
@@ -298,6 +309,12 @@ impl McpCall {
     /// that the model reads what is wrong with its call.
     fn refused(&self, refusal: &Refusal) -> http::Response<Body> {
         let Call { id, action, .. } = &self.call;
+        if *action == Action::Explain {
+            let no_tool = self.call.no_tool();
+            if no_tool.is(refusal) {
+                return at_fault(&self.shape, &no_tool);
+            }
+        }
         let is_hidden = refusal.code() == Code::NotFound;
         if is_of_the_gate(refusal) || *action == Action::Read && !is_hidden {
             return refused(&self.shape, Some(id), refusal);
@@ -320,7 +337,10 @@ async fn read(body: Body) -> Result<Bytes, Fault> {
     match Limited::new(body, MESSAGE_BYTES_MAX).collect().await {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(Fault::too_large()),
-        Err(error) => Err(Fault::unread(format!("the message did not arrive: {error}"))),
+        Err(error) => Err(match error.downcast_ref::<Status>() {
+            Some(late) if late.code() == Code::DeadlineExceeded => Fault::not_taken(Refusal::from(late)),
+            Some(_) | None => Fault::broken_off(format!("the message did not arrive: {error}")),
+        }),
     }
 }
 
@@ -351,6 +371,13 @@ fn refused(shape: &Shape, id: Option<&RequestId>, refusal: &Refusal) -> http::Re
     response
 }
 
+/// Renders a fault of a message, for a caller who was let in.
+fn at_fault(shape: &Shape, fault: &Fault) -> http::Response<Body> {
+    let mut response = response(shape, fault.status, &fault.response());
+    plain_http::explain(&fault.why, response.headers_mut());
+    response
+}
+
 /// Writes a refusal as an error of JSON-RPC.
 fn error(id: Option<&RequestId>, refusal: &Refusal) -> Json {
     let code = if is_of_the_gate(refusal) { message::NOT_LET_IN } else { message::INTERNAL_ERROR };
@@ -359,52 +386,6 @@ fn error(id: Option<&RequestId>, refusal: &Refusal) -> Json {
 
 fn response(shape: &Shape, status: StatusCode, json: &Json) -> http::Response<Body> {
     shape.response(status, JSON_TYPE, Body::new(Full::from(json.to_string())))
-}
-
-fn server_info() -> Json {
-    json!({ "name": "ragward", "title": "Ragward", "version": env!("CARGO_PKG_VERSION") })
-}
-
-fn capabilities() -> Json {
-    json!({ "tools": {}, "resources": {} })
-}
-
-/// Returns the result of the handshake. A client that does not speak its revision ends the connection.
-fn initialized() -> Map<String, Json> {
-    let result = [
-        ("protocolVersion".to_owned(), Json::from(Revision::Handshake.as_str())),
-        ("capabilities".to_owned(), capabilities()),
-        ("serverInfo".to_owned(), server_info()),
-        ("instructions".to_owned(), Json::from(tools::INSTRUCTIONS)),
-    ];
-    result.into_iter().collect()
-}
-
-fn discovered() -> Map<String, Json> {
-    let result = [
-        ("supportedVersions".to_owned(), json!(Revision::ALL.map(Revision::as_str))),
-        ("capabilities".to_owned(), capabilities()),
-        ("instructions".to_owned(), Json::from(tools::INSTRUCTIONS)),
-        ("_meta".to_owned(), json!({ "io.modelcontextprotocol/serverInfo": server_info() })),
-    ];
-    let mut result: Map<String, Json> = result.into_iter().collect();
-    not_kept(&mut result);
-    result
-}
-
-fn listed(revision: Revision, name: &str, list: Json) -> Map<String, Json> {
-    let mut result = Map::new();
-    result.insert(name.to_owned(), list);
-    if revision == Revision::Stateless {
-        not_kept(&mut result);
-    }
-    result
-}
-
-/// Says that nobody keeps a result for later, or for somebody else.
-fn not_kept(result: &mut Map<String, Json>) {
-    result.insert("ttlMs".to_owned(), 0.into());
-    result.insert("cacheScope".to_owned(), "private".into());
 }
 
 #[cfg(test)]

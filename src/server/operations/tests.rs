@@ -36,6 +36,9 @@ fn only_an_answer_of_one_message_is_known_to_be_ok() {
         assert!(is_bounded || operation.answer == Messages::Many, "{}: one message has a size", operation.path);
     }
     assert_eq!(Route::Mcp("mcp").answered_code(), Code::Ok, "the door has the whole answer");
+    let nothing = Refusal::new(Code::InvalidArgument, "there is no tool of this name");
+    let unlisted = Route::Unlisted(Operation::at(RETRIEVE).unwrap(), nothing);
+    assert_eq!(unlisted.answered_code(), Code::Ok, "a door made the call");
     for route in [Route::UnknownRpc, Route::Public, Route::Refused(NotServed::Path)] {
         assert_eq!(route.answered_code(), Code::Unknown, "{route:?}");
     }

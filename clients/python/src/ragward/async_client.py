@@ -217,7 +217,7 @@ class AsyncClient:
 
     async def explain(
         self,
-        user: str,
+        user: str = "",
         *,
         object: str | None = None,  # noqa: A002 - the word of the API.
         collection: str | None = None,

@@ -243,7 +243,7 @@ class Client:
 
     def explain(
         self,
-        user: str,
+        user: str = "",
         *,
         object: str | None = None,  # noqa: A002 - the word of the API.
         collection: str | None = None,
@@ -256,7 +256,8 @@ class Client:
     ) -> Explanation:
         """Explain why `user` may see a chunk, or holds a relation on an object, or not. It is for administrators.
 
-        Name either `object`, or `collection` and `chunk_id`. `identity` is the administrator's.
+        Name either `object`, or `collection` and `chunk_id`. `identity` is the administrator's. Without `user`, the question is
+        about the bearer of its token, and what the token tells counts, too.
         """
         call = _calls.explain(
             user,

@@ -32,16 +32,30 @@ pub(in crate::server::doors) fn written(
     message: Bytes,
     unset: UnsetMessages,
 ) -> Result<Vec<u8>, Refusal> {
-    let lost = |error: &dyn Display| {
-        tracing::error!(%error, message = descriptor.full_name(), "an answer cannot be written as JSON");
-        Refusal::lost()
-    };
     // The JSON of an answer is seldom more than a quarter larger than its message.
     let mut json = Vec::with_capacity(message.len() + message.len() / 4);
-    let message = DynamicMessage::decode(descriptor.clone(), message).map_err(|error| lost(&error))?;
+    let message = DynamicMessage::decode(descriptor.clone(), message).map_err(|error| lost(descriptor, &error))?;
     let answer = Shown { value: &message, unset };
-    answer.serialize(&mut serde_json::Serializer::new(&mut json)).map_err(|error| lost(&error))?;
+    answer.serialize(&mut serde_json::Serializer::new(&mut json)).map_err(|error| lost(descriptor, &error))?;
     Ok(json)
+}
+
+/// Returns the JSON of an encoded message, for a place inside of other JSON.
+///
+/// # Errors
+/// When the bytes are not this message: a defect, of which the log tells.
+pub(in crate::server::doors) fn value(
+    descriptor: &MessageDescriptor,
+    message: Bytes,
+    unset: UnsetMessages,
+) -> Result<serde_json::Value, Refusal> {
+    let message = DynamicMessage::decode(descriptor.clone(), message).map_err(|error| lost(descriptor, &error))?;
+    serde_json::to_value(Shown { value: &message, unset }).map_err(|error| lost(descriptor, &error))
+}
+
+fn lost(descriptor: &MessageDescriptor, error: &dyn Display) -> Refusal {
+    tracing::error!(%error, message = descriptor.full_name(), "an answer cannot be written as JSON");
+    Refusal::lost()
 }
 
 /// A message, or a value of one of its fields, as its JSON shows it.

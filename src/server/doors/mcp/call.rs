@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value as Json, json};
 use tonic::Code;
+use tonic::codegen::Bytes;
 
-use super::links::Links;
-use super::message::{self, RequestId, Revision};
+use super::message::{self, Fault, RequestId, Revision};
 use super::tools::{self, Action};
+use super::{McpDoor, own, results};
 use crate::proto::retrieval::{FetchResponse, RetrieveResponse};
+use crate::server::doors::json::{self, UnsetMessages};
 use crate::server::refusal::Refusal;
 
 /// One call of an RPC, for a tool or a resource.
@@ -19,25 +21,41 @@ pub(super) struct Call {
     pub(super) action: Action,
     /// The collection of the call; empty if the call is refused anyway.
     pub(super) collection: String,
-    pub(super) links: Arc<Links>,
+    /// The URI that a client reads; empty for a tool.
+    pub(super) uri: String,
+    pub(super) door: Arc<McpDoor>,
 }
 
 impl Call {
     /// Returns the response with the answer of `Retrieve`.
     pub(super) fn searched(&self, answer: RetrieveResponse) -> Json {
-        self.succeeded(result(tools::found(answer, &self.collection, &self.links)))
+        self.succeeded(result(results::found(answer, &self.collection, &self.door.links)))
     }
 
     /// Returns the response with the answer of `Fetch`.
     pub(super) fn fetched(&self, answer: FetchResponse) -> Json {
         if self.action == Action::Read {
-            return match tools::contents(answer, &self.collection) {
-                Some(contents) => self.succeeded(super::listed(self.revision, "contents", contents)),
+            return match results::contents(answer, &self.collection) {
+                Some(contents) => self.succeeded(own::listed(self.revision, "contents", contents)),
                 None => self.no_resource(),
             };
         }
-        let fetched = tools::fetched(answer, &self.collection, &self.links);
+        let fetched = results::fetched(answer, &self.collection, &self.door.links);
         self.succeeded(fetched.map_or_else(|| failure(tools::NOTHING_THERE), result))
+    }
+
+    /// Returns the response with the encoded answer of `Explain`.
+    ///
+    /// # Errors
+    /// When the answer is of another type.
+    pub(super) fn explained(&self, answer: Bytes) -> Result<Json, Refusal> {
+        let explanation = json::value(&self.door.explain.answer, answer, UnsetMessages::LeftOut)?;
+        Ok(self.succeeded(result(explanation)))
+    }
+
+    /// Returns the fault that a caller is told who may not call this tool.
+    pub(super) fn no_tool(&self) -> Fault {
+        Fault::no_tool(self.id.clone(), self.revision)
     }
 
     /// Returns the response about a refusal. That of a tool is a result, so that the model reads what is wrong with its call.
@@ -45,9 +63,10 @@ impl Call {
         match (self.action, refusal.code()) {
             // A collection that is not there looks like a chunk that is not there.
             (Action::Fetch, Code::NotFound) => self.succeeded(failure(tools::NOTHING_THERE)),
+            (Action::Explain, Code::NotFound) => self.succeeded(failure(tools::NO_CHUNK)),
             (Action::Read, Code::NotFound) => self.no_resource(),
             (Action::Read, _) => super::error(Some(&self.id), refusal),
-            (Action::Fetch | Action::Search, _) => self.succeeded(failure(refusal.text())),
+            (Action::Search | Action::Fetch | Action::Explain, _) => self.succeeded(failure(refusal.text())),
         }
     }
 
@@ -55,13 +74,14 @@ impl Call {
         message::succeeded(&self.id, &self.revision.result(result))
     }
 
-    /// Returns the response about a resource that is hidden, gone, or named by no URI.
+    /// Returns the response about a resource that is hidden, gone, or named by no URI. It repeats the URI, by which clients know
+    /// what the error is about.
     fn no_resource(&self) -> Json {
         let code = match self.revision {
             Revision::Handshake => message::NO_RESOURCE,
             Revision::Stateless => message::INVALID_PARAMS,
         };
-        message::failed(Some(&self.id), code, tools::NOTHING_THERE, None)
+        message::failed(Some(&self.id), code, tools::NOTHING_THERE, Some(json!({ "uri": self.uri })))
     }
 }
 

@@ -15,7 +15,8 @@ use super::tools::Action;
 use super::{Asked, MESSAGE_BYTES_MAX, McpDoor, McpSettings};
 use crate::backend::BackendChannel;
 use crate::proto::retrieval::retrieval_service_client::RetrievalServiceClient;
-use crate::proto::retrieval::{FetchRequest, RetrieveRequest};
+use crate::proto::retrieval::{ExplainRequest, FetchRequest, RetrieveRequest};
+use crate::server::doors::messages_of;
 use crate::server::refusal::Refusal;
 use crate::server::{ServerError, reflection};
 
@@ -56,14 +57,7 @@ impl LocalMcp {
     /// # Errors
     /// When the services cannot be described.
     pub fn new(settings: McpSettings) -> Result<Self, ServerError> {
-        let pool = reflection::pool()?;
-        let request_of = |path: &str| {
-            let (service, method) = path.trim_start_matches('/').split_once('/')?;
-            let service = pool.get_service_by_name(service)?;
-            let method = service.methods().find(|described| described.name() == method)?;
-            Some(method.input())
-        };
-        let door = McpDoor::new(settings, request_of)?;
+        let door = McpDoor::new(settings, &messages_of(&reflection::pool()?))?;
         Ok(Self(Arc::new(door)))
     }
 
@@ -79,12 +73,9 @@ impl LocalMcp {
             return given_up.map_or(McpAsked::Nothing, McpAsked::Cancelled);
         }
         match self.0.asked(message) {
-            Ok(Asked::Own(_name, Some(answer))) => McpAsked::Answered(answer.into_text()),
-            Ok(Asked::Own(_name, None)) => McpAsked::Nothing,
-            Ok(Asked::Rpc(call, arguments)) => {
-                let request = arguments.and_then(|arguments| self.0.message(call.action, &arguments));
-                McpAsked::Call(PendingCall { call, request })
-            }
+            Ok(Asked::Own(id, answer)) => McpAsked::Answered(answer.response(&id, None).into_text()),
+            Ok(Asked::Notification) => McpAsked::Nothing,
+            Ok(Asked::Rpc(call, request)) => McpAsked::Call(PendingCall { call, request }),
             Err(fault) => McpAsked::Answered(fault.response().to_string()),
         }
     }
@@ -137,6 +128,12 @@ impl PendingCall {
                 let mut request = FetchRequest::decode(request.as_slice()).map_err(|error| lost(&error))?;
                 user.clone_into(&mut request.user);
                 self.call.fetched(service.fetch(timed(request, time_max)).await?.into_inner())
+            }
+            Action::Explain => {
+                let mut request = ExplainRequest::decode(request.as_slice()).map_err(|error| lost(&error))?;
+                user.clone_into(&mut request.user);
+                let answer = service.explain(timed(request, time_max)).await?.into_inner();
+                self.call.explained(answer.encode_to_vec().into())?
             }
         };
         Ok(answer.to_string())

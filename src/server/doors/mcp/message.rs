@@ -3,11 +3,15 @@
 //! In revision 2025-11-25 a client begins with `initialize`. In revision 2026-07-28 each request says its revision itself, and
 //! names its method and its target in headers, too. There are no sessions in either: a request is understood from itself.
 
+use std::borrow::Cow;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value as Json, json};
+use tonic::Code;
 use tonic::codegen::http::{HeaderMap, StatusCode};
 
+use crate::server::refusal::{HttpFault, Refusal};
 use crate::strict_json;
 
 /// The deepest nesting of a message: a filter of 8 levels, each of which is three objects or lists, inside the arguments of a
@@ -102,20 +106,28 @@ pub(super) struct Fault {
     /// `None` if the fault lies in front of the id.
     pub(super) id: Option<RequestId>,
     pub(super) status: StatusCode,
+    /// The code of JSON-RPC.
     pub(super) code: i64,
-    pub(super) text: String,
+    /// The reason. Its own code stands in the record.
+    pub(super) why: Refusal,
     pub(super) data: Option<Json>,
 }
 
 impl Fault {
-    fn new(code: i64, text: impl Into<String>) -> Self {
-        Self { id: None, status: StatusCode::BAD_REQUEST, code, text: text.into(), data: None }
+    /// Returns the fault of a message that is wrong in itself.
+    fn new(code: i64, text: impl Into<Cow<'static, str>>) -> Self {
+        Self::of(code, Refusal::new(Code::InvalidArgument, text))
+    }
+
+    /// Returns the fault for a reason, with the status that it has at other doors.
+    fn of(code: i64, why: Refusal) -> Self {
+        Self { id: None, status: why.http_status(), code, why, data: None }
     }
 
     /// Returns the fault of a message that is larger than the door takes.
     pub(super) fn too_large() -> Self {
-        let status = StatusCode::PAYLOAD_TOO_LARGE;
-        Self { status, ..Self::new(INVALID_REQUEST, "the message is too large") }
+        let why = Refusal::new(Code::ResourceExhausted, "the message is too large").with_http_fault(HttpFault::Size);
+        Self::of(INVALID_REQUEST, why)
     }
 
     /// Returns the fault of a request whose id is that of a call which still runs. It does not repeat the id: one answer with
@@ -124,13 +136,13 @@ impl Fault {
         Self::new(INVALID_REQUEST, "a call with this id still runs, so this one is not made")
     }
 
-    /// Returns the fault of a message that was not read, because too many others are.
-    pub(super) fn busy(text: &str) -> Self {
-        Self { status: StatusCode::TOO_MANY_REQUESTS, ..Self::new(INTERNAL_ERROR, text) }
+    /// Returns the fault of a message that was not read: too many others are, or it takes too long to arrive.
+    pub(super) fn not_taken(why: Refusal) -> Self {
+        Self::of(INTERNAL_ERROR, why)
     }
 
-    /// Returns the fault of a message that did not arrive.
-    pub(super) fn unread(text: String) -> Self {
+    /// Returns the fault of a message that broke off.
+    pub(super) fn broken_off(text: String) -> Self {
         Self::new(PARSE_ERROR, text)
     }
 
@@ -141,21 +153,27 @@ impl Fault {
             // Clients of this revision take 404 for the end of their session.
             Revision::Handshake => StatusCode::OK,
         };
-        Self { id: message.id.clone(), status, ..Self::new(METHOD_NOT_FOUND, "there is no such method here") }
+        let why = Refusal::new(Code::Unimplemented, "there is no such method here");
+        Self { id: message.id.clone(), status, ..Self::of(METHOD_NOT_FOUND, why) }
     }
 
-    /// Returns the fault of a request whose parameters are wrong.
-    pub(super) fn params(message: &Message, text: impl Into<String>) -> Self {
-        let status = match message.revision {
+    /// Returns the fault of a call of a tool that is not there, or not there for its caller.
+    pub(super) fn no_tool(id: RequestId, revision: Revision) -> Self {
+        let status = match revision {
             Revision::Stateless => StatusCode::BAD_REQUEST,
             Revision::Handshake => StatusCode::OK,
         };
-        Self { id: message.id.clone(), status, ..Self::new(INVALID_PARAMS, text) }
+        Self { id: Some(id), status, ..Self::new(INVALID_PARAMS, "there is no tool of this name") }
+    }
+
+    /// Returns whether a refusal of the stack is this fault, and not one of its caller.
+    pub(super) fn is(&self, refusal: &Refusal) -> bool {
+        refusal.code() == self.why.code() && refusal.text() == self.why.text()
     }
 
     /// Writes the fault as a response of JSON-RPC.
     pub(super) fn response(&self) -> Json {
-        failed(self.id.as_ref(), self.code, &self.text, self.data.clone())
+        failed(self.id.as_ref(), self.code, self.why.text(), self.data.clone())
     }
 }
 
@@ -193,11 +211,12 @@ impl Message {
         }
         let mut object = strict_json::object(body, DEPTH_MAX)
             .map_err(|error| Fault::new(PARSE_ERROR, format!("the body is not a message in JSON: {error}")))?;
-        let wrong = |text: &str| Fault::new(INVALID_REQUEST, text);
+        let wrong = |text: &'static str| Fault::new(INVALID_REQUEST, text);
         let id = match object.remove("id") {
             None => None,
             Some(id) => Some(RequestId::of(id).ok_or_else(|| {
-                wrong(&format!("`id` is neither an integer nor a text of at most {ID_BYTES_MAX} bytes"))
+                let text = format!("`id` is neither an integer nor a text of at most {ID_BYTES_MAX} bytes");
+                Fault::new(INVALID_REQUEST, text)
             })?),
         };
         let of_request = |fault: Fault| Fault { id: id.clone(), ..fault };

@@ -1,7 +1,11 @@
 //! The door before a stack that lives in this test: it lets everybody in, or nobody, and answers as the services do.
 
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use serde_json::json;
 use tokio::time::Instant;
 use tower::service_fn;
 
@@ -74,6 +78,7 @@ async fn answered(
         Action::Fetch | Action::Read => {
             FetchResponse { chunks: vec![chunk], ..FetchResponse::default() }.encode_to_vec()
         }
+        Action::Explain => panic!("the tool is off"),
     };
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", HeaderValue::from_static("0"));
@@ -178,7 +183,7 @@ async fn bad_input_is_refused_behind_the_gate() {
         ("a filter that is too deep", tool("search", &json!({ "query": "leave", "filter": deep })), 400, Some(-32_700)),
         ("more results than a number counts", tool("search", &json!({ "query": "a", "top_k": u64::MAX })), 200, None),
         ("no arguments", call("tools/call", &json!({ "name": "search" })), 200, None),
-        ("arguments in a list", call("tools/call", &json!({ "name": "search", "arguments": [] })), 200, Some(-32_602)),
+        ("arguments in a list", call("tools/call", &json!({ "name": "search", "arguments": [] })), 200, None),
         ("an unknown tool", tool("explain", &json!({})), 200, Some(-32_602)),
         ("an unknown method", call("completion/complete", &json!({})), 200, Some(-32_601)),
         ("a batch", format!("[{}]", call("ping", &json!({}))), 400, Some(-32_600)),
@@ -202,6 +207,116 @@ async fn bad_input_is_refused_behind_the_gate() {
     }
 }
 
+/// Returns a request of the newest revision, with the headers that belong to it.
+fn stateless(method: &str, target: Option<&str>) -> http::Request<Body> {
+    let meta = json!({
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": {},
+    });
+    let mut request = posted(call(method, &json!({ "name": target, "_meta": meta })));
+    let headers = [("mcp-protocol-version", Some("2026-07-28")), ("mcp-method", Some(method)), ("mcp-name", target)];
+    for (name, value) in headers {
+        if let Some(value) = value {
+            request.headers_mut().insert(name, value.parse().unwrap());
+        }
+    }
+    request
+}
+
+/// Returns a request whose message ends with an error.
+fn broken(error: Status) -> http::Request<Body> {
+    let mut request = posted("");
+    *request.body_mut() = Body::new(StreamBody::new(stream::iter([Err::<Frame<Bytes>, Status>(error)])));
+    request
+}
+
+/// A request with a fault, and what is told of it: to the client by HTTP and by JSON-RPC, and to the record.
+struct FaultRow {
+    name: &'static str,
+    request: http::Request<Body>,
+    status: u16,
+    code: i64,
+    recorded: Code,
+}
+
+fn fault(name: &'static str, request: http::Request<Body>, status: u16, code: i64, recorded: Code) -> FaultRow {
+    FaultRow { name, request, status, code, recorded }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_fault_has_one_code() {
+    let slot = AnswerSlot::new(&Answers::new(), Instant::now() + Duration::from_secs(1));
+    let mut places = Vec::new();
+    while let Ok(place) = slot.admit_unjudged().await {
+        places.push(place);
+    }
+    let mut crowded = posted(call("ping", &json!({})));
+    crowded.extensions_mut().insert(slot);
+    let with = |header: &'static str, value: &'static str| {
+        let mut request = posted(call("ping", &json!({})));
+        request.headers_mut().insert(header, HeaderValue::from_static(value));
+        request
+    };
+    let incapable = json!({ "_meta": { "io.modelcontextprotocol/protocolVersion": "2026-07-28" } });
+    let mut incapable = posted(call("ping", &incapable));
+    incapable.headers_mut().insert("mcp-protocol-version", HeaderValue::from_static("2026-07-28"));
+    let (invalid, exhausted) = (Code::InvalidArgument, Code::ResourceExhausted);
+    let rows = [
+        fault("a crowded connection", crowded, 429, -32_603, exhausted),
+        fault(
+            "a message that is late",
+            broken(Status::deadline_exceeded("late")),
+            504,
+            -32_603,
+            Code::DeadlineExceeded,
+        ),
+        fault("a message that breaks off", broken(Status::unknown("broken")), 400, -32_700, invalid),
+        fault("a message that is too large", posted(vec![b' '; MESSAGE_BYTES_MAX + 1]), 413, -32_600, exhausted),
+        fault("no JSON", posted("ping"), 400, -32_700, invalid),
+        fault("a batch", posted("[]"), 400, -32_600, invalid),
+        fault("another revision", with("mcp-protocol-version", "2024-11-05"), 400, -32_022, invalid),
+        fault("a header that differs", with("mcp-protocol-version", "2026-07-28"), 400, -32_020, invalid),
+        fault("no capabilities", incapable, 400, -32_602, invalid),
+        fault("no such method", posted(call("sampling/createMessage", &json!({}))), 200, -32_601, Code::Unimplemented),
+        fault("no such method, stateless", stateless("initialize", None), 404, -32_601, Code::Unimplemented),
+        fault("no such tool", posted(tool("explain", &json!({}))), 200, -32_602, invalid),
+        fault("no such tool, stateless", stateless("tools/call", Some("explain")), 400, -32_602, invalid),
+    ];
+    for FaultRow { name, request, status, code, recorded } in rows {
+        let (found, headers, answer, seen) = sent(request, None).await;
+        assert_eq!((found.as_u16(), &answer["error"]["code"]), (status, &json!(code)), "{name}: {answer}");
+        // The record and the measures have the code of what the stack gives.
+        let given: Vec<Option<Code>> = seen.routes.iter().map(|route| route.refusal().map(|why| why.code())).collect();
+        assert_eq!(given, [Some(recorded)], "{name}");
+        let retry_after = headers.get("retry-after").map(|value| value.to_str().unwrap());
+        assert_eq!(retry_after, (status == 429).then_some("1"), "{name}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn few_questions_of_one_connection_run_at_a_time() {
+    const RUNNING_MAX: usize = 16;
+    let doors = Doors::new(Guards::default(), Some(McpSettings::default())).unwrap();
+    let slot = AnswerSlot::new(&Answers::new(), Instant::now() + Duration::from_secs(1));
+    // The record of a question is never kept here.
+    let stack = service_fn(|request: http::Request<Body>| async move {
+        match Route::of(&request).refusal() {
+            Some(refusal) => Err(refusal),
+            None => std::future::pending::<Result<http::Response<Body>, Refusal>>().await,
+        }
+    });
+    let asked = || {
+        let mut request = posted(call("tools/list", &json!({})));
+        request.extensions_mut().insert(slot.clone());
+        let Arrival::Mcp(door, shape) = doors.arrival(&request) else { panic!("no message of MCP") };
+        door.answered(stack, request, shape)
+    };
+    let mut open: FuturesUnordered<_> = (0..=RUNNING_MAX).map(|_| asked()).collect();
+    let first = open.next().await.unwrap();
+    assert_eq!(first.status(), StatusCode::TOO_MANY_REQUESTS, "one more waits for its place in vain");
+    assert_eq!(open.len(), RUNNING_MAX, "all others still run");
+}
+
 #[tokio::test]
 async fn a_resource_is_the_text_of_a_chunk() {
     let read = |uri: &str| posted(call("resources/read", &json!({ "uri": uri })));
@@ -210,11 +325,19 @@ async fn a_resource_is_the_text_of_a_chunk() {
     assert_eq!((status, &answer["result"]["contents"]), (StatusCode::OK, &contents));
     assert_eq!(FetchRequest::decode(seen.messages[0].clone()).unwrap().chunk_ids, ["a#1"]);
 
-    let gone = Refusal::new(Code::NotFound, "there is no such collection");
-    let nothing = sent(read("ragward://handbook/a%231"), Some(gone)).await.2;
-    assert_eq!(nothing["error"]["code"], -32_002, "{nothing}");
-    assert_eq!(sent(read("handbook"), None).await.2, nothing, "no URI looks like one of nothing");
-    assert_eq!(sent(posted(call("resources/read", &json!({}))), None).await.2, nothing, "so does none at all");
+    let gone = || Some(Refusal::new(Code::NotFound, "there is no such collection"));
+    let rows = [
+        ("a URI of nothing", read("ragward://handbook/a%231"), gone(), "ragward://handbook/a%231"),
+        ("no URI of a chunk", read("handbook"), None, "handbook"),
+        ("another scheme", read("file:///etc/passwd"), None, "file:///etc/passwd"),
+        ("no URI at all", posted(call("resources/read", &json!({}))), None, ""),
+        ("a URI that is no text", posted(call("resources/read", &json!({ "uri": ["a"] }))), None, ""),
+    ];
+    for (row, request, refusal, uri) in rows {
+        let (status, _, answer, _) = sent(request, refusal).await;
+        let error = json!({ "code": -32_002, "message": tools::NOTHING_THERE, "data": { "uri": uri } });
+        assert_eq!((status, &answer["error"]), (StatusCode::OK, &error), "{row}");
+    }
 }
 
 #[tokio::test]

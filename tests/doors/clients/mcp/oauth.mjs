@@ -6,7 +6,7 @@
 // The client does all of OAuth itself. What a person does at the login page, `redirectToAuthorization` does.
 import assert from "node:assert/strict";
 
-import { Client, StreamableHTTPClientTransport, UnauthorizedError } from "@modelcontextprotocol/client";
+import { Client, ResourceNotFoundError, StreamableHTTPClientTransport, UnauthorizedError } from "@modelcontextprotocol/client";
 
 const { MCP_URL: url, MCP_ISSUER: issuer } = process.env;
 // The address to come back to. With an id and a secret, the provider knows this client; without them, the client registers.
@@ -114,8 +114,9 @@ async function usesEverything(row, client, person, other) {
   assert.deepEqual(one.content, another.content, `${row}: what is hidden looks like what is not there`);
   const refusals = [];
   for (const uri of [`ragward://${hidden}`, "ragward://handbook/absent"]) {
-    await assert.rejects(client.readResource({ uri }), ({ code, message }) => {
-      refusals.push([code, message.replace(uri, "the uri")]);
+    await assert.rejects(client.readResource({ uri }), (error) => {
+      assert.ok(error instanceof ResourceNotFoundError && error.data.uri === uri, `${row}: ${error}`);
+      refusals.push([error.code, error.message.replace(uri, "the uri")]);
       return true;
     }, row);
   }

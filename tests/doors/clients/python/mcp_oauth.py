@@ -128,6 +128,7 @@ async def uses_everything(row, client, person, other):
         try:
             raise AssertionError(f"{row}: {await client.read_resource(uri)}")
         except MCPError as refused:
+            assert refused.error.data == {"uri": uri}, f"{row}: {refused.error}"
             refusals.append((refused.error.code, refused.error.message))
     assert refusals[0] == refusals[1], f"{row}: {refusals}"
     named = await client.call_tool("search", {"query": "leave", "user": f"user:{other}"})
