@@ -5,7 +5,7 @@
 //! 8628). The tokens lie in a file that only this person can read. Each login is for one server, and its token goes to that
 //! server alone.
 //!
-//! What a server or an issuer says is not believed beyond that: no redirect is followed, an issuer speaks only for itself,
+//! A server or an issuer is believed no further than that: no redirect is followed, an issuer speaks only for itself,
 //! and nothing is sent without TLS except on this machine.
 
 mod audience;
@@ -356,7 +356,7 @@ pub(crate) async fn stored_token(store: &LoginStore, origin: &str, now: u64) -> 
             locked.write(&stored)?;
             if lasts(&stored, now, 0) { Ok(Some(stored.access_token)) } else { Err(ended(origin)) }
         }
-        // Whatever is wrong at the issuer, the stored access token is still good.
+        // The stored access token is still good, whatever is wrong at the issuer.
         Ok(TokenAnswer::Denied(_)) | Err(_) if lasts(&stored, now, 0) => Ok(Some(stored.access_token)),
         Ok(TokenAnswer::Denied(error)) => Err(refused(&stored.issuer, &error)),
         Err(error) => Err(error),

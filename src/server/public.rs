@@ -1,4 +1,4 @@
-//! What everybody may read over plain HTTP: the probes, the description of the HTTP routes, and the documents that say
+//! Serves what everybody may read over plain HTTP: the probes, the description of the HTTP routes, and the documents that say
 //! what this server is as a protected resource. None of it needs a token, and none of it is recorded.
 
 use std::sync::Arc;

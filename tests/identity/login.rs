@@ -255,7 +255,7 @@ async fn an_issuer_registers_the_program_that_nobody_named() {
     }
 }
 
-/// How a person logs in.
+/// The ways in which a person logs in.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
     Browser,

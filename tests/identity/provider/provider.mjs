@@ -19,7 +19,7 @@ const PERSON_AT_A_DEVICE = "anne";
 export const DETAILS_TYPE = "ragward_retrieval";
 // The scopes of every resource. A token for another resource than the server's is there to be refused.
 const SCOPES = "ragward:retrieve ragward:ingest ragward:administer ragward:explain ragward:assert_user";
-// What the provider itself grants.
+// The scopes that the provider itself grants.
 const OWN_SCOPES = `openid offline_access ${SCOPES}`;
 // The algorithm that signs the tokens of each client; clients that registered themselves have that of the first.
 const ALGORITHMS = { desk: "RS256", "desk-helper": "ES256", crawler: "ES256", "ragward-cli": "RS256" };

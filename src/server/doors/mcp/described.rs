@@ -1,4 +1,4 @@
-//! What a model is told of the server and of its tools.
+//! The texts that tell a model of the server and of its tools.
 
 use serde_json::{Value as Json, json};
 

@@ -13,7 +13,7 @@ use crate::server::refusal::Refusal;
 const TOP_K: u32 = 10;
 /// The answer about every chunk that is not shown, whether it is hidden, gone, or named by no id at all.
 pub(super) const NOTHING_THERE: &str = "nothing has this id, or you may not see it";
-/// What is said to a caller who may learn of hidden chunks, too.
+/// The refusal of a caller who may learn of hidden chunks, too.
 pub(super) const NO_CHUNK: &str = "no chunk has this id";
 
 /// The ways in which an agent gets chunks.

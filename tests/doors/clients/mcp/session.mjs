@@ -14,7 +14,7 @@ const REVISIONS = { legacy: "2025-11-25", auto: "2026-07-28" };
 const chunks = (page) => [0, 1].map((chunk) => `handbook/document%3A${page}%23${chunk}`);
 const CHUNKS = { anne: chunks("welcome"), bob: chunks("salaries") };
 const RIGHT = { user: "user:anne", relation: "reader", object: "document:welcome" };
-// How many calls of each person run at the same time.
+// The calls of each person that run at the same time.
 const CALLS = 8;
 
 /** A session in which each call has the token of whoever asks. */

@@ -21,7 +21,7 @@ REVISIONS = {"legacy": "2025-11-25", "auto": "2026-07-28"}
 CHUNKS = {"anne": ["handbook/document%3Awelcome%230", "handbook/document%3Awelcome%231"]}
 CHUNKS["bob"] = [chunk.replace("welcome", "salaries") for chunk in CHUNKS["anne"]]
 RIGHT = {"user": "user:anne", "relation": "reader", "object": "document:welcome"}
-# How many calls of each person run at the same time.
+# The calls of each person that run at the same time.
 CALLS = 8
 
 
