@@ -93,5 +93,6 @@ pub mod telemetry;
 pub mod tune;
 pub mod tuple_store;
 pub mod vector_store;
-#[cfg(feature = "cli")]
+#[cfg(any(feature = "cli", feature = "server"))]
+#[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "only the command line shows whole texts of others"))]
 mod visible;
