@@ -248,12 +248,12 @@ impl HttpCall {
         }
         let body = match kind {
             Kind::Unary(Codec::Proto) => message,
-            Kind::Unary(Codec::Json) | Kind::Stream(_) => self.written(message)?,
+            Kind::Unary(Codec::Json) | Kind::Stream(_) => self.written(&message)?,
         };
         Ok(self.shape.response(status, kind.content_type(), Body::new(Full::from(body))))
     }
 
-    fn written(&self, message: Bytes) -> Result<Bytes, Refusal> {
+    fn written(&self, message: &[u8]) -> Result<Bytes, Refusal> {
         let unset = match self.shape.dialect {
             Dialect::OpenFga => UnsetMessages::Null,
             Dialect::Connect(_) | Dialect::Rest => UnsetMessages::LeftOut,
@@ -309,14 +309,14 @@ impl HttpCall {
 
     fn envelope(&self, kind: Kind, message: Result<Bytes, Refusal>) -> Result<Option<Bytes>, Refusal> {
         let message = match kind {
-            Kind::Unary(Codec::Json) | Kind::Stream(Codec::Json) => self.written(message?)?,
+            Kind::Unary(Codec::Json) | Kind::Stream(Codec::Json) => self.written(&message?)?,
             Kind::Unary(Codec::Proto) | Kind::Stream(Codec::Proto) => message?,
         };
         frames::framed(&message).map(Some)
     }
 
     fn line(&self, message: Result<Bytes, Refusal>) -> Bytes {
-        let line = match message.and_then(|message| self.written(message)) {
+        let line = match message.and_then(|message| self.written(&message)) {
             Ok(json) => format!("{{\"result\":{}}}\n", String::from_utf8_lossy(&json)),
             Err(refusal) => format!("{}\n", openfga::stream_error(&refusal)),
         };

@@ -3,6 +3,7 @@
 //! The mapping is that of protocol buffers (`ProtoJSON`), in both directions: [`written`] turns answers into JSON. Both go
 //! through `prost-reflect`, so no message type needs code of its own, and the doors of all services share them.
 
+mod wire;
 mod written;
 
 use prost_reflect::{

@@ -295,7 +295,7 @@ impl McpCall {
         let answered = match self.call.action {
             Action::Search => self.call.searched(RetrieveResponse::decode(message).map_err(lost)?),
             Action::Fetch | Action::Read => self.call.fetched(FetchResponse::decode(message).map_err(lost)?),
-            Action::Explain => self.call.explained(message)?,
+            Action::Explain => self.call.explained(&message)?,
         };
         let mut response = response(&self.shape, StatusCode::OK, &answered);
         if let Some(slot) = slot {

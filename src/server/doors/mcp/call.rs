@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value as Json, json};
 use tonic::Code;
-use tonic::codegen::Bytes;
 
 use super::message::{self, Fault, RequestId, Revision};
 use super::tools::{self, Action};
@@ -48,7 +47,7 @@ impl Call {
     ///
     /// # Errors
     /// When the answer is of another type.
-    pub(super) fn explained(&self, answer: Bytes) -> Result<Json, Refusal> {
+    pub(super) fn explained(&self, answer: &[u8]) -> Result<Json, Refusal> {
         let explanation = json::value(&self.door.explain.answer, answer, UnsetMessages::LeftOut)?;
         Ok(self.succeeded(result(explanation)))
     }

@@ -133,7 +133,7 @@ impl PendingCall {
                 let mut request = ExplainRequest::decode(request.as_slice()).map_err(|error| lost(&error))?;
                 user.clone_into(&mut request.user);
                 let answer = service.explain(timed(request, time_max)).await?.into_inner();
-                self.call.explained(answer.encode_to_vec().into())?
+                self.call.explained(&answer.encode_to_vec())?
             }
         };
         Ok(answer.to_string())
