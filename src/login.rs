@@ -253,7 +253,23 @@ impl BrowserLogin {
 impl DeviceLogin {
     /// Returns the address that the person opens.
     pub(crate) fn address(&self) -> &str {
-        &self.device.verification_uri
+        self.device.verification_uri.as_str()
+    }
+
+    /// Returns where the person types the code, if that is not at the issuer itself. An issuer may begin a login by device at
+    /// another one, and lead the person to its page and its code. Then the issuer gets the other one's tokens.
+    pub(crate) fn page_elsewhere(&self) -> Option<String> {
+        self.login.issuer.elsewhere(&self.device.verification_uri)
+    }
+
+    /// Returns the server that the login is for.
+    pub(crate) fn origin(&self) -> &str {
+        self.login.origin()
+    }
+
+    /// Returns the issuer that gave the code.
+    pub(crate) fn issuer(&self) -> &str {
+        self.login.issuer()
     }
 
     /// Returns the code that the person types there.

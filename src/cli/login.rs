@@ -92,11 +92,16 @@ pub(super) async fn log_in(args: LoginArgs, output: &Output) -> Result<(), Failu
         scopes: &scopes,
     };
     let prepared = PreparedLogin::new(&request, known.as_ref()).await?;
+    let page = prepared.page_elsewhere();
     if issuer.is_none() && prepared.needs_confirmation() {
-        confirm(&prepared)?;
+        confirm(prepared.origin(), prepared.issuer(), page.as_deref())?;
     }
     let finished = if device {
         let begun = prepared.by_device().await?;
+        let page_of_code = begun.page_elsewhere();
+        if issuer.is_none() && page_of_code.is_some() && page_of_code != page {
+            confirm(begun.origin(), begun.issuer(), page_of_code.as_deref())?;
+        }
         let (url, code) = (begun.address(), begun.user_code());
         tell(&format!("Open this address in a browser:\n\n    {url}\n\nand type this code there:\n\n    {code}\n"))?;
         begun.finish().await?
@@ -194,10 +199,9 @@ fn subject(token: &Secret) -> Option<String> {
     login::unverified_claims(token)?.get("sub").and_then(Value::as_str).map(str::to_owned)
 }
 
-/// Asks whether the issuer that a server names is the right one.
-fn confirm(prepared: &PreparedLogin) -> Result<(), Failure> {
-    let (origin, issuer) = (prepared.origin(), prepared.issuer());
-    let page = prepared.page_elsewhere().map(|page| format!(", on a page of {page}")).unwrap_or_default();
+/// Asks whether the issuer that a server names is the right one. `page` is where its pages are, if they are not its own.
+fn confirm(origin: &str, issuer: &str, page: Option<&str>) -> Result<(), Failure> {
+    let page = page.map(|page| format!(", on a page of {page}")).unwrap_or_default();
     if !std::io::stdin().is_terminal() {
         return Err(Failure::usage(format!(
             "`{origin}` names the issuer `{issuer}`{page}; if that is where you log in, say so with `--issuer {issuer}`"

@@ -32,7 +32,7 @@ const USER_CODE_CHARACTERS_MAX: usize = 64;
 pub(super) struct DeviceCode {
     pub(super) code: Secret,
     pub(super) user_code: String,
-    pub(super) verification_uri: String,
+    pub(super) verification_uri: Url,
     lifetime: Duration,
     interval: Duration,
 }
@@ -81,7 +81,7 @@ impl DeviceCode {
         Ok(Self {
             code: Secret::new(text("device_code")?),
             user_code: user_code.to_owned(),
-            verification_uri: verification_uri.into(),
+            verification_uri,
             lifetime: lifetime.min(WAIT_MAX),
             interval: seconds("interval").unwrap_or(INTERVAL).clamp(INTERVAL_MIN, INTERVAL_MAX),
         })

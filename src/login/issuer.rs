@@ -87,10 +87,14 @@ impl Issuer {
     /// (RFC 9207, section 1). Issuers that do not name themselves cannot be told apart by the answer, so the person has to see
     /// the page's origin.
     pub(super) fn page_elsewhere(&self) -> Option<String> {
-        let own = Url::parse(&self.name).ok()?.origin();
         let pages = [&self.authorization_endpoint, &self.device_authorization_endpoint];
-        let elsewhere = pages.into_iter().flatten().map(Url::origin).find(|origin| *origin != own);
-        elsewhere.map(|origin| origin.ascii_serialization())
+        pages.into_iter().flatten().find_map(|page| self.elsewhere(page))
+    }
+
+    /// Returns the origin of an address, if that is not the issuer's own origin.
+    pub(super) fn elsewhere(&self, address: &Url) -> Option<String> {
+        let (own, origin) = (Url::parse(&self.name).ok()?.origin(), address.origin());
+        (origin != own).then(|| origin.ascii_serialization())
     }
 
     /// Returns the address where a browser begins.

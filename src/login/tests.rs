@@ -454,6 +454,35 @@ async fn an_issuer_is_confirmed_until_it_is_known_with_its_own_pages() {
 }
 
 #[tokio::test]
+async fn a_code_for_the_page_of_another_issuer_is_told_from_others() {
+    let rows = [
+        ("the issuer's own page", None, None),
+        ("the page of another", Some("https://other.example/device"), Some("https://other.example")),
+    ];
+    for (name, page, expected) in rows {
+        let issuer = Peer::start(move |asked| match asked.path {
+            "/device" => {
+                let page = page.map_or_else(|| format!("{}/page", asked.url), str::to_owned);
+                let code =
+                    json!({"device_code": "hush", "user_code": "ABCD", "verification_uri": page, "expires_in": 600});
+                Answer::new(200, code)
+            }
+            _ => issuer_answer(&asked),
+        })
+        .await;
+        let url = issuer.url.clone();
+        let server =
+            Peer::start(move |asked| Answer::new(200, json!({"resource": asked.url, "authorization_servers": [url]})))
+                .await;
+        let (known, scopes) = (stored(&issuer.url, 300), ["ragward:retrieve".to_owned()]);
+        let prepared = PreparedLogin::new(&request(&server.url, &scopes), Some(&known)).await.unwrap();
+        assert!(!prepared.needs_confirmation(), "{name}: the metadata names the issuer alone");
+        let begun = prepared.by_device().await.unwrap();
+        assert_eq!(begun.page_elsewhere().as_deref(), expected, "{name}");
+    }
+}
+
+#[tokio::test]
 async fn a_token_for_another_server_logs_nobody_in() {
     let issuer = Peer::start(|asked| issuer_answer(&asked)).await;
     let name = issuer.url.clone();
