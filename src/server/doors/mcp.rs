@@ -23,6 +23,7 @@ mod tools;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::stream;
 use http_body::{Body as _, Frame};
@@ -104,10 +105,12 @@ enum Asked<'d> {
 pub(super) struct KnownBearer;
 
 /// One call of an RPC over HTTP, for a tool or a resource.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(in crate::server) struct McpCall {
     shape: Shape,
     call: Call,
+    /// Whether the gate has let the caller call the RPC. Only then is the message read.
+    is_let_in: AtomicBool,
 }
 
 impl McpDoor {
@@ -148,7 +151,7 @@ impl McpDoor {
         };
         match message.and_then(|message| self.asked(message)) {
             Ok(Asked::Rpc(call, encoded)) => {
-                let call = Arc::new(McpCall { shape, call });
+                let call = Arc::new(McpCall { shape, call, is_let_in: AtomicBool::new(false) });
                 match stack.call(call.request(parts, encoded, place.ok().flatten())).await {
                     Ok(mut answer) => {
                         // A client of MCP cannot send a consistency token back. Besides, the answer that nothing is there must
@@ -250,8 +253,10 @@ impl McpCall {
         let slot = caller.extensions.get::<AnswerSlot>().cloned();
         let operation = Operation::at(self.call.action.rpc());
         let answer_bytes_max = operation.and_then(|operation| operation.answer_bytes_max);
+        let of_call = Arc::clone(self);
         let reading = async move {
             // The message is read behind the gate, so the caller has been judged.
+            of_call.is_let_in.store(true, Ordering::Relaxed);
             drop(place);
             let message = message?;
             // A call without a slot did not come by a connection, and the stack does not answer it.
@@ -313,6 +318,11 @@ impl McpCall {
             let no_tool = self.call.no_tool();
             if no_tool.is(refusal) {
                 return at_fault(&self.shape, &no_tool);
+            }
+            // INVARIANT (no such tool): whoever was not let in gets what a call of no tool gets, also where the issuer or the
+            // record is away, or the answer is late.
+            if !self.is_let_in.load(Ordering::Relaxed) {
+                return refused(&self.shape, Some(id), refusal);
             }
         }
         let is_hidden = refusal.code() == Code::NotFound;

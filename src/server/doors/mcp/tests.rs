@@ -37,11 +37,16 @@ fn posted(body: impl Into<Bytes>) -> http::Request<Body> {
 
 /// Sends a request to the door before a stack that refuses everybody with `refusal`, or lets everybody in.
 async fn sent(request: http::Request<Body>, refusal: Option<Refusal>) -> (StatusCode, HeaderMap, Json, Seen) {
-    let doors = Doors::new(
-        Guards::default(),
-        Some(McpSettings { collection: Some("handbook".to_owned()), ..McpSettings::default() }),
-    )
-    .unwrap();
+    sent_to(McpSettings { collection: Some("handbook".to_owned()), ..McpSettings::default() }, request, refusal).await
+}
+
+/// Like [`sent`], to a door with these settings.
+async fn sent_to(
+    settings: McpSettings,
+    request: http::Request<Body>,
+    refusal: Option<Refusal>,
+) -> (StatusCode, HeaderMap, Json, Seen) {
+    let doors = Doors::new(Guards::default(), Some(settings)).unwrap();
     let Arrival::Mcp(door, shape) = doors.arrival(&request) else { panic!("no message of MCP") };
     let seen = Arc::new(Mutex::new(Seen::default()));
     let noted = Arc::clone(&seen);
@@ -78,7 +83,7 @@ async fn answered(
         Action::Fetch | Action::Read => {
             FetchResponse { chunks: vec![chunk], ..FetchResponse::default() }.encode_to_vec()
         }
-        Action::Explain => panic!("the tool is off"),
+        Action::Explain => panic!("nobody is let in to explain"),
     };
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", HeaderValue::from_static("0"));
@@ -204,6 +209,28 @@ async fn bad_input_is_refused_behind_the_gate() {
         let (found, _, answer, _) = sent(posted(body), Some(refusal)).await;
         assert_eq!(found, StatusCode::FORBIDDEN, "{row}");
         assert_eq!(answer["error"]["message"], "not meant for this", "{row}: the caller learns nothing else");
+    }
+}
+
+#[tokio::test]
+async fn whoever_is_not_let_in_cannot_tell_whether_there_is_a_tool() {
+    let rows = [
+        ("no token", Refusal::new(Code::Unauthenticated, "no").with_challenge("Bearer".to_owned())),
+        ("too little scope", Refusal::denied("no").with_challenge("Bearer".to_owned())),
+        ("the issuer is away", Refusal::unavailable("later")),
+        ("the record is away", Refusal::unrecorded()),
+        ("the answer is late", Refusal::late()),
+        ("too many requests", Refusal::busy("later", Duration::from_secs(1))),
+        ("a defect", Refusal::lost()),
+    ];
+    for (row, refusal) in rows {
+        let answer = async |name: &str| {
+            let settings = McpSettings { explain: true, ..McpSettings::default() };
+            let request = posted(tool(name, &json!({ "id": "handbook/a" })));
+            let (status, headers, answer, _) = sent_to(settings, request, Some(refusal.clone())).await;
+            (status, headers, answer)
+        };
+        assert_eq!(answer("explain").await, answer("no_such_tool").await, "{row}");
     }
 }
 
