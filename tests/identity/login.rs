@@ -174,7 +174,7 @@ async fn a_person_logs_in_and_commands_ask_as_that_person() {
     let refused = desktop.search().await;
     assert!(refused["isError"] == true && refused.to_string().contains("log in with `ragward login`"), "{refused}");
 
-    // By device, at the same machine.
+    // The person logs in again on this machine, by the code of a device.
     let mut waiting = Waiting::start(machine.command(&[&login[..], &["--device"]].concat()));
     let (url, code) = (waiting.shown().await, waiting.shown().await);
     assert_eq!(provider.token(json!({"flow": "type", "url": url, "code": code})).await, "200");
