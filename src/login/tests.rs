@@ -403,13 +403,16 @@ async fn a_server_that_is_not_what_it_says_gets_nobody_logged_in() {
     assert!(elsewhere.requests().is_empty(), "{:?}", elsewhere.requests());
 }
 
+/// Starts a server whose metadata names this issuer.
+async fn server_of(issuer: &Peer) -> Peer {
+    let url = issuer.url.clone();
+    Peer::start(move |asked| Answer::new(200, json!({"resource": asked.url, "authorization_servers": [url]}))).await
+}
+
 #[tokio::test]
 async fn a_stored_client_is_that_of_its_issuer_alone() {
     let issuer = Peer::start(|asked| issuer_answer(&asked)).await;
-    let name = issuer.url.clone();
-    let server =
-        Peer::start(move |asked| Answer::new(200, json!({"resource": asked.url, "authorization_servers": [name]})))
-            .await;
+    let server = server_of(&issuer).await;
     let scopes = ["ragward:retrieve".to_owned()];
     let rows = [
         ("nobody was logged in", None, None),
@@ -441,10 +444,7 @@ async fn an_issuer_is_confirmed_until_it_is_known_with_its_own_pages() {
             Answer { status, header, json }
         })
         .await;
-        let url = issuer.url.clone();
-        let server =
-            Peer::start(move |asked| Answer::new(200, json!({"resource": asked.url, "authorization_servers": [url]})))
-                .await;
+        let server = server_of(&issuer).await;
         let known = before.map(|before| if before == "itself" { issuer.url.as_str() } else { before });
         let known = known.map(|known| stored(known, 300));
         let scopes = ["ragward:retrieve".to_owned()];
@@ -470,10 +470,7 @@ async fn a_code_for_the_page_of_another_issuer_is_told_from_others() {
             _ => issuer_answer(&asked),
         })
         .await;
-        let url = issuer.url.clone();
-        let server =
-            Peer::start(move |asked| Answer::new(200, json!({"resource": asked.url, "authorization_servers": [url]})))
-                .await;
+        let server = server_of(&issuer).await;
         let (known, scopes) = (stored(&issuer.url, 300), ["ragward:retrieve".to_owned()]);
         let prepared = PreparedLogin::new(&request(&server.url, &scopes), Some(&known)).await.unwrap();
         assert!(!prepared.needs_confirmation(), "{name}: the metadata names the issuer alone");
@@ -485,10 +482,7 @@ async fn a_code_for_the_page_of_another_issuer_is_told_from_others() {
 #[tokio::test]
 async fn a_token_for_another_server_logs_nobody_in() {
     let issuer = Peer::start(|asked| issuer_answer(&asked)).await;
-    let name = issuer.url.clone();
-    let server =
-        Peer::start(move |asked| Answer::new(200, json!({"resource": asked.url, "authorization_servers": [name]})))
-            .await;
+    let server = server_of(&issuer).await;
     let scopes = ["ragward:retrieve".to_owned()];
     let rows = [
         ("for this server", for_audience(&server.url), Ok(())),
@@ -521,10 +515,7 @@ async fn a_token_for_another_server_logs_nobody_in() {
 #[tokio::test]
 async fn a_browser_comes_back_with_a_code_that_only_this_program_can_use() {
     let issuer = Peer::start(|asked| issuer_answer(&asked)).await;
-    let name = issuer.url.clone();
-    let server =
-        Peer::start(move |asked| Answer::new(200, json!({"resource": asked.url, "authorization_servers": [name]})))
-            .await;
+    let server = server_of(&issuer).await;
     let scopes = ["ragward:retrieve".to_owned()];
     let prepared = PreparedLogin::new(&request(&server.url, &scopes), None).await.unwrap();
     let begun = prepared.by_browser().await.unwrap();
