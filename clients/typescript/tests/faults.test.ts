@@ -1,7 +1,9 @@
 /** Tests the faults between this client and a server, and the error that a caller gets for each. */
 
 import assert from "node:assert/strict";
-import { test } from "node:test";
+import { once } from "node:events";
+import { type AddressInfo, type Socket, createServer } from "node:net";
+import { type TestContext, test } from "node:test";
 import { inspect } from "node:util";
 
 import {
@@ -45,6 +47,27 @@ const BAD_REQUEST: Detail = {
 };
 /** 1 s and 1 ns: rounded up, so that nobody comes too early. */
 const RETRY_INFO: Detail = { type: "google.rpc.RetryInfo", value: field(1, Uint8Array.from([8, 1, 16, 1])) };
+
+/** Returns an address that accepts connections and never answers, until the test ends. */
+async function silentUrl(context: TestContext): Promise<string> {
+  const sockets = new Set<Socket>();
+  const server = createServer((socket) => {
+    sockets.add(socket);
+    // A client that gives up may reset its connection.
+    socket.on("error", () => undefined);
+  });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  context.after(async () => {
+    const closed = once(server, "close");
+    server.close();
+    for (const socket of sockets) {
+      socket.destroy();
+    }
+    await closed;
+  });
+  return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+}
 
 test("each refusal becomes the error of its kind", async () => {
   const challenge = 'Bearer error="invalid_token"';
@@ -162,8 +185,9 @@ test("only what changes nothing is tried again", async () => {
   assert.equal(patient.sent.length, 1, "a wait past the deadline is not begun");
 });
 
-test("a call ends in time", async () => {
-  const rows: readonly [string, (signal: AbortSignal) => Promise<unknown>][] = [
+test("a call ends in time", async (context) => {
+  const silent = await silentUrl(context);
+  const rows: readonly [string, () => Promise<unknown>][] = [
     ["no answer", () => client(new FakeFetch("hang"), { timeoutMs: 20 }).retrieve(ASKED)],
     ["no answer, timeout of the call", () => client(new FakeFetch("hang")).retrieve({ ...ASKED, timeoutMs: 20 })],
     ["a provider of tokens that hangs", () => client(new FakeFetch({ body: EMPTY_ANSWER }), { timeoutMs: 20 })
@@ -171,9 +195,10 @@ test("a call ends in time", async () => {
     ["a body that hangs", () => client(new FakeFetch(), {
       timeoutMs: 20, fetch: async () => new Response(new ReadableStream({ start: () => undefined })),
     }).retrieve(ASKED)],
+    ["a server that accepts and never answers", () => new Client({ url: silent, retries: 0, timeoutMs: 20 }).retrieve(ASKED)],
   ];
   for (const [row, call] of rows) {
-    assert.equal((await errorOf(call(new AbortController().signal))).constructor, DeadlineExceeded, row);
+    assert.equal((await errorOf(call())).constructor, DeadlineExceeded, row);
   }
   const fake = new FakeFetch({ body: EMPTY_ANSWER });
   await client(fake).retrieve({ ...ASKED, timeoutMs: 1_500 });
