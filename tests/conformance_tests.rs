@@ -16,6 +16,7 @@ mod support {
     #[expect(dead_code, reason = "this program has its conversations over gRPC alone")]
     pub(crate) mod conversation;
     pub(crate) mod dice;
+    pub(crate) mod held_port;
     #[expect(dead_code, reason = "this program has its conversations over gRPC alone")]
     pub(crate) mod http;
     pub(crate) mod openfga;

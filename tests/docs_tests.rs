@@ -8,6 +8,7 @@ mod docs {
 }
 
 mod support {
+    pub(crate) mod held_port;
     #[expect(dead_code, reason = "a page starts its own server")]
     pub(crate) mod openfga;
     #[expect(dead_code, reason = "the pages do not look at what was asked")]

@@ -21,6 +21,7 @@ mod support {
     pub(crate) mod documents;
     #[expect(dead_code, reason = "the tests of relationships use the rest of it")]
     pub(crate) mod fga;
+    pub(crate) mod held_port;
     pub(crate) mod http;
     #[expect(dead_code, reason = "the tests of identity use the rest of it")]
     pub(crate) mod issuer;

@@ -29,6 +29,7 @@ mod support {
     pub(crate) mod dice;
     pub(crate) mod documents;
     pub(crate) mod fga;
+    pub(crate) mod held_port;
     #[expect(dead_code, reason = "the tests of the HTTP doors use the rest of it")]
     pub(crate) mod http;
     pub(crate) mod json_door;

@@ -34,6 +34,7 @@ mod support {
     #[expect(dead_code, reason = "other tests use more of it")]
     pub(crate) mod dice;
     pub(crate) mod documents;
+    pub(crate) mod held_port;
     #[expect(dead_code, reason = "the tests of the HTTP doors use the rest of it")]
     pub(crate) mod http;
     pub(crate) mod issuer;

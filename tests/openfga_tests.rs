@@ -24,6 +24,7 @@ mod support {
     #[expect(dead_code, reason = "nothing is shuffled here")]
     pub(crate) mod dice;
     pub(crate) mod faulty_server;
+    pub(crate) mod held_port;
     #[expect(dead_code, reason = "the tests of the HTTP doors use the rest of it")]
     pub(crate) mod http;
     pub(crate) mod openfga;

@@ -15,6 +15,7 @@ mod support {
     pub(crate) mod brute_force;
     pub(crate) mod dice;
     pub(crate) mod faulty_server;
+    pub(crate) mod held_port;
     pub(crate) mod qdrant_process;
     pub(crate) mod qdrant_server;
     pub(crate) mod qdrant_servers;

@@ -4,7 +4,6 @@
 //! ports that the pages name may be in use on this machine.
 
 use std::io::{BufRead, BufReader, Read};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
@@ -12,6 +11,7 @@ use std::sync::mpsc;
 use tempfile::TempDir;
 
 use crate::docs::page::{Block, Kind, Page, Shell, is_shown};
+use crate::support::held_port::HeldPort;
 
 /// The most seconds that one block may take. Installing Python packages takes the longest.
 const BLOCK_SECONDS_MAX: &str = "300";
@@ -72,20 +72,22 @@ struct Run<'a> {
     surroundings: &'a Surroundings,
     /// The addresses that pages name, each with the one that replaces it in this run.
     addresses: Vec<(&'static str, String)>,
+    _ports: Vec<HeldPort>,
 }
 
 impl<'a> Run<'a> {
     fn new(root: &Path, surroundings: &'a Surroundings) -> std::io::Result<Self> {
         let directory = TempDir::new()?;
         Command::new("bash").args(["-c", COPY]).args([root, directory.path()]).status()?;
-        let mut addresses = surroundings.addresses.clone();
+        let (mut addresses, mut ports) = (surroundings.addresses.clone(), Vec::new());
         for address in [RAGWARD, OPENFGA, QDRANT, METRICS] {
             if !addresses.iter().any(|(named, _)| *named == address) {
-                let free = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-                addresses.push((address, free.to_string()));
+                let port = HeldPort::new();
+                addresses.push((address, port.address.to_string()));
+                ports.push(port);
             }
         }
-        Ok(Self { directory, surroundings, addresses })
+        Ok(Self { directory, surroundings, addresses, _ports: ports })
     }
 
     /// Returns the text with the addresses of this run.

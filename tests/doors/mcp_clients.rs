@@ -17,7 +17,8 @@ use ragward::settings::Secret;
 use serde_json::{Value, json};
 
 use crate::doors::clients::{Outcome, assert_done, folder, outcome, python, python_packages, skip};
-use crate::doors::world::{COLLECTION, World, free_address, prepare};
+use crate::doors::world::{COLLECTION, World, prepare};
+use crate::support::held_port::HeldPort;
 use crate::support::issuer::AUDIENCE;
 use crate::support::provider::Provider;
 
@@ -61,7 +62,9 @@ fn official(python_script: &'static str, node_script: &'static str) -> Vec<(&'st
 
 /// Starts a server whose door for MCP has the URL at which it is called, since clients compare it with the server's metadata.
 async fn start(change: impl FnOnce(&mut Config)) -> World {
-    let address = free_address().to_string();
+    // The server listens on it before the value is dropped.
+    let port = HeldPort::new();
+    let address = port.address.to_string();
     let mcp = McpConfig {
         url: format!("http://{address}/mcp"),
         collection: Some(COLLECTION.to_owned()),

@@ -1,6 +1,5 @@
 //! `ragward serve` as its operator would start it: with tokens, metrics and the record, over a few documents.
 
-use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -10,6 +9,7 @@ use ragward::identity::config::{IdentityConfig, IssuerConfig, PeopleConfig};
 use ragward::language::{RelationshipTuple, dsl};
 
 use crate::support::documents::document;
+use crate::support::held_port::HeldPort;
 use crate::support::http::{Call, Reply};
 use crate::support::issuer::{AUDIENCE, SigningKey, TestIssuer};
 use crate::support::running::{Running, config};
@@ -43,7 +43,7 @@ pub(crate) struct Counted {
 
 pub(crate) struct World {
     pub(crate) address: String,
-    pub(crate) metrics: SocketAddr,
+    pub(crate) metrics: HeldPort,
     pub(crate) served: Served,
     data: PathBuf,
     key: SigningKey,
@@ -69,11 +69,11 @@ impl World {
         let data = directory.path().join("data");
         prepare(&data).await;
         // The exporter does not take port 0, which means any free port.
-        let metrics = free_address();
+        let metrics = HeldPort::new();
         let mut settings = config(&data);
         settings.server.insecure_identity = false;
         settings.identity = identity(&issuer);
-        settings.telemetry.metrics_listen = Some(metrics);
+        settings.telemetry.metrics_listen = Some(metrics.address);
         change(&mut settings);
         let file = directory.path().join("ragward.toml");
         std::fs::write(&file, toml::to_string(&settings).unwrap()).unwrap();
@@ -100,7 +100,7 @@ impl World {
 
     /// Returns how many calls were answered, by RPC, code and door.
     pub(crate) async fn counted(&self) -> Vec<Counted> {
-        let metrics = Call::new("GET", "/metrics").send(&self.metrics.to_string()).await.text();
+        let metrics = Call::new("GET", "/metrics").send(&self.metrics.address.to_string()).await.text();
         let counted = metrics.lines().filter_map(|line| {
             let (labels, count) = line.strip_prefix("ragward_requests_total{rpc=\"")?.split_once("\"} ")?;
             let (rpc, labels) = labels.split_once("\",code=\"")?;
@@ -116,11 +116,6 @@ impl World {
         self.served.stop().await;
         records(&self.data)
     }
-}
-
-/// Finds a free port of loopback, for a listener that needs to know its port in advance.
-pub(super) fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 fn identity(issuer: &TestIssuer) -> IdentityConfig {

@@ -21,6 +21,7 @@ use tonic::codegen::http::Request;
 
 use crate::end_to_end::process::Served;
 use crate::support::documents::document;
+use crate::support::held_port::HeldPort;
 
 const MIB: u64 = 1 << 20;
 const COLLECTION: &str = "large";
@@ -264,12 +265,12 @@ fn a_port_takes_no_connection_before_the_start_is_sure() {
     let arguments = ["serve", "--data", data.path().to_str().unwrap(), "--insecure-identity"];
     fs::create_dir(data.path().join("audit")).unwrap();
     fs::write(data.path().join("audit").join("audit-00000001.jsonl"), "not a log\n").unwrap();
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let port = HeldPort::new();
     let mut command = Command::new(env!("CARGO_BIN_EXE_ragward"));
-    let mut process = command.args(arguments).args(["--listen", &free.to_string()]).spawn().unwrap();
+    let mut process = command.args(arguments).args(["--listen", &port.address.to_string()]).spawn().unwrap();
     let mut tries = 0;
     let status = loop {
-        assert!(std::net::TcpStream::connect(free).is_err(), "after {tries} tries");
+        assert!(std::net::TcpStream::connect(port.address).is_err(), "after {tries} tries");
         tries += 1;
         if let Some(status) = process.try_wait().unwrap() {
             break status;

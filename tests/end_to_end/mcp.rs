@@ -7,6 +7,8 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
+use crate::support::held_port::HeldPort;
+
 /// Runs the command over these lines, and then ends its input.
 fn spoken(arguments: &[&str], lines: &[String]) -> Output {
     let states = tempfile::tempdir().unwrap();
@@ -162,9 +164,10 @@ fn calls_are_bounded_and_end_when_they_are_given_up() {
 
 #[test]
 fn a_server_out_of_reach_is_told_to_the_model() {
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let unused = HeldPort::new();
     let lines = [message(1, "tools/list", &json!({})), search(2)];
-    let answers = answers(&spoken(&["--server", &format!("http://{free}"), "--collection", "handbook"], &lines));
+    let answers =
+        answers(&spoken(&["--server", &format!("http://{}", unused.address), "--collection", "handbook"], &lines));
     assert_eq!(answers["1"]["result"]["tools"][1]["name"], "fetch", "the tools are listed without the server");
     let result = &answers["2"]["result"];
     assert_eq!(result["isError"], true, "{result}");

@@ -2,7 +2,7 @@
 //! refusals and records. Above the level debug, no user and no object appears either.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -17,6 +17,7 @@ use tonic::service::Routes;
 
 use crate::identity::world::{RETRIEVE, about_leave, identity, start, with_token};
 use crate::support::documents::document;
+use crate::support::held_port::HeldPort;
 use crate::support::issuer::{SigningKey, TestIssuer};
 use crate::support::running::config;
 use crate::support::served::Served;
@@ -89,8 +90,8 @@ async fn check(level: &str) {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("data");
     let (collector, spans) = collector().await;
-    // This finds a free port, since the exporter does not take port 0.
-    let metrics_address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    // The exporter does not take port 0, which means any free port.
+    let metrics_port = HeldPort::new();
 
     let prepared = start(&data, identity(&issuer)).await;
     let texts = [format!("about leave and {CANARY_TEXT}")];
@@ -102,7 +103,7 @@ async fn check(level: &str) {
     let mut settings = config(&data);
     settings.server.insecure_identity = false;
     settings.identity = identity(&issuer);
-    settings.telemetry.metrics_listen = Some(metrics_address);
+    settings.telemetry.metrics_listen = Some(metrics_port.address);
     settings.telemetry.otlp_endpoint = Some(format!("http://{collector}"));
     let file = directory.path().join("ragward.toml");
     std::fs::write(&file, toml::to_string(&settings).unwrap()).unwrap();
@@ -135,7 +136,7 @@ async fn check(level: &str) {
         refusals.push(client.retrieve(request).await.unwrap_err());
     }
     let said = format!("{refusals:?}");
-    let metrics = http_get(metrics_address, "/metrics");
+    let metrics = http_get(metrics_port.address, "/metrics");
     let log = served.stop().await;
     let written = audit_log(&data);
     let spans = spans.lock().unwrap().clone();

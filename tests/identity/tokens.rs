@@ -1,7 +1,6 @@
 //! Tokens with one thing wrong each: all are refused, and all in the same way.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::TcpListener;
 use std::process::{Command, Stdio};
 
 use base64::Engine;
@@ -13,6 +12,7 @@ use tonic::{Code, Status};
 use crate::identity::rpcs::records;
 use crate::identity::secrets::http_get;
 use crate::identity::world::{RETRIEVE, about_leave, identity, retrieve, start, with_token};
+use crate::support::held_port::HeldPort;
 use crate::support::http::Call;
 use crate::support::issuer::{SigningKey, TestIssuer, now};
 use crate::support::running::config;
@@ -391,12 +391,12 @@ async fn every_refusal_is_counted_and_recorded() {
     let issuer = TestIssuer::start(&[&key, &rsa]).await;
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("data");
-    // This finds a free port, since the exporter does not take port 0.
-    let metrics_address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    // The exporter does not take port 0, which means any free port.
+    let metrics_port = HeldPort::new();
     let mut settings = config(&data);
     settings.server.insecure_identity = false;
     settings.identity = identity(&issuer);
-    settings.telemetry.metrics_listen = Some(metrics_address);
+    settings.telemetry.metrics_listen = Some(metrics_port.address);
     let file = directory.path().join("ragward.toml");
     std::fs::write(&file, toml::to_string(&settings).unwrap()).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_ragward"));
@@ -407,7 +407,7 @@ async fn every_refusal_is_counted_and_recorded() {
         let request = with_token(about_leave(""), token);
         served.client.retrieval().retrieve(request).await.expect_err(name);
     }
-    let metrics = http_get(metrics_address, "/metrics");
+    let metrics = http_get(metrics_port.address, "/metrics");
     let counted: BTreeMap<String, usize> = metrics
         .lines()
         .filter_map(|line| line.strip_prefix("ragward_tokens_refused_total{check=\"")?.split_once("\"} "))

@@ -3,12 +3,12 @@
 //! always differ (ids, times, tokens, the text of errors) are masked.
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
 
 use serde_json::{Value, json};
 
 use crate::openfga::live_api::{STACK_BYTES, Script, ragward, scripts};
 use crate::support::conversation::{Answer, Conversation};
+use crate::support::held_port::HeldPort;
 use crate::support::http::{Call, Reply};
 use crate::support::openfga::{OpenFga, WITH_HTTP};
 
@@ -122,11 +122,11 @@ fn plain_numbers(value: Value) -> Value {
     }
 }
 
-/// Starts an `OpenFGA` with its HTTP server, and returns the address of that.
-async fn with_http() -> Option<(OpenFga, String)> {
-    let address = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("its address").to_string();
-    let server = OpenFga::start_with(&[WITH_HTTP, &format!("--http-addr={address}")]).await?;
-    Some((server, address))
+/// Starts an `OpenFGA` with its HTTP server, and returns the port of that.
+async fn with_http() -> Option<(OpenFga, HeldPort)> {
+    let port = HeldPort::new();
+    let server = OpenFga::start_with(&[WITH_HTTP, &format!("--http-addr={}", port.address)]).await?;
+    Some((server, port))
 }
 
 #[test]
@@ -141,7 +141,8 @@ fn both_answer_alike_over_http() {
 }
 
 async fn compare_all() {
-    let Some((_server, theirs)) = with_http().await else { return };
+    let Some((_server, port)) = with_http().await else { return };
+    let theirs = port.address.to_string();
     let directory = tempfile::tempdir().expect("a temporary directory");
     let ours = ragward(directory.path()).await.replace("http://", "");
     let (mut differences, mut compared) = (Vec::new(), 0);
@@ -185,7 +186,8 @@ fn shortened(text: &str) -> String {
 /// What no script can say: the form of a request itself.
 #[tokio::test]
 async fn both_refuse_alike_what_is_no_call() {
-    let Some((_server, theirs)) = with_http().await else { return };
+    let Some((_server, port)) = with_http().await else { return };
+    let theirs = port.address.to_string();
     let directory = tempfile::tempdir().expect("a temporary directory");
     let ours = ragward(directory.path()).await.replace("http://", "");
     let create = || Call::json("/stores", &json!({ "name": "forms" }));

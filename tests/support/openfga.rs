@@ -1,8 +1,7 @@
 //! A real `OpenFGA` server for a test: in memory, on a free port of loopback, ended when the value is dropped.
 
 use std::io::Write;
-use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -11,8 +10,8 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-/// The number of attempts to start. Another process may take a free port before the server binds it.
-const START_ATTEMPTS: usize = 3;
+use crate::support::held_port::HeldPort;
+
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// The line that the server logs once it listens.
 const LISTENING: &str = "starting gRPC server on";
@@ -22,7 +21,7 @@ const LISTENING_TO_HTTP: &str = "starting HTTP server on";
 
 /// A running server. Dropping it kills the process.
 pub(crate) struct OpenFga {
-    port: u16,
+    port: HeldPort,
     _process: Child,
 }
 
@@ -39,29 +38,24 @@ impl OpenFga {
             drop(writeln!(std::io::stderr(), "skipped: no `openfga` on the PATH and no OPENFGA_BIN"));
             return None;
         };
-        for _ in 0..START_ATTEMPTS {
-            if let Some(server) = Self::try_start(&binary, flags).await {
-                return Some(server);
-            }
-        }
-        panic!("`{}` did not start", binary.display());
+        Some(Self::start_program(&binary, flags).await)
     }
 
     /// Returns the configuration that reaches a store of this server.
     pub(crate) fn config(&self, store_name: &str) -> OpenFgaConfig {
         let store = StoreSelector::Name(store_name.to_owned());
-        OpenFgaConfig::new(format!("http://127.0.0.1:{}", self.port), store)
+        OpenFgaConfig::new(format!("http://{}", self.port.address), store)
     }
 
-    async fn try_start(binary: &PathBuf, flags: &[&str]) -> Option<Self> {
-        let port = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("its address").port();
+    async fn start_program(binary: &Path, flags: &[&str]) -> Self {
+        let port = HeldPort::new();
         let mut process = Command::new(binary)
             .args(["run", "--datastore-engine=memory", "--http-enabled=false", "--playground-enabled=false"])
             .args([
                 "--metrics-enabled=false",
                 "--request-timeout=60s",
                 "--log-format=json",
-                &format!("--grpc-addr=127.0.0.1:{port}"),
+                &format!("--grpc-addr={}", port.address),
             ])
             .args(flags)
             .stdin(Stdio::null())
@@ -81,12 +75,10 @@ impl OpenFga {
             false
         };
         let started = timeout(START_TIMEOUT, listening).await.expect("a server that listens in time");
-        if !started {
-            return None;
-        }
+        assert!(started, "`{}` did not start", binary.display());
         // The log is read to its end, so that the server never waits for a full pipe.
         tokio::spawn(async move { while let Ok(Some(_)) = log.next_line().await {} });
-        Some(Self { port, _process: process })
+        Self { port, _process: process }
     }
 }
 

@@ -2,7 +2,6 @@
 //! when the value is dropped.
 
 use std::io::Write;
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
@@ -12,6 +11,8 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::time::{interval, timeout};
+
+use crate::support::held_port::HeldPort;
 
 const START_TIMEOUT: Duration = Duration::from_mins(1);
 /// The line that the server logs just before it opens its gRPC port.
@@ -48,13 +49,12 @@ impl Qdrant {
 
     async fn start(binary: PathBuf) -> Self {
         let directory = TempDir::new().expect("a temporary directory");
-        let port = || TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("its address").port();
-        let (http, grpc) = (port(), port());
+        let (http, grpc) = (HeldPort::new(), HeldPort::new());
         let mut process = Command::new(binary)
             .current_dir(directory.path())
             .env("QDRANT__SERVICE__HOST", "127.0.0.1")
-            .env("QDRANT__SERVICE__HTTP_PORT", http.to_string())
-            .env("QDRANT__SERVICE__GRPC_PORT", grpc.to_string())
+            .env("QDRANT__SERVICE__HTTP_PORT", http.address.port().to_string())
+            .env("QDRANT__SERVICE__GRPC_PORT", grpc.address.port().to_string())
             .env("QDRANT__TELEMETRY_DISABLED", "true")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -67,7 +67,7 @@ impl Qdrant {
             while let Some(line) = log.next_line().await.expect("the server's log") {
                 if line.contains(LISTENING) {
                     let mut tries = interval(TRY_EVERY);
-                    while TcpStream::connect(("127.0.0.1", grpc)).await.is_err() {
+                    while TcpStream::connect(grpc.address).await.is_err() {
                         tries.tick().await;
                     }
                     return;
@@ -78,7 +78,7 @@ impl Qdrant {
         timeout(START_TIMEOUT, listening).await.expect("a server that listens in time");
         // The log is read to its end, so that the server never waits for a full pipe.
         tokio::spawn(async move { while let Ok(Some(_)) = log.next_line().await {} });
-        Self { url: format!("http://127.0.0.1:{grpc}"), _process: Some((process, directory)) }
+        Self { url: format!("http://{}", grpc.address), _process: Some((process, directory)) }
     }
 }
 
