@@ -31,8 +31,14 @@ use tonic::{Code, Status};
 use crate::support::batch_check_reply::{Decision, Entry, Reply};
 use crate::support::faulty_server::{FaultyServer, Methods};
 
-const TIMEOUT: Duration = Duration::from_millis(300);
+/// The time that a call may take where no answer can be believed anyway. A hanging server makes every call take as long.
+const SHORT: Duration = Duration::from_millis(300);
+/// The time that a call may take where its answer is needed, so that a busy machine changes no outcome.
 const LONG: Duration = Duration::from_secs(20);
+/// Longer than any request here may take. It only keeps a broken test from hanging.
+const END_MAX: Duration = Duration::from_mins(2);
+/// The delay of a server that is slow but answers.
+const DELAY: Duration = Duration::from_millis(50);
 /// The number of checks in one request. The last ones are asked by another user, who sees nothing.
 const CHECKS: usize = 40;
 
@@ -74,18 +80,18 @@ impl RightServer {
         Self { config, model_id, store, client, serving, _data: data }
     }
 
-    /// Returns the configuration that reaches the server by another address.
-    fn at(&self, address: &str) -> OpenFgaConfig {
+    /// Returns the configuration that reaches the server by another address, and gives each call that much time.
+    fn at(&self, address: &str, timeout: Duration) -> OpenFgaConfig {
         OpenFgaConfig {
             address: address.to_owned(),
             store_id: Some(self.store.store_id().to_owned()),
             authorization_model_id: Some(self.model_id.clone()),
-            timeout: TIMEOUT,
+            timeout,
             ..self.config.clone()
         }
     }
 
-    fn questions(&self, consistency: Consistency, recall: Recall) -> Questions {
+    fn questions(&self, consistency: Consistency, recall: Recall, deadline: Instant) -> Questions {
         let basis = Basis {
             store_id: self.store.store_id().to_owned(),
             model_id: self.model_id.clone(),
@@ -99,7 +105,7 @@ impl RightServer {
             basis: Arc::new(basis),
             list: checks().into_iter().map(question).collect(),
             principal: Object::parse("user:carl").expect("a user"),
-            deadline: Instant::now() + 2 * TIMEOUT,
+            deadline,
         }
     }
 }
@@ -216,7 +222,7 @@ async fn front(right: &RightServer, fault: Fault, spoils: fn(usize) -> bool) -> 
                 Fault::Rewrite(rewrite) => rewrite(&mut reply.results),
                 Fault::Status(code, message) => return Err(Status::new(code, message)),
                 Fault::Hang => std::future::pending().await,
-                Fault::Slow => tokio::time::sleep(TIMEOUT / 6).await,
+                Fault::Slow => tokio::time::sleep(DELAY).await,
             }
             Ok::<Reply, Status>(reply)
         }
@@ -251,7 +257,7 @@ fn stages(config: &OpenFgaConfig) -> Vec<(&'static str, Arc<dyn Decider>)> {
 
 /// Returns how many questions of a request were decided and how many failed. Panics on a wrong decision.
 async fn ask(name: &str, stage: &dyn Decider, questions: &Questions) -> (usize, usize) {
-    let answers = timeout(LONG, stage.decide(questions)).await.expect("an end");
+    let answers = timeout(END_MAX, stage.decide(questions)).await.expect("an end");
     let Ok(outcomes) = answers.and_then(|answers| accounted(questions.list.len(), answers)) else {
         return (0, questions.list.len());
     };
@@ -265,14 +271,22 @@ async fn ask(name: &str, stage: &dyn Decider, questions: &Questions) -> (usize, 
     (decided, outcomes.len() - decided)
 }
 
+/// Returns the time that a call may take, so that what is expected does not depend on the speed of the machine.
+fn patience(expected: Option<Expected>) -> Duration {
+    match expected {
+        Some(Expected::AllDecided | Expected::OneFailed) => LONG,
+        Some(Expected::NoneDecided) | None => SHORT,
+    }
+}
+
 /// Sends three requests at the same time, the last one for higher consistency, and then all three again.
 async fn hold(name: &str, stage: &dyn Decider, right: &RightServer, expected: Option<Expected>) {
     for round in 0..2 {
-        let fresh = right.questions(Consistency::HigherConsistency, Recall::Nothing);
+        let deadline = Instant::now() + 2 * patience(expected);
         let asked = [
-            right.questions(Consistency::MinimizeLatency, Recall::Generation),
-            right.questions(Consistency::MinimizeLatency, Recall::Generation),
-            fresh,
+            right.questions(Consistency::MinimizeLatency, Recall::Generation, deadline),
+            right.questions(Consistency::MinimizeLatency, Recall::Generation, deadline),
+            right.questions(Consistency::HigherConsistency, Recall::Nothing, deadline),
         ];
         for (request, (decided, failed)) in
             join_all(asked.iter().map(|questions| ask(name, stage, questions))).await.into_iter().enumerate()
@@ -294,7 +308,7 @@ async fn every_fault_at_every_stage_is_an_error_or_a_right_answer() {
     let right = RightServer::start().await;
     for (fault_name, fault, expected) in FAULTS {
         let (server, calls) = front(&right, fault, |_| true).await;
-        let stages = stages(&right.at(&server.address));
+        let stages = stages(&right.at(&server.address, patience(Some(expected))));
         join_all(stages.iter().map(|(stage_name, stage)| {
             let name = format!("{fault_name} at {stage_name}");
             let right = &right;
@@ -311,7 +325,7 @@ async fn faults_now_and_then_leave_no_wrong_answer_behind() {
     let right = RightServer::start().await;
     for (fault_name, fault, _) in FAULTS {
         let (server, _) = front(&right, fault, |call| call % 3 == 0).await;
-        for (stage_name, stage) in stages(&right.at(&server.address)) {
+        for (stage_name, stage) in stages(&right.at(&server.address, patience(None))) {
             hold(&format!("{fault_name} now and then at {stage_name}"), stage.as_ref(), &right, None).await;
         }
     }
@@ -338,8 +352,8 @@ async fn a_server_that_dies_in_mid_stream_decides_nothing_wrong() {
                 });
             }
         });
-        for (stage_name, stage) in stages(&right.at(&address)) {
-            let expected = (bytes < 100).then_some(Expected::NoneDecided);
+        let expected = (bytes < 100).then_some(Expected::NoneDecided);
+        for (stage_name, stage) in stages(&right.at(&address, patience(expected))) {
             hold(&format!("{bytes} bytes at {stage_name}"), stage.as_ref(), &right, expected).await;
         }
         proxy.abort();
@@ -388,7 +402,7 @@ async fn messages_that_are_too_large_are_trouble_of_whoever_sends_them() {
             }
         };
         let server = Methods::default().on("/openfga.v1.OpenFGAService/BatchCheck", batch_check).start().await;
-        let config = OpenFgaConfig { timeout: LONG, ..right.at(&server.address) };
+        let config = right.at(&server.address, LONG);
         let stack = stack_checks(&config, &ChecksConfig { cache_ttl: Duration::ZERO, ..ChecksConfig::default() })
             .expect("a stack");
         // These questions are not shared while in flight, so each request asks its own.
@@ -489,9 +503,10 @@ async fn a_revocation_in_the_changelog_is_seen_long_before_a_decision_is_old() {
         let checks = ChecksConfig {
             cache_ttl: Duration::from_mins(10),
             changelog_poll: Duration::from_millis(20),
+            changelog_age_max: LONG,
             ..ChecksConfig::default()
         };
-        let config = OpenFgaConfig { timeout: LONG, ..right.at(&server.address) };
+        let config = right.at(&server.address, LONG);
         let stack = stack_checks(&config, &checks).expect("a stack");
         let new = stack.check(&batch(Consistency::MinimizeLatency)).await.expect("decisions");
         assert!(new.list.iter().all(|decision| decision.reached == Reached::Now), "{changelog:?}: {new:?}");
@@ -535,8 +550,7 @@ async fn a_revocation_in_the_changelog_is_seen_long_before_a_decision_is_old() {
 async fn without_the_changelog_nothing_is_recalled() {
     let right = RightServer::start().await;
     let (server, calls) = counting(&right, Changelog::Absent).await;
-    let stack = stack_checks(&OpenFgaConfig { timeout: LONG, ..right.at(&server.address) }, &ChecksConfig::default());
-    let stack = stack.expect("a stack");
+    let stack = stack_checks(&right.at(&server.address, LONG), &ChecksConfig::default()).expect("a stack");
     for asked in 1..=5 {
         decisions(&stack, Consistency::MinimizeLatency).await;
         assert_eq!(calls.load(Ordering::SeqCst), asked, "question {asked}");
