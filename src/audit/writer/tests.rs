@@ -1,5 +1,6 @@
 //! These tests let the disk fail and show that the log keeps its entries and continues after them.
 
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
@@ -57,15 +58,17 @@ fn what_was_acknowledged_is_never_out_of_the_file() {
     let large = Released { chunk_ids: vec!["x".repeat(4 << 20)], ..Released::default() };
     writer.write(&[event(Record { released: Some(large), ..record(0) })]).unwrap();
     let (path, length) = writer.tail.as_ref().map(|tail| (tail.segment.path.clone(), tail.bytes)).unwrap();
-    let is_over = AtomicBool::new(false);
+    let (looks, is_over) = (Barrier::new(2), AtomicBool::new(false));
     let shortest = thread::scope(|scope| {
         let looking = scope.spawn(|| {
-            let mut shortest = u64::MAX;
+            let mut shortest = fs::metadata(&path).unwrap().len();
+            looks.wait();
             while !is_over.load(Ordering::Relaxed) {
                 shortest = shortest.min(fs::metadata(&path).unwrap().len());
             }
             shortest
         });
+        looks.wait();
         for _ in 0..FAILURES {
             // After a failed flush, nothing of this is known to be on the disk.
             writer.synced_seq = 1;

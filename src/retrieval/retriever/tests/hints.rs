@@ -173,7 +173,7 @@ async fn a_revocation_between_any_two_steps_counts_from_the_next_check() {
                 let held = ["0000", "0002"].map(str::to_owned).to_vec();
                 let (anne, handbook) = (NamedPrincipal::stated("user:anne"), "handbook".to_owned());
                 let request = RecheckRequest::new(anne, handbook, held, Consistency::default()).unwrap();
-                let left = retriever.recheck(&request, Instant::now() + Duration::from_secs(1)).await.unwrap();
+                let left = retriever.recheck(&request, Instant::now() + PATIENCE).await.unwrap();
                 let left: Vec<String> =
                     left.candidates.into_iter().map(|candidate| candidate.into_item().chunk_id).collect();
                 if revoked_from <= calls {

@@ -34,7 +34,7 @@ async fn text_is_read_only_of_what_the_details_permit() {
             let asked = ["0004", "0003", "0001", "gone", "0000", "0003"].map(String::from).to_vec();
             let request =
                 RecheckRequest::new(principal(), "handbook".to_owned(), asked, Consistency::default()).unwrap();
-            let rechecked = retriever.recheck(&request, Instant::now() + Duration::from_secs(1)).await.unwrap();
+            let rechecked = retriever.recheck(&request, Instant::now() + PATIENCE).await.unwrap();
             let left: Vec<String> =
                 rechecked.candidates.into_iter().map(|candidate| candidate.into_item().chunk_id).collect();
             let withheld: Vec<&str> = rechecked.withheld.iter().map(|chunk| chunk.chunk_id.as_str()).collect();
