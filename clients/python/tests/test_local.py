@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import httpx
@@ -131,10 +132,25 @@ def test_the_program_is_looked_for_in_order(tmp_path: Path, monkeypatch: pytest.
     assert _local._program(None) == str(on_path / "ragward")
 
 
-def test_a_server_that_is_never_ready_is_given_up(tmp_path: Path) -> None:
-    silent = program(tmp_path / "silent", "echo not yet >&2; exec sleep 600")
+class HastyClock:
+    """A clock on which every pause takes an hour."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.ahead
+
+    def sleep(self, _seconds: float) -> None:
+        self.ahead += 3_600
+
+
+def test_a_server_that_is_never_ready_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Nobody listens on port 1. The clock moves on once the server was found not to be ready, so its log has been read.
+    monkeypatch.setattr(_local, "time", HastyClock())
+    silent = program(tmp_path / "silent", "echo not yet >&2; echo serving address=127.0.0.1:1 >&2; exec sleep 600")
     with pytest.raises(RagwardError, match="not ready in time:\nnot yet"):
-        local(tmp_path / "data", binary=silent, ready_timeout=0.5)
+        local(tmp_path / "data", binary=silent)
 
 
 def test_a_server_that_does_not_stop_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,7 @@
 /** Tests the faults between this client and a server, and the error that a caller gets for each. */
 
 import assert from "node:assert/strict";
-import { once } from "node:events";
-import { type AddressInfo, type Socket, createServer } from "node:net";
-import { type TestContext, test } from "node:test";
+import { test } from "node:test";
 import { inspect } from "node:util";
 
 import {
@@ -11,7 +9,7 @@ import {
   NotAuthenticated, NotFound, RagwardError, Unavailable,
 } from "../src/index.js";
 import { type Detail, EMPTY_ANSWER, FakeFetch, type Reply, networkError, refusal } from "./fake_fetch.js";
-import { unusedUrl } from "./world.js";
+import { silentUrl, unusedUrl } from "./world.js";
 
 const ANNE = Identity.user("user:anne");
 const ASKED = { collection: "handbook", query: "leave", identity: ANNE };
@@ -47,27 +45,6 @@ const BAD_REQUEST: Detail = {
 };
 /** 1 s and 1 ns: rounded up, so that nobody comes too early. */
 const RETRY_INFO: Detail = { type: "google.rpc.RetryInfo", value: field(1, Uint8Array.from([8, 1, 16, 1])) };
-
-/** Returns an address that accepts connections and never answers, until the test ends. */
-async function silentUrl(context: TestContext): Promise<string> {
-  const sockets = new Set<Socket>();
-  const server = createServer((socket) => {
-    sockets.add(socket);
-    // A client that gives up may reset its connection.
-    socket.on("error", () => undefined);
-  });
-  server.listen(0, "127.0.0.1");
-  await once(server, "listening");
-  context.after(async () => {
-    const closed = once(server, "close");
-    server.close();
-    for (const socket of sockets) {
-      socket.destroy();
-    }
-    await closed;
-  });
-  return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
-}
 
 test("each refusal becomes the error of its kind", async () => {
   const challenge = 'Bearer error="invalid_token"';
@@ -201,9 +178,10 @@ test("a call ends in time", async (context) => {
     assert.equal((await errorOf(call())).constructor, DeadlineExceeded, row);
   }
   const fake = new FakeFetch({ body: EMPTY_ANSWER });
-  await client(fake).retrieve({ ...ASKED, timeoutMs: 1_500 });
+  // A busy machine may take a while until the request is sent.
+  await client(fake).retrieve({ ...ASKED, timeoutMs: 200_000 });
   const told = Number(fake.sent[0]?.headers["connect-timeout-ms"]);
-  assert.ok(told > 1_000 && told <= 1_500, `the server knows how long the caller waits: ${told}`);
+  assert.ok(told > 100_000 && told <= 200_000, `the server knows how long the caller waits: ${told}`);
 });
 
 test("the caller's signal ends a call with the caller's reason", async () => {
@@ -281,7 +259,7 @@ test("a call without a field for a user is never made on behalf of one", async (
   assert.equal(fake.sent.length, 0);
 });
 
-test("a token is never shown", async () => {
+test("a token is never shown", async (context) => {
   const token = "secret-token";
   const identity = Identity.bearer(token).onBehalfOf("user:anne");
   const shown = [
@@ -296,7 +274,7 @@ test("a token is never shown", async () => {
     const error = await errorOf(client(new FakeFetch(reply), { identity }).retrieve({ collection: "c", query: "q" }));
     shown.push(inspect(error, { showHidden: true, depth: 9 }), JSON.stringify(error));
   }
-  const nowhere = new Client({ url: await unusedUrl(), retries: 0, identity });
+  const nowhere = new Client({ url: await unusedUrl(context), retries: 0, identity });
   shown.push(inspect(await errorOf(nowhere.retrieve({ collection: "c", query: "q" })), { showHidden: true, depth: 9 }));
   for (const wrong of [`${token}\n`, `${token} a`, `${token}é`, ""]) {
     assert.throws(() => Identity.bearer(wrong), NotAuthenticated);

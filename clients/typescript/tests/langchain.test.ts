@@ -133,7 +133,7 @@ test("a call says how to search", async () => {
   assert.deepEqual(seen, [QUESTION]);
 });
 
-test("an error is thrown, and told to the callbacks", async () => {
+test("an error is thrown, and told to the callbacks", async (context) => {
   const errors: unknown[] = [];
   class Handler extends BaseCallbackHandler {
     name = "errors";
@@ -144,7 +144,7 @@ test("an error is thrown, and told to the callbacks", async () => {
   const config = { ...as(ANNE), callbacks: [new Handler()] };
   const absent = new RagwardRetriever({ client, collection: "absent" });
   await assert.rejects(absent.invoke(QUESTION, config), NotFound);
-  const down = new RagwardRetriever({ url: await unusedUrl(), collection: "handbook" });
+  const down = new RagwardRetriever({ url: await unusedUrl(context), collection: "handbook" });
   await assert.rejects(down.invoke(QUESTION, { ...config, timeout: 10_000 }), Unavailable);
   assert.equal(errors.length, 2);
   const hanging = new RagwardRetriever({ client: new Client({ fetch: new FakeFetch("hang").fetch }), collection: "handbook" });

@@ -233,7 +233,7 @@ test("an upload tells which document is wrong", async () => {
   assert.deepEqual([nothing.documents, nothing.chunks], [0, 0]);
 });
 
-test("the server's refusals are the errors of their kinds", async () => {
+test("the server's refusals are the errors of their kinds", async (context) => {
   const absent = client.retrieve({ collection: "absent", query: "leave", identity: ANNE });
   await assert.rejects(absent, (error) => error instanceof NotFound && error.reason === "NOT_FOUND");
   const wrong = client.retrieve({ collection: "handbook", query: "leave", k: 0, identity: ANNE });
@@ -245,7 +245,7 @@ test("the server's refusals are the errors of their kinds", async () => {
   });
   const nobody = client.retrieve({ collection: "handbook", query: "leave", identity: Identity.none() });
   await assert.rejects(nobody, (error) => error instanceof InvalidRequest && error.violations[0]?.field === "user");
-  const url = await unusedUrl();
+  const url = await unusedUrl(context);
   const elsewhere = new Client({ url, retries: 1 });
   await assert.rejects(elsewhere.retrieve({ collection: "handbook", query: "leave", identity: ANNE }), (error) => {
     assert.ok(error instanceof Unavailable && error.message === `${url} is out of reach (ECONNREFUSED)`, String(error));

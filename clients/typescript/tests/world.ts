@@ -5,10 +5,11 @@ import { generateKeyPairSync, sign } from "node:crypto";
 import { once } from "node:events";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { type Server, createServer } from "node:http";
-import type { AddressInfo } from "node:net";
+import { type AddressInfo, type Socket, connect, createServer as createListener } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
+import type { TestContext } from "node:test";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 
@@ -33,15 +34,41 @@ function ragward(): string {
 /** The variables of this machine that would change what a server or a client does. */
 const environment = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("RAGWARD")));
 
-/** Returns an address at which nothing listens. */
-export async function unusedUrl(): Promise<string> {
-  const server = createServer();
+/** Returns an address that accepts connections and never answers, until the test ends. */
+export async function silentUrl(context: TestContext): Promise<string> {
+  return `http://127.0.0.1:${await silentPort(context)}`;
+}
+
+/**
+ * Returns an address at which nothing listens until the test ends. It is the near end of a connection, so that nobody else is
+ * given its port meanwhile.
+ */
+export async function unusedUrl(context: TestContext): Promise<string> {
+  const socket = connect(await silentPort(context), "127.0.0.1");
+  socket.on("error", () => undefined);
+  await once(socket, "connect");
+  context.after(() => socket.destroy());
+  return `http://127.0.0.1:${socket.localPort}`;
+}
+
+async function silentPort(context: TestContext): Promise<number> {
+  const sockets = new Set<Socket>();
+  const server = createListener((socket) => {
+    sockets.add(socket);
+    // A client that gives up may reset its connection.
+    socket.on("error", () => undefined);
+  });
   server.listen(0, "127.0.0.1");
   await once(server, "listening");
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  await once(server, "close");
-  return `http://127.0.0.1:${port}`;
+  context.after(async () => {
+    const closed = once(server, "close");
+    server.close();
+    for (const socket of sockets) {
+      socket.destroy();
+    }
+    await closed;
+  });
+  return (server.address() as AddressInfo).port;
 }
 
 export class World {
