@@ -16,6 +16,9 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tonic::Status;
 
+/// The number of times that a data directory is opened while its files are still in use.
+const ATTEMPTS_MAX: usize = 1_000;
+
 pub(crate) struct Running {
     pub(crate) client: Client,
     pub(crate) address: SocketAddr,
@@ -32,7 +35,19 @@ pub(crate) fn config(data: &Path) -> Config {
 
 impl Running {
     pub(crate) async fn start(config: &Config) -> Self {
-        let app = Arc::new(App::open(config).await.unwrap());
+        // A server that ran in this process releases its files only when its last call is gone. Also, a command that another test
+        // starts at this moment has a copy of every open file until its program runs.
+        let mut attempts = 0;
+        let app = loop {
+            match App::open(config).await {
+                Ok(app) => break Arc::new(app),
+                Err(error) => {
+                    attempts += 1;
+                    let is_in_use = format!("{error:?}").contains("InUse");
+                    assert!(is_in_use && attempts < ATTEMPTS_MAX, "{error:?}");
+                }
+            }
+        };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
