@@ -8,13 +8,13 @@
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
-    clippy::panic,
     clippy::expect_used,
     clippy::indexing_slicing,
     reason = "a bench prints, and fails by panicking"
 )]
 
 mod support {
+    pub(crate) mod held_port;
     pub(crate) mod openfga;
 }
 

@@ -21,6 +21,7 @@
 mod support {
     #[expect(dead_code, reason = "nothing is shuffled here")]
     pub(crate) mod dice;
+    pub(crate) mod held_port;
     pub(crate) mod qdrant_process;
     #[expect(dead_code, reason = "what was asked is not looked at here")]
     pub(crate) mod qdrant_server;

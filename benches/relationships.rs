@@ -20,6 +20,7 @@ mod parts {
 }
 
 mod support {
+    pub(crate) mod held_port;
     pub(crate) mod openfga;
 }
 

@@ -16,6 +16,7 @@
 )]
 
 mod support {
+    pub(crate) mod held_port;
     pub(crate) mod openfga;
     pub(crate) mod questions;
 }

@@ -16,7 +16,6 @@
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
-    clippy::panic,
     clippy::print_stdout,
     clippy::cast_precision_loss,
     reason = "a bench prints, fails by panicking, and counts what is far below 2^52"
@@ -25,6 +24,7 @@
 mod support {
     #[expect(dead_code, reason = "nothing is shuffled here")]
     pub(crate) mod dice;
+    pub(crate) mod held_port;
     pub(crate) mod openfga;
 }
 

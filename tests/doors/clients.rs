@@ -7,7 +7,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 
 use serde_json::{Value, json};
 
@@ -44,23 +44,24 @@ fn has_npm_packages(what: &str) -> bool {
     found
 }
 
-/// What a command told on both of its channels.
+/// What a command told on both of its channels, and how it ended.
 #[derive(Debug)]
 pub(super) struct Outcome {
     pub(super) is_success: bool,
+    pub(super) status: ExitStatus,
     pub(super) told: String,
 }
 
 pub(super) async fn outcome(command: Command) -> Outcome {
     let output = tokio::process::Command::from(command).output().await.expect("the program runs");
     let told = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    Outcome { is_success: output.status.success(), told: told.concat() }
+    Outcome { is_success: output.status.success(), status: output.status, told: told.concat() }
 }
 
 /// Runs a script of a client, which ends with `done`.
 pub(super) async fn assert_done(what: &str, command: Command) {
-    let Outcome { is_success, told } = outcome(command).await;
-    assert!(is_success && told.trim_end().ends_with("done"), "{what}:\n{told}");
+    let Outcome { is_success, status, told } = outcome(command).await;
+    assert!(is_success && told.trim_end().ends_with("done"), "{what} ({status}):\n{told}");
 }
 
 pub(super) fn python(script: &str, packages: &OsStr) -> Command {

@@ -184,8 +184,8 @@ async fn the_suite_of_the_protocol_fails_where_it_is_expected_to_and_nowhere_els
     command.args(["--import", "./bearer.mjs", "node_modules/@modelcontextprotocol/conformance/dist/index.js"]);
     command.args(["server", "--url", &url(&world), "--suite", "all", "--spec-version", "2025-11-25"]);
     command.args(["--expected-failures", "expected-failures.yaml"]).env("MCP_TOKEN", token(&world));
-    let Outcome { is_success, told } = outcome(command).await;
-    assert!(is_success, "{told}");
+    let Outcome { is_success, status, told } = outcome(command).await;
+    assert!(is_success, "{status}: {told}");
     let expected = std::fs::read_to_string(folder("mcp").join("expected-failures.yaml")).unwrap();
     for scenario in expected.lines().filter_map(|line| line.trim().strip_prefix("- ")) {
         assert!(told.contains(&format!("  ~ {scenario}\n")), "{scenario} did not fail as expected: {told}");
