@@ -95,4 +95,6 @@ def main():
 
 if __name__ == "__main__":
     main()
-    print("done")
+    print("done", flush=True)
+    # The threads of the client's HTTP library can abort an interpreter that is being taken down, which says nothing of the door.
+    os._exit(0)
