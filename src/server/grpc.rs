@@ -40,7 +40,9 @@ pub(super) fn status(refusal: &Refusal) -> Status {
         return Status::with_metadata(refusal.code(), refusal.text(), metadata);
     };
     let mut details = ErrorDetails::new();
-    details.set_error_info(reason, DOMAIN, HashMap::new());
+    let facts: HashMap<String, String> =
+        refusal.facts().iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+    details.set_error_info(reason, DOMAIN, facts);
     for violation in refusal.violations() {
         details.add_bad_request_violation(&violation.field, &violation.description);
     }
@@ -77,13 +79,15 @@ mod tests {
     fn everything_that_a_refusal_says_is_in_its_status() {
         let refusal = Refusal::invalid(vec![FieldViolation::new("user", "is missing")])
             .with_retry_after(Duration::from_secs(7))
+            .with_fact("authorization_details", "[]".to_owned())
             .with_challenge("Bearer error=\"invalid_token\"".to_owned());
         let response = refused(&refusal);
         assert_eq!(response.headers()[CHALLENGE_HEADER], "Bearer error=\"invalid_token\"");
         let status = Status::from_header_map(response.headers()).unwrap();
         assert_eq!((status.code(), status.message()), (Code::InvalidArgument, refusal.text()));
         let details = status.get_error_details();
-        assert_eq!(details.error_info().unwrap().reason, "INVALID_ARGUMENT");
+        let info = details.error_info().unwrap();
+        assert_eq!((info.reason.as_str(), info.metadata["authorization_details"].as_str()), ("INVALID_ARGUMENT", "[]"));
         assert_eq!(details.bad_request().unwrap().field_violations[0].field, "user");
         assert_eq!(details.retry_info().unwrap().retry_delay, Some(Duration::from_secs(7)));
     }

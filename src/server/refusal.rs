@@ -41,6 +41,7 @@ struct RefusalFields {
     code: Code,
     text: Cow<'static, str>,
     reason: Option<&'static str>,
+    facts: Vec<(&'static str, String)>,
     violations: Vec<FieldViolation>,
     challenge: Option<String>,
     retry_after: Option<Duration>,
@@ -71,6 +72,7 @@ impl Refusal {
             code,
             text: cut(text.into()),
             reason: None,
+            facts: Vec::new(),
             violations: Vec::new(),
             challenge: None,
             retry_after: None,
@@ -148,6 +150,12 @@ impl Refusal {
         self
     }
 
+    /// Adds a fact for programs under a name (`google.rpc.ErrorInfo.metadata`).
+    pub(super) fn with_fact(mut self, name: &'static str, value: String) -> Self {
+        self.0.facts.push((name, value));
+        self
+    }
+
     pub(super) fn with_challenge(mut self, challenge: String) -> Self {
         self.0.challenge = Some(challenge);
         self
@@ -195,6 +203,12 @@ impl Refusal {
     #[must_use]
     pub fn reason(&self) -> Option<&'static str> {
         self.0.reason
+    }
+
+    /// Returns the facts for programs, by their names (`google.rpc.ErrorInfo.metadata`).
+    #[must_use]
+    pub fn facts(&self) -> &[(&'static str, String)] {
+        &self.0.facts
     }
 
     /// Returns the wrong fields of the request, as many as gRPC's headers have room for.
@@ -396,6 +410,7 @@ mod tests {
         let plain = Refusal::new(Code::NotFound, "no such thing");
         let whole = Refusal::invalid(vec![FieldViolation::new("user", "is missing")])
             .with_challenge("Bearer".to_owned())
+            .with_fact("authorization_details", "[]".to_owned())
             .with_retry_after(Duration::from_secs(1))
             .with_openfga_number(2017);
         for refusal in [plain, whole] {

@@ -127,8 +127,7 @@ fn details(refusal: &Refusal) -> Vec<Json> {
 /// Returns the detail for people who read the JSON.
 fn shown(name: &str, value: &[u8]) -> Json {
     match name {
-        "google.rpc.ErrorInfo" => pb::ErrorInfo::decode(value)
-            .map_or(Json::Null, |info| json!({ "reason": info.reason, "domain": info.domain })),
+        "google.rpc.ErrorInfo" => pb::ErrorInfo::decode(value).map_or(Json::Null, |info| error_info(&info)),
         "google.rpc.BadRequest" => pb::BadRequest::decode(value).map_or(Json::Null, |bad| {
             let fields = bad.field_violations.iter();
             let fields: Vec<Json> = fields
@@ -142,6 +141,16 @@ fn shown(name: &str, value: &[u8]) -> Json {
         }),
         _ => Json::Null,
     }
+}
+
+fn error_info(info: &pb::ErrorInfo) -> Json {
+    let mut shown = json!({ "reason": info.reason, "domain": info.domain });
+    if let (Json::Object(shown), false) = (&mut shown, info.metadata.is_empty()) {
+        let facts: serde_json::Map<String, Json> =
+            info.metadata.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect();
+        shown.insert("metadata".to_owned(), facts.into());
+    }
+    shown
 }
 
 /// Spells a code as Connect does.
@@ -169,6 +178,16 @@ mod tests {
         let violation = json!({ "fieldViolations": [{ "field": "top_k", "description": "is 0" }] });
         assert_eq!(debug("google.rpc.BadRequest"), violation);
         assert_eq!(debug("google.rpc.RetryInfo"), json!({ "retryDelay": "7.000000000s" }));
+    }
+
+    #[test]
+    fn the_facts_of_a_refusal_are_in_its_json() {
+        let refusal = Refusal::new(Code::PermissionDenied, "no").with_reason("APPROVAL_REQUIRED");
+        let error = error(&refusal.with_fact("authorization_details", "[1]".to_owned()));
+        let expected = json!({
+            "reason": "APPROVAL_REQUIRED", "domain": "ragward", "metadata": { "authorization_details": "[1]" },
+        });
+        assert_eq!(error["details"][0]["debug"], expected);
     }
 
     #[test]

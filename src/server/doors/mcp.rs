@@ -337,9 +337,10 @@ impl McpCall {
     }
 }
 
-/// Returns whether a caller has to bring another token.
+/// Returns whether a caller has to bring another token. A refusal with facts is one of the call: the agent's program asks for
+/// the approval that they name, and the model learns why its call waits.
 fn is_of_the_gate(refusal: &Refusal) -> bool {
-    refusal.code() == Code::Unauthenticated || refusal.challenge().is_some()
+    refusal.code() == Code::Unauthenticated || refusal.challenge().is_some() && refusal.facts().is_empty()
 }
 
 /// Reads the body of a request.
@@ -391,7 +392,7 @@ fn at_fault(shape: &Shape, fault: &Fault) -> http::Response<Body> {
 /// Writes a refusal as an error of JSON-RPC.
 fn error(id: Option<&RequestId>, refusal: &Refusal) -> Json {
     let code = if is_of_the_gate(refusal) { message::NOT_LET_IN } else { message::INTERNAL_ERROR };
-    message::failed(id, code, refusal.text(), None)
+    message::failed(id, code, refusal.text(), call::facts(refusal))
 }
 
 fn response(shape: &Shape, status: StatusCode, json: &Json) -> http::Response<Body> {

@@ -65,7 +65,13 @@ impl Call {
             (Action::Explain, Code::NotFound) => self.succeeded(failure(tools::NO_CHUNK)),
             (Action::Read, Code::NotFound) => self.no_resource(),
             (Action::Read, _) => super::error(Some(&self.id), refusal),
-            (Action::Search | Action::Fetch | Action::Explain, _) => self.succeeded(failure(refusal.text())),
+            (Action::Search | Action::Fetch | Action::Explain, _) => {
+                let mut failed = failure(refusal.text());
+                if let (Some(Json::Array(content)), Some(facts)) = (failed.get_mut("content"), facts(refusal)) {
+                    content.push(json!({ "type": "text", "text": facts.to_string() }));
+                }
+                self.succeeded(failed)
+            }
         }
     }
 
@@ -82,6 +88,18 @@ impl Call {
         };
         message::failed(Some(&self.id), code, tools::NOTHING_THERE, Some(json!({ "uri": self.uri })))
     }
+}
+
+/// Returns what a refusal tells to programs, if it tells anything: its reason, and its facts. A fact that is JSON is shown as
+/// such.
+pub(super) fn facts(refusal: &Refusal) -> Option<Json> {
+    if refusal.facts().is_empty() {
+        return None;
+    }
+    let shown = |value: &str| serde_json::from_str(value).unwrap_or_else(|_text| Json::from(value));
+    let facts = refusal.facts().iter().map(|(name, value)| ((*name).to_owned(), shown(value)));
+    let reason = refusal.reason().map(|reason| ("error".to_owned(), Json::from(reason)));
+    Some(Json::Object(reason.into_iter().chain(facts).collect()))
 }
 
 /// Returns the result of a tool in both of its forms: for programs, and as the text for models that read nothing else.
