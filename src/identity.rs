@@ -4,6 +4,7 @@
 //! INVARIANT (pure decisions): the code between a token's bytes and a principal does no I/O and reads no clock; its
 //! callers hand in the time. Only `issuer` talks to the network.
 
+pub mod approval;
 pub mod config;
 pub mod details;
 pub mod mapping;

@@ -11,6 +11,7 @@
 //! [`Retriever::retrieve`] is that loop. `plan` makes each of its decisions.
 
 mod answer;
+mod approvable;
 mod config;
 mod decoys;
 mod error;

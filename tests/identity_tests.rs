@@ -3,6 +3,7 @@
 
 mod identity {
     mod absent_claims;
+    mod approval;
     mod commands;
     mod delegation;
     mod explain;

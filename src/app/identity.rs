@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::AppError;
 use crate::config::Config;
+use crate::identity::approval::ApprovalRules;
 use crate::identity::{StepUpRules, TokenVerifier};
 use crate::server::{Authentication, TokenAuthentication};
 
@@ -24,6 +25,9 @@ pub(super) fn authentication(config: &Config) -> Result<Authentication, AppError
             "`server.mcp` takes the user from the access token alone, and `--insecure-identity` asks for no token: leave one of \
              them out",
         )),
+        (true, true) if !identity.approval.is_empty() => {
+            Err(wrong("`identity.approval` asks persons, and `--insecure-identity` knows none: leave one of them out"))
+        }
         (true, true) => Ok(Authentication::Believed),
         (true, false) => Err(wrong(
             "nobody says who is asking: name an issuer of tokens under `[[identity.issuers]]` and `identity.audience`, or \
@@ -36,6 +40,7 @@ pub(super) fn authentication(config: &Config) -> Result<Authentication, AppError
         (false, false) => {
             let (verifier, step_up) = (TokenVerifier::new(identity)?, StepUpRules::new(identity)?);
             let tokens = TokenAuthentication::new(verifier, identity.write_relation.clone(), step_up).map_err(wrong)?;
+            let tokens = tokens.with_approvals(ApprovalRules::new(identity)?);
             let tokens = match &config.server.mcp {
                 Some(mcp) => tokens.with_mcp(&mcp.url).map_err(wrong)?,
                 None => tokens,

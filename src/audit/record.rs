@@ -36,6 +36,9 @@ pub struct Record {
     /// The content that left with the answer. Missing if nothing did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub released: Option<Released>,
+    /// The approval of a person that the request needs or has. Missing if it needs none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<AuditedApproval>,
     /// The time that the call and its stages took.
     pub latency_us: Latencies,
 }
@@ -172,6 +175,40 @@ pub struct AuditedDecision {
     /// `complete`, `exhausted` or `limited`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub completion: Option<String>,
+}
+
+/// The approval that a request needs or has: who approved what, and when.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(rename = "Approval")]
+pub struct AuditedApproval {
+    /// `required` if the request was refused for want of an approval, `given` if its token holds one.
+    pub state: String,
+    /// The person who approved the request, as its issuer spells the subject.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub approved_by: Option<String>,
+    /// The issuer that asked the person.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
+    /// The time of the approval, in seconds since 1970: that at which the issuer gave the token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub approved_at: Option<u64>,
+    /// The digest of the request and of a random number, as in the details that the person approved.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_sha256: Option<String>,
+    /// The highest classification that the request asks for, if it names one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub classification_max: Option<String>,
+    /// The most chunks, over all pages.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chunks_max: Option<u64>,
+}
+
+impl AuditedApproval {
+    /// The state of an approval that a request lacks.
+    pub const REQUIRED: &str = "required";
+    /// The state of an approval that a token holds.
+    pub const GIVEN: &str = "given";
 }
 
 /// The content that left with an answer.

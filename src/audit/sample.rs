@@ -47,6 +47,7 @@ pub(super) fn record(number: usize) -> Record {
         decision: None,
         observed: None,
         released: Some(Released { chunk_ids: vec![format!("chunk \"{number}\"\n")], ..Released::default() }),
+        approval: None,
         latency_us: Latencies { total: 1, ..Latencies::default() },
     }
 }

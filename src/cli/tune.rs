@@ -472,6 +472,7 @@ mod tests {
                 decision: None,
                 observed: None,
                 released: None,
+                approval: None,
                 latency_us: Latencies::default(),
             }))
         };

@@ -33,7 +33,7 @@ pub(super) fn check(
         return Err(Refusal::Issuer);
     }
     check_audience(claims.get("aud"), audience, barred_audience.as_deref())?;
-    let expires_at = check_times(claims, config.leeway_seconds(), now)?;
+    let TokenTimes { issued_at, expires_at } = check_times(claims, config.leeway_seconds(), now)?;
     // Such a token is bound to a key, and its bearer has not proved that it has that key (RFC 7800).
     let certificate = claims.get("cnf").map(CertificateThumbprint::of_claim).transpose()?;
     let (subject, client_id, token_id) = (name(claims, "sub")?, name(claims, "client_id")?, name(claims, "jti")?);
@@ -82,6 +82,7 @@ pub(super) fn check(
         details: details.map(Arc::new),
         certificate,
         authenticated_at: optional_time(claims, "auth_time")?,
+        issued_at,
         authentication_class: optional_text(claims, "acr")?.map(str::to_owned),
     })
 }
@@ -99,8 +100,14 @@ fn check_audience(claim: Option<&Value>, audience: &str, barred: Option<&str>) -
     if meant { Ok(()) } else { Err(Refusal::Audience) }
 }
 
-/// Checks the token's times and returns when it ends.
-fn check_times(claims: &Map<String, Value>, leeway: u64, now: u64) -> Result<u64, Refusal> {
+/// The times of a token, in seconds since 1970.
+struct TokenTimes {
+    issued_at: u64,
+    expires_at: u64,
+}
+
+/// Checks the token's times.
+fn check_times(claims: &Map<String, Value>, leeway: u64, now: u64) -> Result<TokenTimes, Refusal> {
     let time = |name: &str| claims.get(name).map(|value| value.as_u64().ok_or(Refusal::Time)).transpose();
     let (Some(expires_at), Some(issued_at)) = (time("exp")?, time("iat")?) else { return Err(Refusal::Time) };
     let latest_start = now.saturating_add(leeway);
@@ -108,7 +115,7 @@ fn check_times(claims: &Map<String, Value>, leeway: u64, now: u64) -> Result<u64
     if !begun || has_ended(expires_at, leeway, now) || issued_at > expires_at {
         Err(Refusal::Time)
     } else {
-        Ok(expires_at)
+        Ok(TokenTimes { issued_at, expires_at })
     }
 }
 

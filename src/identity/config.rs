@@ -58,6 +58,8 @@ pub struct IdentityConfig {
     pub details: DetailsConfig,
     /// Collections and classifications that need a stronger or fresher login (RFC 9470).
     pub step_up: Vec<StepUpConfig>,
+    /// Collections and classifications that a person has to approve, request by request.
+    pub approval: Vec<ApprovalConfig>,
 }
 
 /// An issuer of tokens.
@@ -209,6 +211,21 @@ pub struct StepUpConfig {
     pub max_age: Option<Duration>,
 }
 
+/// A collection, or a classification and those above it, that a person has to approve.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ApprovalConfig {
+    /// The collection, unless a classification is named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub collection: Option<String>,
+    /// The classification, one of `identity.details.classifications`, unless a collection is named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub classification: Option<String>,
+    /// The most chunks that one approval is asked for, over all pages. When unset, as many as the request asks for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chunks_max: Option<u64>,
+}
+
 /// An error: settings of `[identity]` cannot be used. The text names them.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -232,6 +249,7 @@ impl Default for IdentityConfig {
             request_context: Vec::new(),
             details: DetailsConfig::default(),
             step_up: Vec::new(),
+            approval: Vec::new(),
         }
     }
 }

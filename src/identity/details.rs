@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
 use super::Refusal;
+use super::approval::ApprovableRequest;
 use crate::chunk::{Metadata, Value};
 use crate::language::{Object, Relation};
 
@@ -71,12 +72,33 @@ struct Detail {
     collections: Option<BTreeSet<String>>,
     privileges: Option<BTreeSet<String>>,
     query_sha256: Option<String>,
+    approval: Option<ApprovalMark>,
     identifiers: Option<BTreeSet<String>>,
     guard_types: Option<BTreeSet<String>>,
     metadata: Vec<OneOf>,
     chunks_max: Option<u64>,
     single_use: bool,
     purpose: Option<String>,
+}
+
+/// The mark of an object that approves one request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ApprovalMark {
+    /// The digest of the approved request and of the nonce, in hexadecimal.
+    pub(super) request_sha256: String,
+    /// The nonce of the server that asked for the approval.
+    pub(super) nonce: String,
+    /// Whether the object was found to approve the request at hand. Until then it fits nothing.
+    is_of_request: bool,
+}
+
+/// The details of a principal that gets pages: one object, whose token of a page is bound to these parts of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PagedDetails<'d> {
+    /// The nonce of the approval, if the object is one.
+    pub nonce: Option<&'d str>,
+    /// The conditions that every chunk must meet.
+    pub conditions: &'d [OneOf],
 }
 
 /// A condition on metadata: the text under a key is one of these values.
@@ -172,6 +194,68 @@ impl AuthorizationDetails {
         self.objects.iter().any(|object| object.single_use)
     }
 
+    /// Returns whether an object approves a request, be it the one at hand or another one.
+    pub(super) fn holds_approval(&self) -> bool {
+        self.objects.iter().any(|object| object.approval.is_some())
+    }
+
+    /// Keeps one object that approves this request, and no other one. `is_of_request` says whether an object's mark is
+    /// that of the request. Returns `None` if no object approves it.
+    ///
+    /// The object must say itself what the person has seen: the action, the collection, and no more chunks than were asked
+    /// for.
+    pub(super) fn approving(
+        &self,
+        request: &ApprovableRequest,
+        chunks_max: u64,
+        is_of_request: impl Fn(&ApprovalMark) -> bool,
+    ) -> Option<Self> {
+        let names = |set: &Option<BTreeSet<String>>, name: &str| set.as_ref().is_some_and(|set| set.contains(name));
+        let approves = |object: &&Detail| {
+            object.single_use
+                && object.is_for_us
+                && names(&object.actions, request.action.as_str())
+                && names(&object.collections, &request.collection)
+                && object.chunks_max.is_some_and(|max| max <= chunks_max)
+                && object.approval.as_ref().is_some_and(&is_of_request)
+        };
+        let object = self.objects.iter().find(approves)?;
+        let approval = object.approval.clone().map(|mark| ApprovalMark { is_of_request: true, ..mark });
+        Some(Self { objects: vec![Detail { approval, ..object.clone() }] })
+    }
+
+    /// Returns the mark of the one object, if it approves the request at hand.
+    pub(super) fn approval(&self) -> Option<&ApprovalMark> {
+        let [object] = self.objects.as_slice() else { return None };
+        object.approval.as_ref().filter(|mark| mark.is_of_request)
+    }
+
+    /// Returns what is bound to the token of a page, or `None` if there are no pages under these details. An object that
+    /// limits the number of chunks counts them over all pages only if it is an approval.
+    pub(super) fn paged(&self) -> Option<PagedDetails<'_>> {
+        let [object] = self.objects.as_slice() else { return None };
+        let conditions = object.metadata.as_slice();
+        if let Some(mark) = self.approval() {
+            return Some(PagedDetails { nonce: Some(&mark.nonce), conditions });
+        }
+        let looks_at_metadata_alone = object.identifiers.is_none()
+            && object.guard_types.is_none()
+            && object.chunks_max.is_none()
+            && object.query_sha256.is_none()
+            && object.approval.is_none();
+        looks_at_metadata_alone.then_some(PagedDetails { nonce: None, conditions })
+    }
+
+    /// Returns the details after chunks were taken from them.
+    #[must_use]
+    pub(super) fn after(&self, taken: u64) -> Self {
+        let left = |object: &Detail| Detail {
+            chunks_max: object.chunks_max.map(|max| max.saturating_sub(taken)),
+            ..object.clone()
+        };
+        Self { objects: self.objects.iter().map(left).collect() }
+    }
+
     /// Returns the purposes that the objects state.
     pub fn purposes(&self) -> impl Iterator<Item = &str> {
         self.objects.iter().filter_map(|object| object.purpose.as_deref())
@@ -254,6 +338,7 @@ impl Detail {
     /// Reads one object. Returns `None` for anything malformed or unknown.
     fn parse(object: &Map<String, Json>, config: &DetailsConfig, audience: &str) -> Option<Self> {
         let mut detail = Self { is_for_us: true, ..Self::default() };
+        let (mut request_sha256, mut nonce) = (None, None);
         for (member, value) in object {
             match member.as_str() {
                 "type" => {}
@@ -272,18 +357,24 @@ impl Detail {
                     detail.metadata.push(OneOf { key, values: config.lowest(rank + 1) });
                 }
                 "chunks_max" => detail.chunks_max = Some(value.as_u64()?),
-                "query_sha256" => {
-                    let is_digest =
-                        |text: &&str| text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-                    detail.query_sha256 = Some(value.as_str().filter(is_digest)?.to_owned());
-                }
+                "query_sha256" => detail.query_sha256 = Some(digest_text(value)?),
+                "request_sha256" => request_sha256 = Some(digest_text(value)?),
+                "nonce" => nonce = Some(value.as_str()?.to_owned()),
                 "single_use" => detail.single_use = value.as_bool()?,
                 "purpose" => detail.purpose = Some(value.as_str()?.to_owned()),
                 _ => return None,
             }
         }
-        // A token for one request must name its query, too.
-        (!detail.single_use || detail.query_sha256.is_some()).then_some(detail)
+        detail.approval = match (request_sha256, nonce) {
+            (Some(request_sha256), Some(nonce)) => Some(ApprovalMark { request_sha256, nonce, is_of_request: false }),
+            (None, None) => None,
+            // One of them binds nothing without the other.
+            (Some(_), None) | (None, Some(_)) => return None,
+        };
+        // A token for one request must name its query or the request, and an approval is for one request.
+        let names_request = detail.query_sha256.is_some() || detail.approval.is_some();
+        let fits_together = if detail.single_use { names_request } else { detail.approval.is_none() };
+        fits_together.then_some(detail)
     }
 
     fn fits(&self, facts: &RequestFacts<'_>) -> bool {
@@ -296,6 +387,7 @@ impl Detail {
             && allows(&self.collections, collection)
             && allows(&self.privileges, relation.as_str())
             && query_fits
+            && self.approval.as_ref().is_none_or(|mark| mark.is_of_request)
     }
 
     fn fits_guard(&self, guard: &Object) -> bool {
@@ -309,6 +401,12 @@ impl Detail {
             Some(Value::Bool(_) | Value::Int(_) | Value::Float(_)) | None => false,
         })
     }
+}
+
+/// Reads a SHA-256 in lower-case hexadecimal, or returns `None` for anything else.
+fn digest_text(value: &Json) -> Option<String> {
+    let is_digest = |text: &&str| text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    value.as_str().filter(is_digest).map(str::to_owned)
 }
 
 /// Reads a list of texts, or returns `None` for anything else.

@@ -4,8 +4,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::details::{AuthorizationDetails, Budget, OneOf, RequestFacts};
+use super::details::{AuthorizationDetails, Budget, OneOf, PagedDetails, RequestFacts};
 use super::names;
+use super::remembered::Use;
 use super::request_context::StatedContext;
 use super::token::{Actor, Delegation, TokenFacts, VerifiedToken};
 use crate::chunk::Metadata;
@@ -24,6 +25,17 @@ pub struct Principal {
     asserted: bool,
     delegation: Option<Arc<Delegation>>,
     details: Details,
+    one_use: Option<OneUse>,
+}
+
+/// The one use of the principal's token, if the token is good for one request only.
+#[derive(Clone, Debug)]
+struct OneUse(Arc<Use>);
+
+impl PartialEq for OneUse {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
 }
 
 /// The part of the principal's rights that a token's details leave.
@@ -57,6 +69,7 @@ impl Principal {
             asserted: false,
             delegation: None,
             details: Details::Unlimited,
+            one_use: None,
         })
     }
 
@@ -70,6 +83,7 @@ impl Principal {
             asserted: false,
             delegation: token.delegation.clone(),
             details: token.details.clone().map_or(Details::Unlimited, Details::Unapplied),
+            one_use: None,
         }
     }
 
@@ -95,6 +109,51 @@ impl Principal {
             Details::Applied(details) => Details::Applied(with(Some(details))),
         };
         Self { details, ..self }
+    }
+
+    /// Notes the one use of the principal's token, which ends when text is read.
+    #[must_use]
+    pub fn with_one_use(self, one_use: Option<Arc<Use>>) -> Self {
+        Self { one_use: one_use.map(OneUse), ..self }
+    }
+
+    /// Says that texts of chunks are about to be read for the principal. A token for one request is used up by that, whatever
+    /// becomes of the answer.
+    pub fn reads_text(&self) {
+        if let Some(OneUse(one_use)) = &self.one_use {
+            one_use.text_read();
+        }
+    }
+
+    /// Replaces the details of the token by those of them that approve the request. Returns `None` if none do.
+    pub(super) fn approved(
+        &self,
+        approving: impl FnOnce(&AuthorizationDetails) -> Option<AuthorizationDetails>,
+    ) -> Option<Self> {
+        let details = approving(self.details()?)?;
+        Some(Self { details: Details::Unapplied(Arc::new(details)), ..self.clone() })
+    }
+
+    /// Counts chunks that earlier pages have taken from the details.
+    #[must_use]
+    pub fn after(self, taken: usize) -> Self {
+        let after = |details: &AuthorizationDetails| Arc::new(details.after(u64::try_from(taken).unwrap_or(u64::MAX)));
+        let details = match &self.details {
+            Details::Unlimited => Details::Unlimited,
+            Details::Unapplied(details) => Details::Unapplied(after(details)),
+            Details::Applied(details) => Details::Applied(after(details)),
+        };
+        Self { details, ..self }
+    }
+
+    /// Returns what the tokens of pages are bound to in the details, or `None` if the details allow no pages. A principal
+    /// that is not narrowed has no details.
+    #[must_use]
+    pub fn paged_details(&self) -> Option<PagedDetails<'_>> {
+        match &self.details {
+            Details::Applied(details) => details.paged(),
+            Details::Unlimited | Details::Unapplied(_) => None,
+        }
     }
 
     /// Adds the values that the request states for conditions.

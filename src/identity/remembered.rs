@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ring::digest::{SHA256, digest};
 
+use super::approval::Approval;
+use super::token::TokenFacts;
 use super::{Refusal, VerifiedToken};
 
 /// The most tokens in one generation. A token takes some kilobytes of memory.
@@ -16,6 +18,8 @@ const TOKENS_MAX: usize = 8_192;
 pub(super) const REMEMBERED_SECONDS_MAX: u64 = 300;
 /// The most used tokens that are remembered. While there are that many, other tokens for one request are refused.
 const USED_MAX: usize = 100_000;
+/// The most used tokens of one client at one issuer that are remembered, so that one client cannot use up the room of all.
+const USED_OF_CLIENT_MAX: usize = 10_000;
 
 type Digest = [u8; 32];
 
@@ -67,16 +71,32 @@ impl RememberedTokens {
 /// `SECURITY.md`.
 #[derive(Debug, Default)]
 pub(super) struct UsedTokens {
-    used: Mutex<HashMap<Digest, u64>>,
+    used: Mutex<Used>,
+}
+
+#[derive(Debug, Default)]
+struct Used {
+    /// Each use, by the digest of its name.
+    uses: HashMap<Digest, UsedBy>,
+    /// How many uses each client has here.
+    of_client: HashMap<Digest, usize>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct UsedBy {
+    client: Digest,
+    /// The time until which the use is remembered, in seconds since 1970.
+    until: u64,
 }
 
 /// The one use of a token, while its request runs. INVARIANT (one answer): nobody else gets a use of the same token. If
-/// this is dropped without [`Use::answered`], the token can be used again.
+/// this is dropped without [`Use::answered`] and [`Use::text_read`], the token can be used again.
 #[derive(Debug)]
 pub struct Use {
     tokens: Arc<UsedTokens>,
     digest: Digest,
     is_answered: AtomicBool,
+    is_text_read: AtomicBool,
 }
 
 impl UsedTokens {
@@ -90,20 +110,70 @@ impl UsedTokens {
         let facts = &token.facts;
         // The length keeps the issuer and the id apart.
         let name = format!("{}:{}{}", facts.issuer.len(), facts.issuer, facts.token_id);
-        let mut used = self.lock();
-        if used.len() >= USED_MAX {
-            used.retain(|_, until| now < *until);
-        }
-        let digest = RememberedTokens::digest(&name);
-        if used.len() >= USED_MAX || used.contains_key(&digest) {
-            return Err(Refusal::Used);
-        }
-        used.insert(digest, facts.expires_at.saturating_add(leeway_seconds));
-        Ok(Use { tokens: Arc::clone(self), digest, is_answered: AtomicBool::new(false) })
+        self.begin_until(&name, facts, facts.expires_at.saturating_add(leeway_seconds), now)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Digest, u64>> {
+    /// Begins the one use of an approval, or of one further page of the approved search. The nonce counts and not the token,
+    /// so another token with the same approval does not help.
+    pub(super) fn begin_approval(
+        self: &Arc<Self>,
+        token: &VerifiedToken,
+        approval: &Approval,
+        page_token: Option<&str>,
+        now: u64,
+    ) -> Result<Use, Refusal> {
+        let facts = &token.facts;
+        let page = page_token.unwrap_or_default();
+        // A nonce has a fixed length. No name of a token begins with a letter.
+        let name = format!("approval:{}{page}", approval.nonce);
+        self.begin_until(&name, facts, approval.expires_at, now)
+    }
+
+    fn begin_until(self: &Arc<Self>, name: &str, facts: &TokenFacts, until: u64, now: u64) -> Result<Use, Refusal> {
+        let digest = RememberedTokens::digest(name);
+        let client = format!("{}:{}{}", facts.issuer.len(), facts.issuer, facts.client_id);
+        let client = RememberedTokens::digest(&client);
+        let mut used = self.lock();
+        if !used.has_room_for(&client) {
+            used.forget_expired(now);
+        }
+        if !used.has_room_for(&client) || used.uses.contains_key(&digest) {
+            return Err(Refusal::Used);
+        }
+        used.uses.insert(digest, UsedBy { client, until });
+        *used.of_client.entry(client).or_default() += 1;
+        drop(used);
+        let (is_answered, is_text_read) = (AtomicBool::new(false), AtomicBool::new(false));
+        Ok(Use { tokens: Arc::clone(self), digest, is_answered, is_text_read })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Used> {
         self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Used {
+    fn has_room_for(&self, client: &Digest) -> bool {
+        let of_client = self.of_client.get(client).copied().unwrap_or_default();
+        self.uses.len() < USED_MAX && of_client < USED_OF_CLIENT_MAX
+    }
+
+    fn forget_expired(&mut self, now: u64) {
+        let expired: Vec<Digest> =
+            self.uses.iter().filter(|(_, used)| used.until <= now).map(|(digest, _)| *digest).collect();
+        for digest in expired {
+            self.forget(&digest);
+        }
+    }
+
+    fn forget(&mut self, digest: &Digest) {
+        let Some(UsedBy { client, .. }) = self.uses.remove(digest) else { return };
+        if let Some(count) = self.of_client.get_mut(&client) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.of_client.remove(&client);
+            }
+        }
     }
 }
 
@@ -111,6 +181,11 @@ impl Use {
     /// Uses the token up, because there is an answer.
     pub fn answered(&self) {
         self.is_answered.store(true, Ordering::Relaxed);
+    }
+
+    /// Uses the token up, because texts are about to be read for its request. Nothing takes this back.
+    pub fn text_read(&self) {
+        self.is_text_read.store(true, Ordering::Relaxed);
     }
 
     /// Takes [`Use::answered`] back, because the answer was withheld after all.
@@ -121,8 +196,8 @@ impl Use {
 
 impl Drop for Use {
     fn drop(&mut self) {
-        if !*self.is_answered.get_mut() {
-            self.tokens.lock().remove(&self.digest);
+        if !*self.is_answered.get_mut() && !*self.is_text_read.get_mut() {
+            self.tokens.lock().forget(&self.digest);
         }
     }
 }
@@ -137,7 +212,7 @@ mod tests {
 
     #[test]
     fn a_token_is_used_up_by_an_answer_alone() {
-        let ends: [(&str, End, bool); 5] = [
+        let ends: [(&str, End, bool); 7] = [
             ("an error", drop, true),
             ("an answer", |one_use| one_use.answered(), false),
             (
@@ -158,6 +233,16 @@ mod tests {
                     assert!(std::panic::catch_unwind(panics).is_err());
                 },
                 true,
+            ),
+            ("text that was read for an answer that nobody got", |one_use| one_use.text_read(), false),
+            (
+                "text that was read for an answer that was withheld",
+                |one_use| {
+                    one_use.text_read();
+                    one_use.answered();
+                    one_use.withheld();
+                },
+                false,
             ),
             (
                 "an answer that is still on its way",
@@ -183,11 +268,32 @@ mod tests {
     fn used_tokens_are_bounded() {
         let used = Arc::new(UsedTokens::default());
         let token = sample::token("anne", "ragward:retrieve", NOW + 60);
-        let others = (0..USED_MAX).map(|n| (RememberedTokens::digest(&n.to_string()), NOW + 60));
-        used.lock().extend(others);
-        assert_eq!(used.begin(&token, LEEWAY_SECONDS, NOW).err(), Some(Refusal::Used));
+        let fill = |count: usize, client: Digest| {
+            let mut used = used.lock();
+            for n in 0..count {
+                let digest = RememberedTokens::digest(&format!("{client:?}{n}"));
+                used.uses.insert(digest, UsedBy { client, until: NOW + 60 });
+            }
+            used.of_client.insert(client, count);
+        };
+        for client in 1..=u8::try_from(USED_MAX / USED_OF_CLIENT_MAX).unwrap() {
+            let begun = used.begin(&token, LEEWAY_SECONDS, NOW);
+            assert!(begun.is_ok(), "other clients do not fill the room of this one");
+            drop(begun);
+            fill(USED_OF_CLIENT_MAX, [client; 32]);
+        }
+        assert_eq!(used.begin(&token, LEEWAY_SECONDS, NOW).err(), Some(Refusal::Used), "the room of all is full");
         // Expired tokens make room.
         let later = sample::token("anne", "ragward:retrieve", NOW + 600);
         assert!(used.begin(&later, LEEWAY_SECONDS, NOW + 60).is_ok());
+        let (uses, clients) = {
+            let left = used.lock();
+            (left.uses.len(), left.of_client.len())
+        };
+        assert_eq!((uses, clients), (0, 0), "nothing is left of them");
+        // One client fills its own room.
+        let own = RememberedTokens::digest("6:issuerapp");
+        fill(USED_OF_CLIENT_MAX, own);
+        assert_eq!(used.begin(&token, LEEWAY_SECONDS, NOW).err(), Some(Refusal::Used), "the room of one is full");
     }
 }

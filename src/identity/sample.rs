@@ -37,6 +37,21 @@ pub(crate) fn token(subject: &str, scope: &str, expires_at: u64) -> Arc<Verified
     Arc::new(claims::check(claims.as_object().unwrap(), &IssuerConfig::new("issuer"), &config, NOW).unwrap())
 }
 
+/// Returns a token of Anne that is read by the settings of a test. `more` holds claims that it has besides.
+#[cfg(feature = "server")]
+pub(crate) fn token_with(settings: &IdentityConfig, more: &Value) -> Arc<VerifiedToken> {
+    let audience = Some("ragward".to_owned());
+    let config = CheckedConfig::new(&IdentityConfig { audience, ..settings.clone() }).unwrap();
+    let mut claims = json!({
+        "iss": "issuer", "aud": "ragward", "sub": "anne", "client_id": "app", "jti": "1", "iat": NOW, "exp": NOW + 600,
+        "auth_time": NOW, "scope": "ragward:retrieve ragward:assert_user",
+    });
+    for (name, value) in more.as_object().unwrap() {
+        claims[name.as_str()] = value.clone();
+    }
+    Arc::new(claims::check(claims.as_object().unwrap(), &IssuerConfig::new("issuer"), &config, NOW).unwrap())
+}
+
 /// Returns the principal with the values that its request states, all of which it may state.
 pub(crate) fn in_context(principal: Principal, stated: &Value) -> Principal {
     let stated = stated.as_object().unwrap();

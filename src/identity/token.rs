@@ -40,6 +40,8 @@ pub struct VerifiedToken {
     pub(super) certificate: Option<CertificateThumbprint>,
     /// The time at which the user logged in (`auth_time`), in seconds since 1970.
     pub(super) authenticated_at: Option<u64>,
+    /// The time at which the token was issued (`iat`), in seconds since 1970.
+    pub(super) issued_at: u64,
     /// The way in which the user logged in (`acr`).
     pub(super) authentication_class: Option<String>,
 }
@@ -126,6 +128,24 @@ impl VerifiedToken {
     #[must_use]
     pub fn is_single_use(&self) -> bool {
         self.details.as_ref().is_some_and(|details| details.is_single_use())
+    }
+
+    /// Returns whether the token holds an approval of a request, be it the one at hand or another one.
+    #[must_use]
+    pub fn holds_approval(&self) -> bool {
+        self.details.as_ref().is_some_and(|details| details.holds_approval())
+    }
+
+    /// Returns whether the token speaks for a person, not for a machine.
+    #[must_use]
+    pub fn is_of_person(&self) -> bool {
+        self.user.as_ref().is_some_and(|user| user.type_name() == self.user_type.as_str())
+    }
+
+    /// Returns the time at which the token was issued (`iat`), in seconds since 1970.
+    #[must_use]
+    pub const fn issued_at(&self) -> u64 {
+        self.issued_at
     }
 
     /// Returns the facts about its subject that the token leaves out. The token is refused if this may let somebody in

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::approval::Approval;
 use super::claims;
 use super::config::{CheckedConfig, IdentityConfig, IdentityConfigError};
 use super::issuer::{Issuer, NoKey};
@@ -91,13 +92,28 @@ impl TokenVerifier {
         Ok(verified)
     }
 
-    /// Begins the one use of a token that is good for one request only. Returns `None` for any other token.
+    /// Begins the one use of a token that is good for one request only. Returns `None` for any other token, and for one that
+    /// holds an approval: its use begins when its request is known ([`TokenVerifier::begin_approval`]).
     ///
     /// # Errors
     /// If the token is in use or was used.
     pub fn begin_use(&self, token: &VerifiedToken, now: u64) -> Result<Option<Use>, Refusal> {
         let begin = || self.used.begin(token, self.config.leeway_seconds(), now);
-        token.is_single_use().then(begin).transpose()
+        (token.is_single_use() && !token.holds_approval()).then(begin).transpose()
+    }
+
+    /// Begins the one use of an approval, or that of one further page of the approved search.
+    ///
+    /// # Errors
+    /// If it is in use or was used.
+    pub fn begin_approval(
+        &self,
+        token: &VerifiedToken,
+        approval: &Approval,
+        page_token: Option<&str>,
+        now: u64,
+    ) -> Result<Use, Refusal> {
+        self.used.begin_approval(token, approval, page_token, now)
     }
 
     /// Returns whether a verified token has expired in the meantime. Calls that last long ask this.

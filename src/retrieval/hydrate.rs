@@ -147,6 +147,9 @@ impl Hydration<'_> {
 
     /// Reads the chunks of the candidates that did not change since the search, by chunk id.
     async fn read(self, found: Vec<Candidate>) -> Result<HashMap<String, Chunk>, RetrievalError> {
+        if !found.is_empty() {
+            self.principal.reads_text();
+        }
         let reading = self.vector_store.read(self.collection, self.search, &found);
         let chunks = within(self.deadline, reading).await?;
         Ok(chunks.into_iter().map(|chunk| (chunk.id.clone(), chunk)).collect())

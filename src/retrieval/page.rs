@@ -17,8 +17,8 @@
 //! A page costs a search over all pages before it, up to `retrieval.candidates_max`.
 //!
 //! A token is authenticated with HMAC-SHA256 (RFC 2104) over its content and over everything that the request brings to
-//! the search: the whole principal with its access token, the collection, the query, the filter, the number of chunks,
-//! their lowest score, and the relation. It holds nothing but what the caller has seen already, and counts only what
+//! the search: the whole principal with its access token and what narrows it, the collection, the query, the filter, the
+//! number of chunks, their lowest score, and the relation. It holds nothing but what the caller has seen already, and counts only what
 //! was permitted.
 //!
 //! INVARIANT (one model): one authorization model decides all pages. A token marks the model that decided the pages
@@ -41,8 +41,8 @@ use ring::digest::{Context, SHA256};
 use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
 
-pub(super) use self::binding::Binding;
 use self::binding::DIGEST_BYTES;
+pub(super) use self::binding::{Binding, write_asked, write_option};
 use super::request::FieldViolation;
 use crate::authz::ModelsUsed;
 use crate::chunk::{Candidate, ID_BYTES_MAX};

@@ -12,6 +12,8 @@ use super::decoys::{IdKind, named_chunks};
 use super::error::{RetrievalError, within};
 use super::fetch::Fetch;
 use super::hydrate::Hydration;
+use super::page::Binding;
+use super::paging::Paging;
 use super::plan::{self, RetrievalStep};
 use super::request::{FetchRequest, RecheckRequest, RetrievalParts, RetrievalRequest};
 use super::rounds::Rounds;
@@ -62,8 +64,13 @@ impl Retriever {
     /// # Errors
     /// When a backend fails, the deadline passes, or the collection cannot be searched this way. Denial is not an error.
     pub async fn retrieve(&self, request: &RetrievalRequest, deadline: Instant) -> Result<Retrieval, RetrievalError> {
-        let principal = self.shared.retrieving_principal(request)?;
-        let mut rounds = Rounds::begin(&self.shared, request, &principal, deadline, since_1970()).await?;
+        let (principal, since_1970) = (self.shared.retrieving_principal(request)?, since_1970());
+        let relation = &self.shared.config.relation;
+        let binding = request.page.as_ref().and_then(|_token| Binding::new(request, &principal, relation));
+        let paging = Paging::open(&self.shared.pages, request, binding, since_1970)?;
+        // An approval counts its chunks over all pages.
+        let principal = principal.after(paging.returned());
+        let mut rounds = Rounds::begin(&self.shared, request, &principal, paging, deadline, since_1970).await?;
         let mut step = rounds.first_step();
         // `plan::next_step` ends this loop: it bounds the searches of a retrieval.
         loop {

@@ -9,7 +9,6 @@ use tokio::time::Instant;
 use super::answer::{Retrieval, RoundReport};
 use super::error::{RetrievalError, within};
 use super::hydrate::{Hydrated, Hydration, Wanted};
-use super::page::Binding;
 use super::paging::{ByPage, NextPage, Paging};
 use super::pass_rates::PassRateKey;
 use super::plan::{self, Completion, NoPlan, PlannedSearch, Progress, RetrievalStep, Round, Situation, Tally};
@@ -70,21 +69,20 @@ struct FoundCandidates {
 }
 
 impl<'r> Rounds<'r> {
-    /// Reads the page token, learns what the collection can do and, where that pays, what the principal may see. Then plans
+    /// Learns what the collection can do and, where that pays, what the principal may see. Then plans
     /// the first search.
     ///
     /// # Errors
-    /// When the token is refused, the collection takes no such query, a backend fails or the deadline passes.
+    /// When the collection takes no such query, a backend fails or the deadline passes.
     pub(super) async fn begin(
         shared: &'r Shared,
         request: &'r RetrievalRequest,
         principal: &'r Principal,
+        paging: Paging<'r>,
         deadline: Instant,
         since_1970: Duration,
     ) -> Result<Self, RetrievalError> {
         let mut enforcer = shared.enforcer(principal, request.consistency, deadline, since_1970);
-        let binding = request.page.as_ref().and_then(|_token| Binding::new(request, &shared.config.relation));
-        let paging = Paging::open(&shared.pages, request, binding, since_1970)?;
         let (vector_store, collection) = (shared.vector_store.as_ref(), request.collection.as_str());
         let info = within(deadline, vector_store.collection(collection)).await?;
         check_query(request, &info)?;
@@ -226,7 +224,7 @@ impl<'r> Rounds<'r> {
     /// When another model decided the pages before, or the model changed during this request.
     pub(super) fn answer(mut self, completion: Completion) -> Result<Retrieval, RetrievalError> {
         self.end_round();
-        let Self { request, enforcer, paging, found, changed, mut answer, .. } = self;
+        let Self { request, principal, enforcer, paging, found, changed, mut answer, .. } = self;
         paging.check_model(enforcer.models())?;
         answer.decided_by = enforcer.decided_by();
         answer.exact = found.exact && changed == 0;
@@ -236,8 +234,12 @@ impl<'r> Rounds<'r> {
             if answer.chunks.len() < request.top_k {
                 answer.completion = Completion::Limited;
             }
+            let chunks = u64::try_from(answer.chunks.len()).unwrap_or(u64::MAX);
+            let is_spent = principal.chunks_max().is_some_and(|max| max <= chunks);
             match paging.next(enforcer.models(), &found.earlier, &answer.chunks) {
                 NextPage::None => {}
+                // The approval of this search permits no further chunk.
+                NextPage::Token(_) if is_spent => answer.completion = Completion::Limited,
                 NextPage::Token(token) => answer.next_page_token = Some(token),
                 NextPage::PastLimit => answer.completion = Completion::Limited,
             }

@@ -4,6 +4,7 @@
 //! INVARIANT (no way around): the gate is one layer around all services. A call that is not in the table of
 //! `operations` reaches none of them. A service that finds no caller in its request refuses it.
 
+mod approval;
 mod challenge;
 mod gate;
 mod untold;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+pub(super) use self::approval::Approved;
 pub(super) use self::gate::GateLayer;
 
 use self::challenge::TokenFault;
@@ -22,6 +24,7 @@ use super::refusal::Refusal;
 use super::resource_metadata;
 use crate::audit::Door;
 use crate::authz::Authorizer;
+use crate::identity::approval::ApprovalRules;
 use crate::identity::details::OneOf;
 use crate::identity::{Caller, CallerError, LoginError, Scope, StepUpRules, TokenVerifier, VerifiedToken};
 use crate::language::Relation;
@@ -49,6 +52,7 @@ pub struct TokenAuthentication {
     mcp: Option<Resource>,
     write_relation: Relation,
     step_up: StepUpRules,
+    approvals: ApprovalRules,
     remedy: Remedy,
     /// Whether tokens are accepted. They are not before stored names have been compared with those that tokens give.
     is_open: AtomicBool,
@@ -93,9 +97,16 @@ impl TokenAuthentication {
             mcp: None,
             write_relation,
             step_up,
+            approvals: ApprovalRules::default(),
             remedy: Remedy::default(),
             is_open: AtomicBool::new(false),
         })
+    }
+
+    /// Asks for the approvals of persons that these rules name.
+    #[must_use]
+    pub fn with_approvals(self, approvals: ApprovalRules) -> Self {
+        Self { approvals, ..self }
     }
 
     /// Lets tokens whose audience is `url` in at the door for MCP.

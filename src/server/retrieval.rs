@@ -14,7 +14,7 @@ use tonic::{Request, Response, Status};
 use self::messages::RecheckPurpose;
 use super::answers::AnswerSlot;
 use super::audit::{Draft, decided_by, searched};
-use super::authentication::{self, Authentication, ReadTarget};
+use super::authentication::{self, Approved, Authentication, ReadTarget};
 use super::consistency_token;
 use super::deadline::deadline;
 use super::explain::Question;
@@ -26,7 +26,8 @@ use crate::authz::consistency_token::{ConsistencyTokens, NotAToken};
 use crate::authz::{Authorizer, AuthzError, Consistency, DecidedBy, KnownRelationships};
 use crate::blocking_pool::{BlockingPool, WorkLost};
 use crate::chunk::ID_BYTES_MAX;
-use crate::identity::{Caller, Principal, RequestContextRules};
+use crate::identity::approval::ApprovableRequest;
+use crate::identity::{Caller, Principal, RequestContextRules, Use};
 use crate::proto::retrieval as message;
 use crate::proto::retrieval::retrieval_service_server::RetrievalService;
 use crate::retrieval::{
@@ -67,6 +68,8 @@ struct Call {
     caller: Caller,
     draft: Draft,
     deadline: Instant,
+    /// The one use of the caller's token, if it is good for one request and holds no approval.
+    one_use: Option<Arc<Use>>,
 }
 
 impl RetrievalApi {
@@ -88,7 +91,8 @@ impl RetrievalApi {
     fn call<T>(&self, request: &Request<T>) -> Result<Call, Status> {
         let deadline = deadline(request.metadata(), self.request_timeout);
         let draft = Draft::of(request)?;
-        Ok(Call { caller: authentication::caller(request)?, draft, deadline })
+        let one_use = request.extensions().get::<Arc<Use>>().cloned();
+        Ok(Call { caller: authentication::caller(request)?, draft, deadline, one_use })
     }
 }
 
@@ -133,7 +137,7 @@ impl RetrievalApi {
         room: &AnswerSlot,
         message: message::RetrieveRequest,
     ) -> Result<message::RetrieveResponse, Refusal> {
-        let wants_plan = message.explain_plan;
+        let (wants_plan, classification_max) = (message.explain_plan, message.classification_max.clone());
         let reading = ReadTarget { collection: &message.collection, classification_max: &message.classification_max };
         let principal = self.principal(call, &message.user, message.context.as_ref(), reading)?;
         let consistency = self.consistency(message.consistency, &message.consistency_token)?;
@@ -141,8 +145,12 @@ impl RetrievalApi {
         let top_k_max = self.retriever.config().top_k_max;
         let request = RetrievalRequest::new(parts, top_k_max).map_err(Refusal::invalid)?;
         call.draft.retrieval(&request);
+        let approvable = request.approvable(&classification_max, top_k_max);
+        let approved = self.approve(call, request.principal(), &approvable)?;
+        let request = request.approved_for(approved.principal.clone());
         room.reserve(request.top_k() * CHUNK_BYTES_MAX).await?;
         let retrieval = self.retriever.retrieve(&request, call.deadline).await?;
+        approved.answered();
         record_retrieval(&call.draft, &retrieval);
         // INVARIANT (no counts): the plan counts what is withheld, so it is told only where the operator allows that.
         let may_tell_plan = self.retriever.config().explain_plan;
@@ -171,8 +179,11 @@ impl RetrievalApi {
                 return Err(RetrievalError::Unsupported(UNRECORDED.to_owned()).into());
             }
         }
+        let approved = self.approve(call, request.principal(), &request.approvable())?;
+        let request = request.approved_for(approved.principal.clone());
         // INVARIANT (one answer for every purpose): what decides does not know the purpose.
         let rechecked = self.retriever.recheck(&request, call.deadline).await?;
+        approved.answered();
         let decision = recheck_decision(&rechecked);
         call.draft.stages(&rechecked.stages);
         call.draft.decision(decision);
@@ -194,15 +205,19 @@ impl RetrievalApi {
         let reading = ReadTarget { collection: &message.collection, classification_max: &message.classification_max };
         let principal = self.principal(call, &message.user, message.context.as_ref(), reading)?;
         let consistency = self.consistency(message.consistency, &message.consistency_token)?;
-        let message::FetchRequest { collection, chunk_ids, document_ids, .. } = message;
+        let message::FetchRequest { collection, chunk_ids, document_ids, classification_max, .. } = message;
         let parts = FetchParts { principal, collection, chunk_ids, document_ids, consistency };
         let request = FetchRequest::new(parts).map_err(Refusal::invalid)?;
         call.draft.fetch(&request);
         let chunks_max = usize::try_from(self.retriever.config().top_k_max).unwrap_or(usize::MAX);
+        let approvable = request.approvable(&classification_max, chunks_max);
+        let approved = self.approve(call, request.principal(), &approvable)?;
+        let request = request.approved_for(approved.principal.clone());
         // A fetch reads one chunk more than it answers with.
         let read_max = request.chunks_max(chunks_max).saturating_add(1);
         room.reserve(read_max.saturating_mul(CHUNK_BYTES_MAX)).await?;
         let fetched = self.retriever.fetch(&request, call.deadline).await?;
+        approved.answered();
         record_fetch(&call.draft, &fetched);
         let consistency_token = self.consistency_tokens.issue();
         let response = message::FetchResponse { consistency_token, ..messages::fetch_response(fetched) };
@@ -274,6 +289,11 @@ impl RetrievalApi {
             call.draft.principal(principal);
         }
         self.authentication.bounded_by_login(self.in_context(named, &call.caller, context), &call.caller, reading)
+    }
+
+    /// Lets a request through that needs no approval, or that its token approves.
+    fn approve(&self, call: &Call, principal: &Principal, approvable: &ApprovableRequest) -> Result<Approved, Refusal> {
+        self.authentication.approve(&call.caller, &call.draft, principal, approvable, call.one_use.clone())
     }
 
     /// Adds the values that a request states for conditions. If the caller may not state one of them, the field `context`

@@ -262,6 +262,7 @@ mod tests {
             decision: None,
             observed,
             released: None,
+            approval: None,
             latency_us: Latencies::default(),
         }))
     }

@@ -9,6 +9,7 @@ use crate::authz::Consistency;
 use crate::authz::decision_key::{write_contextual, write_count, write_text};
 use crate::chunk::Value;
 use crate::engine::Contextual;
+use crate::identity::details::{OneOf, PagedDetails};
 use crate::identity::{Actor, Delegation, DelegationOn, Principal, Scope, TokenFacts};
 use crate::language::{Object, Relation};
 use crate::retrieval::request::RetrievalRequest;
@@ -17,7 +18,7 @@ use crate::vector_store::{Filter, Query};
 /// The length of a digest, that of SHA-256.
 pub(super) const DIGEST_BYTES: usize = 32;
 /// The first byte. It changes whenever the form of the bytes does.
-const VERSION: u8 = 3;
+const VERSION: u8 = 4;
 
 const NONE: u8 = 0;
 const SOME: u8 = 1;
@@ -48,14 +49,17 @@ const HIGHER_CONSISTENCY: u8 = 2;
 pub(in crate::retrieval) struct Binding(pub(super) [u8; DIGEST_BYTES]);
 
 impl Binding {
-    /// Binds a token to the search of a request. Returns `None` for a principal that its login, or the details of its
-    /// token, narrow. Details count their chunks anew for each answer, so such a principal gets no pages.
-    pub(in crate::retrieval) fn new(request: &RetrievalRequest, relation: &Relation) -> Option<Self> {
-        if request.principal.is_narrowed() {
-            return None;
-        }
+    /// Binds a token to the search of a request. `principal` is the request's own, after the details of its token were
+    /// applied. Returns `None` if these allow no pages ([`Principal::paged_details`]).
+    pub(in crate::retrieval) fn new(
+        request: &RetrievalRequest,
+        principal: &Principal,
+        relation: &Relation,
+    ) -> Option<Self> {
+        let details = if principal.is_narrowed() { Some(principal.paged_details()?) } else { None };
         let mut bytes = vec![VERSION];
-        write_principal(&mut bytes, &BoundPrincipal::of(&request.principal));
+        write_principal(&mut bytes, &BoundPrincipal::of(principal));
+        write_option(&mut bytes, details, write_details);
         write_search(&mut bytes, request);
         write_text(&mut bytes, relation.as_str());
         Some(Self(digest_bytes(&digest(&SHA256, &bytes))))
@@ -69,7 +73,7 @@ pub(super) fn digest_bytes(digest: &Digest) -> [u8; DIGEST_BYTES] {
     bytes
 }
 
-/// Everything that distinguishes one principal from another, if neither is narrowed.
+/// Everything that distinguishes one principal from another, beside what narrows it.
 struct BoundPrincipal<'p> {
     subject: &'p Object,
     contextual: &'p Contextual,
@@ -99,6 +103,19 @@ fn write_principal(out: &mut Vec<u8>, principal: &BoundPrincipal<'_>) {
     write_option(out, *delegation, write_delegation);
 }
 
+fn write_details(out: &mut Vec<u8>, details: PagedDetails<'_>) {
+    let PagedDetails { nonce, conditions } = details;
+    write_option(out, nonce, write_text);
+    write_count(out, conditions.len());
+    for OneOf { key, values } in conditions {
+        write_text(out, key);
+        write_count(out, values.len());
+        for value in values {
+            write_text(out, value);
+        }
+    }
+}
+
 fn write_token(out: &mut Vec<u8>, token: &TokenFacts) {
     // The id and the end of the token are left out, so that a client goes on with its next token when this one expires
     // between two pages.
@@ -125,6 +142,18 @@ fn write_delegation(out: &mut Vec<u8>, delegation: &Delegation) {
 }
 
 fn write_search(out: &mut Vec<u8>, request: &RetrievalRequest) {
+    write_asked(out, request);
+    // The moment of a consistency token is left out, because a later page may ask for fresher tuples than the page
+    // before it.
+    out.push(match request.consistency {
+        Consistency::MinimizeLatency => MINIMIZE_LATENCY,
+        Consistency::AtLeastAsFresh(_) => AT_LEAST_AS_FRESH,
+        Consistency::HigherConsistency => HIGHER_CONSISTENCY,
+    });
+}
+
+/// Writes what a request asks for: everything but who asks, how fresh the tuples must be, and which page it is.
+pub(in crate::retrieval) fn write_asked(out: &mut Vec<u8>, request: &RetrievalRequest) {
     let RetrievalRequest {
         principal: _,
         collection,
@@ -133,7 +162,7 @@ fn write_search(out: &mut Vec<u8>, request: &RetrievalRequest) {
         filter,
         min_score,
         per_document_max,
-        consistency,
+        consistency: _,
         page: _,
     } = request;
     write_text(out, collection);
@@ -142,13 +171,6 @@ fn write_search(out: &mut Vec<u8>, request: &RetrievalRequest) {
     write_option(out, filter.as_ref(), write_filter);
     write_option(out, min_score.as_ref(), |out, score| out.extend(score.to_bits().to_le_bytes()));
     write_option(out, per_document_max.as_ref(), |out, max| write_count(out, max.get()));
-    // The moment of a consistency token is left out, because a later page may ask for fresher tuples than the page
-    // before it.
-    out.push(match consistency {
-        Consistency::MinimizeLatency => MINIMIZE_LATENCY,
-        Consistency::AtLeastAsFresh(_) => AT_LEAST_AS_FRESH,
-        Consistency::HigherConsistency => HIGHER_CONSISTENCY,
-    });
 }
 
 fn write_query(out: &mut Vec<u8>, query: &Query) {
@@ -228,7 +250,7 @@ fn write_value(out: &mut Vec<u8>, value: &Value) {
     }
 }
 
-fn write_option<T>(out: &mut Vec<u8>, value: Option<T>, write: impl FnOnce(&mut Vec<u8>, T)) {
+pub(in crate::retrieval) fn write_option<T>(out: &mut Vec<u8>, value: Option<T>, write: impl FnOnce(&mut Vec<u8>, T)) {
     match value {
         None => out.push(NONE),
         Some(value) => {

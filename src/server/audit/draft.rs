@@ -7,7 +7,8 @@ use tonic::{Code, Status};
 
 use super::{Audit, observed};
 use crate::audit::{
-    AuditedDecision, AuditedPrincipal, AuditedRequest, DigestPurpose, Door, Latencies, Record, Released,
+    AuditedApproval, AuditedDecision, AuditedPrincipal, AuditedRequest, DigestPurpose, Door, Latencies, Record,
+    Released,
 };
 use crate::authz::{Consistency, DecidedBy};
 use crate::identity::{Principal, TokenFacts, VerifiedToken};
@@ -37,6 +38,7 @@ impl Draft {
             decision: None,
             observed: None,
             released: None,
+            approval: None,
             latency_us: Latencies::default(),
         };
         let outcome = Arc::default();
@@ -171,6 +173,11 @@ impl Draft {
             context_keys: request.context_keys().to_vec(),
             ..AuditedRequest::default()
         });
+    }
+
+    /// Notes the approval that a request needs or has.
+    pub(in crate::server) fn approval(&self, approval: AuditedApproval) {
+        self.edit(|record| record.approval = Some(approval));
     }
 
     /// Notes how the answer was decided.

@@ -1,9 +1,13 @@
 //! The refusals of tokens, with the challenge that tells a client what to bring (RFC 6750, RFC 9470, RFC 9728).
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::json;
 use tonic::Code;
 
 use super::Resource;
 use crate::identity::StepUp;
+use crate::identity::approval::RequiredApproval;
 use crate::server::operations::Access;
 use crate::server::refusal::Refusal;
 
@@ -57,6 +61,20 @@ impl Resource {
         parameters.extend(max_age.as_deref().map(|seconds| ("max_age", seconds)));
         Refusal::new(Code::Unauthenticated, "the request asks for a stronger or more recent login")
             .with_reason("INSUFFICIENT_USER_AUTHENTICATION")
+            .with_challenge(self.challenge(&parameters))
+    }
+
+    /// Returns the refusal of a request that a person has to approve. It tells which token to ask for.
+    pub(super) fn approval_required(&self, required: &RequiredApproval) -> Refusal {
+        let details = &required.authorization_details;
+        // draft-ietf-oauth-rar-metadata-remediation.
+        let remediation = json!({ "authorization_details": details }).to_string();
+        let remediation = URL_SAFE_NO_PAD.encode(remediation);
+        let parameters = [("error", "insufficient_authorization"), ("authorization_remediation", remediation.as_str())];
+        let text = "a person has to approve this request: ask for a token with these `authorization_details`";
+        Refusal::new(Code::PermissionDenied, text)
+            .with_reason("APPROVAL_REQUIRED")
+            .with_fact("authorization_details", details.to_string())
             .with_challenge(self.challenge(&parameters))
     }
 

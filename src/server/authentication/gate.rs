@@ -96,6 +96,10 @@ where
             let asks_the_door = matches!(route, Route::Mcp(_));
             let callable = asks_the_door.then(|| Callable::by(|access| permits(&admitted.token, access)));
             admit(&mut request, admitted.caller());
+            // The handlers say when texts are read, which uses such a token up.
+            if let Some(one_use) = &admitted.one_use {
+                request.extensions_mut().insert(Arc::clone(one_use));
+            }
             let answer = inner.call(request).await?;
             let mut answer = gate.conclude(admitted, answer).await?;
             if let Some(callable) = callable {
@@ -129,7 +133,7 @@ struct Admitted {
     access: Access,
     settled: Settled,
     /// The one use of a token that serves a single request.
-    one_use: Option<Use>,
+    one_use: Option<Arc<Use>>,
 }
 
 impl Gate<'_> {
@@ -170,7 +174,7 @@ impl Gate<'_> {
         let settled = Settled::of(&token, access, authorizer, &tokens.remedy).await;
         let settled = settled.map_err(|unsettled| resource.unsettled(unsettled, draft))?;
         let begin = || resource.verifier.begin_use(&token, now()).map_err(|refusal| self.invalid(refusal));
-        let one_use = if route.uses_token_up() { begin()? } else { None };
+        let one_use = if route.uses_token_up() { begin()?.map(Arc::new) } else { None };
         Ok(Admitted { token, access, settled, one_use })
     }
 
@@ -198,7 +202,7 @@ impl Gate<'_> {
         if let Some(one_use) = one_use {
             one_use.answered();
             // If the record withholds the answer after all, it gives the use back.
-            answer.extensions_mut().insert(Arc::new(one_use));
+            answer.extensions_mut().insert(one_use);
         }
         Ok(answer)
     }

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::authz::decision_key::decode::Reader;
+use crate::identity::details::{Action, RequestFacts};
 use crate::identity::{Scopes, sample};
 use crate::language::{RelationshipTuple, User};
 
@@ -124,6 +125,21 @@ fn request(principal: Principal) -> RetrievalRequest {
     }
 }
 
+/// Returns a principal whose chunks must all meet one condition.
+fn conditioned(key: &str, values: &[&str]) -> Principal {
+    let values = values.iter().map(|value| (*value).to_owned()).collect();
+    Principal::stated("user:anne").unwrap().on_condition(&OneOf { key: key.to_owned(), values })
+}
+
+/// Applies the details of a request's principal to the request.
+fn applied(request: RetrievalRequest) -> RetrievalRequest {
+    let relation = Relation::parse("can_read").unwrap();
+    let facts =
+        RequestFacts { action: Action::Retrieve, collection: "handbook", relation: &relation, query_text: None };
+    let principal = request.principal.for_request(&facts).unwrap();
+    RetrievalRequest { principal, ..request }
+}
+
 /// Requests with the names of their rows. Each two of them differ in at least one part.
 fn requests() -> Vec<(&'static str, RetrievalRequest)> {
     let plain = || request(Principal::stated("user:anne").unwrap());
@@ -187,7 +203,7 @@ fn searches_that_differ_are_bound_apart() {
     let relation = Relation::parse("can_read").unwrap();
     let mut bound: Vec<(&str, [u8; 32])> = Vec::new();
     let mut bind = |row, request: &RetrievalRequest, relation: &Relation| {
-        bound.push((row, Binding::new(request, relation).unwrap().0));
+        bound.push((row, Binding::new(request, &request.principal, relation).unwrap().0));
     };
     for (row, request) in requests() {
         bind(row, &request, &relation);
@@ -204,15 +220,22 @@ fn searches_that_differ_are_bound_apart() {
     ] {
         bind(row, &request(sample::in_context(Principal::stated("user:anne").unwrap(), &context)), &relation);
     }
+    for (row, key, values) in [
+        ("a condition", "class", vec!["open"]),
+        ("a condition on another key", "area", vec!["open"]),
+        ("a condition of two values", "class", vec!["open", "inner"]),
+        ("a condition that nothing meets", "class", vec![]),
+    ] {
+        bind(row, &applied(request(conditioned(key, &values))), &relation);
+    }
     for (place, (row, one)) in bound.iter().enumerate() {
         for (other_place, (other_row, other)) in bound.iter().enumerate() {
             assert_eq!(one == other, place == other_place, "{row} and {other_row}");
         }
     }
-    let narrowed = Principal::stated("user:anne").unwrap();
-    let narrowed =
-        narrowed.on_condition(&crate::identity::details::OneOf { key: "class".to_owned(), values: [].into() });
-    assert!(Binding::new(&request(narrowed), &relation).is_none());
+    let narrowed = request(conditioned("class", &["open"]));
+    let unapplied = Binding::new(&narrowed, &narrowed.principal, &relation);
+    assert!(unapplied.is_none(), "details that were not compared with the request");
 }
 
 #[test]

@@ -44,3 +44,54 @@ async fn text_is_read_only_of_what_the_details_permit() {
         }
     }
 }
+
+/// INVARIANT (no text before the approval): the text of a chunk that needs an approval is not read before there is one.
+#[cfg(feature = "server")]
+#[tokio::test]
+async fn text_that_needs_an_approval_is_read_after_it() {
+    use serde_json::json;
+
+    use crate::identity::approval::{ApprovalError, ApprovalRules, Judged};
+    use crate::identity::config::{ApprovalConfig, DetailsConfig, IdentityConfig};
+    use crate::identity::{Caller, sample};
+
+    let settings = IdentityConfig {
+        audience: Some("ragward".to_owned()),
+        details: DetailsConfig {
+            classification_key: Some("class".to_owned()),
+            classifications: ["open", "secret"].map(str::to_owned).to_vec(),
+            ..DetailsConfig::default()
+        },
+        approval: vec![ApprovalConfig { classification: Some("secret".to_owned()), ..ApprovalConfig::default() }],
+        ..IdentityConfig::default()
+    };
+    let rules = ApprovalRules::new(&settings).unwrap();
+    for (local, query) in plans() {
+        let row = format!("{query:?}, local: {local}");
+        let shelf = shelf(&["open1", "shut", "open2"], Fault::None);
+        for (chunk, class) in shelf.chunks.lock().unwrap().iter_mut().zip(["open", "open", "secret"]) {
+            chunk.metadata.insert("class".to_owned(), Value::Text(class.to_owned()));
+        }
+        let authorizer = Arc::new(OpenOnly { local, hint: None });
+        let retriever = Retriever::new(authorizer, Arc::clone(&shelf) as Arc<dyn VectorStore>, configured(), pages());
+        let judge = |claims: &serde_json::Value, ceiling: &str| {
+            let token = sample::token_with(&settings, claims);
+            let caller = Caller::Verified { other_users: token.other_users(), token: Arc::clone(&token) };
+            let principal = NamedPrincipal::Known(caller.principal("").unwrap());
+            let request = RetrievalParts { principal, ..parts(query.clone(), 10) };
+            let request = RetrievalRequest::new(request, 10).unwrap();
+            let judged = rules.judge(&token, request.principal(), &request.approvable(ceiling, 10), sample::NOW);
+            judged.map(|Judged { principal, .. }| request.approved_for(principal))
+        };
+        let deadline = || Instant::now() + Duration::from_secs(1);
+        let plain = judge(&json!({}), "").unwrap();
+        assert_eq!(ids(&retriever.retrieve(&plain, deadline()).await.unwrap()), ["0000"], "{row}");
+        let ApprovalError::Required(required) = judge(&json!({}), "secret").unwrap_err() else { panic!("{row}") };
+        let read = |shelf: &Shelf| shelf.reads.lock().unwrap().iter().filter(|id| *id == "0002").count();
+        assert_eq!(read(&shelf), 0, "{row}: before the approval");
+        let claims = json!({ "authorization_details": required.authorization_details });
+        let approved = judge(&claims, "secret").unwrap();
+        assert_eq!(ids(&retriever.retrieve(&approved, deadline()).await.unwrap()), ["0000", "0002"], "{row}");
+        assert!(read(&shelf) > 0, "{row}: after it");
+    }
+}

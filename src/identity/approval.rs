@@ -1,0 +1,314 @@
+//! Approvals: which requests a person has to approve, and how a token shows that the person did.
+//!
+//! INVARIANT (per request): whether an approval is needed depends on the request and the configuration, never on what a
+//! search finds. So a refusal does not tell what is there.
+//!
+//! INVARIANT (one request): an approval holds a digest of one request, and a nonce that this process made for one person.
+//! It is good for that request alone. An object of `authorization_details` that nobody compared with the request fits
+//! nothing.
+
+use std::collections::BTreeMap;
+
+use ring::digest::{Context, SHA256};
+use ring::hmac;
+use ring::rand::{SecureRandom, SystemRandom};
+use serde_json::{Value as Json, json};
+
+use super::config::{ApprovalConfig, CheckedConfig, IdentityConfig, IdentityConfigError};
+use super::details::{Action, ApprovalMark, DetailsConfig, OneOf};
+use super::principal::Principal;
+use super::token::{TokenFacts, VerifiedToken};
+
+/// How long an approval may be asked for and used, in seconds. A person has minutes to say yes, and a token for one request
+/// rarely lives longer than an hour.
+const LIFETIME_SECONDS: u64 = 3_600;
+const KEY_BYTES: usize = 32;
+const RANDOM_BYTES: usize = 16;
+const EXPIRY_BYTES: usize = 8;
+const MAC_BYTES: usize = 32;
+/// The first bytes under the digest of a request. They change whenever the form of the bytes does.
+const DIGEST_DOMAIN: &[u8] = b"ragward approval 1\0";
+
+/// A request, as far as an approval is about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApprovableRequest {
+    /// The action that is asked for.
+    pub action: Action,
+    /// The collection that is read.
+    pub collection: String,
+    /// The highest classification that is asked for; `None` if the request names none.
+    pub classification_max: Option<String>,
+    /// The most chunks that the request can give, on all of its pages.
+    pub chunks_max: u64,
+    /// Bytes that are equal only for equal requests. The pages of one search are one request.
+    pub encoded: Vec<u8>,
+    /// The token of a further page of an approved search; `None` for the first page.
+    pub page_token: Option<String>,
+}
+
+/// The requests that a person has to approve.
+#[derive(Debug, Default)]
+pub struct ApprovalRules {
+    /// The most chunks of one approval, by collection.
+    collections: BTreeMap<String, Option<u64>>,
+    /// The most chunks of one approval, by the rank of the lowest classification that the rule is about.
+    classifications: BTreeMap<usize, Option<u64>>,
+    details: DetailsConfig,
+    /// The maker of nonces. Without it, no approval is good.
+    nonces: Option<Nonces>,
+}
+
+/// A principal that may ask, and the approval that lets it.
+#[derive(Debug)]
+pub struct Judged {
+    /// The principal. Its rights are bounded to what needs no approval, or to what was approved.
+    pub principal: Principal,
+    /// The approval; `None` if the request needs none.
+    pub approval: Option<Approval>,
+}
+
+/// An approval of one request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Approval {
+    /// The nonce that tells this approval from every other one.
+    pub nonce: String,
+    /// The digest of the approved request, in hexadecimal.
+    pub request_sha256: String,
+    /// The most chunks, on all pages.
+    pub chunks_max: u64,
+    /// The end of the approval, in seconds since 1970.
+    pub expires_at: u64,
+}
+
+/// The reason why a request is not let through.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ApprovalError {
+    /// A person has to approve the request. The client asks for a token with these details.
+    Required(RequiredApproval),
+    /// The token approves another request.
+    AnotherRequest,
+    /// Nobody can approve this: only persons approve, and only what they ask for themselves.
+    NotOwn,
+    /// The system gives no random numbers for a nonce.
+    NoNonce,
+}
+
+/// The approval that a request needs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RequiredApproval {
+    /// The value of `authorization_details` (RFC 9396) to ask for: a list of one object.
+    pub authorization_details: Json,
+    /// The digest of the request, in hexadecimal.
+    pub request_sha256: String,
+    /// The most chunks, on all pages.
+    pub chunks_max: u64,
+}
+
+impl ApprovalRules {
+    /// Makes the rules of a section `[identity]`.
+    ///
+    /// # Errors
+    /// If the section's settings cannot be used together, or the system gives no random numbers.
+    pub fn new(config: &IdentityConfig) -> Result<Self, IdentityConfigError> {
+        let IdentityConfig { details, approval, .. } = CheckedConfig::new(config)?.settings;
+        let mut rules = Self { nonces: Some(Nonces::new()?), ..Self::default() };
+        for ApprovalConfig { collection, classification, chunks_max } in &approval {
+            if *chunks_max == Some(0) {
+                return Err(IdentityConfigError::new(
+                    "`chunks_max` of `identity.approval` must be at least 1: an approval of nothing is none",
+                ));
+            }
+            let (named, before) = match (collection, classification) {
+                (Some(collection), None) => (collection, rules.collections.insert(collection.clone(), *chunks_max)),
+                (None, Some(classification)) => {
+                    let rank = details.rank(classification).ok_or_else(|| {
+                        IdentityConfigError::new(format!(
+                            "`identity.approval` names classification `{classification}`, which is not among \
+                             `identity.details.classifications`"
+                        ))
+                    })?;
+                    (classification, rules.classifications.insert(rank, *chunks_max))
+                }
+                (None, None) | (Some(_), Some(_)) => {
+                    return Err(IdentityConfigError::new(
+                        "each of `identity.approval` names either a `collection` or a `classification`",
+                    ));
+                }
+            };
+            if before.is_some() {
+                return Err(IdentityConfigError::new(format!("`identity.approval` names `{named}` twice")));
+            }
+        }
+        Ok(Self { details, ..rules })
+    }
+
+    /// Compares a request with the approval that its token may hold. A request that needs no approval is bounded to chunks
+    /// that need none. `now` is in seconds since 1970.
+    ///
+    /// # Errors
+    /// If the request needs an approval that the token does not hold, or the token holds one of another request.
+    pub fn judge(
+        &self,
+        token: &VerifiedToken,
+        principal: &Principal,
+        request: &ApprovableRequest,
+        now: u64,
+    ) -> Result<Judged, ApprovalError> {
+        // An approval is one of the person who asks. A pipeline that names a person does not speak for its yes.
+        let is_own = token.is_of_person() && principal.asserted_by().is_none();
+        let needed = self.chunks_max(request);
+        if token.holds_approval()
+            && is_own
+            && let Some(judged) = self.approved(token, principal, request, needed.unwrap_or(request.chunks_max), now)
+        {
+            return Ok(judged);
+        }
+        match needed {
+            Some(chunks_max) if is_own => Err(self.required(token, request, chunks_max, now)),
+            Some(_) => Err(ApprovalError::NotOwn),
+            None if token.holds_approval() => Err(ApprovalError::AnotherRequest),
+            None => Ok(Judged { principal: self.bounded(principal.clone(), request), approval: None }),
+        }
+    }
+
+    /// Returns the most chunks of the approval that a request needs; `None` if it needs none.
+    fn chunks_max(&self, request: &ApprovableRequest) -> Option<u64> {
+        let rank = request.classification_max.as_deref().and_then(|name| self.details.rank(name));
+        let reaches = |lowest: usize| rank.is_some_and(|rank| rank >= lowest);
+        let of_ceiling = self.classifications.iter().filter(|(lowest, _)| reaches(**lowest)).map(|(_, max)| *max);
+        let of_collection = self.collections.get(&request.collection).copied();
+        let asking: Vec<Option<u64>> = of_collection.into_iter().chain(of_ceiling).collect();
+        if asking.is_empty() {
+            return None;
+        }
+        Some(asking.into_iter().flatten().fold(request.chunks_max, u64::min))
+    }
+
+    /// Bounds a principal whose request names no ceiling to the classifications that need no approval. A chunk without a
+    /// classification is above all of them.
+    fn bounded(&self, principal: Principal, request: &ApprovableRequest) -> Principal {
+        match self.classifications.first_key_value() {
+            Some((lowest, _)) if request.classification_max.is_none() => {
+                let key = self.details.classification_key.clone().unwrap_or_default();
+                principal.on_condition(&OneOf { key, values: self.details.lowest(*lowest) })
+            }
+            Some(_) | None => principal,
+        }
+    }
+
+    /// Returns the principal with the approval of this very request, if its token holds it.
+    fn approved(
+        &self,
+        token: &VerifiedToken,
+        principal: &Principal,
+        request: &ApprovableRequest,
+        chunks_max: u64,
+        now: u64,
+    ) -> Option<Judged> {
+        let nonces = self.nonces.as_ref()?;
+        let is_of_request = |mark: &ApprovalMark| {
+            let digest = request_sha256(&request.encoded, &mark.nonce);
+            mark.request_sha256 == digest && nonces.expiry(&mark.nonce, token.facts(), now).is_some()
+        };
+        let mut found = None;
+        let principal = principal.approved(|details| {
+            let details = details.approving(request, chunks_max, is_of_request)?;
+            found = details.approval().map(|mark| (mark.clone(), details.chunks_max().unwrap_or(chunks_max)));
+            Some(details)
+        })?;
+        let (ApprovalMark { request_sha256, nonce, .. }, chunks_max) = found?;
+        let expires_at = nonces.expiry(&nonce, token.facts(), now)?;
+        let approval = Some(Approval { nonce, request_sha256, chunks_max, expires_at });
+        Some(Judged { principal: self.bounded(principal, request), approval })
+    }
+
+    /// Says which approval a request needs.
+    fn required(&self, token: &VerifiedToken, request: &ApprovableRequest, chunks_max: u64, now: u64) -> ApprovalError {
+        let nonce = self.nonces.as_ref().and_then(|nonces| nonces.make(token.facts(), now));
+        let Some(nonce) = nonce else { return ApprovalError::NoNonce };
+        let request_sha256 = request_sha256(&request.encoded, &nonce);
+        let mut object = json!({
+            "type": self.details.type_name,
+            "locations": [token.audience()],
+            "actions": [request.action.as_str()],
+            "collections": [request.collection],
+            "chunks_max": chunks_max,
+            "request_sha256": request_sha256,
+            "nonce": nonce,
+            "single_use": true,
+        });
+        if let (Json::Object(object), Some(ceiling)) = (&mut object, &request.classification_max) {
+            object.insert("classification_max".to_owned(), ceiling.as_str().into());
+        }
+        let authorization_details = Json::Array(vec![object]);
+        ApprovalError::Required(RequiredApproval { authorization_details, request_sha256, chunks_max })
+    }
+}
+
+/// Returns the digest of a request and a nonce, in hexadecimal.
+fn request_sha256(encoded: &[u8], nonce: &str) -> String {
+    let mut digest = Context::new(&SHA256);
+    digest.update(DIGEST_DOMAIN);
+    for part in [encoded, nonce.as_bytes()] {
+        digest.update(&length(part));
+        digest.update(part);
+    }
+    base16ct::lower::encode_string(digest.finish().as_ref())
+}
+
+fn length(bytes: &[u8]) -> [u8; 8] {
+    u64::try_from(bytes.len()).unwrap_or(u64::MAX).to_be_bytes()
+}
+
+/// Makes nonces and knows them again. A nonce carries its own expiry and a MAC, so nothing is kept for a request that nobody
+/// approves. The key is this process's own: after a restart and at another replica, a nonce is unknown.
+#[derive(Debug)]
+struct Nonces(hmac::Key);
+
+impl Nonces {
+    fn new() -> Result<Self, IdentityConfigError> {
+        let mut secret = [0; KEY_BYTES];
+        let filled = SystemRandom::new().fill(&mut secret);
+        filled.map_err(|_unspecified| IdentityConfigError::new("the system gives no random numbers for approvals"))?;
+        Ok(Self(hmac::Key::new(hmac::HMAC_SHA256, &secret)))
+    }
+
+    /// Makes a nonce for the subject of a token.
+    fn make(&self, person: &TokenFacts, now: u64) -> Option<String> {
+        let mut nonce = vec![0; RANDOM_BYTES];
+        SystemRandom::new().fill(&mut nonce).ok()?;
+        nonce.extend(now.saturating_add(LIFETIME_SECONDS).to_be_bytes());
+        let mac = hmac::sign(&self.0, &authenticated(&nonce, person));
+        nonce.extend(mac.as_ref());
+        Some(base16ct::lower::encode_string(&nonce))
+    }
+
+    /// Returns when a nonce expires, in seconds since 1970; `None` if it has expired, or was not made here for the subject of
+    /// this token.
+    fn expiry(&self, nonce: &str, person: &TokenFacts, now: u64) -> Option<u64> {
+        if nonce.len() != 2 * (RANDOM_BYTES + EXPIRY_BYTES + MAC_BYTES) {
+            return None;
+        }
+        // Upper-case digits are refused, so that a nonce has only one spelling.
+        let nonce = base16ct::lower::decode_vec(nonce).ok()?;
+        let (content, mac) = nonce.split_at_checked(RANDOM_BYTES + EXPIRY_BYTES)?;
+        hmac::verify(&self.0, &authenticated(content, person), mac).ok()?;
+        let (_random, expires_at) = content.split_last_chunk::<EXPIRY_BYTES>()?;
+        let expires_at = u64::from_be_bytes(*expires_at);
+        (now < expires_at).then_some(expires_at)
+    }
+}
+
+/// Returns the bytes under the MAC of a nonce: its content, which has a fixed length, and the person.
+fn authenticated(content: &[u8], person: &TokenFacts) -> Vec<u8> {
+    let mut bytes = content.to_vec();
+    for text in [&*person.issuer, person.subject.as_str()] {
+        bytes.extend(length(text.as_bytes()));
+        bytes.extend(text.as_bytes());
+    }
+    bytes
+}
+
+#[cfg(test)]
+#[cfg(feature = "server")]
+mod tests;
