@@ -98,6 +98,24 @@ async def test_every_refusal_is_an_error(
         assert len(script.requests) == 1, (row, method)
 
 
+APPROVALS: list[tuple[str, Any, list[Any]]] = [
+    ("details", {"authorization_details": '[{"type": "a", "nonce": "5"}]'}, [{"type": "a", "nonce": "5"}]),
+    ("none", {}, []),
+    ("no facts", None, []),
+    ("a text that is no JSON", {"authorization_details": "["}, []),
+    ("JSON that is no list", {"authorization_details": "{}"}, []),
+    ("a number", {"authorization_details": 7}, []),
+]
+
+
+@pytest.mark.parametrize(("row", "facts", "expected"), APPROVALS, ids=[row for row, _, _ in APPROVALS])
+async def test_an_approval_says_what_to_ask_for(made: Made, row: str, facts: Any, expected: list[Any]) -> None:
+    refused = refusal(403, "permission_denied", ErrorInfo={"reason": "APPROVAL_REQUIRED", "metadata": facts})
+    with pytest.raises(ApprovalRequired) as raised:
+        await made(Script(refused)).call("retrieve", "hr", "salaries")
+    assert raised.value.authorization_details == expected, row
+
+
 async def test_a_refusal_says_all_that_the_server_said(made: Made) -> None:
     violation = {"field": "top_k", "description": "is 0, must be from 1 to 100"}
     wrong = refusal(

@@ -8,6 +8,8 @@ import type { FieldViolation } from "./errors.js";
 /** The details that this client knows. */
 export interface ErrorDetails {
   readonly reason: string | undefined;
+  /** The facts for programs that come with the reason, by their names. */
+  readonly facts: ReadonlyMap<string, string>;
   readonly violations: readonly FieldViolation[];
   readonly retryAfterMs: number | undefined;
 }
@@ -25,6 +27,7 @@ type FieldValue = number | Uint8Array;
 /** Reads the member `details` of a refusal. What cannot be read is passed over: the code alone decides what the error is. */
 export function readDetails(details: unknown): ErrorDetails {
   let reason: string | undefined;
+  const facts = new Map<string, string>();
   const violations: FieldViolation[] = [];
   let retryAfterMs: number | undefined;
   for (const detail of Array.isArray(details) ? details.slice(0, DETAILS_MAX) : []) {
@@ -36,6 +39,9 @@ export function readDetails(details: unknown): ErrorDetails {
       const message = fieldsOf(value);
       if (type === "google.rpc.ErrorInfo") {
         reason = textOf(message, 1);
+        for (const entry of messagesOf(message, 3)) {
+          facts.set(textOf(entry, 1) ?? "", textOf(entry, 2) ?? "");
+        }
       } else if (type === "google.rpc.BadRequest") {
         for (const violation of messagesOf(message, 1)) {
           violations.push({ field: textOf(violation, 1) ?? "", description: textOf(violation, 2) ?? "" });
@@ -49,7 +55,7 @@ export function readDetails(details: unknown): ErrorDetails {
       // The detail cannot be read.
     }
   }
-  return { reason, violations, retryAfterMs };
+  return { reason, facts, violations, retryAfterMs };
 }
 
 type Fields = readonly (readonly [number, FieldValue])[];

@@ -79,10 +79,27 @@ export class Forbidden extends RagwardError {
   }
 }
 
-/** The call is allowed once a person has approved it. */
+/**
+ * The call is allowed once a person has approved it. Ask the issuer for a token with `authorizationDetails`, and make the
+ * same call with it.
+ */
 export class ApprovalRequired extends Forbidden {
+  /** The details to ask the issuer for, exactly as they are (RFC 9396); empty if the server names none. */
+  readonly authorizationDetails: readonly unknown[];
+
   static {
     this.prototype.name = "ApprovalRequired";
+  }
+
+  constructor(
+    message: string,
+    facts: ErrorFacts & {
+      readonly challenge?: string | undefined;
+      readonly authorizationDetails?: readonly unknown[] | undefined;
+    } = {},
+  ) {
+    super(message, facts);
+    this.authorizationDetails = facts.authorizationDetails ?? [];
   }
 }
 

@@ -40,7 +40,7 @@ export function errorOf(refused: Refused): RagwardError {
   }
   const body = objectOf(refused.body);
   const code = CODES.find((code) => code === body["code"]) ?? CODES_OF_STATUSES[status] ?? "unknown";
-  const { reason, violations, retryAfterMs } = readDetails(body["details"]);
+  const { reason, facts: told, violations, retryAfterMs } = readDetails(body["details"]);
   const message = messageOf(status, body["message"], violations);
   const facts = { code, reason };
   const challenge = headers.get("www-authenticate") ?? undefined;
@@ -48,8 +48,11 @@ export function errorOf(refused: Refused): RagwardError {
     case "unauthenticated":
       return new NotAuthenticated(message, { ...facts, challenge });
     case "permission_denied": {
-      const kind = APPROVAL_REASONS.includes(reason) ? ApprovalRequired : Forbidden;
-      return new kind(message, { ...facts, challenge });
+      if (APPROVAL_REASONS.includes(reason)) {
+        const authorizationDetails = listOf(told.get("authorization_details"));
+        return new ApprovalRequired(message, { ...facts, challenge, authorizationDetails });
+      }
+      return new Forbidden(message, { ...facts, challenge });
     }
     case "not_found":
       return new NotFound(message, facts);
@@ -91,6 +94,16 @@ function objectOf(body: string): Record<string, unknown> {
     return typeof value === "object" && value !== null ? { ...value } : {};
   } catch {
     return {};
+  }
+}
+
+/** Returns the list that a text in JSON holds; none if it holds something else. */
+function listOf(text: string | undefined): readonly unknown[] {
+  try {
+    const value: unknown = JSON.parse(text ?? "[]");
+    return Array.isArray(value) ? value : [];
+  } catch {
+    return [];
   }
 }
 

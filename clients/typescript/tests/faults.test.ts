@@ -39,6 +39,12 @@ function reason(text: string): Detail {
   return { type: "google.rpc.ErrorInfo", value: joined(field(1, text), field(2, "ragward")) };
 }
 
+/** The reason of a refusal that asks for an approval with these details. */
+function approval(details: string): Detail {
+  const fact = joined(field(1, "authorization_details"), field(2, details));
+  return { type: "google.rpc.ErrorInfo", value: joined(field(1, "APPROVAL_REQUIRED"), field(2, "ragward"), field(3, fact)) };
+}
+
 const BAD_REQUEST: Detail = {
   type: "google.rpc.BadRequest",
   value: joined(field(1, joined(field(1, "top_k"), field(2, "is 0"))), field(1, joined(field(1, "é"), field(2, "wrong")))),
@@ -54,7 +60,13 @@ test("each refusal becomes the error of its kind", async () => {
     ["a scope that lacks", refusal(403, "permission_denied", [reason("INSUFFICIENT_SCOPE")], { "www-authenticate": challenge }),
       Forbidden, { reason: "INSUFFICIENT_SCOPE", challenge }],
     ["an approval that lacks", refusal(403, "permission_denied", [reason("APPROVAL_REQUIRED")]), ApprovalRequired,
-      { reason: "APPROVAL_REQUIRED" }],
+      { reason: "APPROVAL_REQUIRED", authorizationDetails: [] }],
+    ["an approval to ask for", refusal(403, "permission_denied", [approval('[{"a":1}]')]), ApprovalRequired,
+      { reason: "APPROVAL_REQUIRED", authorizationDetails: [{ a: 1 }] }],
+    ["an approval of no JSON", refusal(403, "permission_denied", [approval("[")]), ApprovalRequired,
+      { authorizationDetails: [] }],
+    ["an approval of no list", refusal(403, "permission_denied", [approval("{}")]), ApprovalRequired,
+      { authorizationDetails: [] }],
     ["wrong fields", refusal(400, "invalid_argument", [reason("INVALID_ARGUMENT"), BAD_REQUEST]), InvalidRequest, {
       violations: [{ field: "top_k", description: "is 0" }, { field: "é", description: "wrong" }],
       message: "refused; `top_k` is 0; `é` wrong",

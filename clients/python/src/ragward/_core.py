@@ -270,13 +270,18 @@ def refusal(received: Received) -> RagwardError:
     """Return the error that a refusal stands for."""
     code, message, details = _connect_error(received)
     known = _details(details)
-    reason = _text(known.get("google.rpc.ErrorInfo", {}).get("reason"))
+    info = known.get("google.rpc.ErrorInfo", {})
+    reason = _text(info.get("reason"))
     challenge = received.headers.get("www-authenticate")
     if code == "unauthenticated":
         return NotAuthenticated(message, code=code, reason=reason, challenge=challenge)
     if code == "permission_denied":
-        kind = ApprovalRequired if reason in _APPROVAL else Forbidden
-        return kind(message, code=code, reason=reason, challenge=challenge)
+        if reason in _APPROVAL:
+            asked = _authorization_details(info)
+            return ApprovalRequired(
+                message, code=code, reason=reason, challenge=challenge, authorization_details=asked
+            )
+        return Forbidden(message, code=code, reason=reason, challenge=challenge)
     if code == "not_found":
         return NotFound(message, code=code, reason=reason)
     if code == "deadline_exceeded":
@@ -342,6 +347,17 @@ def _connect_error(received: Received) -> tuple[str, str, list[Any]]:
             return code, _text(message) or code, cast("list[Any]", details) if isinstance(details, list) else []
     code = _CODES.get(received.status, "unknown")
     return code, f"the server, or something in front of it, refused with the HTTP status {received.status}", []
+
+
+def _authorization_details(info: Mapping[str, Any]) -> list[Any]:
+    """Return the details of the token that a refusal asks for."""
+    facts = info.get("metadata")
+    text = cast("dict[str, Any]", facts).get("authorization_details") if isinstance(facts, dict) else None
+    try:
+        asked = json.loads(text) if isinstance(text, str) else None
+    except ValueError:
+        return []
+    return cast("list[Any]", asked) if isinstance(asked, list) else []
 
 
 def _details(details: list[Any]) -> dict[str, Mapping[str, Any]]:

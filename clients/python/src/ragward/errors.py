@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 # RFC 6750 writes the parameters of a challenge as `name="value"`.
 _CHALLENGE_PARAMETER = re.compile(r'([A-Za-z_]+)="([^"]*)"')
@@ -60,7 +61,23 @@ class Forbidden(_Challenged):
 
 
 class ApprovalRequired(Forbidden):
-    """The call is allowed once a person has approved it."""
+    """The call is allowed once a person has approved it.
+
+    Ask the issuer for a token with `authorization_details`, and make the same call with it.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str = "",
+        reason: str = "",
+        challenge: str | None = None,
+        authorization_details: list[Any] | None = None,
+    ) -> None:
+        super().__init__(message, code=code, reason=reason, challenge=challenge)
+        #: The details to ask the issuer for, exactly as they are (RFC 9396). They are empty if the server names none.
+        self.authorization_details = authorization_details or []
 
 
 class InvalidRequest(RagwardError):
