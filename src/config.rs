@@ -22,7 +22,7 @@ pub use self::state_directory::state_directory;
 pub use self::token::access_token;
 use crate::audit::AuditConfig;
 pub use crate::authz::{AuthorizerConfig, AuthorizerKind};
-use crate::identity::config::IdentityConfig;
+use crate::identity::config::{BackchannelConfig, IdentityConfig};
 use crate::retrieval::RetrievalConfig;
 use crate::server_config::{McpConfig, ServerConfig};
 use crate::settings::SecretError;
@@ -45,6 +45,9 @@ pub struct Config {
     pub retrieval: RetrievalConfig,
     /// The callers that are accepted, and how they prove who they are.
     pub identity: IdentityConfig,
+    /// The approvals that Ragward itself asks persons for. When unset, clients ask for them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub approval: Option<BackchannelConfig>,
     /// The audit log, which records who was given what.
     pub audit: AuditConfig,
     /// The destinations of metrics and spans.

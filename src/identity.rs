@@ -4,6 +4,7 @@
 //! INVARIANT (pure decisions): the code between a token's bytes and a principal does no I/O and reads no clock; its
 //! callers hand in the time. Only `issuer` talks to the network.
 
+pub mod approvable;
 pub mod approval;
 pub mod config;
 pub mod details;
@@ -33,6 +34,8 @@ mod verifier;
 pub use caller::{Caller, CallerError};
 pub use config::DelegationOn;
 pub use confirmation::CertificateThumbprint;
+#[cfg(feature = "server")]
+pub use issuer::backchannel::{Asked, Backchannel, BackchannelError, Polled, Question};
 pub use jws::TOKEN_BYTES_MAX;
 pub use key_set::Algorithm;
 pub use principal::{ChunkLedger, Principal};

@@ -4,6 +4,7 @@
 mod identity {
     mod absent_claims;
     mod approval;
+    mod approver;
     mod commands;
     mod delegation;
     mod explain;

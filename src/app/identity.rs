@@ -25,9 +25,9 @@ pub(super) fn authentication(config: &Config) -> Result<Authentication, AppError
             "`server.mcp` takes the user from the access token alone, and `--insecure-identity` asks for no token: leave one of \
              them out",
         )),
-        (true, true) if !identity.approval.is_empty() => {
-            Err(wrong("`identity.approval` asks persons, and `--insecure-identity` knows none: leave one of them out"))
-        }
+        (true, true) if !identity.approval.is_empty() || config.approval.is_some() => Err(wrong(
+            "approvals (`identity.approval`, `approval`) ask persons, and `--insecure-identity` knows none: leave one of them out",
+        )),
         (true, true) => Ok(Authentication::Believed),
         (true, false) => Err(wrong(
             "nobody says who is asking: name an issuer of tokens under `[[identity.issuers]]` and `identity.audience`, or \
@@ -41,6 +41,10 @@ pub(super) fn authentication(config: &Config) -> Result<Authentication, AppError
             let (verifier, step_up) = (TokenVerifier::new(identity)?, StepUpRules::new(identity)?);
             let tokens = TokenAuthentication::new(verifier, identity.write_relation.clone(), step_up).map_err(wrong)?;
             let tokens = tokens.with_approvals(ApprovalRules::new(identity)?);
+            let tokens = match &config.approval {
+                Some(approval) => tokens.with_approver(approval).map_err(wrong)?,
+                None => tokens,
+            };
             let tokens = match &config.server.mcp {
                 Some(mcp) => tokens.with_mcp(&mcp.url).map_err(wrong)?,
                 None => tokens,

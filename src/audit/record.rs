@@ -182,8 +182,13 @@ pub struct AuditedDecision {
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "Approval")]
 pub struct AuditedApproval {
-    /// `required` if the request was refused for want of an approval, `given` if its token holds one.
+    /// `required` if the request was refused for want of an approval, `requested` if Ragward asked the person, `given` if the
+    /// person approved it.
     pub state: String,
+    /// The proof: `details` if a token of the issuer holds those that were asked for, `code` if the issuer has none, so that only
+    /// its question to the person and the code bind the approval.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<String>,
     /// The person who approved the request, as its issuer spells the subject.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub approved_by: Option<String>,
@@ -207,8 +212,14 @@ pub struct AuditedApproval {
 impl AuditedApproval {
     /// The state of an approval that a request lacks.
     pub const REQUIRED: &str = "required";
-    /// The state of an approval that a token holds.
+    /// The state of an approval that Ragward asks a person for.
+    pub const REQUESTED: &str = "requested";
+    /// The state of an approval that a person gave.
     pub const GIVEN: &str = "given";
+    /// The proof by a token with the details that were asked for.
+    pub const DETAILS: &str = "details";
+    /// The proof by the issuer's question and the code alone.
+    pub const CODE: &str = "code";
 }
 
 /// The content that left with an answer.

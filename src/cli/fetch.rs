@@ -48,6 +48,7 @@ pub(super) async fn run(args: FetchArgs, config: Option<PathBuf>, output: &Outpu
     let (consistency, consistency_token) = args.consistency.read();
     let request = FetchRequest {
         user: args.connection.asker(args.user)?,
+        approval: String::new(),
         collection: args.collection,
         chunk_ids: args.chunk_ids,
         document_ids: args.document_ids,

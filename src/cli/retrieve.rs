@@ -94,6 +94,7 @@ pub(super) async fn run(args: RetrieveArgs, config: Option<PathBuf>, output: &Ou
     let (consistency, consistency_token) = args.consistency.read();
     let request = RetrieveRequest {
         user: args.connection.asker(args.user)?,
+        approval: String::new(),
         collection: args.collection,
         query: Some(query),
         top_k: args.top_k,

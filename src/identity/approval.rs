@@ -9,13 +9,13 @@
 
 use std::collections::BTreeMap;
 
-use ring::digest::{Context, SHA256};
 use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
 use serde_json::{Value as Json, json};
 
+use super::approvable::{ApprovableRequest, Approval, Grant, length, request_sha256};
 use super::config::{ApprovalConfig, CheckedConfig, IdentityConfig, IdentityConfigError};
-use super::details::{Action, ApprovalMark, DetailsConfig, OneOf};
+use super::details::{ApprovalMark, AuthorizationDetails, DetailsConfig, OneOf};
 use super::principal::Principal;
 use super::token::{TokenFacts, VerifiedToken};
 
@@ -26,25 +26,6 @@ const KEY_BYTES: usize = 32;
 const RANDOM_BYTES: usize = 16;
 const EXPIRY_BYTES: usize = 8;
 const MAC_BYTES: usize = 32;
-/// The first bytes under the digest of a request. They change whenever the form of the bytes does.
-const DIGEST_DOMAIN: &[u8] = b"ragward approval 1\0";
-
-/// A request, as far as an approval is about it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ApprovableRequest {
-    /// The action that is asked for.
-    pub action: Action,
-    /// The collection that is read.
-    pub collection: String,
-    /// The highest classification that is asked for; `None` if the request names none.
-    pub classification_max: Option<String>,
-    /// The most chunks that the request can give, on all of its pages.
-    pub chunks_max: u64,
-    /// Bytes that are equal only for equal requests. The pages of one search are one request.
-    pub encoded: Vec<u8>,
-    /// The token of a further page of an approved search; `None` for the first page.
-    pub page_token: Option<String>,
-}
 
 /// The requests that a person has to approve.
 #[derive(Debug, Default)]
@@ -65,19 +46,6 @@ pub struct Judged {
     pub principal: Principal,
     /// The approval; `None` if the request needs none.
     pub approval: Option<Approval>,
-}
-
-/// An approval of one request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Approval {
-    /// The nonce that tells this approval from every other one.
-    pub nonce: String,
-    /// The digest of the approved request, in hexadecimal.
-    pub request_sha256: String,
-    /// The most chunks, on all pages.
-    pub chunks_max: u64,
-    /// The end of the approval, in seconds since 1970.
-    pub expires_at: u64,
 }
 
 /// The reason why a request is not let through.
@@ -172,7 +140,8 @@ impl ApprovalRules {
     }
 
     /// Returns the most chunks of the approval that a request needs; `None` if it needs none.
-    fn chunks_max(&self, request: &ApprovableRequest) -> Option<u64> {
+    #[must_use]
+    pub fn chunks_max(&self, request: &ApprovableRequest) -> Option<u64> {
         let rank = request.classification_max.as_deref().and_then(|name| self.details.rank(name));
         let reaches = |lowest: usize| rank.is_some_and(|rank| rank >= lowest);
         let of_ceiling = self.classifications.iter().filter(|(lowest, _)| reaches(**lowest)).map(|(_, max)| *max);
@@ -226,38 +195,50 @@ impl ApprovalRules {
     fn required(&self, token: &VerifiedToken, request: &ApprovableRequest, chunks_max: u64, now: u64) -> ApprovalError {
         let nonce = self.nonces.as_ref().and_then(|nonces| nonces.make(token.facts(), now));
         let Some(nonce) = nonce else { return ApprovalError::NoNonce };
-        let request_sha256 = request_sha256(&request.encoded, &nonce);
-        let mut object = json!({
-            "type": self.details.type_name,
-            "locations": [token.audience()],
-            "actions": [request.action.as_str()],
-            "collections": [request.collection],
-            "chunks_max": chunks_max,
-            "request_sha256": request_sha256,
-            "nonce": nonce,
-            "single_use": true,
-        });
-        if let (Json::Object(object), Some(ceiling)) = (&mut object, &request.classification_max) {
-            object.insert("classification_max".to_owned(), ceiling.as_str().into());
-        }
-        let authorization_details = Json::Array(vec![object]);
+        let grant = Grant::of(request, nonce, chunks_max);
+        let authorization_details = self.details(token.audience(), request, &grant, None);
+        let Grant { request_sha256, .. } = grant;
         ApprovalError::Required(RequiredApproval { authorization_details, request_sha256, chunks_max })
     }
-}
 
-/// Returns the digest of a request and a nonce, in hexadecimal.
-fn request_sha256(encoded: &[u8], nonce: &str) -> String {
-    let mut digest = Context::new(&SHA256);
-    digest.update(DIGEST_DOMAIN);
-    for part in [encoded, nonce.as_bytes()] {
-        digest.update(&length(part));
-        digest.update(part);
+    /// Returns the value of `authorization_details` by which a token for `audience` shows that a person has approved a request.
+    #[must_use]
+    pub fn details(&self, audience: &str, request: &ApprovableRequest, grant: &Grant, purpose: Option<&str>) -> Json {
+        let mut object = json!({
+            "type": self.details.type_name,
+            "locations": [audience],
+            "actions": [request.action.as_str()],
+            "collections": [request.collection],
+            "chunks_max": grant.chunks_max,
+            "request_sha256": grant.request_sha256,
+            "nonce": grant.nonce,
+            "single_use": true,
+        });
+        if let Json::Object(object) = &mut object {
+            let ceiling = request.classification_max.as_deref().map(|ceiling| ("classification_max", ceiling));
+            for (name, value) in ceiling.into_iter().chain(purpose.map(|purpose| ("purpose", purpose))) {
+                object.insert(name.to_owned(), value.into());
+            }
+        }
+        Json::Array(vec![object])
     }
-    base16ct::lower::encode_string(digest.finish().as_ref())
-}
 
-fn length(bytes: &[u8]) -> [u8; 8] {
-    u64::try_from(bytes.len()).unwrap_or(u64::MAX).to_be_bytes()
+    /// Returns whether a token has the details by which it shows that its subject has approved a request, and no others in
+    /// their place.
+    #[must_use]
+    pub fn proves(&self, token: &VerifiedToken, request: &ApprovableRequest, grant: &Grant) -> bool {
+        let is_of_request =
+            |mark: &ApprovalMark| mark.nonce == grant.nonce && mark.request_sha256 == grant.request_sha256;
+        let approving = |details: &AuthorizationDetails| details.approving(request, grant.chunks_max, is_of_request);
+        token.details.as_deref().is_some_and(|details| approving(details).is_some())
+    }
+
+    /// Returns the principal of an approved request, bounded to what was approved. Returns `None` if its token has several
+    /// objects of details, whose limits nobody could count together.
+    #[must_use]
+    pub fn granted(&self, principal: &Principal, request: &ApprovableRequest, grant: &Grant) -> Option<Principal> {
+        Some(self.bounded(principal.granted(|details| AuthorizationDetails::granted(details, grant))?, request))
+    }
 }
 
 /// Makes nonces and knows them again. A nonce carries its own expiry and a MAC, so nothing is kept for a request that nobody

@@ -1,5 +1,6 @@
 //! The section `[identity]`: whose tokens are accepted, and what is read from them.
 
+mod backchannel;
 mod checked;
 
 use std::path::PathBuf;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::backchannel::{BackchannelConfig, BindingMessage, IssuerDetails};
 pub(super) use self::checked::{CheckedConfig, is_quotable};
 pub use super::details::DetailsConfig;
 use super::key_set::Algorithm;

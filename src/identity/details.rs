@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
 use super::Refusal;
-use super::approval::ApprovableRequest;
+pub use super::approvable::Action;
+use super::approvable::{ApprovableRequest, Grant};
 use crate::chunk::{Metadata, Value};
 use crate::language::{Object, Relation};
 
@@ -31,17 +32,6 @@ pub struct DetailsConfig {
     pub classification_key: Option<String>,
     /// The classifications from the lowest to the highest. Without them, a token that names a ceiling is refused.
     pub classifications: Vec<String>,
-}
-
-/// The action that a caller asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Search for chunks that answer a query, and read their texts.
-    Retrieve,
-    /// Check whether chunks that the caller holds may still be seen.
-    Recheck,
-    /// Read the texts of chunks that the caller names.
-    Fetch,
 }
 
 /// The facts about a request that are known before anything is searched.
@@ -133,18 +123,6 @@ impl DetailsConfig {
     }
 }
 
-impl Action {
-    /// Returns the action's name in a token.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Retrieve => "retrieve",
-            Self::Recheck => "recheck",
-            Self::Fetch => "fetch",
-        }
-    }
-}
-
 impl AuthorizationDetails {
     /// Reads the claim. Returns `None` if no object is of our type. Objects of other types are meant for other servers
     /// (RFC 9396, section 2) and are ignored.
@@ -222,6 +200,20 @@ impl AuthorizationDetails {
         let object = self.objects.iter().find(approves)?;
         let approval = object.approval.clone().map(|mark| ApprovalMark { is_of_request: true, ..mark });
         Some(Self { objects: vec![Detail { approval, ..object.clone() }] })
+    }
+
+    /// Binds details, if there are any, to an approval that does not stand in them. Returns `None` if there are several
+    /// objects.
+    pub(super) fn granted(details: Option<&Self>, grant: &Grant) -> Option<Self> {
+        let object = match details.map(|details| details.objects.as_slice()) {
+            None => Detail { is_for_us: true, ..Detail::default() },
+            Some([object]) if object.approval.is_none() => object.clone(),
+            Some(_) => return None,
+        };
+        let Grant { nonce, request_sha256, chunks_max } = grant.clone();
+        let chunks_max = object.chunks_max.map_or(chunks_max, |own| own.min(chunks_max));
+        let approval = Some(ApprovalMark { request_sha256, nonce, is_of_request: true });
+        Some(Self { objects: vec![Detail { approval, chunks_max: Some(chunks_max), ..object }] })
     }
 
     /// Returns the mark of the one object, if it approves the request at hand.

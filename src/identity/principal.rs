@@ -134,6 +134,15 @@ impl Principal {
         Some(Self { details: Details::Unapplied(Arc::new(details)), ..self.clone() })
     }
 
+    /// Binds the details of the token, if it has any, to an approval. Returns `None` if they cannot be bound.
+    pub(super) fn granted(
+        &self,
+        bound: impl FnOnce(Option<&AuthorizationDetails>) -> Option<AuthorizationDetails>,
+    ) -> Option<Self> {
+        let details = bound(self.details())?;
+        Some(Self { details: Details::Unapplied(Arc::new(details)), ..self.clone() })
+    }
+
     /// Counts chunks that earlier pages have taken from the details.
     #[must_use]
     pub fn after(self, taken: usize) -> Self {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ring::digest::{SHA256, digest};
 
-use super::approval::Approval;
+use super::approvable::Approval;
 use super::token::TokenFacts;
 use super::{Refusal, VerifiedToken};
 

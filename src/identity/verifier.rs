@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use super::approval::Approval;
+use super::approvable::Approval;
 use super::claims;
 use super::config::{CheckedConfig, IdentityConfig, IdentityConfigError};
+use super::issuer::backchannel::Backchannel;
 use super::issuer::{Issuer, NoKey};
 use super::jws::{Jws, TOKEN_BYTES_MAX};
 use super::remembered::{RememberedTokens, Use, UsedTokens};
 use super::{Refusal, VerifiedToken};
+use crate::settings::Secret;
 
 /// Verifies the tokens of the configured issuers.
 #[derive(Debug)]
@@ -73,6 +75,13 @@ impl TokenVerifier {
     /// Returns the issuers whose tokens are accepted.
     pub fn issuers(&self) -> impl Iterator<Item = &str> {
         self.issuers.iter().map(|issuer| issuer.config.issuer.as_str())
+    }
+
+    /// Returns a client of one of the issuers that asks persons there; `None` if no issuer has this name.
+    #[must_use]
+    pub fn backchannel(&self, issuer: &str, client_id: &str, client_secret: Secret) -> Option<Backchannel> {
+        let issuer = self.issuers.iter().find(|known| known.config.issuer == issuer)?;
+        Some(Backchannel::new(Arc::clone(issuer), client_id.to_owned(), client_secret))
     }
 
     /// Verifies a token at the time `now`, in seconds since 1970.

@@ -9,8 +9,7 @@ use super::request::{FetchRequest, RecheckRequest, RetrievalRequest};
 use crate::authz::decision_key::{write_contextual, write_count, write_text};
 use crate::engine::Contextual;
 use crate::identity::Principal;
-use crate::identity::approval::ApprovableRequest;
-use crate::identity::details::Action;
+use crate::identity::approvable::{Action, ApprovableRequest};
 
 /// The first byte. It changes whenever the form of the bytes does.
 const VERSION: u8 = 1;

@@ -5,17 +5,22 @@
 //! `operations` reaches none of them. A service that finds no caller in its request refuses it.
 
 mod approval;
+mod approver;
 mod challenge;
+mod desk;
 mod gate;
+mod sealed;
 mod untold;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-pub(super) use self::approval::Approved;
+pub(super) use self::approval::{ApprovalCall, Approved};
+pub(super) use self::approver::RequestedApproval;
 pub(super) use self::gate::GateLayer;
 
+use self::approver::Approver;
 use self::challenge::TokenFault;
 use self::untold::{Remedy, Settled};
 use super::audit::Draft;
@@ -53,6 +58,8 @@ pub struct TokenAuthentication {
     write_relation: Relation,
     step_up: StepUpRules,
     approvals: ApprovalRules,
+    /// Asks persons for approvals; `None` if only clients do.
+    approver: Option<Approver>,
     remedy: Remedy,
     /// Whether tokens are accepted. They are not before stored names have been compared with those that tokens give.
     is_open: AtomicBool,
@@ -98,6 +105,7 @@ impl TokenAuthentication {
             write_relation,
             step_up,
             approvals: ApprovalRules::default(),
+            approver: None,
             remedy: Remedy::default(),
             is_open: AtomicBool::new(false),
         })

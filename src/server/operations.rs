@@ -136,10 +136,11 @@ const fn health(path: &'static str, answer: Messages, answer_bytes_max: Option<u
     Operation { access, is_recorded: false, answer, request_bytes_max, ..rpc }
 }
 
-pub(super) static OPERATIONS: [Operation; 33] = [
+pub(super) static OPERATIONS: [Operation; 34] = [
     unary("/ragward.retrieval.v1.RetrievalService/Retrieve", Scope::Retrieve, CHUNKS),
     unary("/ragward.retrieval.v1.RetrievalService/Recheck", Scope::Retrieve, NAMES),
     unary("/ragward.retrieval.v1.RetrievalService/Fetch", Scope::Retrieve, CHUNKS),
+    unary("/ragward.retrieval.v1.RetrievalService/RequestApproval", Scope::Retrieve, SMALL),
     unary("/ragward.retrieval.v1.RetrievalService/Explain", Scope::Explain, PAGE),
     Operation { request: Messages::Many, ..ingest("/ragward.ingest.v1.IngestService/UpsertDocuments", SMALL) },
     ingest("/ragward.ingest.v1.IngestService/PutDocument", SMALL),

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message;
+use prost_types::Timestamp;
 use tokio::time::{Instant, timeout_at};
 use tonic::{Request, Response, Status};
 
 use self::messages::RecheckPurpose;
 use super::answers::AnswerSlot;
 use super::audit::{Draft, decided_by, searched};
-use super::authentication::{self, Approved, Authentication, ReadTarget};
+use super::authentication::{self, ApprovalCall, Approved, Authentication, ReadTarget, RequestedApproval};
 use super::consistency_token;
 use super::deadline::deadline;
 use super::explain::Question;
@@ -26,7 +27,7 @@ use crate::authz::consistency_token::{ConsistencyTokens, NotAToken};
 use crate::authz::{Authorizer, AuthzError, Consistency, DecidedBy, KnownRelationships};
 use crate::blocking_pool::{BlockingPool, WorkLost};
 use crate::chunk::ID_BYTES_MAX;
-use crate::identity::approval::ApprovableRequest;
+use crate::identity::approvable::ApprovableRequest;
 use crate::identity::{Caller, Principal, RequestContextRules, Use};
 use crate::proto::retrieval as message;
 use crate::proto::retrieval::retrieval_service_server::RetrievalService;
@@ -70,6 +71,12 @@ struct Call {
     deadline: Instant,
     /// The one use of the caller's token, if it is good for one request and holds no approval.
     one_use: Option<Arc<Use>>,
+}
+
+/// A request, and what an approval of it is bound to.
+struct Approvable<R> {
+    request: R,
+    approvable: ApprovableRequest,
 }
 
 impl RetrievalApi {
@@ -121,6 +128,14 @@ impl RetrievalService for RetrievalApi {
         Ok(consistency_token::answer(self.answer_fetch(&call, &room, request.into_inner()).await?))
     }
 
+    async fn request_approval(
+        &self,
+        request: Request<message::RequestApprovalRequest>,
+    ) -> Result<Response<message::RequestApprovalResponse>, Status> {
+        let call = self.call(&request)?;
+        Ok(Response::new(self.answer_request_approval(&call, request.into_inner()).await?))
+    }
+
     async fn explain(
         &self,
         request: Request<message::ExplainRequest>,
@@ -137,16 +152,9 @@ impl RetrievalApi {
         room: &AnswerSlot,
         message: message::RetrieveRequest,
     ) -> Result<message::RetrieveResponse, Refusal> {
-        let (wants_plan, classification_max) = (message.explain_plan, message.classification_max.clone());
-        let reading = ReadTarget { collection: &message.collection, classification_max: &message.classification_max };
-        let principal = self.principal(call, &message.user, message.context.as_ref(), reading)?;
-        let consistency = self.consistency(message.consistency, &message.consistency_token)?;
-        let parts = messages::retrieval_parts(message, principal, consistency)?;
-        let top_k_max = self.retriever.config().top_k_max;
-        let request = RetrievalRequest::new(parts, top_k_max).map_err(Refusal::invalid)?;
-        call.draft.retrieval(&request);
-        let approvable = request.approvable(&classification_max, top_k_max);
-        let approved = self.approve(call, request.principal(), &approvable)?;
+        let (wants_plan, sealed) = (message.explain_plan, message.approval.clone());
+        let Approvable { request, approvable } = self.read_retrieval(call, message)?;
+        let approved = self.approve(call, request.principal(), &approvable, &sealed).await?;
         let request = request.approved_for(approved.principal.clone());
         room.reserve(request.top_k() * CHUNK_BYTES_MAX).await?;
         let retrieval = self.retriever.retrieve(&request, call.deadline).await?;
@@ -179,7 +187,7 @@ impl RetrievalApi {
                 return Err(RetrievalError::Unsupported(UNRECORDED.to_owned()).into());
             }
         }
-        let approved = self.approve(call, request.principal(), &request.approvable())?;
+        let approved = self.approve(call, request.principal(), &request.approvable(), "").await?;
         let request = request.approved_for(approved.principal.clone());
         // INVARIANT (one answer for every purpose): what decides does not know the purpose.
         let rechecked = self.retriever.recheck(&request, call.deadline).await?;
@@ -202,19 +210,12 @@ impl RetrievalApi {
         room: &AnswerSlot,
         message: message::FetchRequest,
     ) -> Result<message::FetchResponse, Refusal> {
-        let reading = ReadTarget { collection: &message.collection, classification_max: &message.classification_max };
-        let principal = self.principal(call, &message.user, message.context.as_ref(), reading)?;
-        let consistency = self.consistency(message.consistency, &message.consistency_token)?;
-        let message::FetchRequest { collection, chunk_ids, document_ids, classification_max, .. } = message;
-        let parts = FetchParts { principal, collection, chunk_ids, document_ids, consistency };
-        let request = FetchRequest::new(parts).map_err(Refusal::invalid)?;
-        call.draft.fetch(&request);
-        let chunks_max = usize::try_from(self.retriever.config().top_k_max).unwrap_or(usize::MAX);
-        let approvable = request.approvable(&classification_max, chunks_max);
-        let approved = self.approve(call, request.principal(), &approvable)?;
+        let sealed = message.approval.clone();
+        let Approvable { request, approvable } = self.read_fetch(call, message)?;
+        let approved = self.approve(call, request.principal(), &approvable, &sealed).await?;
         let request = request.approved_for(approved.principal.clone());
         // A fetch reads one chunk more than it answers with.
-        let read_max = request.chunks_max(chunks_max).saturating_add(1);
+        let read_max = request.chunks_max(self.chunks_max()).saturating_add(1);
         room.reserve(read_max.saturating_mul(CHUNK_BYTES_MAX)).await?;
         let fetched = self.retriever.fetch(&request, call.deadline).await?;
         approved.answered();
@@ -291,9 +292,90 @@ impl RetrievalApi {
         self.authentication.bounded_by_login(self.in_context(named, &call.caller, context), &call.caller, reading)
     }
 
-    /// Lets a request through that needs no approval, or that its token approves.
-    fn approve(&self, call: &Call, principal: &Principal, approvable: &ApprovableRequest) -> Result<Approved, Refusal> {
-        self.authentication.approve(&call.caller, &call.draft, principal, approvable, call.one_use.clone())
+    /// Lets a request through that needs no approval, or that is approved.
+    async fn approve(
+        &self,
+        call: &Call,
+        principal: &Principal,
+        request: &ApprovableRequest,
+        sealed: &str,
+    ) -> Result<Approved, Refusal> {
+        let Call { caller, draft, deadline, one_use } = call;
+        let (one_use, deadline) = (one_use.clone(), *deadline);
+        self.authentication.approve(ApprovalCall { caller, draft, principal, request, sealed, one_use, deadline }).await
+    }
+
+    /// Reads a retrieval, and notes it in the record.
+    fn read_retrieval(
+        &self,
+        call: &Call,
+        message: message::RetrieveRequest,
+    ) -> Result<Approvable<RetrievalRequest>, Refusal> {
+        let classification_max = message.classification_max.clone();
+        let reading = ReadTarget { collection: &message.collection, classification_max: &message.classification_max };
+        let principal = self.principal(call, &message.user, message.context.as_ref(), reading)?;
+        let consistency = self.consistency(message.consistency, &message.consistency_token)?;
+        let parts = messages::retrieval_parts(message, principal, consistency)?;
+        let top_k_max = self.retriever.config().top_k_max;
+        let request = RetrievalRequest::new(parts, top_k_max).map_err(Refusal::invalid)?;
+        call.draft.retrieval(&request);
+        let approvable = request.approvable(&classification_max, top_k_max);
+        Ok(Approvable { request, approvable })
+    }
+
+    /// Reads a fetch, and notes it in the record.
+    fn read_fetch(&self, call: &Call, message: message::FetchRequest) -> Result<Approvable<FetchRequest>, Refusal> {
+        let reading = ReadTarget { collection: &message.collection, classification_max: &message.classification_max };
+        let principal = self.principal(call, &message.user, message.context.as_ref(), reading)?;
+        let consistency = self.consistency(message.consistency, &message.consistency_token)?;
+        let message::FetchRequest { collection, chunk_ids, document_ids, classification_max, .. } = message;
+        let parts = FetchParts { principal, collection, chunk_ids, document_ids, consistency };
+        let request = FetchRequest::new(parts).map_err(Refusal::invalid)?;
+        call.draft.fetch(&request);
+        let approvable = request.approvable(&classification_max, self.chunks_max());
+        Ok(Approvable { request, approvable })
+    }
+
+    /// Returns the most chunks of an answer.
+    fn chunks_max(&self) -> usize {
+        usize::try_from(self.retriever.config().top_k_max).unwrap_or(usize::MAX)
+    }
+
+    async fn answer_request_approval(
+        &self,
+        call: &Call,
+        message: message::RequestApprovalRequest,
+    ) -> Result<message::RequestApprovalResponse, Refusal> {
+        let message::RequestApprovalRequest { request, purpose } = message;
+        let named = "must be empty: an approval is asked for without one";
+        let (principal, approvable) = match request {
+            Some(message::request_approval_request::Request::Retrieve(retrieve)) => {
+                if !retrieve.approval.is_empty() {
+                    return Err(FieldViolation::new("retrieve.approval", named).into());
+                }
+                let Approvable { request, approvable } = self.read_retrieval(call, retrieve)?;
+                (request.principal().clone(), approvable)
+            }
+            Some(message::request_approval_request::Request::Fetch(fetch)) => {
+                if !fetch.approval.is_empty() {
+                    return Err(FieldViolation::new("fetch.approval", named).into());
+                }
+                let Approvable { request, approvable } = self.read_fetch(call, fetch)?;
+                (request.principal().clone(), approvable)
+            }
+            None => return Err(FieldViolation::new("request", "is missing; set `retrieve` or `fetch`").into()),
+        };
+        let Call { caller, draft, .. } = call;
+        let asking = self.authentication.request_approval(caller, draft, &principal, &approvable, &purpose);
+        let asked = timeout_at(call.deadline, asking).await.map_err(|_elapsed| RetrievalError::DeadlineExceeded)??;
+        let RequestedApproval { sealed, code, expires_at, poll_after } = asked;
+        let seconds = i64::try_from(expires_at).unwrap_or(i64::MAX);
+        Ok(message::RequestApprovalResponse {
+            approval: sealed,
+            code,
+            expires_at: Some(Timestamp { seconds, nanos: 0 }),
+            poll_after_seconds: u32::try_from(poll_after).unwrap_or(u32::MAX),
+        })
     }
 
     /// Adds the values that a request states for conditions. If the caller may not state one of them, the field `context`

@@ -138,6 +138,8 @@ pub(crate) enum HttpAnswer {
     Html,
     Redirect(String),
     Status(u16),
+    /// JSON with another status than 200.
+    Refusal(u16, Value),
     Bytes(usize),
     Hang,
 }
@@ -148,6 +150,8 @@ pub(crate) struct TestIssuer {
     pub(crate) url: String,
     answers: Arc<Mutex<HashMap<String, HttpAnswer>>>,
     asked: Arc<Mutex<Vec<String>>>,
+    /// The forms that were posted, by path.
+    forms: Arc<Mutex<Vec<(String, String)>>>,
 }
 
 impl TestIssuer {
@@ -155,13 +159,13 @@ impl TestIssuer {
     pub(crate) async fn start(keys: &[&SigningKey]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let issuer = Self { url, answers: Arc::default(), asked: Arc::default() };
+        let issuer = Self { url, answers: Arc::default(), asked: Arc::default(), forms: Arc::default() };
         issuer.serve_metadata(METADATA);
         issuer.serve_keys(keys);
-        let (answers, asked) = (Arc::clone(&issuer.answers), Arc::clone(&issuer.asked));
+        let served = issuer.clone();
         tokio::spawn(async move {
             while let Ok((connection, _)) = listener.accept().await {
-                tokio::spawn(answer(connection, Arc::clone(&answers), Arc::clone(&asked)));
+                tokio::spawn(answer(connection, served.clone()));
             }
         });
         issuer
@@ -189,6 +193,23 @@ impl TestIssuer {
         self.asked.lock().unwrap().iter().filter(|path| *path == KEYS).count()
     }
 
+    /// Returns the forms that were posted to a path.
+    pub(crate) fn forms(&self, path: &str) -> Vec<HashMap<String, String>> {
+        let forms = self.forms.lock().unwrap();
+        let of_path = forms.iter().filter(|(posted, _)| posted == path);
+        of_path.map(|(_, form)| url::form_urlencoded::parse(form.as_bytes()).into_owned().collect()).collect()
+    }
+
+    /// Serves metadata with the endpoints by which a client asks persons (CIBA).
+    pub(crate) fn serve_backchannel(&self, ask: &str, token: &str) {
+        let metadata = json!({
+            "issuer": self.url, "jwks_uri": format!("{}{KEYS}", self.url),
+            "backchannel_authentication_endpoint": format!("{}{ask}", self.url),
+            "token_endpoint": format!("{}{token}", self.url),
+        });
+        self.set(METADATA, HttpAnswer::Json(metadata));
+    }
+
     /// Returns the claims of a good token for this subject.
     pub(crate) fn claims(&self, subject: &str, scope: &str) -> Value {
         let now = now();
@@ -203,24 +224,29 @@ pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
-async fn answer(
-    mut connection: TcpStream,
-    answers: Arc<Mutex<HashMap<String, HttpAnswer>>>,
-    asked: Arc<Mutex<Vec<String>>>,
-) -> Option<()> {
+async fn answer(mut connection: TcpStream, issuer: TestIssuer) -> Option<()> {
     let mut request = Vec::new();
     while !request.ends_with(b"\r\n\r\n") {
         request.push(connection.read_u8().await.ok()?);
     }
     let request = String::from_utf8(request).ok()?;
     let path = request.split(' ').nth(1)?.to_owned();
-    let answer = answers.lock().unwrap().get(&path).cloned();
-    asked.lock().unwrap().push(path);
+    let length = request.to_lowercase().lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+    let mut form = vec![0; length.unwrap_or_default()];
+    connection.read_exact(&mut form).await.ok()?;
+    if !form.is_empty() {
+        issuer.forms.lock().unwrap().push((path.clone(), String::from_utf8(form).ok()?));
+    }
+    let answer = issuer.answers.lock().unwrap().get(&path).cloned();
+    issuer.asked.lock().unwrap().push(path);
     let (status, kind, body, more) = match answer {
         Some(HttpAnswer::Json(value)) => (200, "application/json", value.to_string().into_bytes(), String::new()),
         Some(HttpAnswer::Text(text)) => (200, "application/json", text.into_bytes(), String::new()),
         Some(HttpAnswer::Html) => (200, "text/html", b"<html><body>Sign in</body></html>".to_vec(), String::new()),
         Some(HttpAnswer::Redirect(to)) => (302, "text/plain", Vec::new(), format!("location: {to}\r\n")),
+        Some(HttpAnswer::Refusal(status, value)) => {
+            (status, "application/json", value.to_string().into_bytes(), String::new())
+        }
         Some(HttpAnswer::Status(status)) => (status, "text/plain", Vec::new(), String::new()),
         Some(HttpAnswer::Bytes(length)) => (200, "application/json", vec![b' '; length], String::new()),
         Some(HttpAnswer::Hang) => std::future::pending().await,

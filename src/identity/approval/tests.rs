@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::identity::approvable::Action;
 use crate::identity::remembered::UsedTokens;
 use crate::identity::sample::{self, NOW};
 use crate::identity::{Caller, Refusal};

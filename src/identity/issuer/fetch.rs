@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use reqwest::{Client, StatusCode, Url};
+use reqwest::{Client, Response, StatusCode, Url};
 use serde_json::Value;
 
 use super::super::key_set::{KeySet, KeySetError};
@@ -127,22 +127,43 @@ impl HttpClient {
         Ok(key_set_url)
     }
 
-    async fn get(&self, url: Url) -> Result<Vec<u8>, FetchError> {
+    pub(super) async fn get(&self, url: Url) -> Result<Vec<u8>, FetchError> {
         let http = |source| FetchError::Http { url: url.clone(), source };
         let request = self.client.get(url.clone()).header("accept", "application/json");
-        let mut response = request.send().await.map_err(http)?;
+        let response = request.send().await.map_err(http)?;
         if response.status() != StatusCode::OK {
             return Err(FetchError::Status { url, status: response.status() });
         }
-        let mut bytes = Vec::new();
-        while let Some(piece) = response.chunk().await.map_err(http)? {
-            if bytes.len() + piece.len() > BYTES_MAX {
-                return Err(FetchError::TooLarge(url));
-            }
-            bytes.extend_from_slice(&piece);
-        }
-        Ok(bytes)
+        read(url, response).await
     }
+
+    /// Posts a form, and returns the answer whatever its status is.
+    pub(super) async fn post_form(&self, url: Url, form: String) -> Result<Posted, FetchError> {
+        let http = |source| FetchError::Http { url: url.clone(), source };
+        let request = self.client.post(url.clone()).header("content-type", "application/x-www-form-urlencoded");
+        let response = request.header("accept", "application/json").body(form).send().await.map_err(http)?;
+        let status = response.status();
+        Ok(Posted { status, bytes: read(url, response).await? })
+    }
+}
+
+/// The answer to a form.
+pub(super) struct Posted {
+    pub(super) status: StatusCode,
+    pub(super) bytes: Vec<u8>,
+}
+
+/// Reads the body of an answer, unless it is too large.
+async fn read(url: Url, mut response: Response) -> Result<Vec<u8>, FetchError> {
+    let http = |source| FetchError::Http { url: url.clone(), source };
+    let mut bytes = Vec::new();
+    while let Some(piece) = response.chunk().await.map_err(http)? {
+        if bytes.len() + piece.len() > BYTES_MAX {
+            return Err(FetchError::TooLarge(url));
+        }
+        bytes.extend_from_slice(&piece);
+    }
+    Ok(bytes)
 }
 
 #[cfg(test)]

@@ -2,13 +2,31 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
+use super::approver::{Approver, NotApproved};
 use super::challenge::{self, TokenFault};
 use super::{Authentication, now};
 use crate::audit::AuditedApproval;
-use crate::identity::approval::{ApprovableRequest, Approval, ApprovalError, Judged, RequiredApproval};
+use crate::identity::approvable::{ApprovableRequest, Approval};
+use crate::identity::approval::{ApprovalError, Judged, RequiredApproval};
 use crate::identity::{Caller, Principal, TokenFacts, Use, VerifiedToken};
+use crate::retrieval::FieldViolation;
 use crate::server::audit::Draft;
 use crate::server::refusal::Refusal;
+
+/// A request, and what the handlers know of its call.
+pub(in crate::server) struct ApprovalCall<'c> {
+    pub(in crate::server) caller: &'c Caller,
+    pub(in crate::server) draft: &'c Draft,
+    pub(in crate::server) principal: &'c Principal,
+    pub(in crate::server) request: &'c ApprovableRequest,
+    /// The approval that the request names; empty if it names none.
+    pub(in crate::server) sealed: &'c str,
+    /// The use of another kind of token for one request.
+    pub(in crate::server) one_use: Option<Arc<Use>>,
+    pub(in crate::server) deadline: Instant,
+}
 
 /// A request that may be answered, as far as approvals go.
 pub(in crate::server) struct Approved {
@@ -28,48 +46,57 @@ impl Approved {
 }
 
 impl Authentication {
-    /// Lets a request through that needs no approval, or whose token holds the approval of this very request. Nobody else
-    /// can use that approval from then on, unless the request fails before any text is read. `one_use` is the use of another
-    /// kind of token for one request.
+    /// Lets a request through that needs no approval, whose token holds the approval of this very request, or that names an
+    /// approval of it. Nobody else can use that approval from then on, unless the request fails before any text is read.
     ///
     /// # Errors
-    /// If the request needs an approval, or its token holds one of another request or a used one.
-    pub(in crate::server) fn approve(
-        &self,
-        caller: &Caller,
-        draft: &Draft,
-        principal: &Principal,
-        request: &ApprovableRequest,
-        one_use: Option<Arc<Use>>,
-    ) -> Result<Approved, Refusal> {
+    /// If the request needs an approval, if the approval is of another request or was used, or if the person has not said yes.
+    pub(in crate::server) async fn approve(&self, call: ApprovalCall<'_>) -> Result<Approved, Refusal> {
+        let ApprovalCall { caller, draft, principal, request, sealed, one_use, deadline } = call;
         let (Self::Tokens(tokens), Caller::Verified { token, .. }) = (self, caller) else {
-            return Ok(Approved { principal: principal.clone(), one_use: None });
+            return match sealed {
+                "" => Ok(Approved { principal: principal.clone(), one_use: None }),
+                _ => Err(FieldViolation::new("approval", "is for callers with access tokens").into()),
+            };
         };
-        let now = now();
         let resource = tokens.of(token);
-        let Judged { principal, approval } =
-            tokens.approvals.judge(token, principal, request, now).map_err(|error| match error {
+        let (principal, approval) = if sealed.is_empty() {
+            let judged = tokens.approvals.judge(token, principal, request, now());
+            let judged = judged.map_err(|error| match error {
                 ApprovalError::Required(required) => {
                     draft.approval(asked_for(request, &required));
                     resource.approval_required(&required)
                 }
                 ApprovalError::AnotherRequest => Refusal::denied("the token holds the approval of another request"),
-                ApprovalError::NotOwn => Refusal::denied(
-                    "the request needs an approval, and only persons can approve what they ask for themselves",
-                ),
+                ApprovalError::NotOwn => challenge::not_own(),
                 ApprovalError::NoNonce => {
                     challenge::unavailable("no approval can be asked for now; try again later", "APPROVAL_UNAVAILABLE")
                 }
             })?;
-        let Some(approval) = approval else {
-            return Ok(Approved { principal: principal.with_one_use(one_use), one_use: None });
+            let Judged { principal, approval } = judged;
+            let Some(approval) = approval else {
+                return Ok(Approved { principal: principal.with_one_use(one_use), one_use: None });
+            };
+            draft.approval(given(request, &approval, token));
+            (principal, approval)
+        } else {
+            let approved = Approver::approved(tokens, token, principal, request, sealed, deadline).await;
+            let (principal, approval, audited) = approved.map_err(NotApproved::into_refusal)?;
+            draft.approval(audited);
+            (principal, approval)
         };
-        draft.approval(given(request, &approval, token));
-        let begun = resource.verifier.begin_approval(token, &approval, request.page_token.as_deref(), now);
+        let begun = resource.verifier.begin_approval(token, &approval, request.page_token.as_deref(), now());
         let begun = begun.map_err(|refusal| {
             draft.token_refused(refusal.label());
-            resource.unauthenticated(TokenFault::Invalid)
+            if sealed.is_empty() {
+                resource.unauthenticated(TokenFault::Invalid)
+            } else {
+                NotApproved::Used.into_refusal()
+            }
         })?;
+        if !sealed.is_empty() {
+            tokens.close_approval(token, sealed);
+        }
         let one_use = Arc::new(begun);
         Ok(Approved { principal: principal.with_one_use(Some(Arc::clone(&one_use))), one_use: Some(one_use) })
     }
@@ -91,6 +118,7 @@ fn given(request: &ApprovableRequest, approval: &Approval, token: &VerifiedToken
     let TokenFacts { issuer, subject, .. } = token.facts();
     AuditedApproval {
         state: AuditedApproval::GIVEN.to_owned(),
+        evidence: Some(AuditedApproval::DETAILS.to_owned()),
         approved_by: Some(subject.clone()),
         issuer: Some(issuer.to_string()),
         approved_at: Some(token.issued_at()),

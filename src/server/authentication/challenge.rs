@@ -93,6 +93,11 @@ pub(super) fn unauthenticated(challenge: String) -> Refusal {
         .with_challenge(challenge)
 }
 
+/// Returns the refusal of a caller for whom nobody can approve anything.
+pub(super) fn not_own() -> Refusal {
+    Refusal::denied("the request needs an approval, and only persons can approve what they ask for themselves")
+}
+
 /// Returns the refusal of a caller who cannot be identified for now.
 pub(super) fn unavailable(text: &'static str, reason: &'static str) -> Refusal {
     Refusal::new(Code::Unavailable, text).with_reason(reason)

@@ -20,6 +20,7 @@ KNOWN = {
 }
 # Fields that exclude others, or that need more than a value of their type.
 LEFT_OUT = (
+    "approval",
     "chunk",
     "chunks",
     "classificationMax",

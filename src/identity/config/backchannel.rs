@@ -1,0 +1,67 @@
+//! The section `[approval]`: the persons whom Ragward itself asks.
+
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::settings::{PositiveDuration, SecretFile};
+
+/// The approvals that Ragward itself asks persons for, at their issuer (CIBA).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BackchannelConfig {
+    /// The issuer whose persons are asked: one of `identity.issuers`. Its tokens alone can be used to ask.
+    pub issuer: String,
+    /// Ragward's own client there. It needs the grant `urn:openid:params:grant-type:ciba` in the mode `poll`, and the
+    /// authentication method `client_secret_post`.
+    pub client_id: String,
+    /// The file with the secret of the client.
+    pub client_secret_file: SecretFile,
+    /// A file with the secret that seals approvals, at least 32 bytes, which all replicas share. When unset, each start makes a
+    /// random one, and approvals that are open then are of no use any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<SecretFile>,
+    /// The scopes of the token that proves the approval.
+    #[serde(default = "default_scope")]
+    pub scope: String,
+    /// The text that the person reads before they say yes.
+    #[serde(default)]
+    pub binding_message: BindingMessage,
+    /// How long the person may take, and the approval can be used: at most `1h`. Whole seconds count.
+    #[serde(default = "default_expiry", with = "PositiveDuration")]
+    pub expiry: Duration,
+    /// Whether the issuer puts `authorization_details` into tokens.
+    #[serde(default)]
+    pub details: IssuerDetails,
+}
+
+/// The text that a person reads before they say yes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BindingMessage {
+    /// The code alone: issuers limit such texts, and the details tell the rest.
+    #[default]
+    Code,
+    /// The code, the client, the collection, the ceiling, the most chunks and the purpose.
+    Request,
+}
+
+/// Whether an issuer puts `authorization_details` into tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum IssuerDetails {
+    /// It does, and a token without the details that were asked for proves nothing.
+    #[default]
+    Required,
+    /// It does not. The issuer's id of the question and the code are all that bind the approval to its request.
+    Unsupported,
+}
+
+fn default_scope() -> String {
+    "openid ragward:retrieve".to_owned()
+}
+
+fn default_expiry() -> Duration {
+    Duration::from_mins(5)
+}

@@ -1,0 +1,333 @@
+//! Asks a person at their issuer, on a device of theirs (CIBA, `OpenID` Connect Client-Initiated Backchannel Authentication
+//! Core 1.0, in its poll mode).
+//!
+//! What the issuer answers is not believed beyond what this module reads from it, and no word of it is repeated: it could hold
+//! a secret. Whether the token proves anything is decided elsewhere.
+
+use std::sync::Arc;
+
+use reqwest::{StatusCode, Url};
+use serde_json::{Map, Value};
+use tokio::sync::OnceCell;
+use url::form_urlencoded::Serializer;
+
+use super::Issuer;
+use super::fetch::{FetchError, check_url};
+use crate::settings::Secret;
+use crate::strict_json;
+
+/// The deepest nesting of an answer.
+const DEPTH_MAX: usize = 8;
+/// The longest id of a request that is taken, in bytes.
+const ID_BYTES_MAX: usize = 1_024;
+/// The pause between polls that holds where the issuer names none (CIBA, section 7.3), in seconds.
+const INTERVAL_SECONDS: u64 = 5;
+/// The longest pause between polls, in seconds. An issuer that asks for more gets this.
+const INTERVAL_SECONDS_MAX: u64 = 60;
+const GRANT: &str = "urn:openid:params:grant-type:ciba";
+
+/// A client of an issuer that asks persons there.
+#[derive(Debug)]
+pub struct Backchannel {
+    issuer: Arc<Issuer>,
+    client_id: String,
+    client_secret: Secret,
+    endpoints: OnceCell<Endpoints>,
+}
+
+#[derive(Clone, Debug)]
+struct Endpoints {
+    authorize: Url,
+    token: Url,
+}
+
+/// A question to a person.
+#[derive(Clone, Copy, Debug)]
+pub struct Question<'a> {
+    /// The person, by the subject that the issuer's tokens name.
+    pub subject: &'a str,
+    /// The scopes of the token.
+    pub scope: &'a str,
+    /// The audience of the token.
+    pub resource: &'a str,
+    /// The text that the person reads on both sides.
+    pub binding_message: &'a str,
+    /// The `authorization_details` of the token, as JSON; `None` for an issuer that has none.
+    pub details: Option<&'a str>,
+    /// How long the person may take, in seconds.
+    pub expiry_seconds: u64,
+}
+
+/// A question that the issuer has put to the person.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// The issuer's id of the question (`auth_req_id`).
+    pub id: String,
+    /// How long the person may take, in seconds.
+    pub expires_in: u64,
+    /// The pause between polls, in seconds.
+    pub interval: u64,
+}
+
+/// The state of a question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Polled {
+    /// The person has not answered.
+    Pending,
+    /// The person has not answered, and the next poll must come later than the last one did.
+    SlowDown,
+    /// The person said no.
+    Denied,
+    /// The time is over, or the issuer has given the token already.
+    Expired,
+    /// The person said yes, and this is the token.
+    Approved(Secret),
+}
+
+/// The reason why the issuer gave no answer that can be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BackchannelError {
+    /// The issuer did not answer, or not in time.
+    #[error("the issuer did not answer")]
+    Unreachable,
+    /// The issuer names no endpoint for such questions.
+    #[error("the metadata of the issuer names no endpoint for backchannel requests")]
+    NotOffered,
+    /// The issuer does not know the person.
+    #[error("the issuer does not know the person")]
+    UnknownPerson,
+    /// The issuer refuses the client or its request.
+    #[error("the issuer refuses the request")]
+    Refused,
+    /// The answer is none of the standard's.
+    #[error("the answer of the issuer cannot be used")]
+    Unusable,
+}
+
+impl Backchannel {
+    pub(in crate::identity) fn new(issuer: Arc<Issuer>, client_id: String, client_secret: Secret) -> Self {
+        Self { issuer, client_id, client_secret, endpoints: OnceCell::new() }
+    }
+
+    /// Returns the issuer whose persons are asked.
+    #[must_use]
+    pub fn issuer(&self) -> &str {
+        &self.issuer.config.issuer
+    }
+
+    /// Asks a person.
+    ///
+    /// # Errors
+    /// If the issuer does not ask.
+    pub async fn ask(&self, question: Question<'_>) -> Result<Asked, BackchannelError> {
+        let expiry = question.expiry_seconds.to_string();
+        let mut fields = vec![
+            ("scope", question.scope),
+            ("login_hint", question.subject),
+            ("binding_message", question.binding_message),
+            ("resource", question.resource),
+            ("requested_expiry", expiry.as_str()),
+        ];
+        fields.extend(question.details.map(|details| ("authorization_details", details)));
+        let endpoint = self.endpoints().await?.authorize.clone();
+        match self.post(endpoint, &fields).await? {
+            Answer::Success(members) => asked(&members, question.expiry_seconds).ok_or(BackchannelError::Unusable),
+            Answer::Refusal(code) if code == "unknown_user_id" => Err(BackchannelError::UnknownPerson),
+            Answer::Refusal(_) => Err(BackchannelError::Refused),
+        }
+    }
+
+    /// Asks whether the person has answered.
+    ///
+    /// # Errors
+    /// If the issuer does not tell.
+    pub async fn poll(&self, id: &str) -> Result<Polled, BackchannelError> {
+        let endpoint = self.endpoints().await?.token.clone();
+        match self.post(endpoint, &[("grant_type", GRANT), ("auth_req_id", id)]).await? {
+            Answer::Success(members) => {
+                let token = members.get("access_token").and_then(Value::as_str).filter(|token| is_visible(token));
+                Ok(Polled::Approved(Secret::new(token.ok_or(BackchannelError::Unusable)?)))
+            }
+            Answer::Refusal(code) => match code.as_str() {
+                "authorization_pending" => Ok(Polled::Pending),
+                "slow_down" => Ok(Polled::SlowDown),
+                "access_denied" => Ok(Polled::Denied),
+                // An issuer gives a token once, and does not know the id after that.
+                "expired_token" | "invalid_grant" => Ok(Polled::Expired),
+                _ => Err(BackchannelError::Refused),
+            },
+        }
+    }
+
+    async fn post(&self, endpoint: Url, fields: &[(&str, &str)]) -> Result<Answer, BackchannelError> {
+        let mut form = Serializer::new(String::new());
+        form.extend_pairs(fields);
+        form.append_pair("client_id", &self.client_id).append_pair("client_secret", self.client_secret.expose());
+        let posted = self.issuer.http.post_form(endpoint, form.finish()).await;
+        let posted = posted.map_err(|error| self.lost(&error))?;
+        Answer::read(posted.status, &posted.bytes)
+    }
+
+    async fn endpoints(&self) -> Result<&Endpoints, BackchannelError> {
+        self.endpoints.get_or_try_init(|| self.discover()).await
+    }
+
+    /// Reads the endpoints from the metadata of the issuer.
+    async fn discover(&self) -> Result<Endpoints, BackchannelError> {
+        let issuer = self.issuer();
+        let base = check_url(issuer).map_err(|_refused| BackchannelError::NotOffered)?;
+        let path = base.path().trim_end_matches('/');
+        let paths = [
+            format!("{path}/.well-known/openid-configuration"),
+            format!("/.well-known/oauth-authorization-server{path}"),
+        ];
+        let mut last = BackchannelError::NotOffered;
+        for path in paths {
+            let mut url = base.clone();
+            url.set_path(&path);
+            match self.issuer.http.get(url).await {
+                Ok(bytes) => match endpoints(&bytes, issuer, &base) {
+                    Some(endpoints) => return Ok(endpoints),
+                    None => last = BackchannelError::NotOffered,
+                },
+                Err(error) => last = self.lost(&error),
+            }
+        }
+        Err(last)
+    }
+
+    fn lost(&self, error: &FetchError) -> BackchannelError {
+        // The error names an address and a status, and nothing that the issuer wrote.
+        tracing::warn!(issuer = self.issuer(), %error, "the issuer gave no answer about an approval");
+        BackchannelError::Unreachable
+    }
+}
+
+/// An answer of an endpoint.
+enum Answer {
+    Success(Map<String, Value>),
+    /// A refusal with one of the words of the standards.
+    Refusal(String),
+}
+
+impl Answer {
+    fn read(status: StatusCode, bytes: &[u8]) -> Result<Self, BackchannelError> {
+        if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
+            return Err(BackchannelError::Unreachable);
+        }
+        let members = strict_json::object(bytes, DEPTH_MAX).map_err(|_not_json| BackchannelError::Unusable)?;
+        if status == StatusCode::OK {
+            return Ok(Self::Success(members));
+        }
+        let code = members.get("error").and_then(Value::as_str).filter(|_| status.is_client_error());
+        code.map(|code| Self::Refusal(code.to_owned())).ok_or(BackchannelError::Unusable)
+    }
+}
+
+/// Reads the answer to a question.
+fn asked(members: &Map<String, Value>, expiry_seconds: u64) -> Option<Asked> {
+    let id = members.get("auth_req_id")?.as_str()?;
+    let interval = members.get("interval").map_or(Some(INTERVAL_SECONDS), Value::as_u64)?;
+    // An issuer may give more time than was asked for. Nobody waits for it.
+    let expires_in = members.get("expires_in")?.as_u64()?.min(expiry_seconds);
+    let is_taken = is_visible(id) && id.len() <= ID_BYTES_MAX;
+    let interval = interval.clamp(1, INTERVAL_SECONDS_MAX);
+    is_taken.then(|| Asked { id: id.to_owned(), expires_in, interval })
+}
+
+/// Reads the endpoints from metadata. An endpoint has TLS if the issuer has.
+fn endpoints(bytes: &[u8], issuer: &str, base: &Url) -> Option<Endpoints> {
+    let metadata = strict_json::object(bytes, DEPTH_MAX).ok()?;
+    // RFC 8414, section 3.3: otherwise one issuer could speak for another.
+    if metadata.get("issuer").and_then(Value::as_str) != Some(issuer) {
+        return None;
+    }
+    let endpoint = |name: &str| {
+        let url = check_url(metadata.get(name)?.as_str()?).ok()?;
+        (url.scheme() == base.scheme() || url.scheme() == "https").then_some(url)
+    };
+    Some(Endpoints { authorize: endpoint("backchannel_authentication_endpoint")?, token: endpoint("token_endpoint")? })
+}
+
+fn is_visible(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_answer_is_one_of_the_standard_or_none() {
+        let rows = [
+            ("all", json!({"auth_req_id": "a", "expires_in": 60, "interval": 7}), Some((60, 7))),
+            ("no pause", json!({"auth_req_id": "a", "expires_in": 60}), Some((60, INTERVAL_SECONDS))),
+            ("a pause of an hour", json!({"auth_req_id": "a", "expires_in": 60, "interval": 3_600}), Some((60, 60))),
+            ("no pause at all", json!({"auth_req_id": "a", "expires_in": 60, "interval": 0}), Some((60, 1))),
+            ("more time than asked for", json!({"auth_req_id": "a", "expires_in": 9_999}), Some((300, 5))),
+            ("no id", json!({"expires_in": 60}), None),
+            ("an empty id", json!({"auth_req_id": "", "expires_in": 60}), None),
+            ("an id with a line break", json!({"auth_req_id": "a\n", "expires_in": 60}), None),
+            ("a huge id", json!({"auth_req_id": "a".repeat(ID_BYTES_MAX + 1), "expires_in": 60}), None),
+            ("no time", json!({"auth_req_id": "a"}), None),
+            ("a negative time", json!({"auth_req_id": "a", "expires_in": -1}), None),
+        ];
+        for (row, answer, expected) in rows {
+            let read = asked(answer.as_object().unwrap(), 300);
+            assert_eq!(read.map(|asked| (asked.expires_in, asked.interval)), expected, "{row}");
+        }
+    }
+
+    #[test]
+    fn endpoints_are_those_of_the_issuer() {
+        let issuer = "https://login.example";
+        let (ask, token) = ("https://login.example/ask", "https://login.example/token");
+        let rows = [
+            (
+                "both",
+                json!({"issuer": issuer, "backchannel_authentication_endpoint": ask, "token_endpoint": token}),
+                true,
+            ),
+            ("none to ask", json!({"issuer": issuer, "token_endpoint": token}), false),
+            ("none for tokens", json!({"issuer": issuer, "backchannel_authentication_endpoint": ask}), false),
+            (
+                "another issuer",
+                json!({"issuer": "https://other.example", "backchannel_authentication_endpoint": ask, "token_endpoint": token}),
+                false,
+            ),
+            (
+                "no TLS",
+                json!({"issuer": issuer, "backchannel_authentication_endpoint": "http://127.0.0.1:1/", "token_endpoint": token}),
+                false,
+            ),
+        ];
+        for (row, metadata, expected) in rows {
+            let read = endpoints(metadata.to_string().as_bytes(), issuer, &Url::parse(issuer).unwrap());
+            assert_eq!(read.is_some(), expected, "{row}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_answer_is_an_error() {
+        let rows = [
+            ("a page", 200, "<html>", Err(BackchannelError::Unusable)),
+            ("a page of an error", 400, "<html>", Err(BackchannelError::Unusable)),
+            ("a redirect", 302, "{}", Err(BackchannelError::Unusable)),
+            ("an outage", 503, "{\"error\": \"access_denied\"}", Err(BackchannelError::Unreachable)),
+            ("too many", 429, "{}", Err(BackchannelError::Unreachable)),
+            ("a refusal without a word", 400, "{}", Err(BackchannelError::Unusable)),
+            ("a refusal", 400, "{\"error\": \"slow_down\"}", Ok("slow_down")),
+            ("a success that names an error", 200, "{\"error\": \"access_denied\"}", Ok("")),
+        ];
+        for (row, status, body, expected) in rows {
+            let read =
+                Answer::read(StatusCode::from_u16(status).unwrap(), body.as_bytes()).map(|answer| match answer {
+                    Answer::Success(_) => String::new(),
+                    Answer::Refusal(code) => code,
+                });
+            assert_eq!(read, expected.map(str::to_owned), "{row}");
+        }
+    }
+}

@@ -1,0 +1,408 @@
+//! Approvals that Ragward itself asks persons for, at their issuer.
+//!
+//! The issuer's token is evidence: it is verified, compared with what was asked, and dropped. The request is then decided by
+//! the caller's own token, anew.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+use tonic::Code;
+
+use super::desk::{Desk, Outcome, Poll, Ring, Told};
+use super::sealed::{Asker, OpenApproval, Seal, random_code, random_nonce};
+use super::{Authentication, TokenAuthentication, challenge, now};
+use crate::audit::AuditedApproval;
+use crate::identity::approvable::{ApprovableRequest, Approval, Grant};
+use crate::identity::config::{BackchannelConfig, BindingMessage, IssuerDetails};
+use crate::identity::{
+    Asked, Backchannel, BackchannelError, Caller, Polled, Principal, Question, TokenVerifier, VerifiedToken,
+};
+use crate::retrieval::{FieldViolation, RetrievalError};
+use crate::server::audit::Draft;
+use crate::server::refusal::Refusal;
+
+/// The longest time that an approval may be open, in seconds.
+const EXPIRY_SECONDS_MAX: u64 = 3_600;
+/// The longest purpose, in bytes. A person reads it on a telephone.
+const PURPOSE_BYTES_MAX: usize = 256;
+/// Refuses every approval that does not fit its request. The caller does not learn why, as it does not for a page token.
+const NOT_OF_REQUEST: &str = "is no approval of this request by this caller; ask for one with RequestApproval";
+/// Refuses to ask where nobody is asked.
+const NOBODY_ASKED: &str = "this server asks nobody for approvals (`approval`): ask the issuer for a token with the \
+                            `authorization_details` that the refusal names";
+
+/// Asks persons at their issuer.
+#[derive(Debug)]
+pub(super) struct Approver {
+    backchannel: Backchannel,
+    config: BackchannelConfig,
+    seal: Seal,
+    desk: Mutex<Desk>,
+}
+
+/// An approval that was asked for.
+pub(in crate::server) struct RequestedApproval {
+    pub(in crate::server) sealed: String,
+    pub(in crate::server) code: String,
+    /// The end of the approval, in seconds since 1970.
+    pub(in crate::server) expires_at: u64,
+    /// When the approval may be used for the first time, in seconds.
+    pub(in crate::server) poll_after: u64,
+}
+
+/// The reason why an approval does not let its request through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NotApproved {
+    /// It is not of this request, or not of this caller.
+    NotOfRequest,
+    /// The person has not answered. Ask again after these seconds.
+    Pending(u64),
+    Denied,
+    Expired,
+    Used,
+    /// The issuer's token does not prove it.
+    Unproved,
+    /// The issuer does not tell.
+    Unknown(BackchannelError),
+    /// The caller waits no longer.
+    Late,
+    /// The token's own details cannot be counted together with the approval.
+    SeveralDetails,
+}
+
+impl NotApproved {
+    pub(super) fn into_refusal(self) -> Refusal {
+        let denied =
+            |reason: &'static str, text: &'static str| Refusal::new(Code::PermissionDenied, text).with_reason(reason);
+        match self {
+            Self::NotOfRequest => FieldViolation::new("approval", NOT_OF_REQUEST).into(),
+            Self::Pending(seconds) => denied("APPROVAL_PENDING", "the person has not answered yet; ask again later")
+                .with_retry_after(Duration::from_secs(seconds)),
+            Self::Denied => denied("APPROVAL_DENIED", "the person said no"),
+            Self::Expired => denied("APPROVAL_EXPIRED", "the approval has expired; ask for a new one"),
+            Self::Used => denied("APPROVAL_EXPIRED", "the approval was used; ask for a new one"),
+            Self::Unproved => {
+                denied("APPROVAL_UNPROVED", "the issuer's token does not prove the approval; the server's log says why")
+            }
+            Self::Unknown(_) => {
+                challenge::unavailable("the issuer does not tell whether the person approved", "APPROVAL_UNAVAILABLE")
+            }
+            Self::Late => RetrievalError::DeadlineExceeded.into(),
+            Self::SeveralDetails => Refusal::denied(
+                "the token has several objects of `authorization_details`; an approval takes a token with at most one",
+            ),
+        }
+    }
+}
+
+impl TokenAuthentication {
+    /// Asks the persons of one issuer for approvals.
+    ///
+    /// # Errors
+    /// If the settings cannot be used. The text says which.
+    pub fn with_approver(self, config: &BackchannelConfig) -> Result<Self, String> {
+        let approver = Approver::new(&self.own.verifier, config)?;
+        Ok(Self { approver: Some(approver), ..self })
+    }
+
+    /// Closes an approval that is used now, so that nobody joins it any more.
+    pub(super) fn close_approval(&self, token: &VerifiedToken, sealed: &str) {
+        if let Some(approver) = &self.approver {
+            approver.desk().used(&Asker::of(token.facts()), sealed);
+        }
+    }
+}
+
+impl Authentication {
+    /// Asks the person behind a token to approve a request.
+    ///
+    /// # Errors
+    /// If this server asks nobody, the request needs no approval, the person must not be asked now, or the issuer does not ask.
+    pub(in crate::server) async fn request_approval(
+        &self,
+        caller: &Caller,
+        draft: &Draft,
+        principal: &Principal,
+        request: &ApprovableRequest,
+        purpose: &str,
+    ) -> Result<RequestedApproval, Refusal> {
+        let unsupported = || Refusal::from(RetrievalError::Unsupported(NOBODY_ASKED.to_owned()));
+        let (Self::Tokens(tokens), Caller::Verified { token, .. }) = (self, caller) else { return Err(unsupported()) };
+        let Some(approver) = &tokens.approver else { return Err(unsupported()) };
+        let is_asked_here = &*token.facts().issuer == approver.backchannel.issuer();
+        if !token.is_of_person() || principal.asserted_by().is_some() || token.holds_approval() || !is_asked_here {
+            return Err(challenge::not_own());
+        }
+        if purpose.len() > PURPOSE_BYTES_MAX || purpose.contains(char::is_control) {
+            let text = format!("must have at most {PURPOSE_BYTES_MAX} bytes, and no control characters");
+            return Err(FieldViolation::new("purpose", text).into());
+        }
+        let Some(chunks_max) = tokens.approvals.chunks_max(request) else {
+            return Err(FieldViolation::new("request", "needs no approval; send it without one").into());
+        };
+        let nonce = random_nonce().ok_or_else(no_random)?;
+        let grant = Grant::of(request, nonce, chunks_max);
+        if tokens.approvals.granted(principal, request, &grant).is_none() {
+            return Err(NotApproved::SeveralDetails.into_refusal());
+        }
+        draft.approval(AuditedApproval {
+            state: AuditedApproval::REQUESTED.to_owned(),
+            request_sha256: Some(grant.request_sha256.clone()),
+            classification_max: request.classification_max.clone(),
+            chunks_max: Some(chunks_max),
+            ..AuditedApproval::default()
+        });
+        let (asker, moment) = (Asker::of(token.facts()), now());
+        let expires_at = moment.saturating_add(approver.config.expiry.as_secs());
+        let ring = approver.desk().ring(&asker, &request.encoded, expires_at, moment);
+        let told = match ring {
+            Ring::Joined(told) => told,
+            Ring::Later(seconds) => {
+                let text = "the person was asked too often, or has just said no; try again later";
+                return Err(Refusal::busy(text, Duration::from_secs(seconds)));
+            }
+            Ring::Now => {
+                // The question is put even if its caller goes away. Whoever asks again joins it. The task ends when the
+                // calls to the issuer do, which have a limit of their own.
+                let question = NewQuestion { asker, request: request.clone(), grant, purpose: purpose.to_owned() };
+                let asking = tokio::spawn(Approver::put(Arc::clone(tokens), question));
+                asking.await.map_err(|_lost| Refusal::lost())??
+            }
+        };
+        let Told { sealed, code, expires_at, interval } = told;
+        Ok(RequestedApproval { sealed, code, expires_at, poll_after: interval })
+    }
+}
+
+/// A question that is put to a person now.
+struct NewQuestion {
+    asker: Asker,
+    request: ApprovableRequest,
+    grant: Grant,
+    purpose: String,
+}
+
+impl Approver {
+    fn new(verifier: &TokenVerifier, config: &BackchannelConfig) -> Result<Self, String> {
+        let BackchannelConfig { issuer, client_id, client_secret_file, key_file, expiry, .. } = config;
+        if !(1..=EXPIRY_SECONDS_MAX).contains(&expiry.as_secs()) {
+            return Err(format!("`approval.expiry` must be from 1s to {EXPIRY_SECONDS_MAX}s"));
+        }
+        let secret = client_secret_file.read().map_err(|e| format!("`approval.client_secret_file`: {e}"))?;
+        let key = key_file.as_ref().map(|file| file.read().map_err(|e| format!("`approval.key_file`: {e}")));
+        let backchannel = verifier.backchannel(issuer, client_id, secret);
+        let backchannel = backchannel
+            .ok_or_else(|| format!("`approval.issuer` is `{issuer}`, which is none of `identity.issuers`"))?;
+        let seal = Seal::new(key.transpose()?.as_ref())?;
+        Ok(Self { backchannel, config: config.clone(), seal, desk: Mutex::default() })
+    }
+
+    fn desk(&self) -> MutexGuard<'_, Desk> {
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a question to a person, and notes what the asker is told of it.
+    async fn put(tokens: Arc<TokenAuthentication>, question: NewQuestion) -> Result<Told, Refusal> {
+        let Some(approver) = &tokens.approver else { return Err(Refusal::lost()) };
+        let told = approver.ask(&tokens, &question).await;
+        let NewQuestion { asker, request, .. } = &question;
+        match &told {
+            Ok(told) => approver.desk().told(asker, &request.encoded, told),
+            Err(_) => approver.desk().untold(asker, &request.encoded),
+        }
+        told
+    }
+
+    async fn ask(&self, tokens: &TokenAuthentication, question: &NewQuestion) -> Result<Told, Refusal> {
+        let NewQuestion { asker, request, grant, purpose } = question;
+        let code = random_code().ok_or_else(no_random)?;
+        let resource = tokens.own.verifier.audience();
+        let stated = Some(purpose.as_str()).filter(|purpose| !purpose.is_empty());
+        let details = tokens.approvals.details(resource, request, grant, stated).to_string();
+        let binding_message = match self.config.binding_message {
+            BindingMessage::Code => code.clone(),
+            BindingMessage::Request => described(&code, question),
+        };
+        let asked = self.backchannel.ask(Question {
+            subject: &asker.subject,
+            scope: &self.config.scope,
+            resource,
+            binding_message: &binding_message,
+            details: (self.config.details == IssuerDetails::Required).then_some(details.as_str()),
+            expiry_seconds: self.config.expiry.as_secs(),
+        });
+        let Asked { id, expires_in, interval } = asked.await.map_err(|error| not_asked(&error))?;
+        let expires_at = now().saturating_add(expires_in);
+        let Grant { nonce, request_sha256, chunks_max } = grant.clone();
+        let asker = asker.clone();
+        let open = OpenApproval { asker, nonce, request_sha256, chunks_max, question: id, interval, expires_at };
+        let sealed = self.seal.seal(&open).ok_or_else(no_random)?;
+        Ok(Told { sealed, code, expires_at, interval })
+    }
+
+    /// Opens the approval that a request names, and asks the issuer whether the person has said yes, if that is not known.
+    pub(super) async fn approved(
+        tokens: &Arc<TokenAuthentication>,
+        token: &VerifiedToken,
+        principal: &Principal,
+        request: &ApprovableRequest,
+        sealed: &str,
+        deadline: Instant,
+    ) -> Result<(Principal, Approval, AuditedApproval), NotApproved> {
+        let approver = tokens.approver.as_ref().ok_or(NotApproved::NotOfRequest)?;
+        let open = approver.seal.open(sealed).ok_or(NotApproved::NotOfRequest)?;
+        let grant = open.grant();
+        let is_own = open.asker == Asker::of(token.facts())
+            && token.is_of_person()
+            && principal.asserted_by().is_none()
+            && !token.holds_approval();
+        if !is_own || !grant.is_of(request) {
+            return Err(NotApproved::NotOfRequest);
+        }
+        let moment = now();
+        if open.expires_at <= moment {
+            return Err(NotApproved::Expired);
+        }
+        let poll = approver.desk().poll(&open.question, open.interval, open.expires_at, moment);
+        let outcome = match poll {
+            Poll::Later(seconds) => return Err(NotApproved::Pending(seconds)),
+            Poll::Known(outcome) => outcome,
+            Poll::Now => {
+                // The issuer gives the token once. So its answer is noted even if the caller goes away. The task ends when
+                // the call to the issuer does, which has a limit of its own.
+                let polled = PolledQuestion { open: open.clone(), request: request.clone(), sealed: sealed.to_owned() };
+                let polling = tokio::spawn(Self::ask_issuer(Arc::clone(tokens), polled));
+                let polled = timeout_at(deadline, polling).await.map_err(|_elapsed| NotApproved::Late)?;
+                polled.map_err(|_lost| NotApproved::Unknown(BackchannelError::Unusable))??
+            }
+        };
+        let approved_at = match outcome {
+            Outcome::Approved(at) => at,
+            Outcome::Denied => return Err(NotApproved::Denied),
+            Outcome::Expired => return Err(NotApproved::Expired),
+            Outcome::Unproved => return Err(NotApproved::Unproved),
+        };
+        let principal = tokens.approvals.granted(principal, request, &grant).ok_or(NotApproved::SeveralDetails)?;
+        let chunks_max = principal.chunks_max().unwrap_or(grant.chunks_max);
+        let evidence = match approver.config.details {
+            IssuerDetails::Required => AuditedApproval::DETAILS,
+            IssuerDetails::Unsupported => AuditedApproval::CODE,
+        };
+        let audited = AuditedApproval {
+            state: AuditedApproval::GIVEN.to_owned(),
+            evidence: Some(evidence.to_owned()),
+            approved_by: Some(open.asker.subject.clone()),
+            issuer: Some(open.asker.issuer.clone()),
+            approved_at: Some(approved_at),
+            request_sha256: Some(grant.request_sha256.clone()),
+            classification_max: request.classification_max.clone(),
+            chunks_max: Some(chunks_max),
+        };
+        let Grant { nonce, request_sha256, .. } = grant;
+        let approval = Approval { nonce, request_sha256, chunks_max, expires_at: open.expires_at };
+        Ok((principal, approval, audited))
+    }
+
+    /// Asks the issuer about a question, and notes its answer.
+    async fn ask_issuer(tokens: Arc<TokenAuthentication>, polled: PolledQuestion) -> Result<Outcome, NotApproved> {
+        let Some(approver) = &tokens.approver else { return Err(NotApproved::NotOfRequest) };
+        let PolledQuestion { open, request, sealed } = &polled;
+        let answer = approver.backchannel.poll(&open.question).await;
+        let outcome = match answer {
+            Ok(Polled::Pending) => return Err(approver.pending(open, Pace::Kept)),
+            Ok(Polled::SlowDown) => return Err(approver.pending(open, Pace::Slower)),
+            Ok(Polled::Denied) => Outcome::Denied,
+            Ok(Polled::Expired) => Outcome::Expired,
+            Ok(Polled::Approved(token)) => tokens.proved(approver, open, request, token.expose()).await,
+            Err(error) => {
+                // A later poll may find out.
+                approver.pending(open, Pace::Kept);
+                return Err(NotApproved::Unknown(error));
+            }
+        };
+        approver.desk().ended(&open.question, &open.asker, sealed, outcome.clone(), now());
+        Ok(outcome)
+    }
+
+    fn pending(&self, open: &OpenApproval, pace: Pace) -> NotApproved {
+        NotApproved::Pending(self.desk().pending(&open.question, pace == Pace::Slower, now()))
+    }
+}
+
+/// A question about which the issuer is asked.
+struct PolledQuestion {
+    open: OpenApproval,
+    request: ApprovableRequest,
+    sealed: String,
+}
+
+/// The pace of polls from now on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pace {
+    Kept,
+    Slower,
+}
+
+impl TokenAuthentication {
+    /// Compares the issuer's token with what was asked.
+    async fn proved(
+        &self,
+        approver: &Approver,
+        open: &OpenApproval,
+        request: &ApprovableRequest,
+        token: &str,
+    ) -> Outcome {
+        let unproved = |why: &'static str| {
+            tracing::warn!(why, "the issuer's token does not prove an approval");
+            Outcome::Unproved
+        };
+        let moment = now();
+        let Ok(token) = self.own.verifier.verify(token, moment).await else {
+            return unproved("the token is not valid for `identity.audience`");
+        };
+        let facts = token.facts();
+        if *facts.issuer != *open.asker.issuer || facts.subject != open.asker.subject || !token.is_of_person() {
+            return unproved("the token speaks for somebody else");
+        }
+        let is_required = approver.config.details == IssuerDetails::Required;
+        if is_required && !self.approvals.proves(&token, request, &open.grant()) {
+            return unproved("the token lacks the `authorization_details` that were asked for");
+        }
+        // The rules of logins hold for the login of the approval, too.
+        let ceiling = request.classification_max.as_deref();
+        if self.step_up.condition(&token, &request.collection, ceiling, moment).is_err() {
+            return unproved("the login at the approval is too weak or too old (`identity.step_up`)");
+        }
+        Outcome::Approved(token.issued_at())
+    }
+}
+
+/// Describes a request to the person who approves it.
+fn described(code: &str, question: &NewQuestion) -> String {
+    let NewQuestion { asker, request, grant, purpose } = question;
+    let through = asker.actors.first().unwrap_or(&asker.client_id);
+    let ceiling = request.classification_max.as_ref().map(|ceiling| format!(" up to {ceiling}")).unwrap_or_default();
+    let purpose = if purpose.is_empty() { String::new() } else { format!(", to {purpose}") };
+    format!("{code}: {through} asks for {} chunks of {}{ceiling}{purpose}", grant.chunks_max, request.collection)
+}
+
+fn not_asked(error: &BackchannelError) -> Refusal {
+    tracing::warn!(%error, "no person was asked for an approval");
+    match error {
+        BackchannelError::Unreachable => {
+            challenge::unavailable("the issuer does not answer; try again later", "APPROVAL_UNAVAILABLE")
+        }
+        BackchannelError::UnknownPerson
+        | BackchannelError::NotOffered
+        | BackchannelError::Refused
+        | BackchannelError::Unusable => challenge::unavailable(
+            "the issuer does not ask the person; the server's log says why",
+            "APPROVAL_UNAVAILABLE",
+        ),
+    }
+}
+
+fn no_random() -> Refusal {
+    challenge::unavailable("no approval can be asked for now; try again later", "APPROVAL_UNAVAILABLE")
+}

@@ -1,0 +1,333 @@
+//! Decides when a person may be asked, and when the issuer. This code is pure: its callers hand in the time.
+//!
+//! INVARIANT (no flood): an agent rings its person at most [`OPEN_MAX`] times at once and [`RINGS_MAX`] times a day, and not for
+//! [`PAUSE_SECONDS`] after a no. What one agent does never keeps another one from asking: the limit of a person is higher than
+//! that of any one agent.
+
+use std::collections::{HashMap, VecDeque};
+
+use super::sealed::Asker;
+
+/// The most open questions of one asker.
+const OPEN_MAX: usize = 3;
+/// The most questions of one asker within a day.
+const RINGS_MAX: usize = 20;
+/// The most questions to one person within a day, by all askers together.
+const RINGS_OF_PERSON_MAX: usize = 60;
+const DAY_SECONDS: u64 = 86_400;
+/// How long an asker may not ask after a no.
+const PAUSE_SECONDS: u64 = 60;
+/// The seconds that `slow_down` adds to the pause between polls (CIBA, section 11).
+const SLOW_DOWN_SECONDS: u64 = 5;
+/// The longest pause between polls. An issuer that says `slow_down` without end gets one poll in this time.
+const INTERVAL_SECONDS_MAX: u64 = 60;
+/// The most askers that are remembered, and the most persons and questions. Past this, nobody else is asked for.
+const REMEMBERED_MAX: usize = 10_000;
+/// When to come back for a question that is being put right now.
+const SOON_SECONDS: u64 = 1;
+
+/// The questions that are open, and the rings of the last day.
+#[derive(Debug, Default)]
+pub(super) struct Desk {
+    askers: HashMap<Asker, AskerState>,
+    /// The times of the rings of each person, by issuer and subject.
+    persons: HashMap<(String, String), VecDeque<u64>>,
+    /// What is known of each question, by the issuer's id.
+    questions: HashMap<String, Standing>,
+}
+
+#[derive(Debug, Default)]
+struct AskerState {
+    open: Vec<OpenQuestion>,
+    rings: VecDeque<u64>,
+    /// The time until which the asker may not ask.
+    paused_until: u64,
+}
+
+#[derive(Debug)]
+struct OpenQuestion {
+    /// The bytes of the request.
+    encoded: Vec<u8>,
+    expires_at: u64,
+    /// What the asker was told; `None` while the issuer is asked.
+    told: Option<Told>,
+}
+
+/// What an asker is told of its question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Told {
+    pub(super) sealed: String,
+    pub(super) code: String,
+    pub(super) expires_at: u64,
+    pub(super) interval: u64,
+}
+
+/// Whether a person is asked.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Ring {
+    /// The person is asked now. The caller ends the ring with [`Desk::told`] or [`Desk::untold`].
+    Now,
+    /// The person was asked the same already.
+    Joined(Told),
+    /// The person must not be asked before these seconds have passed.
+    Later(u64),
+}
+
+/// What is known of a question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// The person said yes, at this time, as the issuer says.
+    Approved(u64),
+    Denied,
+    Expired,
+    /// The issuer's token does not prove what was asked.
+    Unproved,
+}
+
+#[derive(Debug)]
+struct Standing {
+    next_poll: u64,
+    interval: u64,
+    is_polling: bool,
+    outcome: Option<Outcome>,
+    expires_at: u64,
+}
+
+/// Whether the issuer is asked about a question.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Poll {
+    /// The issuer is asked now. The caller ends the poll with [`Desk::polled`].
+    Now,
+    /// The answer is known.
+    Known(Outcome),
+    /// The issuer must not be asked before these seconds have passed.
+    Later(u64),
+}
+
+impl Desk {
+    /// Decides whether a person is asked to approve a request.
+    pub(super) fn ring(&mut self, asker: &Asker, encoded: &[u8], expires_at: u64, now: u64) -> Ring {
+        if self.askers.len() >= REMEMBERED_MAX || self.persons.len() >= REMEMBERED_MAX {
+            self.forget(now);
+        }
+        let is_full = self.askers.len() >= REMEMBERED_MAX || self.persons.len() >= REMEMBERED_MAX;
+        if is_full && !self.askers.contains_key(asker) {
+            return Ring::Later(PAUSE_SECONDS);
+        }
+        let state = self.askers.entry(asker.clone()).or_default();
+        state.forget(now);
+        if let Some(same) = state.open.iter().find(|open| open.encoded == encoded) {
+            return same.told.clone().map_or(Ring::Later(SOON_SECONDS), Ring::Joined);
+        }
+        if now < state.paused_until {
+            return Ring::Later(state.paused_until - now);
+        }
+        if state.open.len() >= OPEN_MAX {
+            let ends = state.open.iter().map(|open| open.expires_at).min().unwrap_or(now);
+            return Ring::Later(ends.saturating_sub(now).max(SOON_SECONDS));
+        }
+        let person = self.persons.entry((asker.issuer.clone(), asker.subject.clone())).or_default();
+        forget_rings(person, now);
+        for (rings, max) in [(&state.rings, RINGS_MAX), (&*person, RINGS_OF_PERSON_MAX)] {
+            if let (true, Some(first)) = (rings.len() >= max, rings.front()) {
+                return Ring::Later(first.saturating_add(DAY_SECONDS).saturating_sub(now).max(SOON_SECONDS));
+            }
+        }
+        // A question counts from the moment at which it is put, since a failed one may have rung, too.
+        state.rings.push_back(now);
+        person.push_back(now);
+        state.open.push(OpenQuestion { encoded: encoded.to_vec(), expires_at, told: None });
+        Ring::Now
+    }
+
+    /// Notes what the asker is told of a question that was put.
+    pub(super) fn told(&mut self, asker: &Asker, encoded: &[u8], told: &Told) {
+        let open = self.askers.get_mut(asker).and_then(|state| state.open.iter_mut().find(|q| q.encoded == encoded));
+        if let Some(open) = open {
+            (open.expires_at, open.told) = (told.expires_at, Some(told.clone()));
+        }
+    }
+
+    /// Closes a question that could not be put.
+    pub(super) fn untold(&mut self, asker: &Asker, encoded: &[u8]) {
+        self.close(asker, |open| open.encoded == encoded && open.told.is_none());
+    }
+
+    /// Decides whether the issuer is asked about a question.
+    pub(super) fn poll(&mut self, question: &str, interval: u64, expires_at: u64, now: u64) -> Poll {
+        if self.questions.len() >= REMEMBERED_MAX {
+            self.questions.retain(|_, standing| now < standing.expires_at);
+        }
+        if self.questions.len() >= REMEMBERED_MAX && !self.questions.contains_key(question) {
+            return Poll::Later(PAUSE_SECONDS);
+        }
+        let interval = interval.clamp(SOON_SECONDS, INTERVAL_SECONDS_MAX);
+        let unknown = || Standing { next_poll: now, interval, is_polling: false, outcome: None, expires_at };
+        let standing = self.questions.entry(question.to_owned()).or_insert_with(unknown);
+        if let Some(outcome) = &standing.outcome {
+            return Poll::Known(outcome.clone());
+        }
+        if standing.is_polling {
+            return Poll::Later(SOON_SECONDS);
+        }
+        if now < standing.next_poll {
+            return Poll::Later(standing.next_poll - now);
+        }
+        (standing.is_polling, standing.next_poll) = (true, now.saturating_add(standing.interval));
+        Poll::Now
+    }
+
+    /// Notes that the person has not answered, and returns the seconds until the next poll.
+    pub(super) fn pending(&mut self, question: &str, is_slowed_down: bool, now: u64) -> u64 {
+        let Some(standing) = self.questions.get_mut(question) else { return INTERVAL_SECONDS_MAX };
+        standing.is_polling = false;
+        if is_slowed_down {
+            let slower = standing.interval.saturating_add(SLOW_DOWN_SECONDS);
+            standing.interval = slower.min(INTERVAL_SECONDS_MAX);
+        }
+        standing.next_poll = now.saturating_add(standing.interval);
+        standing.interval
+    }
+
+    /// Notes how a question ended. After a no, its asker may not ask for a while.
+    pub(super) fn ended(&mut self, question: &str, asker: &Asker, sealed: &str, outcome: Outcome, now: u64) {
+        if let Some(standing) = self.questions.get_mut(question) {
+            (standing.is_polling, standing.outcome) = (false, Some(outcome.clone()));
+        }
+        if outcome == Outcome::Denied {
+            self.askers.entry(asker.clone()).or_default().paused_until = now.saturating_add(PAUSE_SECONDS);
+        }
+        if !matches!(outcome, Outcome::Approved(_)) {
+            self.used(asker, sealed);
+        }
+    }
+
+    /// Closes a question, so that nobody joins it any more.
+    pub(super) fn used(&mut self, asker: &Asker, sealed: &str) {
+        self.close(asker, |open| open.told.as_ref().is_some_and(|told| told.sealed == sealed));
+    }
+
+    fn close(&mut self, asker: &Asker, is_closed: impl Fn(&OpenQuestion) -> bool) {
+        if let Some(state) = self.askers.get_mut(asker) {
+            state.open.retain(|open| !is_closed(open));
+        }
+    }
+
+    fn forget(&mut self, now: u64) {
+        self.askers.retain(|_, state| {
+            state.forget(now);
+            !state.open.is_empty() || !state.rings.is_empty() || now < state.paused_until
+        });
+        self.persons.retain(|_, rings| {
+            forget_rings(rings, now);
+            !rings.is_empty()
+        });
+    }
+}
+
+impl AskerState {
+    fn forget(&mut self, now: u64) {
+        self.open.retain(|open| now < open.expires_at);
+        forget_rings(&mut self.rings, now);
+    }
+}
+
+fn forget_rings(rings: &mut VecDeque<u64>, now: u64) {
+    while rings.front().is_some_and(|ring| ring.saturating_add(DAY_SECONDS) <= now) {
+        rings.pop_front();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: u64 = 1_800_000_000;
+    const LATER: u64 = NOW + 300;
+
+    fn asker(subject: &str, client_id: &str) -> Asker {
+        Asker {
+            issuer: "https://login.example".to_owned(),
+            subject: subject.to_owned(),
+            client_id: client_id.to_owned(),
+            actors: Vec::new(),
+        }
+    }
+
+    fn told(sealed: &str) -> Told {
+        Told { sealed: sealed.to_owned(), code: "code".to_owned(), expires_at: LATER, interval: 5 }
+    }
+
+    /// Asks a hundred times, and counts the rings.
+    fn rings(desk: &mut Desk, asker: &Asker, now: u64) -> usize {
+        (0..100_u8).filter(|number| desk.ring(asker, &[*number], now + 300, now) == Ring::Now).count()
+    }
+
+    #[test]
+    fn a_hundred_requests_ring_few_times() {
+        let (mut desk, anne) = (Desk::default(), asker("anne", "a"));
+        assert_eq!(rings(&mut desk, &anne, NOW), OPEN_MAX, "at once");
+        let in_a_day: usize = (1..100).map(|round| rings(&mut desk, &anne, NOW + round * 300)).sum();
+        assert_eq!(OPEN_MAX + in_a_day, RINGS_MAX, "within a day");
+        assert_eq!(rings(&mut desk, &anne, NOW + DAY_SECONDS + 300), OPEN_MAX, "the next day");
+    }
+
+    #[test]
+    fn one_agent_does_not_block_another() {
+        let (mut desk, a, b) = (Desk::default(), asker("anne", "a"), asker("anne", "b"));
+        for round in 0..100 {
+            rings(&mut desk, &a, NOW + round * 300);
+        }
+        assert!(rings(&mut desk, &b, NOW + 100 * 300) > 0, "the other one may ask");
+        desk.ended("question", &a, "sealed", Outcome::Denied, NOW + 100 * 300);
+        assert!(desk.askers[&b].paused_until == 0, "the pause is that of the one who was denied");
+    }
+
+    #[test]
+    fn only_equal_requests_join() {
+        let (mut desk, anne) = (Desk::default(), asker("anne", "a"));
+        assert_eq!(desk.ring(&anne, b"this", LATER, NOW), Ring::Now);
+        assert_eq!(desk.ring(&anne, b"this", LATER, NOW), Ring::Later(SOON_SECONDS), "it is being asked");
+        desk.told(&anne, b"this", &told("sealed"));
+        assert_eq!(desk.ring(&anne, b"this", LATER, NOW), Ring::Joined(told("sealed")));
+        for (row, other, encoded) in [
+            ("another request", anne.clone(), b"that"),
+            ("another person", asker("bob", "a"), b"this"),
+            ("another client", asker("anne", "b"), b"this"),
+            ("an actor", Asker { actors: vec!["agent:a".to_owned()], ..anne.clone() }, b"this"),
+        ] {
+            assert_eq!(desk.ring(&other, encoded, LATER, NOW), Ring::Now, "{row}");
+        }
+        desk.used(&anne, "sealed");
+        assert_eq!(desk.ring(&anne, b"this", LATER, NOW), Ring::Now, "nobody joins a used one");
+        desk.untold(&anne, b"this");
+        assert_eq!(desk.ring(&anne, b"this", LATER, NOW), Ring::Now, "a failed one is gone");
+    }
+
+    #[test]
+    fn after_a_no_the_person_is_left_alone() {
+        let (mut desk, anne) = (Desk::default(), asker("anne", "a"));
+        desk.ended("question", &anne, "sealed", Outcome::Denied, NOW);
+        assert_eq!(desk.ring(&anne, b"this", LATER, NOW), Ring::Later(PAUSE_SECONDS));
+        assert_eq!(desk.ring(&anne, b"this", LATER, NOW + PAUSE_SECONDS), Ring::Now);
+    }
+
+    #[test]
+    fn the_issuer_is_asked_as_often_as_it_says() {
+        let (mut desk, anne) = (Desk::default(), asker("anne", "a"));
+        assert_eq!(desk.poll("q", 5, LATER, NOW), Poll::Now);
+        assert_eq!(desk.poll("q", 5, LATER, NOW), Poll::Later(SOON_SECONDS), "one poll at a time");
+        assert_eq!(desk.pending("q", false, NOW), 5);
+        assert_eq!(desk.poll("q", 5, LATER, NOW + 4), Poll::Later(1));
+        let mut now = NOW + 5;
+        for slowed_down in 1..50 {
+            assert_eq!(desk.poll("q", 5, u64::MAX, now), Poll::Now);
+            let wait = desk.pending("q", true, now);
+            assert_eq!(wait, (5 + slowed_down * SLOW_DOWN_SECONDS).min(INTERVAL_SECONDS_MAX));
+            now += wait;
+        }
+        assert_eq!(desk.poll("q", 5, LATER, now), Poll::Now);
+        desk.ended("q", &anne, "sealed", Outcome::Approved(7), now);
+        assert_eq!(desk.poll("q", 5, LATER, now), Poll::Known(Outcome::Approved(7)), "the token is given once");
+    }
+}

@@ -1,0 +1,358 @@
+//! Approvals that Ragward itself asks persons for, at an issuer that answers well or badly.
+
+use std::time::Duration;
+
+use ragward::audit::AuditedApproval;
+use ragward::config::Config;
+use ragward::identity::config::{
+    ApprovalConfig, BackchannelConfig, BindingMessage, DetailsConfig, IdentityConfig, IssuerDetails, StepUpConfig,
+};
+use ragward::language::RelationshipTuple;
+use ragward::proto::retrieval::request_approval_request::Request as Approved;
+use ragward::proto::retrieval::retrieve_request::Query;
+use ragward::proto::retrieval::{
+    FetchRequest, RequestApprovalRequest, RequestApprovalResponse, RetrieveRequest, RetrieveResponse,
+};
+use ragward::settings::SecretFile;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+use crate::identity::delegation::acted;
+use crate::identity::rpcs::records;
+use crate::identity::world::{ANNES, RETRIEVE, about_leave, identity, start_with, with_token};
+use crate::support::issuer::{HttpAnswer, SigningKey, TestIssuer};
+use crate::support::running::Running;
+
+const ASK: &str = "/ask";
+const TOKEN: &str = "/token";
+const SECRET: &str = "the secret of the client, which nobody else sees";
+
+/// A change of the settings.
+type Change = fn(&mut BackchannelConfig, &mut IdentityConfig);
+/// A row's name; the settings; the issuer's answer, or more claims of the token that it gives, and the token's subject; the
+/// reason of the refusal, empty for an answer.
+type Row = (&'static str, Change, Option<HttpAnswer>, Vec<(&'static str, Value)>, &'static str, &'static str);
+
+struct World {
+    running: Running,
+    key: SigningKey,
+    issuer: TestIssuer,
+    data: TempDir,
+}
+
+fn rules(identity: &mut IdentityConfig) {
+    identity.details = DetailsConfig {
+        classification_key: Some("classification".to_owned()),
+        classifications: ["public", "internal", "secret"].map(str::to_owned).to_vec(),
+        ..DetailsConfig::default()
+    };
+    identity.approval = vec![ApprovalConfig { classification: Some("secret".to_owned()), ..ApprovalConfig::default() }];
+}
+
+/// Starts a server with a key for approvals that outlives it.
+async fn serve(
+    data: &TempDir,
+    issuer: &TestIssuer,
+    change: impl FnOnce(&mut BackchannelConfig, &mut IdentityConfig),
+) -> Running {
+    let file = |name: &str, text: &str| {
+        let path = data.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        SecretFile::new(path)
+    };
+    let mut approval = BackchannelConfig {
+        issuer: issuer.url.clone(),
+        client_id: "ragward".to_owned(),
+        client_secret_file: file("client.secret", SECRET),
+        key_file: Some(file("approval.key", "a key of at least thirty-two bytes")),
+        scope: format!("openid {RETRIEVE}"),
+        binding_message: BindingMessage::Code,
+        expiry: Duration::from_mins(5),
+        details: IssuerDetails::Required,
+    };
+    let mut identity = identity(issuer);
+    rules(&mut identity);
+    change(&mut approval, &mut identity);
+    start_with(data.path(), identity, |config: &mut Config| config.approval = Some(approval)).await
+}
+
+impl World {
+    async fn start(change: impl FnOnce(&mut BackchannelConfig, &mut IdentityConfig)) -> Self {
+        let key = SigningKey::es256("key");
+        let issuer = TestIssuer::start(&[&key]).await;
+        issuer.serve_backchannel(ASK, TOKEN);
+        issuer.set(ASK, HttpAnswer::Json(json!({"auth_req_id": "question", "expires_in": 120, "interval": 1})));
+        issuer.set(TOKEN, refused("authorization_pending"));
+        let data = tempfile::tempdir().unwrap();
+        let running = serve(&data, &issuer, change).await;
+        Self { running, key, issuer, data }
+    }
+
+    fn token(&self, subject: &str, more: &[(&str, Value)]) -> String {
+        let mut claims = self.issuer.claims(subject, RETRIEVE);
+        for (name, value) in more {
+            claims[*name] = value.clone();
+        }
+        self.key.sign(&claims)
+    }
+
+    async fn request(&self, request: Approved, token: &str) -> Result<RequestApprovalResponse, Status> {
+        let request = RequestApprovalRequest { request: Some(request), purpose: "answer a question".to_owned() };
+        Ok(self.running.client.retrieval().request_approval(with_token(request, token)).await?.into_inner())
+    }
+
+    async fn ask(&self, request: RetrieveRequest, token: &str) -> Result<RetrieveResponse, Status> {
+        Ok(self.running.client.retrieval().retrieve(with_token(request, token)).await?.into_inner())
+    }
+
+    /// Lets the issuer give a token with the details that Ragward asked for, and with other claims.
+    fn approve(&self, subject: &str, more: &[(&str, Value)]) {
+        let asked = self.issuer.forms(ASK).pop().unwrap();
+        let details = asked.get("authorization_details").map(|text| serde_json::from_str::<Value>(text).unwrap());
+        let mut claims = vec![("jti", json!("of the approval"))];
+        claims.extend(details.map(|details| ("authorization_details", details)));
+        let token = self.token(subject, &[claims, more.to_vec()].concat());
+        self.issuer.set(TOKEN, HttpAnswer::Json(json!({"access_token": token, "token_type": "Bearer"})));
+    }
+}
+
+fn refused(code: &str) -> HttpAnswer {
+    HttpAnswer::Refusal(400, json!({ "error": code }))
+}
+
+fn secret() -> RetrieveRequest {
+    RetrieveRequest { classification_max: "secret".to_owned(), ..about_leave("") }
+}
+
+fn with(approval: &RequestApprovalResponse) -> RetrieveRequest {
+    RetrieveRequest { approval: approval.approval.clone(), ..secret() }
+}
+
+fn ids(answer: &RetrieveResponse) -> Vec<&str> {
+    let mut ids: Vec<&str> = answer.chunks.iter().map(|chunk| chunk.id.as_str()).collect();
+    ids.sort_unstable();
+    ids
+}
+
+fn reason(status: &Status) -> String {
+    status.get_error_details().error_info().map(|info| info.reason.clone()).unwrap_or_default()
+}
+
+#[tokio::test]
+async fn a_person_says_yes_and_the_request_is_answered_once() {
+    let world = World::start(|_, _| {}).await;
+    let anne = world.token("anne", &[]);
+    let approval = world.request(Approved::Retrieve(secret()), &anne).await.unwrap();
+    let asked = world.issuer.forms(ASK).pop().unwrap();
+    let field = |name: &str| asked.get(name).map(String::as_str);
+    assert_eq!((field("login_hint"), field("binding_message")), (Some("anne"), Some(approval.code.as_str())));
+    assert_eq!((field("client_id"), field("client_secret")), (Some("ragward"), Some(SECRET)));
+    let details: Value = serde_json::from_str(field("authorization_details").unwrap()).unwrap();
+    assert_eq!((&details[0]["purpose"], &details[0]["chunks_max"]), (&json!("answer a question"), &json!(10)));
+    assert!(!format!("{asked:?}").contains("leave"), "the query is not told");
+
+    let again = world.request(Approved::Retrieve(secret()), &anne).await.unwrap();
+    assert_eq!((again.approval, world.issuer.forms(ASK).len()), (approval.approval.clone(), 1), "an equal one joins");
+    world.approve("anne", &[]);
+    // The right to a page is taken away meanwhile.
+    world.running.delete(RelationshipTuple::parse("user:anne", "reader", "page:draft").unwrap());
+    let mut left = ANNES.to_vec();
+    left.retain(|id| !id.starts_with("page:draft"));
+    let answer = world.ask(with(&approval), &anne).await.unwrap();
+    assert_eq!(ids(&answer), left);
+    let used = world.ask(with(&approval), &anne).await.unwrap_err();
+    assert_eq!(reason(&used), "APPROVAL_EXPIRED", "{used:?}");
+
+    let kept: Vec<AuditedApproval> =
+        records(world.data.path()).into_iter().filter_map(|record| record.approval).collect();
+    assert_eq!(kept[0].state, AuditedApproval::REQUESTED);
+    let given = kept.iter().find(|kept| kept.state == AuditedApproval::GIVEN).unwrap();
+    assert_eq!((given.approved_by.as_deref(), given.evidence.as_deref()), (Some("anne"), Some("details")));
+    assert_eq!(given.request_sha256.as_deref(), details[0]["request_sha256"].as_str());
+}
+
+#[tokio::test]
+async fn an_approval_is_of_use_to_its_caller_and_request_alone() {
+    let world = World::start(|_, identity| {
+        identity.delegation.relation = Some(ragward::language::Relation::parse("can_act_for").unwrap());
+    })
+    .await;
+    let anne = world.token("anne", &[]);
+    let approval = world.request(Approved::Retrieve(secret()), &anne).await.unwrap();
+    world.approve("anne", &[]);
+    let changed = {
+        let mut text = approval.approval.clone().into_bytes();
+        text[20] = if text[20] == b'A' { b'B' } else { b'A' };
+        RequestApprovalResponse { approval: String::from_utf8(text).unwrap(), ..approval.clone() }
+    };
+    let other_query = RetrieveRequest { query: Some(Query::Text("pay".to_owned())), ..with(&approval) };
+    let rows = [
+        ("another person", world.token("bob", &[]), with(&approval)),
+        ("another client", world.token("anne", &[("client_id", json!("other"))]), with(&approval)),
+        ("an agent", world.token("anne", &[acted("helper")]), with(&approval)),
+        ("another query", anne.clone(), other_query),
+        ("more chunks", anne.clone(), RetrieveRequest { top_k: 11, ..with(&approval) }),
+        ("no ceiling", anne.clone(), RetrieveRequest { classification_max: String::new(), ..with(&approval) }),
+        ("a changed approval", anne.clone(), with(&changed)),
+        ("no approval", anne.clone(), RetrieveRequest { approval: "AAAA".to_owned(), ..secret() }),
+    ];
+    for (row, token, request) in rows {
+        let refused = world.ask(request, &token).await.unwrap_err();
+        let is_refused = [Code::InvalidArgument, Code::PermissionDenied].contains(&refused.code());
+        assert!(is_refused && !reason(&refused).starts_with("APPROVAL_"), "{row}: {refused:?}");
+    }
+    assert!(world.issuer.forms(TOKEN).is_empty(), "the issuer was asked for none of them");
+    assert_eq!(ids(&world.ask(with(&approval), &anne).await.unwrap()), ANNES);
+}
+
+#[tokio::test]
+async fn what_the_issuer_answers_decides_or_fails() {
+    let nothing: Change = |_, _| {};
+    let with_login: Change = |_, identity| {
+        identity.step_up = vec![StepUpConfig {
+            classification: Some("secret".to_owned()),
+            acr_values: vec!["mfa".to_owned()],
+            ..StepUpConfig::default()
+        }];
+    };
+    let strong = [("acr", json!("mfa"))];
+    let rows: [Row; 14] = [
+        ("a no", nothing, Some(refused("access_denied")), vec![], "anne", "APPROVAL_DENIED"),
+        ("too late", nothing, Some(refused("expired_token")), vec![], "anne", "APPROVAL_EXPIRED"),
+        ("given to another replica", nothing, Some(refused("invalid_grant")), vec![], "anne", "APPROVAL_EXPIRED"),
+        ("no answer yet", nothing, Some(refused("authorization_pending")), vec![], "anne", "APPROVAL_PENDING"),
+        ("slow down", nothing, Some(refused("slow_down")), vec![], "anne", "APPROVAL_PENDING"),
+        ("a page", nothing, Some(HttpAnswer::Html), vec![], "anne", "APPROVAL_UNAVAILABLE"),
+        ("an outage", nothing, Some(HttpAnswer::Status(500)), vec![], "anne", "APPROVAL_UNAVAILABLE"),
+        ("a flood", nothing, Some(HttpAnswer::Bytes(10_000_000)), vec![], "anne", "APPROVAL_UNAVAILABLE"),
+        ("another person", nothing, None, vec![], "bob", "APPROVAL_UNPROVED"),
+        ("another audience", nothing, None, vec![("aud", json!("other"))], "anne", "APPROVAL_UNPROVED"),
+        (
+            "no details",
+            nothing,
+            None,
+            vec![("authorization_details", json!([{"type": "other"}]))],
+            "anne",
+            "APPROVAL_UNPROVED",
+        ),
+        (
+            "other details",
+            nothing,
+            None,
+            vec![("authorization_details", json!([{"type": "ragward_retrieval", "chunks_max": 1_000}]))],
+            "anne",
+            "APPROVAL_UNPROVED",
+        ),
+        ("a weaker login", with_login, None, vec![("acr", json!("pwd"))], "anne", "APPROVAL_UNPROVED"),
+        ("a login as strong", with_login, None, strong.to_vec(), "anne", ""),
+    ];
+    for (row, change, answer, claims, subject, expected) in rows {
+        let world = World::start(change).await;
+        let anne = world.token("anne", &strong);
+        let approval = world.request(Approved::Retrieve(secret()), &anne).await.unwrap();
+        match answer {
+            Some(answer) => world.issuer.set(TOKEN, answer),
+            None => world.approve(subject, &claims),
+        }
+        let answered = world.ask(with(&approval), &anne).await;
+        if expected == "APPROVAL_PENDING" {
+            let status = answered.as_ref().unwrap_err();
+            assert!(status.get_error_details().retry_info().is_some(), "{row}: it says when to ask again");
+        }
+        assert_eq!(answered.map_or_else(|status| reason(&status), |_| String::new()), expected, "{row}");
+        if expected == "APPROVAL_DENIED" {
+            let again = world.request(Approved::Retrieve(secret()), &anne).await.unwrap_err();
+            assert_eq!(again.code(), Code::ResourceExhausted, "{row}: the person is left alone");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_issuer_that_does_not_ask_is_an_error() {
+    let rows = [
+        ("a page", HttpAnswer::Html),
+        ("an outage", HttpAnswer::Status(503)),
+        ("a redirect", HttpAnswer::Redirect("http://127.0.0.1:1/".to_owned())),
+        ("an unknown person", refused("unknown_user_id")),
+        ("another refusal", refused("invalid_request")),
+        ("no id", HttpAnswer::Json(json!({"expires_in": 60}))),
+    ];
+    for (row, answer) in rows {
+        let world = World::start(|_, _| {}).await;
+        world.issuer.set(ASK, answer);
+        let refused = world.request(Approved::Retrieve(secret()), &world.token("anne", &[])).await.unwrap_err();
+        assert_eq!((refused.code(), reason(&refused)), (Code::Unavailable, "APPROVAL_UNAVAILABLE".to_owned()), "{row}");
+        assert!(!format!("{refused:?}").contains(SECRET), "{row}");
+    }
+}
+
+#[tokio::test]
+async fn a_restart_keeps_approvals_only_with_the_shared_key() {
+    for (row, keeps_key, expected) in [("with the key", true, ""), ("without", false, "INVALID_ARGUMENT")] {
+        let change = |approval: &mut BackchannelConfig, _: &mut IdentityConfig| {
+            if !keeps_key {
+                approval.key_file = None;
+            }
+        };
+        let world = World::start(change).await;
+        let anne = world.token("anne", &[]);
+        let approval = world.request(Approved::Retrieve(secret()), &anne).await.unwrap();
+        world.approve("anne", &[]);
+        // A second server stands for the same one after a restart, and for a replica.
+        let other_data = tempfile::tempdir().unwrap();
+        let running = serve(&other_data, &world.issuer, change).await;
+        let answered = running.client.retrieval().retrieve(with_token(with(&approval), &anne)).await;
+        let found = answered.map_or_else(|status| reason(&status), |_| String::new());
+        assert_eq!(found, expected, "{row}");
+    }
+}
+
+#[tokio::test]
+async fn an_issuer_without_details_is_bound_by_its_question() {
+    let world = World::start(|approval, _| {
+        approval.details = IssuerDetails::Unsupported;
+        approval.binding_message = BindingMessage::Request;
+    })
+    .await;
+    let anne = world.token("anne", &[]);
+    let fetch = FetchRequest {
+        collection: "handbook".to_owned(),
+        chunk_ids: vec!["document:roadmap#1".to_owned()],
+        classification_max: "secret".to_owned(),
+        ..FetchRequest::default()
+    };
+    let approval = world.request(Approved::Fetch(fetch.clone()), &anne).await.unwrap();
+    let asked = world.issuer.forms(ASK).pop().unwrap();
+    assert!(!asked.contains_key("authorization_details"));
+    let expected =
+        format!("{}: assistant asks for 1 chunks of handbook up to secret, to answer a question", approval.code);
+    assert_eq!(asked["binding_message"], expected);
+    world.approve("anne", &[]);
+    let fetch = FetchRequest { approval: approval.approval, ..fetch };
+    let fetched = world.running.client.retrieval().fetch(with_token(fetch, &anne)).await.unwrap().into_inner();
+    assert_eq!(fetched.chunks.len(), 1);
+    let given = records(world.data.path()).into_iter().filter_map(|record| record.approval).next_back().unwrap();
+    assert_eq!(given.evidence.as_deref(), Some(AuditedApproval::CODE));
+}
+
+#[tokio::test]
+async fn nobody_is_asked_in_vain() {
+    let world = World::start(|_, _| {}).await;
+    let pipeline = world.token("anne", &[("scope", json!("ragward:retrieve ragward:assert_user"))]);
+    let for_bob = RetrieveRequest { user: "user:bob".to_owned(), ..secret() };
+    let sealed = RetrieveRequest { approval: "AAAA".to_owned(), ..secret() };
+    let anne = world.token("anne", &[]);
+    let rows = [
+        ("a request that needs no approval", &anne, about_leave(""), Code::InvalidArgument),
+        ("a request with an approval", &anne, sealed, Code::InvalidArgument),
+        ("a wrong request", &anne, RetrieveRequest { top_k: 0, ..secret() }, Code::InvalidArgument),
+        ("somebody whom a pipeline names", &pipeline, for_bob, Code::PermissionDenied),
+    ];
+    for (row, token, request, expected) in rows {
+        let refused = world.request(Approved::Retrieve(request), token).await.unwrap_err();
+        assert_eq!(refused.code(), expected, "{row}: {refused:?}");
+    }
+    assert!(world.issuer.forms(ASK).is_empty());
+}
