@@ -37,6 +37,7 @@ METHODS = {
     "Retrieve": ["retrieve", "pages"],
     "Recheck": ["recheck"],
     "Fetch": ["fetch"],
+    "RequestApproval": ["request_approval"],
     "Explain": ["explain"],
     "UpsertDocuments": ["upsert_documents"],
     "PutDocument": ["put_document"],
@@ -54,6 +55,7 @@ ANSWERS: list[tuple[str, type[Any]]] = [
     (f"{RETRIEVAL}.PlanReport", ragward.PlanReport),
     (f"{RETRIEVAL}.PlanRound", ragward.PlanRound),
     (f"{RETRIEVAL}.RecheckResponse", ragward.Rechecked),
+    (f"{RETRIEVAL}.RequestApprovalResponse", ragward.RequestedApproval),
     (f"{RETRIEVAL}.ExplainResponse", ragward.Explanation),
     (f"{RETRIEVAL}.RelationshipTuple", ragward.RelationshipTuple),
     (f"{RETRIEVAL}.Hybrid", ragward.Hybrid),
@@ -141,6 +143,7 @@ def requests() -> list[tuple[str, list[Any]]]:
         "context": {"now": "2026-01-01T00:00:00Z"},
         "explain_plan": True,
         "page_token": "p",
+        "approval": "sealed",
         **freshness,
     }
     queries: list[Query] = ["leave", [0.5, 0.25], Hybrid("leave", [0.5])]
@@ -161,8 +164,29 @@ def requests() -> list[tuple[str, list[Any]]]:
                     document_ids=["a"],
                     classification_max="internal",
                     context={"a": 1},
+                    approval="sealed",
                     **freshness,
                 )
+            ],
+        ),
+        (
+            f"{RETRIEVAL}.RequestApprovalRequest",
+            [
+                _calls.request_approval(
+                    "notes",
+                    query,
+                    chunk_ids=["a#0"],
+                    document_ids=["a"],
+                    k=3,
+                    filter=condition,
+                    min_score=0.5,
+                    per_document_max=2,
+                    classification_max="internal",
+                    context={"a": 1},
+                    in_pages=False,
+                    purpose="answer a question",
+                )
+                for query in ("leave", None)
             ],
         ),
         (
@@ -262,6 +286,7 @@ READERS: list[tuple[str, Any]] = [
     (f"{RETRIEVAL}.RetrieveResponse", _wire.answer),
     (f"{RETRIEVAL}.FetchResponse", _wire.fetched),
     (f"{RETRIEVAL}.RecheckResponse", _wire.rechecked),
+    (f"{RETRIEVAL}.RequestApprovalResponse", _wire.requested_approval),
     (f"{RETRIEVAL}.ExplainResponse", _wire.explanation),
     (f"{INGEST}.UpsertDocumentsResponse", _wire.upserted),
     (f"{INGEST}.PutDocumentResponse", _wire.put_result),

@@ -1,7 +1,7 @@
 /** The answers of the retrieval service, and how they are read. */
 
 import { type Metadata, metadata } from "./metadata.js";
-import { count, listOf, messageOf, number, optional, text, textOrNone, wordOf } from "./reading.js";
+import { count, listOf, messageOf, moment, number, optional, text, textOrNone, wordOf } from "./reading.js";
 
 /** A piece of a document that the user may see, without a score. */
 export interface FetchedChunk {
@@ -89,6 +89,18 @@ export interface Rechecked {
   readonly consistencyToken: string;
 }
 
+/** An approval that the person was asked for. */
+export interface RequestedApproval {
+  /** The approval, for the same call. It is of use to the same caller alone. */
+  readonly approval: string;
+  /** The code that the person sees on their device. Show it to them. */
+  readonly code: string;
+  /** The time until which the person can say yes, and the approval can be used. */
+  readonly expiresAt: Date;
+  /** How long to wait before the call is made with the approval, in seconds. */
+  readonly pollAfterSeconds: number;
+}
+
 const fetchedFields = { id: text, documentId: text, guard: text, title: text, text, metadata };
 
 export const chunk = messageOf<Chunk>("ragward.retrieval.v1.Chunk", { ...fetchedFields, score: number });
@@ -144,4 +156,11 @@ export const fetched = messageOf<Fetched>("ragward.retrieval.v1.FetchResponse", 
 export const rechecked = messageOf<Rechecked>("ragward.retrieval.v1.RecheckResponse", {
   chunkIds: listOf(text),
   consistencyToken: text,
+});
+
+export const requestedApproval = messageOf<RequestedApproval>("ragward.retrieval.v1.RequestApprovalResponse", {
+  approval: text,
+  code: text,
+  expiresAt: moment,
+  pollAfterSeconds: count,
 });

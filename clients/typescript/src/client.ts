@@ -1,7 +1,8 @@
 /** The client: one method for each call of the API. */
 
 import {
-  type Answer, type Fetched, type Rechecked, answer as answerReader, fetched as fetchedReader, rechecked as recheckedReader,
+  type Answer, type Fetched, type Rechecked, type RequestedApproval, answer as answerReader, fetched as fetchedReader,
+  rechecked as recheckedReader, requestedApproval as requestedApprovalReader,
 } from "./answers.js";
 import { type Batch, batches } from "./batches.js";
 import { checkedTimeout } from "./deadline.js";
@@ -19,8 +20,9 @@ import { wireMetadata } from "./metadata.js";
 import type { Reader } from "./reading.js";
 import {
   type CallOptions, type ClientSettings, type DocumentsRequest, type ExplainRequest, type FetchRequest, type FreshnessOptions,
-  type IngestStatusRequest, type ListDocumentsRequest, type PutDocumentRequest, type RecheckRequest, type RetrieveRequest,
-  type UpsertDocumentsRequest, wireConsistency, wireNumber, wirePurpose, wireQuery,
+  type IngestStatusRequest, type ListDocumentsRequest, type PutDocumentRequest, type RecheckRequest,
+  type RequestApprovalRequest, type RetrieveRequest, type UpsertDocumentsRequest, wireConsistency, wireNumber, wirePurpose,
+  wireQuery,
 } from "./requests.js";
 import type { Effect } from "./retries.js";
 import { Transport } from "./transport.js";
@@ -99,10 +101,27 @@ export class Client {
 
   /** Returns chunks by their ids, and all chunks of documents, as far as the user may see them. */
   async fetch(request: FetchRequest): Promise<Fetched> {
-    const { collection, chunkIds, documentIds, classificationMax, ...rest } = request;
-    const { asked, fresh } = this.#fresh(rest);
-    const body = { ...fresh, collection, chunkIds, documentIds, classificationMax };
+    const { asked, body } = this.#fetching(request);
     return this.#read(`${RETRIEVAL}/Fetch`, body, asked, fetchedReader);
+  }
+
+  /**
+   * Asks the person behind the token to approve one call. Show them the `code` of the answer, and make the same call with its
+   * `approval`: it fails with {@link ApprovalRequired} and the reason `APPROVAL_PENDING` until the person has answered.
+   */
+  async requestApproval(request: RequestApprovalRequest): Promise<RequestedApproval> {
+    const { retrieve, fetch, inPages, purpose, ...unknown } = request;
+    refuseUnknown(unknown);
+    if (retrieve !== undefined && fetch === undefined) {
+      const { asked, body } = this.#retrieval(retrieve);
+      const search = inPages === true ? { ...body, pageToken: "" } : body;
+      return this.#requestApproval({ retrieve: search, purpose }, asked);
+    }
+    if (fetch !== undefined && retrieve === undefined) {
+      const { asked, body } = this.#fetching(fetch);
+      return this.#requestApproval({ fetch: body, purpose }, asked);
+    }
+    throw InvalidRequest.of("retrieve", "or `fetch` is the call to approve; give one of them");
   }
 
   /** Returns those of the given chunks that the user may still see. */
@@ -212,12 +231,12 @@ export class Client {
    * user's, so an identity with both is refused.
    */
   #askedByBearer(options: CallOptions): Asked {
-    const asked = this.#asked(options);
-    const { token, user } = credentialsOf(asked.identity);
-    if (token !== undefined && user !== undefined) {
-      throw InvalidRequest.of("identity", "asks on behalf of a user, and this call is made by the bearer itself");
-    }
-    return asked;
+    return byBearer(this.#asked(options));
+  }
+
+  #requestApproval(body: object, asked: Asked): Promise<RequestedApproval> {
+    // A copy that arrives late could ring the person once more.
+    return this.#call(`${RETRIEVAL}/RequestApproval`, body, "replaces", byBearer(asked), requestedApprovalReader);
   }
 
   /** Returns the fields that all calls for chunks have. */
@@ -230,7 +249,9 @@ export class Client {
   }
 
   #retrieval(request: RetrieveRequest): { readonly asked: Asked; readonly body: Readonly<Record<string, unknown>> } {
-    const { collection, query, k, filter, minScore, perDocumentMax, classificationMax, explainPlan, ...rest } = request;
+    const {
+      collection, query, k, filter, minScore, perDocumentMax, classificationMax, explainPlan, approval, ...rest
+    } = request;
     const { asked, fresh } = this.#fresh(rest);
     const body = {
       ...fresh,
@@ -242,8 +263,15 @@ export class Client {
       perDocumentMax: wireNumber(perDocumentMax),
       classificationMax,
       explainPlan,
+      approval,
     };
     return { asked, body };
+  }
+
+  #fetching(request: FetchRequest): { readonly asked: Asked; readonly body: Readonly<Record<string, unknown>> } {
+    const { collection, chunkIds, documentIds, classificationMax, approval, ...rest } = request;
+    const { asked, fresh } = this.#fresh(rest);
+    return { asked, body: { ...fresh, collection, chunkIds, documentIds, classificationMax, approval } };
   }
 
   async #upload(path: string, batch: Batch, asked: Asked): Promise<Upserted> {
@@ -272,6 +300,15 @@ export class Client {
     const call = { path, contentType: "application/json", body: jsonOf(body), effect } as const;
     return reader.read(await this.#transport.send(call, asked), "");
   }
+}
+
+/** Refuses a caller who asks on behalf of a user, where the bearer itself is meant. */
+function byBearer(asked: Asked): Asked {
+  const { token, user } = credentialsOf(asked.identity);
+  if (token !== undefined && user !== undefined) {
+    throw InvalidRequest.of("identity", "asks on behalf of a user, and this call is made by the bearer itself");
+  }
+  return asked;
 }
 
 /** Returns the lines of an upload. */

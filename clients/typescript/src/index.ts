@@ -14,7 +14,7 @@
  */
 
 export type {
-  Answer, Chunk, Completion, Fetched, FetchedChunk, Plan, PlanReport, PlanRound, Recall, Rechecked,
+  Answer, Chunk, Completion, Fetched, FetchedChunk, Plan, PlanReport, PlanRound, Recall, Rechecked, RequestedApproval,
 } from "./answers.js";
 export { Client } from "./client.js";
 export type {
@@ -37,6 +37,6 @@ export type { Metadata, MetadataValue } from "./metadata.js";
 export type {
   CallOptions, ClientSettings, Consistency, DocumentsRequest, ExplainRequest, FetchRequest, FreshnessOptions, Hybrid,
   IngestStatusRequest, ListDocumentsRequest, Purpose, PutDocumentRequest, Query, RecheckRequest, RelationshipTuple,
-  RetrieveRequest, UpsertDocumentsRequest,
+  RequestApprovalRequest, RetrieveRequest, UpsertDocumentsRequest,
 } from "./requests.js";
 export type { Fetch } from "./transport.js";

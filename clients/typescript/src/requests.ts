@@ -85,6 +85,8 @@ export interface RetrieveRequest extends FreshnessOptions {
   readonly classificationMax?: string | undefined;
   /** Asks how the search was made. The server answers only if its settings allow that. */
   readonly explainPlan?: boolean | undefined;
+  /** The `approval` of this very search, from `requestApproval`. */
+  readonly approval?: string | undefined;
 }
 
 export interface FetchRequest extends FreshnessOptions {
@@ -94,6 +96,18 @@ export interface FetchRequest extends FreshnessOptions {
   readonly documentIds?: readonly string[] | undefined;
   /** Restricts the answer to chunks of this classification or a lower one. */
   readonly classificationMax?: string | undefined;
+  /** The `approval` of this very request, from `requestApproval`. */
+  readonly approval?: string | undefined;
+}
+
+/** A call that the person behind the token is asked to approve: a search or a fetch. */
+export interface RequestApprovalRequest {
+  readonly retrieve?: RetrieveRequest | undefined;
+  readonly fetch?: FetchRequest | undefined;
+  /** Whether the search is made with `pages`. */
+  readonly inPages?: boolean | undefined;
+  /** A few words that the person reads. */
+  readonly purpose?: string | undefined;
 }
 
 /** The purpose of a re-check. It changes what the server records, and nothing else. */

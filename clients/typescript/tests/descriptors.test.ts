@@ -140,6 +140,7 @@ test("every field of every request can be sent, under the name and type that it 
   const chunk = { id: "a#0", guard: "document:a", text: "a", vector: new Float32Array([0.5, 0.25]), metadata };
   const retrieve = {
     ...everything, collection: "c", k: 3, filter, minScore: 0.5, perDocumentMax: 2, classificationMax: "internal", explainPlan: true,
+    approval: "sealed",
   };
   const target = { collection: "c", chunkId: "a#0" };
   const contextualTuples = [{ user: "user:a", relation: "r", object: "o:1", condition: { name: "n", context: { a: 1 } } }];
@@ -154,7 +155,14 @@ test("every field of every request can be sent, under the name and type that it 
       (client) => client.retrieve({ ...retrieve, query: { text: "words", vector: new Float64Array([0.5]) } }),
     ]],
     ["ragward.retrieval.v1.FetchRequest", [
-      (client) => client.fetch({ ...everything, collection: "c", chunkIds: ["a"], documentIds: ["b"], classificationMax: "x" }),
+      (client) => client.fetch({
+        ...everything, collection: "c", chunkIds: ["a"], documentIds: ["b"], classificationMax: "x", approval: "sealed",
+      }),
+    ]],
+    ["ragward.retrieval.v1.RequestApprovalRequest", [
+      (client) => client.requestApproval({ retrieve: { collection: "c", query: "words" }, purpose: "p" }),
+      (client) => client.requestApproval({ retrieve: { collection: "c", query: "words" }, inPages: true, purpose: "p" }),
+      (client) => client.requestApproval({ fetch: { collection: "c", chunkIds: ["a"] }, purpose: "p" }),
     ]],
     ["ragward.retrieval.v1.RecheckRequest", [
       (client) => client.recheck({ ...everything, collection: "c", chunkIds: ["a"], ...purpose }),

@@ -25,6 +25,7 @@ from ragward.answers import (
     PutResult,
     Recall,
     Rechecked,
+    RequestedApproval,
     SearchPlan,
     Upserted,
 )
@@ -85,6 +86,7 @@ __all__ = [
     "RagwardError",
     "Recall",
     "Rechecked",
+    "RequestedApproval",
     "RelationshipTuple",
     "SearchPlan",
     "Unavailable",

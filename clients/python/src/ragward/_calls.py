@@ -20,6 +20,7 @@ from ragward.answers import (
     ListedDocument,
     PutResult,
     Rechecked,
+    RequestedApproval,
     Upserted,
 )
 from ragward.errors import FieldViolation, InvalidAnswer, InvalidRequest
@@ -109,6 +110,7 @@ def retrieve(
     context: Mapping[str, Any] | None,
     explain_plan: bool,
     page_token: str | None,
+    approval: str | None,
 ) -> Call[Answer]:
     """Return a call of `Retrieve`."""
     message: dict[str, Any] = {"collection": collection, "topK": k, **_query(query)}
@@ -127,6 +129,8 @@ def retrieve(
         message["explainPlan"] = True
     if page_token is not None:
         message["pageToken"] = page_token
+    if approval is not None:
+        message["approval"] = approval
     return Call(_RETRIEVAL + "Retrieve", message, Effect.READS, Asker.USER_FIELD, _wire.answer)
 
 
@@ -158,6 +162,7 @@ def fetch(
     consistency_token: str | None,
     classification_max: str | None,
     context: Mapping[str, Any] | None,
+    approval: str | None,
 ) -> Call[Answer]:
     """Return a call of `Fetch`."""
     message: dict[str, Any] = {
@@ -170,7 +175,57 @@ def fetch(
         message["classificationMax"] = classification_max
     if context is not None:
         message["context"] = context
+    if approval is not None:
+        message["approval"] = approval
     return Call(_RETRIEVAL + "Fetch", message, Effect.READS, Asker.USER_FIELD, _wire.fetched)
+
+
+def request_approval(
+    collection: str,
+    query: Query | None,
+    *,
+    chunk_ids: Iterable[str],
+    document_ids: Iterable[str],
+    k: int,
+    filter: Filter | None,  # noqa: A002 - the word of the API.
+    min_score: float | None,
+    per_document_max: int | None,
+    classification_max: str | None,
+    context: Mapping[str, Any] | None,
+    in_pages: bool,
+    purpose: str,
+) -> Call[RequestedApproval]:
+    """Return a call of `RequestApproval` for a search, or for a fetch if there is no query."""
+    message: dict[str, Any] = {"purpose": purpose}
+    if query is None:
+        message["fetch"] = fetch(
+            collection,
+            chunk_ids=chunk_ids,
+            document_ids=document_ids,
+            consistency=None,
+            consistency_token=None,
+            classification_max=classification_max,
+            context=context,
+            approval=None,
+        ).message
+    else:
+        message["retrieve"] = retrieve(
+            collection,
+            query,
+            k=k,
+            filter=filter,
+            min_score=min_score,
+            per_document_max=per_document_max,
+            consistency=None,
+            consistency_token=None,
+            classification_max=classification_max,
+            context=context,
+            explain_plan=False,
+            page_token="" if in_pages else None,
+            approval=None,
+        ).message
+    # A copy that arrives late could ring the person once more.
+    return Call(_RETRIEVAL + "RequestApproval", message, Effect.REPLACES, Asker.TOKEN, _wire.requested_approval)
 
 
 def explain(

@@ -28,6 +28,7 @@ from ragward.answers import (
     PutResult,
     Recall,
     Rechecked,
+    RequestedApproval,
     SearchPlan,
     Upserted,
 )
@@ -153,6 +154,16 @@ def fetched(fields: Fields) -> Answer:
 def rechecked(fields: Fields) -> Rechecked:
     """Read a `RecheckResponse`."""
     return Rechecked(chunk_ids=fields.texts("chunkIds"), consistency_token=fields.text("consistencyToken"))
+
+
+def requested_approval(fields: Fields) -> RequestedApproval:
+    """Read a `RequestApprovalResponse`."""
+    return RequestedApproval(
+        approval=fields.text("approval"),
+        code=fields.text("code"),
+        expires_at=_moment("expiresAt", fields.text("expiresAt")),
+        poll_after_seconds=fields.whole("pollAfterSeconds"),
+    )
 
 
 def explanation(fields: Fields) -> Explanation:

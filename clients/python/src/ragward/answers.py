@@ -120,6 +120,20 @@ class Rechecked:
 
 
 @dataclass(frozen=True, slots=True)
+class RequestedApproval:
+    """An approval that the person was asked for."""
+
+    #: The approval, for the same call. It is of use to the same caller alone.
+    approval: str
+    #: The code that the person sees on their device. Show it to them.
+    code: str
+    #: The time until which the person can say yes, and the approval can be used.
+    expires_at: datetime
+    #: How long to wait before the call is made with the approval, in seconds.
+    poll_after_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
 class Explanation:
     """Why a user holds a relation on an object, or not."""
 

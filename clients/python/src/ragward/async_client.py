@@ -24,6 +24,7 @@ from ragward.answers import (
     ListedDocument,
     PutResult,
     Rechecked,
+    RequestedApproval,
     Upserted,
 )
 from ragward.filters import Filter, MetadataValue
@@ -102,6 +103,7 @@ class AsyncClient:
         classification_max: str | None = None,
         context: Mapping[str, Any] | None = None,
         explain_plan: bool = False,
+        approval: str | None = None,
         identity: Identity | NotGiven = NOT_GIVEN,
         timeout: float | None = None,
     ) -> Answer:
@@ -119,6 +121,7 @@ class AsyncClient:
             context=context,
             explain_plan=explain_plan,
             page_token=None,
+            approval=approval,
         )
         return await self._ask(call, self._asker(identity), timeout)
 
@@ -135,6 +138,7 @@ class AsyncClient:
         classification_max: str | None = None,
         context: Mapping[str, Any] | None = None,
         explain_plan: bool = False,
+        approval: str | None = None,
         identity: Identity | NotGiven = NOT_GIVEN,
         timeout: float | None = None,
     ) -> AsyncIterator[Answer]:
@@ -155,6 +159,7 @@ class AsyncClient:
                 context=context,
                 explain_plan=explain_plan,
                 page_token=token,
+                approval=approval,
             )
             return await self._ask(call, asker, timeout)
 
@@ -177,6 +182,7 @@ class AsyncClient:
         consistency_token: str | None = None,
         classification_max: str | None = None,
         context: Mapping[str, Any] | None = None,
+        approval: str | None = None,
         identity: Identity | NotGiven = NOT_GIVEN,
         timeout: float | None = None,
     ) -> Answer:
@@ -189,6 +195,42 @@ class AsyncClient:
             consistency_token=consistency_token,
             classification_max=classification_max,
             context=context,
+            approval=approval,
+        )
+        return await self._ask(call, self._asker(identity), timeout)
+
+    async def request_approval(
+        self,
+        collection: str,
+        query: Query | None = None,
+        *,
+        chunk_ids: Iterable[str] = (),
+        document_ids: Iterable[str] = (),
+        k: int = 10,
+        filter: Filter | None = None,  # noqa: A002 - the word of the API.
+        min_score: float | None = None,
+        per_document_max: int | None = None,
+        classification_max: str | None = None,
+        context: Mapping[str, Any] | None = None,
+        in_pages: bool = False,
+        purpose: str = "",
+        identity: Identity | NotGiven = NOT_GIVEN,
+        timeout: float | None = None,
+    ) -> RequestedApproval:
+        """Like `Client.request_approval`."""
+        call = _calls.request_approval(
+            collection,
+            query,
+            chunk_ids=chunk_ids,
+            document_ids=document_ids,
+            k=k,
+            filter=filter,
+            min_score=min_score,
+            per_document_max=per_document_max,
+            classification_max=classification_max,
+            context=context,
+            in_pages=in_pages,
+            purpose=purpose,
         )
         return await self._ask(call, self._asker(identity), timeout)
 

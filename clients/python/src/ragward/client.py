@@ -24,6 +24,7 @@ from ragward.answers import (
     ListedDocument,
     PutResult,
     Rechecked,
+    RequestedApproval,
     Upserted,
 )
 from ragward.filters import Filter, MetadataValue
@@ -111,6 +112,7 @@ class Client:
         classification_max: str | None = None,
         context: Mapping[str, Any] | None = None,
         explain_plan: bool = False,
+        approval: str | None = None,
         identity: Identity | NotGiven = NOT_GIVEN,
         timeout: float | None = None,
     ) -> Answer:
@@ -125,6 +127,7 @@ class Client:
         - `classification_max`: leave out chunks of a higher classification.
         - `context`: values for the parameters of conditions, as far as the server takes them.
         - `explain_plan`: ask how the search was made; a server answers that only if it is configured to.
+        - `approval`: the approval of this very search, from `request_approval`.
         """
         call = _calls.retrieve(
             collection,
@@ -139,6 +142,7 @@ class Client:
             context=context,
             explain_plan=explain_plan,
             page_token=None,
+            approval=approval,
         )
         return self._ask(call, self._asker(identity), timeout)
 
@@ -155,6 +159,7 @@ class Client:
         classification_max: str | None = None,
         context: Mapping[str, Any] | None = None,
         explain_plan: bool = False,
+        approval: str | None = None,
         identity: Identity | NotGiven = NOT_GIVEN,
         timeout: float | None = None,
     ) -> Iterator[Answer]:
@@ -178,6 +183,7 @@ class Client:
                 context=context,
                 explain_plan=explain_plan,
                 page_token=token,
+                approval=approval,
             )
             return self._ask(call, asker, timeout)
 
@@ -200,6 +206,7 @@ class Client:
         consistency_token: str | None = None,
         classification_max: str | None = None,
         context: Mapping[str, Any] | None = None,
+        approval: str | None = None,
         identity: Identity | NotGiven = NOT_GIVEN,
         timeout: float | None = None,
     ) -> Answer:
@@ -215,6 +222,49 @@ class Client:
             consistency_token=consistency_token,
             classification_max=classification_max,
             context=context,
+            approval=approval,
+        )
+        return self._ask(call, self._asker(identity), timeout)
+
+    def request_approval(
+        self,
+        collection: str,
+        query: Query | None = None,
+        *,
+        chunk_ids: Iterable[str] = (),
+        document_ids: Iterable[str] = (),
+        k: int = 10,
+        filter: Filter | None = None,  # noqa: A002 - the word of the API.
+        min_score: float | None = None,
+        per_document_max: int | None = None,
+        classification_max: str | None = None,
+        context: Mapping[str, Any] | None = None,
+        in_pages: bool = False,
+        purpose: str = "",
+        identity: Identity | NotGiven = NOT_GIVEN,
+        timeout: float | None = None,
+    ) -> RequestedApproval:
+        """Ask the person behind the token to approve one search, or one fetch if there is no `query`.
+
+        Show them the `code` of the answer. Then make the same call with its `approval`: it raises `ApprovalRequired` with the
+        reason `APPROVAL_PENDING` until the person has answered.
+
+        - `in_pages`: the search is made with `pages`.
+        - `purpose`: a few words that the person reads.
+        """
+        call = _calls.request_approval(
+            collection,
+            query,
+            chunk_ids=chunk_ids,
+            document_ids=document_ids,
+            k=k,
+            filter=filter,
+            min_score=min_score,
+            per_document_max=per_document_max,
+            classification_max=classification_max,
+            context=context,
+            in_pages=in_pages,
+            purpose=purpose,
         )
         return self._ask(call, self._asker(identity), timeout)
 
