@@ -256,7 +256,7 @@ impl Nonces {
 
     /// Makes a nonce for the subject of a token.
     fn make(&self, person: &TokenFacts, now: u64) -> Option<String> {
-        let mut nonce = vec![0; RANDOM_BYTES];
+        let mut nonce = vec![0_u8; RANDOM_BYTES];
         SystemRandom::new().fill(&mut nonce).ok()?;
         nonce.extend(now.saturating_add(LIFETIME_SECONDS).to_be_bytes());
         let mac = hmac::sign(&self.0, &authenticated(&nonce, person));

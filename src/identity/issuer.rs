@@ -6,7 +6,7 @@
 //! INVARIANT (bounded work): at most one fetch runs at a time, and at most one begins in every [`FETCH_INTERVAL_MIN`],
 //! however many tokens name unknown keys. A caller waits for one fetch at most, even if the issuer does not answer.
 
-pub mod backchannel;
+pub(super) mod backchannel;
 mod fetch;
 
 use std::sync::{Arc, PoisonError, RwLock};

@@ -2,16 +2,18 @@
 //! handbook tells what the bearer of each token sees.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use ragward::client::Client;
-use ragward::proto::retrieval::RetrieveRequest;
+use ragward::proto::retrieval::request_approval_request::Request as Approved;
 use ragward::proto::retrieval::retrieve_request::Query;
+use ragward::proto::retrieval::{RequestApprovalRequest, RetrieveRequest, RetrieveResponse};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStderr, Command};
-use tonic::Code;
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
 
 use crate::identity::world::{RETRIEVE, with_token};
 use crate::support::provider::Provider;
@@ -51,6 +53,11 @@ impl Served {
 
     /// Like [`Self::start`], with the name of a client for `ragward login`, or without one.
     pub(crate) async fn start_with(issuer: &str, login_client_id: Option<&str>) -> Self {
+        Self::configured(|_directory| configuration(issuer, login_client_id)).await
+    }
+
+    /// Starts a server with a configuration, whose files may be in the directory.
+    async fn configured(configuration: impl FnOnce(&Path) -> String) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let data = directory.path().join("data").to_str().unwrap().to_owned();
         let run = async |arguments: &[&str]| {
@@ -60,7 +67,7 @@ impl Served {
         run(&["model", "load", "schema/handbook/store.fga.yaml"]).await;
         run(&["ingest", "schema/handbook", "--collection", "handbook"]).await;
         let config = directory.path().join("ragward.toml");
-        std::fs::write(&config, configuration(issuer, login_client_id)).unwrap();
+        std::fs::write(&config, configuration(directory.path())).unwrap();
         let mut process = serve(&config, &data).spawn().unwrap();
         let address = format!("http://{}", address(process.stderr.take().unwrap()).await);
         Self { client: Client::at(&address).unwrap(), address, _process: process, _data: directory }
@@ -116,6 +123,65 @@ async fn address(log: ChildStderr) -> String {
 
 fn pages(names: &[&str]) -> BTreeSet<String> {
     names.iter().map(|name| format!("document:{name}")).collect()
+}
+
+/// Settings of a server whose handbook needs approvals, for which it asks the provider itself.
+fn asks_for_approvals(issuer: &str, directory: &Path) -> String {
+    let secret = directory.join("approval.secret");
+    std::fs::write(&secret, "the secret of ragward").unwrap();
+    format!(
+        "[[identity.approval]]\ncollection = 'handbook'\nchunks_max = 3\n[approval]\nissuer = '{issuer}'\nclient_id = 'ragward'\n\
+         client_secret_file = '{}'\n",
+        secret.display()
+    )
+}
+
+fn reason(status: &Status) -> String {
+    status.get_error_details().error_info().map(|info| info.reason.clone()).unwrap_or_default()
+}
+
+#[tokio::test]
+async fn a_person_approves_at_a_real_provider() {
+    let Some(mut provider) = Provider::start().await else { return };
+    let issuer = provider.issuer.clone();
+    let configuration =
+        |directory: &Path| configuration(&issuer, Some("ragward-cli")) + &asks_for_approvals(&issuer, directory);
+    let served = Served::configured(configuration).await;
+    let anne = provider.login("anne", None).await;
+    let about = |text: &str, approval: &str| RetrieveRequest {
+        collection: "handbook".to_owned(),
+        query: Some(Query::Text(text.to_owned())),
+        top_k: 10,
+        approval: approval.to_owned(),
+        ..RetrieveRequest::default()
+    };
+    let ask = async |request: RetrieveRequest, token: &str| -> Result<RetrieveResponse, Status> {
+        Ok(served.client.retrieval().retrieve(with_token(request, token)).await?.into_inner())
+    };
+
+    // The agent's own program asks, with the details of the refusal.
+    let refused = ask(about("leave", ""), &anne).await.unwrap_err();
+    assert_eq!(reason(&refused), "APPROVAL_REQUIRED", "{refused:?}");
+    let details = refused.get_error_details().error_info().unwrap().metadata["authorization_details"].clone();
+    let details: Value = serde_json::from_str(&details).unwrap();
+    let request = json!({"flow": "ask", "user": "anne", "scope": RETRIEVE, "resource": AUDIENCE, "details": details});
+    let approved = provider.token(request).await;
+    let other = ask(about("pay", ""), &approved).await.unwrap_err();
+    assert_eq!(reason(&other), "APPROVAL_REQUIRED", "another query does not use it up");
+    assert_eq!(ask(about("leave", ""), &approved).await.unwrap().chunks.len(), 3);
+    assert_eq!(ask(about("leave", ""), &approved).await.unwrap_err().code(), Code::Unauthenticated);
+
+    // Ragward asks.
+    for (text, says, expected) in [("leave", "yes", ""), ("pay", "no", "APPROVAL_DENIED")] {
+        let purpose = "answer a question".to_owned();
+        let request = RequestApprovalRequest { request: Some(Approved::Retrieve(about(text, ""))), purpose };
+        let asked = served.client.retrieval().request_approval(with_token(request, &anne)).await.unwrap().into_inner();
+        provider.token(json!({"flow": "answer", "user": "anne", "says": says})).await;
+        match ask(about(text, &asked.approval), &anne).await {
+            Ok(answer) => assert_eq!((expected, answer.chunks.len()), ("", 3), "{says}"),
+            Err(status) => assert_eq!(reason(&status), expected, "{says}: {status:?}"),
+        }
+    }
 }
 
 #[tokio::test]

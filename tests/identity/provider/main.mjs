@@ -7,7 +7,7 @@ import { createInterface } from "node:readline";
 import { SignJWT, exportJWK, generateKeyPair } from "jose";
 
 import * as browser from "./browser.mjs";
-import { ACCESS_TOKEN, REDIRECT_URI, TOKEN_EXCHANGE, start } from "./provider.mjs";
+import { ACCESS_TOKEN, CIBA, REDIRECT_URI, TOKEN_EXCHANGE, answerQuestion, start } from "./provider.mjs";
 
 // The library's own messages must not mix with the answers.
 console.info = console.error;
@@ -108,6 +108,29 @@ async function client({ scope, resource }) {
   return (await token("crawler", { grant_type: "client_credentials", scope, resource })).access_token;
 }
 
+/** A program asks a person for a token with these details, and the person says yes on their device (CIBA). */
+async function ask({ user, scope, resource, details }) {
+  const body = new URLSearchParams({
+    client_id: "ragward",
+    client_secret: "the secret of ragward",
+    scope: `openid ${scope}`,
+    login_hint: user,
+    resource,
+    authorization_details: JSON.stringify(details),
+  });
+  const asked = await fetch(discovered.backchannel_authentication_endpoint, { method: "POST", body });
+  const { auth_req_id, error, error_description } = await asked.json();
+  if (!auth_req_id) throw new Error(`${error}: ${error_description}`);
+  await answerQuestion(user, "yes");
+  return (await token("ragward", { grant_type: CIBA, auth_req_id })).access_token;
+}
+
+/** A person answers a question of somebody else on their device. */
+async function answer({ user, says }) {
+  await answerQuestion(user, says);
+  return says;
+}
+
 async function token(client_id, parameters, bound = false) {
   const url = discovered.token_endpoint;
   const headers = bound ? { dpop: await proof(url) } : {};
@@ -130,6 +153,8 @@ const FLOWS = {
   login,
   exchange,
   client,
+  ask,
+  answer,
   open: (request) => (request.chromium ? browser.open(request) : open(request)),
   type: (request) => (request.chromium ? browser.type(request) : type(request)),
 };

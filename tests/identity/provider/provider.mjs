@@ -14,6 +14,7 @@ export const REDIRECT_URI = "https://desk.example/callback";
 // RFC 8252, section 7.3: a native client comes back to whatever port it listens on.
 const LOOPBACK_URI = "http://127.0.0.1/callback";
 const DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code";
+export const CIBA = "urn:openid:params:grant-type:ciba";
 // The person who logs in by typing a code. There, no client can name one.
 const PERSON_AT_A_DEVICE = "anne";
 export const DETAILS_TYPE = "ragward_retrieval";
@@ -22,9 +23,32 @@ const SCOPES = "ragward:retrieve ragward:ingest ragward:administer ragward:expla
 // The scopes that the provider itself grants.
 const OWN_SCOPES = `openid offline_access ${SCOPES}`;
 // The algorithm that signs the tokens of each client; clients that registered themselves have that of the first.
-const ALGORITHMS = { desk: "RS256", "desk-helper": "ES256", crawler: "ES256", "ragward-cli": "RS256" };
+const ALGORITHMS = { desk: "RS256", "desk-helper": "ES256", crawler: "ES256", "ragward-cli": "RS256", ragward: "ES256" };
 // The command line renews a token that lasts no longer than 30 seconds, so it renews these each time.
 const LIFETIMES = { "ragward-cli": 20 };
+
+// The questions that wait for an answer, by the person who is asked (CIBA).
+const questions = new Map();
+let running;
+
+/** A person answers the question on their device. */
+export async function answerQuestion(user, says) {
+  const request = questions.get(user);
+  questions.delete(user);
+  if (says !== "yes") {
+    await running.backchannelResult(request, new errors.AccessDenied("the person said no"));
+    return;
+  }
+  const { resource, scope, authorization_details: text } = request.params;
+  const rar = text && JSON.parse(text);
+  const grant = new running.Grant({ accountId: user, clientId: request.clientId });
+  grant.addOIDCScope("openid");
+  grant.addResourceScope(resource, scope);
+  for (const detail of rar ?? []) grant.addRar(detail);
+  await grant.save();
+  const authTime = Math.floor(Date.now() / 1000);
+  await running.backchannelResult(request, grant, { acr: "mfa", authTime, ...(rar && { rar }) });
+}
 
 /** Starts the provider on a free port of loopback. */
 export async function start() {
@@ -33,6 +57,7 @@ export async function start() {
   const issuer = `http://127.0.0.1:${server.address().port}`;
   const jwks = { keys: [await privateKey("RS256"), await privateKey("ES256")] };
   const provider = new Provider(issuer, configuration(jwks));
+  running = provider;
   provider.registerGrantType(
     TOKEN_EXCHANGE,
     (ctx) => exchange(provider, jwks, ctx),
@@ -75,6 +100,7 @@ function configuration(jwks) {
       }),
       client("desk-helper", { grant_types: [TOKEN_EXCHANGE] }),
       client("crawler", { grant_types: ["client_credentials"] }),
+      client("ragward", { grant_types: [CIBA], backchannel_token_delivery_mode: "poll" }),
       {
         client_id: "ragward-cli",
         application_type: "native",
@@ -90,14 +116,22 @@ function configuration(jwks) {
     interactions: { url: (_ctx, interaction) => `/interaction/${interaction.uid}` },
     // RFC 9068, section 2.2.1: when the person logged in. A client that asks for itself has no such time.
     extraTokenClaims: (ctx) => {
-      const { AuthorizationCode, DeviceCode, RefreshToken } = ctx.oidc.entities;
-      const auth_time = (AuthorizationCode ?? DeviceCode ?? RefreshToken)?.authTime;
+      const { AuthorizationCode, BackchannelAuthenticationRequest, DeviceCode, RefreshToken } = ctx.oidc.entities;
+      const auth_time = (AuthorizationCode ?? BackchannelAuthenticationRequest ?? DeviceCode ?? RefreshToken)?.authTime;
       return { ...(auth_time && { auth_time }), ...ctx.state.claims };
     },
     features: {
       devInteractions: { enabled: false },
       clientCredentials: { enabled: true },
       deviceFlow: { enabled: true },
+      ciba: {
+        enabled: true,
+        deliveryModes: ["poll"],
+        processLoginHint: (_ctx, hint) => hint,
+        validateRequestContext: () => undefined,
+        verifyUserCode: () => undefined,
+        triggerAuthenticationDevice: (_ctx, request, account) => questions.set(account.accountId, request),
+      },
       dPoP: { enabled: true },
       revocation: { enabled: true },
       registration: { enabled: true },
