@@ -160,7 +160,7 @@ async fn a_person_approves_at_a_real_provider() {
     };
 
     // The agent's own program asks, with the details of the refusal.
-    let refused = ask(about("leave", ""), &anne).await.unwrap_err();
+    let refused = ask(about(QUERY, ""), &anne).await.unwrap_err();
     assert_eq!(reason(&refused), "APPROVAL_REQUIRED", "{refused:?}");
     let details = refused.get_error_details().error_info().unwrap().metadata["authorization_details"].clone();
     let details: Value = serde_json::from_str(&details).unwrap();
@@ -168,11 +168,11 @@ async fn a_person_approves_at_a_real_provider() {
     let approved = provider.token(request).await;
     let other = ask(about("pay", ""), &approved).await.unwrap_err();
     assert_eq!(reason(&other), "APPROVAL_REQUIRED", "another query does not use it up");
-    assert_eq!(ask(about("leave", ""), &approved).await.unwrap().chunks.len(), 3);
-    assert_eq!(ask(about("leave", ""), &approved).await.unwrap_err().code(), Code::Unauthenticated);
+    assert_eq!(ask(about(QUERY, ""), &approved).await.unwrap().chunks.len(), 3);
+    assert_eq!(ask(about(QUERY, ""), &approved).await.unwrap_err().code(), Code::Unauthenticated);
 
     // Ragward asks.
-    for (text, says, expected) in [("leave", "yes", ""), ("pay", "no", "APPROVAL_DENIED")] {
+    for (text, says, expected) in [(QUERY, "yes", ""), ("pay", "no", "APPROVAL_DENIED")] {
         let purpose = "answer a question".to_owned();
         let request = RequestApprovalRequest { request: Some(Approved::Retrieve(about(text, ""))), purpose };
         let asked = served.client.retrieval().request_approval(with_token(request, &anne)).await.unwrap().into_inner();
