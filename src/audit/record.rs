@@ -183,7 +183,7 @@ pub struct AuditedDecision {
 #[schemars(rename = "Approval")]
 pub struct AuditedApproval {
     /// `required` if the request was refused for want of an approval, `requested` if Ragward asked the person, `given` if the
-    /// person approved it.
+    /// person approved it, `denied` if the person said no.
     pub state: String,
     /// The proof: `details` if a token of the issuer holds those that were asked for, `code` if the issuer has none, so that only
     /// its question to the person and the code bind the approval.
@@ -214,6 +214,8 @@ impl AuditedApproval {
     pub const REQUIRED: &str = "required";
     /// The state of an approval that Ragward asks a person for.
     pub const REQUESTED: &str = "requested";
+    /// The state of an approval that a person refused.
+    pub const DENIED: &str = "denied";
     /// The state of an approval that a person gave.
     pub const GIVEN: &str = "given";
     /// The proof by a token with the details that were asked for.

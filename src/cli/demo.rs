@@ -1,6 +1,7 @@
 //! `ragward demo`: two people ask one question and get two answers. Then Bob loses a tuple and asks again.
 
 mod agent;
+mod approval;
 mod issuer;
 mod mcp;
 mod served;
@@ -55,6 +56,12 @@ pub(super) struct DemoArgs {
     /// Show MCP: one agent, which calls one tool for two people.
     #[arg(long, conflicts_with = "agent")]
     mcp: bool,
+    /// Show approvals: an agent asks for a secret page, and its person says yes, then no.
+    #[arg(long, conflicts_with_all = ["agent", "mcp"])]
+    approval: bool,
+    /// What the person says, where nobody is at a terminal: `yes,no`.
+    #[arg(long, requires = "approval", value_delimiter = ',', value_name = "ANSWERS")]
+    answers: Vec<approval::Says>,
 }
 
 #[derive(Serialize)]
@@ -94,6 +101,9 @@ pub(super) async fn run(args: &DemoArgs, output: &Output) -> Result<(), Failure>
     }
     if args.mcp {
         return Box::pin(mcp::run(&handbook, data, output)).await;
+    }
+    if args.approval {
+        return Box::pin(approval::run(&handbook, data, &args.answers, output)).await;
     }
     let app = App::open(&Config { data, ..Config::default() }).await?;
     let services = load(&app, &handbook).await?;

@@ -53,6 +53,24 @@ fn the_demo_shows_what_agents_get() {
 }
 
 #[test]
+fn the_demo_shows_what_a_person_approves() {
+    let demo = json(&["demo", "--approval", "--answers", "yes,no"]);
+    let [yes, no] = demo["rounds"].as_array().unwrap().as_slice() else { panic!("{demo}") };
+    assert_eq!((&yes["required"], &yes["refused"]), (&Value::from("APPROVAL_REQUIRED"), &Value::from("")), "{demo}");
+    assert_eq!(yes["chunks"][0]["title"], "The second mill", "{demo}");
+    assert_eq!(
+        (&no["refused"], no["chunks"].as_array().unwrap().len()),
+        (&Value::from("APPROVAL_DENIED"), 0),
+        "{demo}"
+    );
+    assert!(!yes["device"].to_string().contains("silence"), "the device shows no text: {demo}");
+    let states: Vec<&str> =
+        demo["records"].as_array().unwrap().iter().filter_map(|r| r["approval"]["state"].as_str()).collect();
+    assert_eq!(states, ["required", "requested", "given", "required", "requested", "denied"], "{demo}");
+    assert!(succeeds(&["demo", "--approval", "--answers", "no"]).contains("APPROVAL_DENIED"));
+}
+
+#[test]
 fn the_demo_shows_mcp_as_the_protocol_has_it() {
     let demo = json(&["demo", "--mcp"]);
     let (url, metadata_url) = (demo["url"].as_str().unwrap(), demo["metadata_url"].as_str().unwrap());

@@ -17,7 +17,7 @@ use crate::client::Client;
 use crate::config::{Config, DataConfig};
 
 /// The number of characters of a digest that are shown.
-const DIGEST_CHARACTERS: usize = 12;
+pub(super) const DIGEST_CHARACTERS: usize = 12;
 const EXPLANATION: &str = "\
 The four requests are the same and name nobody. A chunk is released only if Anne may read it, the agent may act for
 Anne, and the details of the token allow it. The handbook lets desk-helper act for engineers, of whom Anne is one; it lets
@@ -51,7 +51,7 @@ pub(super) async fn run(handbook: &Path, data: DataConfig, output: &Output) -> R
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let server = format!("http://{}", listener.local_addr()?);
     let tokens = tokens(&issuer)?;
-    let answers = Box::pin(while_serving(&app, listener, issuer, ask_with_each(&server, tokens))).await?;
+    let answers = Box::pin(while_serving(&app, listener, issuer.serve(), ask_with_each(&server, tokens))).await?;
     let records = records(&config)?;
     output
         .result(&AgentDemo { question: QUESTION, answers: &answers, records: &records }, || people(&answers, &records))
@@ -81,7 +81,7 @@ fn tokens(issuer: &Issuer) -> Result<Vec<BearerToken>, Failure> {
 }
 
 /// Returns the records of the requests. Each record is kept before its answer leaves.
-fn records(config: &Config) -> Result<Vec<Record>, Failure> {
+pub(super) fn records(config: &Config) -> Result<Vec<Record>, Failure> {
     let audit = config.audit.resolved(&config.data.directory);
     let mut records = Vec::new();
     let report = read_log(&audit.directory, &AuditKey::read(&audit.key_file)?, |_file, _line, entry| {

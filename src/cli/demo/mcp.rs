@@ -83,7 +83,7 @@ pub(super) async fn run(handbook: &Path, data: DataConfig, output: &Output) -> R
     // The agent has a token for each person.
     let tokens = [("Anne", ANNE), ("Bob", BOB)].map(|(who, user)| BearerToken::new(&issuer, who, claims(user, &url)));
     let tokens = tokens.into_iter().collect::<Result<Vec<BearerToken>, Failure>>()?;
-    let demo = Box::pin(while_serving(&app, listener, issuer, ask(&server, url, tokens))).await?;
+    let demo = Box::pin(while_serving(&app, listener, issuer.serve(), ask(&server, url, tokens))).await?;
     output.result(&demo, || people(&demo))
 }
 

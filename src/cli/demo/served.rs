@@ -43,11 +43,11 @@ pub(super) fn identity(issuer: &Issuer) -> IdentityConfig {
     }
 }
 
-/// Serves, with the issuer beside the server, until `asking` has its answers, and returns them.
+/// Serves, with an issuer beside the server that `issuing` serves, until `asking` has its answers, and returns them.
 pub(super) async fn while_serving<Answers>(
     app: &App,
     listener: TcpListener,
-    issuer: Issuer,
+    issuing: impl Future<Output = Result<(), tonic::transport::Error>>,
     asking: impl Future<Output = Result<Answers, Failure>>,
 ) -> Result<Answers, Failure> {
     let (stop, stopped) = oneshot::channel();
@@ -62,7 +62,7 @@ pub(super) async fn while_serving<Answers>(
     let serving = async { Ok(app.serve(listener, async { stopped.await.unwrap_or_default() }).await?) };
     let (answers, ()) = tokio::select! {
         ended = async { tokio::try_join!(asking, serving) } => ended?,
-        ended = issuer.serve() => return Err(Failure::failed(format!("the issuer ended early: {ended:?}"))),
+        ended = issuing => return Err(Failure::failed(format!("the issuer ended early: {ended:?}"))),
     };
     Ok(answers)
 }

@@ -81,7 +81,12 @@ impl Authentication {
             (principal, approval)
         } else {
             let approved = Approver::approved(tokens, token, principal, request, sealed, deadline).await;
-            let (principal, approval, audited) = approved.map_err(NotApproved::into_refusal)?;
+            let (principal, approval, audited) = approved.map_err(|not_approved| {
+                if not_approved == NotApproved::Denied {
+                    draft.approval(denied(request, token));
+                }
+                not_approved.into_refusal()
+            })?;
             draft.approval(audited);
             (principal, approval)
         };
@@ -109,6 +114,16 @@ fn asked_for(request: &ApprovableRequest, required: &RequiredApproval) -> Audite
         request_sha256: Some(required.request_sha256.clone()),
         classification_max: request.classification_max.clone(),
         chunks_max: Some(required.chunks_max),
+        ..AuditedApproval::default()
+    }
+}
+
+/// Describes an approval that the person refused.
+fn denied(request: &ApprovableRequest, token: &VerifiedToken) -> AuditedApproval {
+    AuditedApproval {
+        state: AuditedApproval::DENIED.to_owned(),
+        issuer: Some(token.facts().issuer.to_string()),
+        classification_max: request.classification_max.clone(),
         ..AuditedApproval::default()
     }
 }

@@ -264,7 +264,7 @@ impl Approver {
         if open.expires_at <= moment {
             return Err(NotApproved::Expired);
         }
-        let poll = approver.desk().poll(&open.question, open.interval, open.expires_at, moment);
+        let poll = approver.desk().poll(&open.name(), open.interval, open.expires_at, moment);
         let outcome = match poll {
             Poll::Later(seconds) => return Err(NotApproved::Pending(seconds)),
             Poll::Known(outcome) => outcome,
@@ -321,12 +321,12 @@ impl Approver {
                 return Err(NotApproved::Unknown(error));
             }
         };
-        approver.desk().ended(&open.question, &open.asker, sealed, outcome.clone(), now());
+        approver.desk().ended(&open.name(), &open.asker, sealed, outcome.clone(), now());
         Ok(outcome)
     }
 
     fn pending(&self, open: &OpenApproval, pace: Pace) -> NotApproved {
-        NotApproved::Pending(self.desk().pending(&open.question, pace == Pace::Slower, now()))
+        NotApproved::Pending(self.desk().pending(&open.name(), pace == Pace::Slower, now()))
     }
 }
 

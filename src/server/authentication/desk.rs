@@ -32,7 +32,7 @@ pub(super) struct Desk {
     askers: HashMap<Asker, AskerState>,
     /// The times of the rings of each person, by issuer and subject.
     persons: HashMap<(String, String), VecDeque<u64>>,
-    /// What is known of each question, by the issuer's id.
+    /// What is known of each question, by its name.
     questions: HashMap<String, Standing>,
 }
 

@@ -66,6 +66,11 @@ impl Asker {
 }
 
 impl OpenApproval {
+    /// Returns the name of its question, which no other approval has even if the issuer gives an id twice.
+    pub(super) fn name(&self) -> String {
+        format!("{}:{}", self.nonce, self.question)
+    }
+
     pub(super) fn grant(&self) -> Grant {
         let Self { nonce, request_sha256, chunks_max, .. } = self.clone();
         Grant { nonce, request_sha256, chunks_max }
