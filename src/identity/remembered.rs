@@ -124,8 +124,8 @@ impl UsedTokens {
     ) -> Result<Use, Refusal> {
         let facts = &token.facts;
         let page = page_token.unwrap_or_default();
-        // A nonce has a fixed length. No name of a token begins with a letter.
-        let name = format!("approval:{}{page}", approval.nonce);
+        // Neither has a colon, and no name of a token begins with a letter.
+        let name = format!("approval:{}:{page}", approval.nonce);
         self.begin_until(&name, facts, approval.expires_at, now)
     }
 

@@ -93,6 +93,13 @@ mod tests {
     }
 
     #[test]
+    fn an_approval_is_read_back_from_its_status() {
+        let asked = Refusal::new(Code::PermissionDenied, "approve").with_reason("APPROVAL_REQUIRED");
+        let asked = asked.with_fact("authorization_details", "[1]".to_owned());
+        assert_eq!(Refusal::from(&status(&asked)), asked);
+    }
+
+    #[test]
     fn openfgas_number_stands_in_the_place_of_the_code() {
         let response = refused(&Refusal::new(Code::InvalidArgument, "no").with_openfga_number(2017));
         assert_eq!(response.headers()[STATUS_HEADER], "2017");

@@ -12,12 +12,17 @@ use std::time::Duration;
 use tonic::codegen::http::{HeaderMap, HeaderValue, Response, StatusCode};
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Status};
+use tonic_types::StatusExt;
 
 use crate::authz::AuthzError;
 use crate::error_code::ErrorCode;
 use crate::retrieval::{FieldViolation, RetrievalError};
 use crate::vector_store::VectorStoreError;
 
+/// The reason of a request that a person has to approve.
+pub(super) const APPROVAL_REQUIRED: &str = "APPROVAL_REQUIRED";
+/// The fact that says which token to ask for.
+pub(super) const AUTHORIZATION_DETAILS: &str = "authorization_details";
 /// The longest list of wrong fields in one refusal. gRPC sends it in a header, and clients refuse long headers.
 pub(super) const VIOLATIONS_MAX: usize = 10;
 /// The longest text of a refusal in bytes, for the same reason.
@@ -307,7 +312,15 @@ impl From<&Status> for Refusal {
         } else {
             status.code()
         };
-        Self::new(code, status.message().to_owned())
+        let refusal = Self::new(code, status.message().to_owned());
+        // A command that calls another server passes on what that one asks for.
+        match status.get_details_error_info() {
+            Some(mut info) if info.reason == APPROVAL_REQUIRED => {
+                let details = info.metadata.remove(AUTHORIZATION_DETAILS).unwrap_or_default();
+                refusal.with_reason(APPROVAL_REQUIRED).with_fact(AUTHORIZATION_DETAILS, details)
+            }
+            Some(_) | None => refusal,
+        }
     }
 }
 

@@ -22,7 +22,7 @@ use super::explain::Question;
 use super::openfga::{Struct, context_map};
 use super::refusal::Refusal;
 use super::services::Services;
-use crate::audit::{AuditedDecision, AuditedRequest, Released};
+use crate::audit::{AuditedDecision, AuditedRequest, Door, Released};
 use crate::authz::consistency_token::{ConsistencyTokens, NotAToken};
 use crate::authz::{Authorizer, AuthzError, Consistency, DecidedBy, KnownRelationships};
 use crate::blocking_pool::{BlockingPool, WorkLost};
@@ -67,6 +67,7 @@ pub(super) struct RetrievalApi {
 /// One call: who makes it, its record, and when it has to be answered.
 struct Call {
     caller: Caller,
+    door: Door,
     draft: Draft,
     deadline: Instant,
     /// The one use of the caller's token, if it is good for one request and holds no approval.
@@ -99,7 +100,9 @@ impl RetrievalApi {
         let deadline = deadline(request.metadata(), self.request_timeout);
         let draft = Draft::of(request)?;
         let one_use = request.extensions().get::<Arc<Use>>().cloned();
-        Ok(Call { caller: authentication::caller(request)?, draft, deadline, one_use })
+        // The connection tells the door. No header does.
+        let door = request.extensions().get::<Door>().copied().unwrap_or(Door::InProcess);
+        Ok(Call { caller: authentication::caller(request)?, door, draft, deadline, one_use })
     }
 }
 
@@ -300,9 +303,11 @@ impl RetrievalApi {
         request: &ApprovableRequest,
         sealed: &str,
     ) -> Result<Approved, Refusal> {
-        let Call { caller, draft, deadline, one_use } = call;
-        let (one_use, deadline) = (one_use.clone(), *deadline);
-        self.authentication.approve(ApprovalCall { caller, draft, principal, request, sealed, one_use, deadline }).await
+        let Call { caller, door, draft, deadline, one_use } = call;
+        let (door, one_use, deadline) = (*door, one_use.clone(), *deadline);
+        self.authentication
+            .approve(ApprovalCall { caller, door, draft, principal, request, sealed, one_use, deadline })
+            .await
     }
 
     /// Reads a retrieval, and notes it in the record.

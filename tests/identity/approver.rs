@@ -13,6 +13,7 @@ use ragward::proto::retrieval::retrieve_request::Query;
 use ragward::proto::retrieval::{
     FetchRequest, RequestApprovalRequest, RequestApprovalResponse, RetrieveRequest, RetrieveResponse,
 };
+use ragward::server_config::McpConfig;
 use ragward::settings::SecretFile;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -22,11 +23,13 @@ use tonic_types::StatusExt;
 use crate::identity::delegation::acted;
 use crate::identity::rpcs::records;
 use crate::identity::world::{ANNES, RETRIEVE, about_leave, identity, start_with, with_token};
+use crate::support::http::Call;
 use crate::support::issuer::{HttpAnswer, SigningKey, TestIssuer};
 use crate::support::running::Running;
 
 const ASK: &str = "/ask";
 const TOKEN: &str = "/token";
+const MCP_URL: &str = "https://ragward.example/mcp";
 const SECRET: &str = "the secret of the client, which nobody else sees";
 
 /// A change of the settings.
@@ -75,7 +78,18 @@ async fn serve(
     let mut identity = identity(issuer);
     rules(&mut identity);
     change(&mut approval, &mut identity);
-    start_with(data.path(), identity, |config: &mut Config| config.approval = Some(approval)).await
+    let mcp = McpConfig {
+        url: MCP_URL.to_owned(),
+        collection: Some("handbook".to_owned()),
+        url_key: None,
+        url_hosts: Vec::new(),
+        explain: false,
+    };
+    let change = |config: &mut Config| {
+        config.approval = Some(approval);
+        config.server.mcp = Some(mcp);
+    };
+    start_with(data.path(), identity, change).await
 }
 
 impl World {
@@ -355,4 +369,29 @@ async fn nobody_is_asked_in_vain() {
         assert_eq!(refused.code(), expected, "{row}: {refused:?}");
     }
     assert!(world.issuer.forms(ASK).is_empty());
+}
+
+#[tokio::test]
+async fn an_agent_at_the_door_for_mcp_asks_by_its_call() {
+    let world = World::start(|_, _| {}).await;
+    let token = world.token("anne", &[("aud", json!(MCP_URL))]);
+    let search = async |more: Value| {
+        let mut arguments = json!({ "query": "leave", "classification_max": "secret" });
+        arguments.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let params = json!({ "name": "search", "arguments": arguments });
+        let message = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params });
+        let reply = Call::json("/mcp", &message).bearer(&token).send(&world.running.address.to_string()).await;
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        reply.json()["result"].clone()
+    };
+    let told = search(json!({})).await;
+    let shown: Value = serde_json::from_str(told["content"][1]["text"].as_str().unwrap_or_default()).unwrap();
+    assert_eq!((&told["isError"], &shown["error"]), (&json!(true), &json!("APPROVAL_REQUIRED")), "{told}");
+    let asked = world.issuer.forms(ASK);
+    assert_eq!((asked.len(), Some(asked[0]["binding_message"].as_str())), (1, shown["code"].as_str()));
+    let again = search(json!({})).await;
+    assert_eq!((again, world.issuer.forms(ASK).len()), (told, 1), "an equal call joins");
+    world.approve("anne", &[]);
+    let found = search(json!({ "approval": shown["approval"] })).await;
+    assert_eq!(found["structuredContent"]["results"].as_array().map(Vec::len), Some(ANNES.len()), "{found}");
 }

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::approver::{Approver, NotApproved};
 use super::challenge::{self, TokenFault};
 use super::{Authentication, now};
-use crate::audit::AuditedApproval;
+use crate::audit::{AuditedApproval, Door};
 use crate::identity::approvable::{ApprovableRequest, Approval};
 use crate::identity::approval::{ApprovalError, Judged, RequiredApproval};
 use crate::identity::{Caller, Principal, TokenFacts, Use, VerifiedToken};
@@ -18,6 +18,7 @@ use crate::server::refusal::Refusal;
 /// A request, and what the handlers know of its call.
 pub(in crate::server) struct ApprovalCall<'c> {
     pub(in crate::server) caller: &'c Caller,
+    pub(in crate::server) door: Door,
     pub(in crate::server) draft: &'c Draft,
     pub(in crate::server) principal: &'c Principal,
     pub(in crate::server) request: &'c ApprovableRequest,
@@ -52,7 +53,7 @@ impl Authentication {
     /// # Errors
     /// If the request needs an approval, if the approval is of another request or was used, or if the person has not said yes.
     pub(in crate::server) async fn approve(&self, call: ApprovalCall<'_>) -> Result<Approved, Refusal> {
-        let ApprovalCall { caller, draft, principal, request, sealed, one_use, deadline } = call;
+        let ApprovalCall { caller, door, draft, principal, request, sealed, one_use, deadline } = call;
         let (Self::Tokens(tokens), Caller::Verified { token, .. }) = (self, caller) else {
             return match sealed {
                 "" => Ok(Approved { principal: principal.clone(), one_use: None }),
@@ -61,18 +62,27 @@ impl Authentication {
         };
         let resource = tokens.of(token);
         let (principal, approval) = if sealed.is_empty() {
-            let judged = tokens.approvals.judge(token, principal, request, now());
-            let judged = judged.map_err(|error| match error {
-                ApprovalError::Required(required) => {
+            let judged = match tokens.approvals.judge(token, principal, request, now()) {
+                Ok(judged) => judged,
+                Err(ApprovalError::Required(_)) if door == Door::Mcp && tokens.asks_person_of(token) => {
+                    // An agent at this door calls tools and nothing else, so the call itself asks.
+                    let asking = self.request_approval(caller, draft, principal, request, "");
+                    let asked = timeout_at(deadline, asking).await.map_err(|_elapsed| Refusal::late())??;
+                    return Err(asked.into_refusal());
+                }
+                Err(ApprovalError::Required(required)) => {
                     draft.approval(asked_for(request, &required));
-                    resource.approval_required(&required)
+                    return Err(resource.approval_required(&required));
                 }
-                ApprovalError::AnotherRequest => Refusal::denied("the token holds the approval of another request"),
-                ApprovalError::NotOwn => challenge::not_own(),
-                ApprovalError::NoNonce => {
-                    challenge::unavailable("no approval can be asked for now; try again later", "APPROVAL_UNAVAILABLE")
+                Err(ApprovalError::AnotherRequest) => {
+                    return Err(Refusal::denied("the token holds the approval of another request"));
                 }
-            })?;
+                Err(ApprovalError::NotOwn) => return Err(challenge::not_own()),
+                Err(ApprovalError::NoNonce) => {
+                    let text = "no approval can be asked for now; try again later";
+                    return Err(challenge::unavailable(text, "APPROVAL_UNAVAILABLE"));
+                }
+            };
             let Judged { principal, approval } = judged;
             let Some(approval) = approval else {
                 return Ok(Approved { principal: principal.with_one_use(one_use), one_use: None });

@@ -20,7 +20,7 @@ use crate::identity::{
 };
 use crate::retrieval::{FieldViolation, RetrievalError};
 use crate::server::audit::Draft;
-use crate::server::refusal::Refusal;
+use crate::server::refusal::{APPROVAL_REQUIRED, Refusal};
 
 /// The longest time that an approval may be open, in seconds.
 const EXPIRY_SECONDS_MAX: u64 = 3_600;
@@ -71,6 +71,20 @@ pub(super) enum NotApproved {
     SeveralDetails,
 }
 
+impl RequestedApproval {
+    /// Returns the refusal of a call by which the person was asked. It has all that the next call needs.
+    pub(super) fn into_refusal(self) -> Refusal {
+        let Self { sealed, code, poll_after, .. } = self;
+        let text = "a person has to approve this request, and is being asked: show them the code, and repeat the call with this \
+                    `approval` once they have said yes";
+        Refusal::new(Code::PermissionDenied, text)
+            .with_reason(APPROVAL_REQUIRED)
+            .with_fact("approval", sealed)
+            .with_fact("code", code)
+            .with_fact("poll_after_seconds", poll_after.to_string())
+    }
+}
+
 impl NotApproved {
     pub(super) fn into_refusal(self) -> Refusal {
         let denied =
@@ -106,6 +120,12 @@ impl TokenAuthentication {
         Ok(Self { approver: Some(approver), ..self })
     }
 
+    /// Returns whether the person behind a token can be asked.
+    pub(super) fn asks_person_of(&self, token: &VerifiedToken) -> bool {
+        let is_asked = |approver: &Approver| approver.backchannel.issuer() == &*token.facts().issuer;
+        self.approver.as_ref().is_some_and(is_asked)
+    }
+
     /// Closes an approval that is used now, so that nobody joins it any more.
     pub(super) fn close_approval(&self, token: &VerifiedToken, sealed: &str) {
         if let Some(approver) = &self.approver {
@@ -130,7 +150,7 @@ impl Authentication {
         let unsupported = || Refusal::from(RetrievalError::Unsupported(NOBODY_ASKED.to_owned()));
         let (Self::Tokens(tokens), Caller::Verified { token, .. }) = (self, caller) else { return Err(unsupported()) };
         let Some(approver) = &tokens.approver else { return Err(unsupported()) };
-        let is_asked_here = &*token.facts().issuer == approver.backchannel.issuer();
+        let is_asked_here = tokens.asks_person_of(token);
         if !token.is_of_person() || principal.asserted_by().is_some() || token.holds_approval() || !is_asked_here {
             return Err(challenge::not_own());
         }

@@ -9,7 +9,7 @@ use super::Resource;
 use crate::identity::StepUp;
 use crate::identity::approval::RequiredApproval;
 use crate::server::operations::Access;
-use crate::server::refusal::Refusal;
+use crate::server::refusal::{APPROVAL_REQUIRED, AUTHORIZATION_DETAILS, Refusal};
 
 /// The reason why no token was verified, as far as the caller is told (RFC 6750, section 3.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,8 +73,8 @@ impl Resource {
         let parameters = [("error", "insufficient_authorization"), ("authorization_remediation", remediation.as_str())];
         let text = "a person has to approve this request: ask for a token with these `authorization_details`";
         Refusal::new(Code::PermissionDenied, text)
-            .with_reason("APPROVAL_REQUIRED")
-            .with_fact("authorization_details", details.to_string())
+            .with_reason(APPROVAL_REQUIRED)
+            .with_fact(AUTHORIZATION_DETAILS, details.to_string())
             .with_challenge(self.challenge(&parameters))
     }
 

@@ -86,6 +86,7 @@ fn search_request(arguments: Map<String, Json>, collection: Option<&str>) -> Res
             "top_k" => ("topK", value.is_u64()),
             "filter" => ("filter", value.is_object()),
             "classification_max" => ("classificationMax", value.is_string()),
+            "approval" => ("approval", value.is_string()),
             _ => return Err(no_argument(name)),
         };
         set(&mut request, field, name, value, fits)?;
@@ -110,6 +111,10 @@ fn fetch_request(arguments: Map<String, Json>) -> Result<Json, Refusal> {
             "classification_max" => {
                 let fits = value.is_string();
                 set(&mut request, "classificationMax", name, value, fits)?;
+            }
+            "approval" => {
+                let fits = value.is_string();
+                set(&mut request, "approval", name, value, fits)?;
             }
             _ => return Err(no_argument(name)),
         }
@@ -188,10 +193,13 @@ mod tests {
             ("nothing in place of an argument", json!({ "query": "leave", "filter": null }), Some(plain)),
             (
                 "all arguments",
-                json!({ "query": "leave", "top_k": 3, "collection": "other", "filter": {}, "classification_max": "open" }),
-                Some(
-                    json!({ "collection": "other", "text": "leave", "topK": 3, "filter": {}, "classificationMax": "open" }),
-                ),
+                json!({
+                    "query": "leave", "top_k": 3, "collection": "other", "filter": {}, "classification_max": "open", "approval": "a",
+                }),
+                Some(json!({
+                    "collection": "other", "text": "leave", "topK": 3, "filter": {}, "classificationMax": "open",
+                    "approval": "a",
+                })),
             ),
             ("a user", json!({ "query": "leave", "user": "user:bob" }), None),
             ("a subject", json!({ "query": "leave", "subject": "bob" }), None),
