@@ -7,6 +7,9 @@
 //! It is good for that request alone. An object of `authorization_details` that nobody compared with the request fits
 //! nothing.
 
+pub(crate) mod desk;
+pub(crate) mod sealed;
+
 use std::collections::BTreeMap;
 
 use ring::hmac;

@@ -7,9 +7,7 @@
 mod approval;
 mod approver;
 mod challenge;
-mod desk;
 mod gate;
-mod sealed;
 mod untold;
 
 use std::sync::Arc;

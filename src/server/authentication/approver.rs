@@ -9,11 +9,11 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 use tonic::Code;
 
-use super::desk::{Desk, Outcome, Poll, Ring, Told};
-use super::sealed::{Asker, OpenApproval, Seal, random_code, random_nonce};
 use super::{Authentication, TokenAuthentication, challenge, now};
 use crate::audit::AuditedApproval;
 use crate::identity::approvable::{ApprovableRequest, Approval, Grant};
+use crate::identity::approval::desk::{Desk, Outcome, Poll, Ring, Told};
+use crate::identity::approval::sealed::{Asker, OpenApproval, Seal, random_code, random_nonce};
 use crate::identity::config::{BackchannelConfig, BindingMessage, IssuerDetails};
 use crate::identity::{
     Asked, Backchannel, BackchannelError, Caller, Polled, Principal, Question, TokenVerifier, VerifiedToken,

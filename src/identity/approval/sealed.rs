@@ -8,8 +8,8 @@ use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::{Deserialize, Serialize};
 
-use crate::identity::TokenFacts;
 use crate::identity::approvable::Grant;
+use crate::identity::token::TokenFacts;
 use crate::settings::Secret;
 
 /// The shortest secret that replicas may share, in bytes.
@@ -24,37 +24,37 @@ const LABEL: &[u8] = b"ragward approval 1";
 /// The caller for whom a person is asked: equal callers can join, and others cannot use the approval.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Asker {
-    pub(super) issuer: String,
-    pub(super) subject: String,
-    pub(super) client_id: String,
+pub(crate) struct Asker {
+    pub(crate) issuer: String,
+    pub(crate) subject: String,
+    pub(crate) client_id: String,
     /// The actors who act for the subject, outermost first.
-    pub(super) actors: Vec<String>,
+    pub(crate) actors: Vec<String>,
 }
 
 /// What a sealed approval holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct OpenApproval {
-    pub(super) asker: Asker,
-    pub(super) nonce: String,
-    pub(super) request_sha256: String,
-    pub(super) chunks_max: u64,
+pub(crate) struct OpenApproval {
+    pub(crate) asker: Asker,
+    pub(crate) nonce: String,
+    pub(crate) request_sha256: String,
+    pub(crate) chunks_max: u64,
     /// The issuer's id of its question to the person.
-    pub(super) question: String,
+    pub(crate) question: String,
     /// The pause between polls that the issuer asks for, in seconds.
-    pub(super) interval: u64,
+    pub(crate) interval: u64,
     /// The end of the approval, in seconds since 1970.
-    pub(super) expires_at: u64,
+    pub(crate) expires_at: u64,
 }
 
 /// Seals approvals and opens them.
 #[derive(Debug)]
-pub(super) struct Seal(LessSafeKey);
+pub(crate) struct Seal(LessSafeKey);
 
 impl Asker {
     /// Returns the asker whose token this is.
-    pub(super) fn of(facts: &TokenFacts) -> Self {
+    pub(crate) fn of(facts: &TokenFacts) -> Self {
         let TokenFacts { issuer, subject, client_id, actors, .. } = facts;
         Self {
             issuer: issuer.to_string(),
@@ -67,11 +67,11 @@ impl Asker {
 
 impl OpenApproval {
     /// Returns the name of its question, which no other approval has even if the issuer gives an id twice.
-    pub(super) fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         format!("{}:{}", self.nonce, self.question)
     }
 
-    pub(super) fn grant(&self) -> Grant {
+    pub(crate) fn grant(&self) -> Grant {
         let Self { nonce, request_sha256, chunks_max, .. } = self.clone();
         Grant { nonce, request_sha256, chunks_max }
     }
@@ -82,7 +82,7 @@ impl Seal {
     ///
     /// # Errors
     /// If the secret is too short, or the system gives no random numbers. The text says which.
-    pub(super) fn new(secret: Option<&Secret>) -> Result<Self, String> {
+    pub(crate) fn new(secret: Option<&Secret>) -> Result<Self, String> {
         let mut random = [0; KEY_BYTES_MIN];
         let bytes = match secret.map(|secret| secret.expose().as_bytes()) {
             Some(bytes) if bytes.len() < KEY_BYTES_MIN => {
@@ -103,7 +103,7 @@ impl Seal {
     }
 
     /// Seals an approval; `None` if the system gives no random numbers.
-    pub(super) fn seal(&self, approval: &OpenApproval) -> Option<String> {
+    pub(crate) fn seal(&self, approval: &OpenApproval) -> Option<String> {
         let mut nonce = [0; NONCE_LEN];
         random_bytes(&mut nonce).ok()?;
         let mut content = serde_json::to_vec(approval).ok()?;
@@ -113,7 +113,7 @@ impl Seal {
     }
 
     /// Opens an approval; `None` if it was not sealed with this key, or was changed.
-    pub(super) fn open(&self, sealed: &str) -> Option<OpenApproval> {
+    pub(crate) fn open(&self, sealed: &str) -> Option<OpenApproval> {
         if sealed.len() > SEALED_BYTES_MAX {
             return None;
         }
@@ -127,14 +127,14 @@ impl Seal {
 }
 
 /// Returns a random text that tells an approval from every other one; `None` if the system gives no random numbers.
-pub(super) fn random_nonce() -> Option<String> {
+pub(crate) fn random_nonce() -> Option<String> {
     let mut bytes = [0; RANDOM_BYTES];
     random_bytes(&mut bytes).ok()?;
     Some(base16ct::lower::encode_string(&bytes))
 }
 
 /// Returns a code for people, such as `4F7K-9QXM`, of letters and digits that nobody mistakes for one another.
-pub(super) fn random_code() -> Option<String> {
+pub(crate) fn random_code() -> Option<String> {
     const LETTERS: &[u8; 32] = b"23456789ABCDEFGHJKLMNPQRSTUVWXYZ";
     let mut bytes = [0; 8];
     random_bytes(&mut bytes).ok()?;

@@ -28,7 +28,7 @@ const SOON_SECONDS: u64 = 1;
 
 /// The questions that are open, and the rings of the last day.
 #[derive(Debug, Default)]
-pub(super) struct Desk {
+pub(crate) struct Desk {
     askers: HashMap<Asker, AskerState>,
     /// The times of the rings of each person, by issuer and subject.
     persons: HashMap<(String, String), VecDeque<u64>>,
@@ -55,16 +55,16 @@ struct OpenQuestion {
 
 /// What an asker is told of its question.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Told {
-    pub(super) sealed: String,
-    pub(super) code: String,
-    pub(super) expires_at: u64,
-    pub(super) interval: u64,
+pub(crate) struct Told {
+    pub(crate) sealed: String,
+    pub(crate) code: String,
+    pub(crate) expires_at: u64,
+    pub(crate) interval: u64,
 }
 
 /// Whether a person is asked.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Ring {
+pub(crate) enum Ring {
     /// The person is asked now. The caller ends the ring with [`Desk::told`] or [`Desk::untold`].
     Now,
     /// The person was asked the same already.
@@ -75,7 +75,7 @@ pub(super) enum Ring {
 
 /// What is known of a question.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(crate) enum Outcome {
     /// The person said yes, at this time, as the issuer says.
     Approved(u64),
     Denied,
@@ -95,7 +95,7 @@ struct Standing {
 
 /// Whether the issuer is asked about a question.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Poll {
+pub(crate) enum Poll {
     /// The issuer is asked now. The caller ends the poll with [`Desk::polled`].
     Now,
     /// The answer is known.
@@ -106,7 +106,7 @@ pub(super) enum Poll {
 
 impl Desk {
     /// Decides whether a person is asked to approve a request.
-    pub(super) fn ring(&mut self, asker: &Asker, encoded: &[u8], expires_at: u64, now: u64) -> Ring {
+    pub(crate) fn ring(&mut self, asker: &Asker, encoded: &[u8], expires_at: u64, now: u64) -> Ring {
         if self.askers.len() >= REMEMBERED_MAX || self.persons.len() >= REMEMBERED_MAX {
             self.forget(now);
         }
@@ -141,7 +141,7 @@ impl Desk {
     }
 
     /// Notes what the asker is told of a question that was put.
-    pub(super) fn told(&mut self, asker: &Asker, encoded: &[u8], told: &Told) {
+    pub(crate) fn told(&mut self, asker: &Asker, encoded: &[u8], told: &Told) {
         let open = self.askers.get_mut(asker).and_then(|state| state.open.iter_mut().find(|q| q.encoded == encoded));
         if let Some(open) = open {
             (open.expires_at, open.told) = (told.expires_at, Some(told.clone()));
@@ -149,12 +149,12 @@ impl Desk {
     }
 
     /// Closes a question that could not be put.
-    pub(super) fn untold(&mut self, asker: &Asker, encoded: &[u8]) {
+    pub(crate) fn untold(&mut self, asker: &Asker, encoded: &[u8]) {
         self.close(asker, |open| open.encoded == encoded && open.told.is_none());
     }
 
     /// Decides whether the issuer is asked about a question.
-    pub(super) fn poll(&mut self, question: &str, interval: u64, expires_at: u64, now: u64) -> Poll {
+    pub(crate) fn poll(&mut self, question: &str, interval: u64, expires_at: u64, now: u64) -> Poll {
         if self.questions.len() >= REMEMBERED_MAX {
             self.questions.retain(|_, standing| now < standing.expires_at);
         }
@@ -178,7 +178,7 @@ impl Desk {
     }
 
     /// Notes that the person has not answered, and returns the seconds until the next poll.
-    pub(super) fn pending(&mut self, question: &str, is_slowed_down: bool, now: u64) -> u64 {
+    pub(crate) fn pending(&mut self, question: &str, is_slowed_down: bool, now: u64) -> u64 {
         let Some(standing) = self.questions.get_mut(question) else { return INTERVAL_SECONDS_MAX };
         standing.is_polling = false;
         if is_slowed_down {
@@ -190,7 +190,7 @@ impl Desk {
     }
 
     /// Notes how a question ended. After a no, its asker may not ask for a while.
-    pub(super) fn ended(&mut self, question: &str, asker: &Asker, sealed: &str, outcome: Outcome, now: u64) {
+    pub(crate) fn ended(&mut self, question: &str, asker: &Asker, sealed: &str, outcome: Outcome, now: u64) {
         if let Some(standing) = self.questions.get_mut(question) {
             (standing.is_polling, standing.outcome) = (false, Some(outcome.clone()));
         }
@@ -203,7 +203,7 @@ impl Desk {
     }
 
     /// Closes a question, so that nobody joins it any more.
-    pub(super) fn used(&mut self, asker: &Asker, sealed: &str) {
+    pub(crate) fn used(&mut self, asker: &Asker, sealed: &str) {
         self.close(asker, |open| open.told.as_ref().is_some_and(|told| told.sealed == sealed));
     }
 
