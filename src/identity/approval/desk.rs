@@ -93,10 +93,17 @@ struct Standing {
     expires_at: u64,
 }
 
+/// The pace of polls from now on, as the issuer asks for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pace {
+    Kept,
+    Slower,
+}
+
 /// Whether the issuer is asked about a question.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Poll {
-    /// The issuer is asked now. The caller ends the poll with [`Desk::polled`].
+    /// The issuer is asked now. The caller ends the poll with [`Desk::pending`] or [`Desk::ended`].
     Now,
     /// The answer is known.
     Known(Outcome),
@@ -178,10 +185,10 @@ impl Desk {
     }
 
     /// Notes that the person has not answered, and returns the seconds until the next poll.
-    pub(crate) fn pending(&mut self, question: &str, is_slowed_down: bool, now: u64) -> u64 {
+    pub(crate) fn pending(&mut self, question: &str, pace: Pace, now: u64) -> u64 {
         let Some(standing) = self.questions.get_mut(question) else { return INTERVAL_SECONDS_MAX };
         standing.is_polling = false;
-        if is_slowed_down {
+        if pace == Pace::Slower {
             let slower = standing.interval.saturating_add(SLOW_DOWN_SECONDS);
             standing.interval = slower.min(INTERVAL_SECONDS_MAX);
         }
@@ -317,12 +324,12 @@ mod tests {
         let (mut desk, anne) = (Desk::default(), asker("anne", "a"));
         assert_eq!(desk.poll("q", 5, LATER, NOW), Poll::Now);
         assert_eq!(desk.poll("q", 5, LATER, NOW), Poll::Later(SOON_SECONDS), "one poll at a time");
-        assert_eq!(desk.pending("q", false, NOW), 5);
+        assert_eq!(desk.pending("q", Pace::Kept, NOW), 5);
         assert_eq!(desk.poll("q", 5, LATER, NOW + 4), Poll::Later(1));
         let mut now = NOW + 5;
         for slowed_down in 1..50 {
             assert_eq!(desk.poll("q", 5, u64::MAX, now), Poll::Now);
-            let wait = desk.pending("q", true, now);
+            let wait = desk.pending("q", Pace::Slower, now);
             assert_eq!(wait, (5 + slowed_down * SLOW_DOWN_SECONDS).min(INTERVAL_SECONDS_MAX));
             now += wait;
         }

@@ -12,7 +12,7 @@ use tonic::Code;
 use super::{Authentication, TokenAuthentication, challenge, now};
 use crate::audit::AuditedApproval;
 use crate::identity::approvable::{ApprovableRequest, Approval, Grant};
-use crate::identity::approval::desk::{Desk, Outcome, Poll, Ring, Told};
+use crate::identity::approval::desk::{Desk, Outcome, Pace, Poll, Ring, Told};
 use crate::identity::approval::sealed::{Asker, OpenApproval, Seal, random_code, random_nonce};
 use crate::identity::config::{BackchannelConfig, BindingMessage, IssuerDetails};
 use crate::identity::{
@@ -346,7 +346,7 @@ impl Approver {
     }
 
     fn pending(&self, open: &OpenApproval, pace: Pace) -> NotApproved {
-        NotApproved::Pending(self.desk().pending(&open.name(), pace == Pace::Slower, now()))
+        NotApproved::Pending(self.desk().pending(&open.name(), pace, now()))
     }
 }
 
@@ -355,13 +355,6 @@ struct PolledQuestion {
     open: OpenApproval,
     request: ApprovableRequest,
     sealed: String,
-}
-
-/// The pace of polls from now on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Pace {
-    Kept,
-    Slower,
 }
 
 impl TokenAuthentication {
