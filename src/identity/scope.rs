@@ -5,7 +5,7 @@ use std::fmt;
 /// A scope of Ragward. Other scopes in a token have no effect here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// Permits `Retrieve`, `Recheck` and `Fetch`.
+    /// Permits `Retrieve`, `Recheck`, `Fetch` and `RequestApproval`.
     Retrieve,
     /// Permits writing and deleting documents.
     Ingest,

@@ -252,7 +252,7 @@ impl Approver {
             details: (self.config.details == IssuerDetails::Required).then_some(details.as_str()),
             expiry_seconds: self.config.expiry.as_secs(),
         });
-        let Asked { id, expires_in, interval } = asked.await.map_err(|error| not_asked(&error))?;
+        let Asked { id, expires_in, interval } = asked.await.map_err(not_asked)?;
         let expires_at = now().saturating_add(expires_in);
         let Grant { nonce, request_sha256, chunks_max } = grant.clone();
         let asker = asker.clone();
@@ -400,7 +400,7 @@ fn described(code: &str, question: &NewQuestion) -> String {
     format!("{code}: {through} asks for {} chunks of {}{ceiling}{purpose}", grant.chunks_max, request.collection)
 }
 
-fn not_asked(error: &BackchannelError) -> Refusal {
+fn not_asked(error: BackchannelError) -> Refusal {
     tracing::warn!(%error, "no person was asked for an approval");
     match error {
         BackchannelError::Unreachable => {
