@@ -149,14 +149,31 @@ impl TrustedAuthorities {
     /// When the library of TLS or HTTP cannot be set up.
     #[cfg(feature = "server")]
     pub(crate) fn http_client(&self, timeout: Duration) -> Result<reqwest::Client, HttpClientError> {
-        let client = reqwest::Client::builder()
+        self.http_client_through(None, timeout)
+    }
+
+    /// Like [`TrustedAuthorities::http_client`], but calls with TLS go through `proxy`, if there is one. The proxy carries
+    /// TLS and cannot read it. No environment variable names a proxy: whoever sets one must not come between.
+    ///
+    /// # Errors
+    /// When the library of TLS or HTTP cannot be set up, or cannot use the proxy.
+    #[cfg(feature = "server")]
+    pub(crate) fn http_client_through(
+        &self,
+        proxy: Option<Url>,
+        timeout: Duration,
+    ) -> Result<reqwest::Client, HttpClientError> {
+        let builder = reqwest::Client::builder()
             .tls_backend_preconfigured(self.of_http()?)
             .redirect(Policy::none())
             .no_proxy()
             .referer(false)
-            .timeout(timeout)
-            .build()?;
-        Ok(client)
+            .timeout(timeout);
+        let builder = match proxy {
+            Some(proxy) => builder.proxy(reqwest::Proxy::https(proxy)?),
+            None => builder,
+        };
+        Ok(builder.build()?)
     }
 
     /// Returns the configuration of TLS for plain HTTP.

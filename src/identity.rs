@@ -22,6 +22,7 @@ mod jws;
 mod key_set;
 mod names;
 mod people;
+mod profile;
 mod remembered;
 #[cfg(test)]
 pub(crate) mod sample;
@@ -57,7 +58,7 @@ pub enum Refusal {
     Form,
     /// The header has a parameter that Ragward never follows.
     Header,
-    /// The header's `typ` is not that of an access token.
+    /// Neither the header's `typ` nor a claim marks an access token, or a claim marks an ID token.
     Type,
     /// The algorithm is unknown, or this issuer does not use it.
     Algorithm,
@@ -69,6 +70,8 @@ pub enum Refusal {
     Issuer,
     /// The token is meant for somebody else.
     Audience,
+    /// The client that the token was issued to is not listed.
+    Client,
     /// The token has expired, is not valid yet, or lacks its times.
     Time,
     /// A required claim is missing, or a claim has the wrong type.
@@ -105,6 +108,7 @@ impl Refusal {
             Self::Signature => "signature",
             Self::Issuer => "issuer",
             Self::Audience => "audience",
+            Self::Client => "client",
             Self::Time => "time",
             Self::Claim => "claim",
             Self::Confirmation => "confirmation",

@@ -16,7 +16,9 @@ mod identity {
     mod names;
     mod people;
     mod plain_http;
+    mod profiles;
     mod provider;
+    mod provider_shapes;
     mod public;
     mod request_context;
     mod rpcs;

@@ -11,42 +11,70 @@ use serde_json::{Map, Value};
 use super::config::{CheckedConfig, IdentityConfig, IssuerConfig};
 use super::confirmation::CertificateThumbprint;
 use super::details::AuthorizationDetails;
+use super::people::acts_for_itself;
+use super::profile::{Rounding, Subject, TokenProfile, name};
 use super::scope::Scopes;
 use super::token::{Actor, Delegation, TokenFacts, VerifiedToken};
 use super::{Refusal, mapping};
 use crate::language::TypeName;
 
-/// The longest name in a claim (a client, a token's id, an actor), in bytes.
-const NAME_BYTES_MAX: usize = 1_024;
 /// The number of audiences that a token may have.
 const AUDIENCES_MAX: usize = 64;
 
-/// Checks the claims of a token and returns what Ragward believes of its bearer.
+/// Like [`check_by`], with the profile of the issuer's settings.
+#[cfg(test)]
 pub(super) fn check(
     claims: &Map<String, Value>,
     issuer: &IssuerConfig,
     config: &CheckedConfig,
     now: u64,
 ) -> Result<VerifiedToken, Refusal> {
-    let CheckedConfig { audience, barred_audience, settings } = config;
-    if claims.get("iss").and_then(Value::as_str) != Some(issuer.issuer.as_str()) {
+    check_by(&issuer.token_profile(), claims, issuer, config, now)
+}
+
+/// Checks the claims of a token and returns what Ragward believes of its bearer. `profile` is that of the issuer.
+pub(super) fn check_by(
+    profile: &TokenProfile,
+    claims: &Map<String, Value>,
+    issuer: &IssuerConfig,
+    config: &CheckedConfig,
+    now: u64,
+) -> Result<VerifiedToken, Refusal> {
+    let CheckedConfig { audience, settings, .. } = config;
+    if claims.get("iss").and_then(Value::as_str) != Some(issuer.issuer.as_str()) || !profile.has_tenant(claims) {
         return Err(Refusal::Issuer);
     }
-    check_audience(claims.get("aud"), audience, barred_audience.as_deref())?;
-    let TokenTimes { issued_at, expires_at } = check_times(claims, config.leeway_seconds(), now)?;
+    if !profile.is_access_token(claims) {
+        return Err(Refusal::Type);
+    }
+    let scopes = profile.scopes(claims, audience)?;
+    check_audience(claims, profile, issuer, config, scopes)?;
+    let TokenTimes { issued_at, expires_at } = check_times(claims, profile, config.leeway_seconds(), now)?;
     // Such a token is bound to a key, and its bearer has not proved that it has that key (RFC 7800).
     let certificate = claims.get("cnf").map(CertificateThumbprint::of_claim).transpose()?;
-    let (subject, client_id, token_id) = (name(claims, "sub")?, name(claims, "client_id")?, name(claims, "jti")?);
+    let client_id = profile.client(claims)?;
+    if !issuer.clients.is_empty() && !issuer.clients.iter().any(|listed| listed == client_id) {
+        return Err(Refusal::Client);
+    }
+    let Subject { name: subject, is_client } = profile.subject(claims, client_id)?;
+    let token_id = profile.token_id(claims)?;
     // A malformed name refuses the token, even if its bearer is not a user.
     let names = issuer.names();
     let user_of = |type_name: &TypeName| names.user(type_name, subject).map_err(|_unfit| Refusal::Subject);
-    let user = match (issuer.people.is_person(claims, subject, client_id), &settings.machine_type) {
+    let is_person = !is_client && !profile.is_machine(claims) && profile.people.is_person(claims, subject, client_id);
+    let user = match (is_person, &settings.machine_type) {
         (true, _) => Some(user_of(&settings.user_type)?),
         (false, Some(machine_type)) => Some(user_of(machine_type)?),
         (false, None) => user_of(&settings.user_type).map(|_nobody| None)?,
     };
 
-    let actors = actors(claims.get("act"), issuer, settings)?;
+    let mut actors = actors(claims.get("act"), issuer, settings)?;
+    let is_itself = is_client || acts_for_itself(claims, subject, client_id);
+    if actors.is_empty() && !is_itself && !issuer.is_direct(client_id) {
+        // The provider may have exchanged the token, and does not say who acts. Whoever holds it acts.
+        let object = names.user(&settings.actor_type, client_id).map_err(|_unfit| Refusal::Actor)?;
+        actors.push(Actor { object });
+    }
     let delegation = match (actors.first(), &settings.delegation.relation) {
         (None, _) => None,
         (Some(_), None) => return Err(Refusal::Actor),
@@ -59,12 +87,11 @@ pub(super) fn check(
         Some(claim) => AuthorizationDetails::parse(claim, &settings.details, audience)?,
     };
     let (contextual, untold) = mapping::read(claims, user.as_ref(), &names, settings)?;
-    let scopes = optional_text(claims, "scope")?.map(Scopes::parse).unwrap_or_default();
     let facts = TokenFacts {
         issuer: issuer.issuer.as_str().into(),
         subject: subject.to_owned(),
         client_id: client_id.to_owned(),
-        token_id: token_id.to_owned(),
+        token_id,
         scopes,
         actors,
         expires_at,
@@ -81,16 +108,29 @@ pub(super) fn check(
         delegation: delegation.map(Arc::new),
         details: details.map(Arc::new),
         certificate,
-        authenticated_at: optional_time(claims, "auth_time")?,
+        authenticated_at: login_time(claims, profile)?,
         issued_at,
-        authentication_class: optional_text(claims, "acr")?.map(str::to_owned),
+        authentication_class: login_class(claims, profile)?.map(str::to_owned),
     })
 }
 
-/// Refuses a token that is not meant for `audience`, or that is meant for `barred` as well.
-fn check_audience(claim: Option<&Value>, audience: &str, barred: Option<&str>) -> Result<(), Refusal> {
+/// Refuses a token that is not meant for the audience of this verifier, or that is meant for the barred one as well.
+fn check_audience(
+    claims: &Map<String, Value>,
+    profile: &TokenProfile,
+    issuer: &IssuerConfig,
+    config: &CheckedConfig,
+    scopes: Scopes,
+) -> Result<(), Refusal> {
+    let (claim, barred) = (claims.get("aud"), config.barred_audience.as_deref());
+    if profile.takes_no_audience(claim) {
+        return check_without_audience(claims, profile, issuer, config, scopes);
+    }
+    // What stands for the audience in an issuer's tokens stands for that of the configuration, not of another door.
+    let configured = config.audience.as_str();
+    let audience = if config.is_of_settings() { profile.audience(configured) } else { configured };
     let meant = match claim {
-        Some(Value::String(text)) => text == audience,
+        Some(Value::String(text)) => text == audience && barred != Some(text.as_str()),
         Some(Value::Array(list)) if list.len() <= AUDIENCES_MAX && list.iter().all(Value::is_string) => {
             let names = |audience: &str| list.iter().any(|item| item == audience);
             names(audience) && !barred.is_some_and(names)
@@ -106,12 +146,41 @@ struct TokenTimes {
     expires_at: u64,
 }
 
+/// Refuses a token without audience, unless its client is listed, it has a scope of Ragward, and it opens this door. Without
+/// an audience, only these show that it is meant for this server.
+fn check_without_audience(
+    claims: &Map<String, Value>,
+    profile: &TokenProfile,
+    issuer: &IssuerConfig,
+    config: &CheckedConfig,
+    scopes: Scopes,
+) -> Result<(), Refusal> {
+    let is_of_this_door = if profile.has_audience_in_scopes() {
+        // Such a token is meant for each server that its scopes name.
+        match &config.barred_audience {
+            Some(barred) => profile.scopes(claims, barred)?.is_empty(),
+            None => true,
+        }
+    } else {
+        config.is_of_settings()
+    };
+    let is_bounded = !issuer.clients.is_empty() && !scopes.is_empty();
+    if is_of_this_door && is_bounded { Ok(()) } else { Err(Refusal::Audience) }
+}
+
 /// Checks the token's times.
-fn check_times(claims: &Map<String, Value>, leeway: u64, now: u64) -> Result<TokenTimes, Refusal> {
-    let time = |name: &str| claims.get(name).map(|value| value.as_u64().ok_or(Refusal::Time)).transpose();
-    let (Some(expires_at), Some(issued_at)) = (time("exp")?, time("iat")?) else { return Err(Refusal::Time) };
+fn check_times(
+    claims: &Map<String, Value>,
+    profile: &TokenProfile,
+    leeway: u64,
+    now: u64,
+) -> Result<TokenTimes, Refusal> {
+    let time = |value: &Value, rounding: Rounding| profile.seconds(value, rounding).ok_or(Refusal::Time);
+    let expires_at = time(claims.get("exp").ok_or(Refusal::Time)?, Rounding::Down)?;
+    let issued_at = time(claims.get("iat").ok_or(Refusal::Time)?, Rounding::Up)?;
+    let not_before = profile.optional(claims, "nbf").map(|value| time(value, Rounding::Up)).transpose()?;
     let latest_start = now.saturating_add(leeway);
-    let begun = issued_at <= latest_start && time("nbf")?.is_none_or(|not_before| not_before <= latest_start);
+    let begun = issued_at <= latest_start && not_before.is_none_or(|not_before| not_before <= latest_start);
     if !begun || has_ended(expires_at, leeway, now) || issued_at > expires_at {
         Err(Refusal::Time)
     } else {
@@ -124,17 +193,15 @@ pub(super) fn has_ended(expires_at: u64, leeway: u64, now: u64) -> bool {
     now >= expires_at.saturating_add(leeway)
 }
 
-fn name<'c>(claims: &'c Map<String, Value>, claim: &str) -> Result<&'c str, Refusal> {
-    let text = claims.get(claim).and_then(Value::as_str);
-    text.filter(|text| !text.is_empty() && text.len() <= NAME_BYTES_MAX).ok_or(Refusal::Claim)
+/// Reads the time of the login. An older login is the weaker one, so a fraction is left out.
+fn login_time(claims: &Map<String, Value>, profile: &TokenProfile) -> Result<Option<u64>, Refusal> {
+    let time = |value: &Value| profile.seconds(value, Rounding::Down).ok_or(Refusal::Claim);
+    profile.optional(claims, "auth_time").map(time).transpose()
 }
 
-fn optional_text<'c>(claims: &'c Map<String, Value>, claim: &str) -> Result<Option<&'c str>, Refusal> {
-    claims.get(claim).map(|value| value.as_str().ok_or(Refusal::Claim)).transpose()
-}
-
-fn optional_time(claims: &Map<String, Value>, claim: &str) -> Result<Option<u64>, Refusal> {
-    claims.get(claim).map(|value| value.as_u64().ok_or(Refusal::Claim)).transpose()
+/// Reads the way in which the user logged in.
+fn login_class<'c>(claims: &'c Map<String, Value>, profile: &TokenProfile) -> Result<Option<&'c str>, Refusal> {
+    profile.optional(claims, "acr").map(|value| value.as_str().ok_or(Refusal::Claim)).transpose()
 }
 
 /// Reads the chain of actors, outermost first (RFC 8693, section 4.1).

@@ -15,7 +15,9 @@ pub use super::details::DetailsConfig;
 use super::key_set::Algorithm;
 pub use super::names::ShortName;
 use super::names::{NameRules, SpecialNames};
-pub use super::people::{PeopleConfig, SubjectPattern};
+pub use super::people::{PeopleConfig, TextPattern};
+pub use super::profile::{ClaimMark, Lenience, MachineSubject, ProviderProfile, SubjectClaim, TokensConfig};
+use super::profile::{ProfileSettings, TokenProfile, tenant_of};
 use crate::language::{Relation, TypeName};
 use crate::settings::{HumanDuration, OptionalDuration};
 
@@ -70,8 +72,22 @@ pub struct IdentityConfig {
 pub struct IssuerConfig {
     /// The issuer, exactly as in its tokens (`iss`).
     pub issuer: String,
+    /// The form of its tokens: that of a provider, or of RFC 9068.
+    #[serde(default)]
+    pub profile: ProviderProfile,
+    /// Rows of the profile that are replaced.
+    #[serde(default)]
+    pub tokens: TokensConfig,
+    /// The clients whose tokens are accepted, exactly as the tokens name them. When there are none, those of every client.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub clients: Vec<String>,
+    /// The front ends that people use themselves. In a token of every other client, the client is the actor, unless the token
+    /// names one or the client acts for itself. When unset, only `act` names an actor. Keycloak, Entra and Okta need it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub direct_clients: Option<Vec<String>>,
     /// A short name that keeps this issuer's names apart from those of other issuers. It is needed when there are several.
-    /// The short name stands before each name (`user:corp/anne`), so changing it changes every user.
+    /// The short name stands before each name (`user:corp/anne`), so changing it changes every user. Issuers of one tenant of
+    /// Entra bear the same name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub name: Option<ShortName>,
@@ -93,6 +109,10 @@ pub struct IssuerConfig {
     /// unset, those that the system trusts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
+    /// The proxy through which its key set and metadata are read, such as `http://proxy.example:3128`. When unset, there is
+    /// none, whatever `HTTPS_PROXY` says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy_url: Option<String>,
 }
 
 /// The treatment of stored names in the percent-encoding of an older version.
@@ -262,12 +282,53 @@ impl IssuerConfig {
     pub fn new(issuer: impl Into<String>) -> Self {
         Self {
             issuer: issuer.into(),
+            profile: ProviderProfile::default(),
+            tokens: TokensConfig::default(),
+            clients: Vec::new(),
+            direct_clients: None,
             name: None,
             encode_subjects: false,
             people: PeopleConfig::default(),
             algorithms: default_algorithms(),
             jwks_url: None,
             ca_file: None,
+            proxy_url: None,
+        }
+    }
+
+    /// Returns the settings that say what its tokens look like.
+    fn profile_settings<'s>(&'s self, audience: &'s str) -> ProfileSettings<'s> {
+        ProfileSettings {
+            profile: self.profile,
+            tokens: &self.tokens,
+            people: &self.people,
+            issuer: &self.issuer,
+            clients: &self.clients,
+            direct_clients: self.direct_clients.as_deref(),
+            audience,
+        }
+    }
+
+    /// Returns the form of the issuer's tokens.
+    pub(super) fn token_profile(&self) -> TokenProfile {
+        TokenProfile::new(self.profile, &self.tokens, &self.people, &self.issuer)
+    }
+
+    /// Returns whether people use a client themselves, so that it is nobody's actor.
+    pub(super) fn is_direct(&self, client: &str) -> bool {
+        self.direct_clients.as_ref().is_none_or(|direct| direct.iter().any(|listed| listed == client))
+    }
+
+    /// Returns what its names are unique in: the tenant, since Entra has two issuers for each, or else the issuer.
+    fn namespace(&self) -> &str {
+        match self.profile {
+            ProviderProfile::Entra => tenant_of(&self.issuer).unwrap_or(&self.issuer),
+            ProviderProfile::Auth0
+            | ProviderProfile::Keycloak
+            | ProviderProfile::Okta
+            | ProviderProfile::Cognito
+            | ProviderProfile::Duende
+            | ProviderProfile::Rfc9068 => &self.issuer,
         }
     }
 

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use super::config::IssuerConfig;
 use super::key_set::{Algorithm, KeySet, PublicKey};
+use super::profile::TokenProfile;
 use fetch::{FetchSetupError, HttpClient};
 
 /// The least time between the beginnings of two fetches.
@@ -31,6 +32,8 @@ const STALE_MAX: Duration = Duration::from_hours(1);
 #[derive(Debug)]
 pub(super) struct Issuer {
     pub(super) config: IssuerConfig,
+    /// The form of its tokens.
+    pub(super) profile: TokenProfile,
     http: HttpClient,
     fetched: RwLock<Fetched>,
     /// The lock that the running fetch holds.
@@ -63,6 +66,24 @@ pub(super) enum NoKey {
     Unavailable,
 }
 
+/// How a token names the key that signed it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum KeyName<'t> {
+    /// By the key's id.
+    Id(&'t str),
+    /// Not at all: the issuer has one key only.
+    OnlyKey,
+}
+
+impl KeyName<'_> {
+    fn of(self, keys: &KeySet, algorithm: Algorithm) -> Option<Arc<PublicKey>> {
+        match self {
+            Self::Id(id) => keys.key(id, algorithm),
+            Self::OnlyKey => keys.only_key(algorithm),
+        }
+    }
+}
+
 impl Issuer {
     /// Creates an issuer whose keys are not known yet.
     ///
@@ -75,15 +96,24 @@ impl Issuer {
             fetch::check_url(url)?;
         }
         let read_first = config.jwks_url.as_ref().unwrap_or(&config.issuer);
-        if config.ca_file.is_some() && fetch::check_url(read_first)?.scheme() != "https" {
+        let has_tls = fetch::check_url(read_first)?.scheme() == "https";
+        if config.ca_file.is_some() && !has_tls {
             return Err(FetchSetupError::Plain(read_first.clone()));
         }
-        let http = HttpClient::new(config.ca_file.as_deref())?;
-        Ok(Self { config, http, fetched: RwLock::default(), fetching: Arc::default() })
+        if config.proxy_url.is_some() && !has_tls {
+            return Err(FetchSetupError::PlainBehindProxy(read_first.clone()));
+        }
+        let http = HttpClient::new(config.ca_file.as_deref(), config.proxy_url.as_deref())?;
+        let profile = config.token_profile();
+        Ok(Self { config, profile, http, fetched: RwLock::default(), fetching: Arc::default() })
     }
 
-    /// Returns the key with this id for an algorithm, and fetches the issuer's keys if need be.
-    pub(super) async fn key(self: &Arc<Self>, id: &str, algorithm: Algorithm) -> Result<Arc<PublicKey>, NoKey> {
+    /// Returns the key that a token names, for an algorithm, and fetches the issuer's keys if need be.
+    pub(super) async fn key(
+        self: &Arc<Self>,
+        name: KeyName<'_>,
+        algorithm: Algorithm,
+    ) -> Result<Arc<PublicKey>, NoKey> {
         if let Some(keys) = self.usable_keys() {
             if keys.read_at.elapsed() >= REFRESH_AFTER
                 && let Ok(alone) = Arc::clone(&self.fetching).try_lock_owned()
@@ -91,7 +121,7 @@ impl Issuer {
                 // Nobody waits for this fetch.
                 self.begin_fetch(alone);
             }
-            if let Some(key) = keys.set.key(id, algorithm) {
+            if let Some(key) = name.of(&keys.set, algorithm) {
                 return Ok(key);
             }
         }
@@ -104,7 +134,7 @@ impl Issuer {
             tracing::error!(%error, "a fetch of the issuer's keys was lost");
         }
         let keys = self.usable_keys().ok_or(NoKey::Unavailable)?;
-        keys.set.key(id, algorithm).ok_or(NoKey::Unknown)
+        name.of(&keys.set, algorithm).ok_or(NoKey::Unknown)
     }
 
     fn usable_keys(&self) -> Option<DatedKeys> {
@@ -184,11 +214,27 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_proxy_needs_addresses_with_tls() {
+        let (plain, over_tls) = ("http://localhost:1", "https://issuer.example");
+        let rows = [
+            ("without TLS", plain, None, true),
+            ("keys without TLS", over_tls, Some(plain), true),
+            ("TLS", over_tls, None, false),
+        ];
+        for (name, issuer, jwks_url, is_refused) in rows {
+            let (proxy_url, jwks_url) = (Some("http://proxy.example:3128".to_owned()), jwks_url.map(str::to_owned));
+            let made = Issuer::new(IssuerConfig { jwks_url, proxy_url, ..IssuerConfig::new(issuer) });
+            assert_eq!(matches!(made, Err(FetchSetupError::PlainBehindProxy(_))), is_refused, "{name}: {made:?}");
+            assert_eq!(made.is_err(), is_refused, "{name}: {made:?}");
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn many_wait_for_one_fetch_of_an_issuer_that_does_not_answer() {
         let (issuer, _listener) = silent().await;
         let began = Instant::now();
-        let found = join_all((0..100).map(|_| issuer.key("k", Algorithm::Es256))).await;
+        let found = join_all((0..100).map(|_| issuer.key(KeyName::Id("k"), Algorithm::Es256))).await;
         assert!(found.iter().all(|found| matches!(found, Err(NoKey::Unavailable))));
         // The fetch asks for two documents, five seconds each.
         assert!(began.elapsed() <= Duration::from_secs(11), "{:?}", began.elapsed());
@@ -199,7 +245,7 @@ mod tests {
         use futures::FutureExt;
         let (issuer, _listener) = silent().await;
         for round in 0..3 {
-            assert!(issuer.key("k", Algorithm::Es256).now_or_never().is_none(), "it asks and goes away");
+            assert!(issuer.key(KeyName::Id("k"), Algorithm::Es256).now_or_never().is_none(), "it asks and goes away");
             // The fetch goes on without its caller, and ends by itself.
             let began = Instant::now();
             while issuer.ended() <= round {
@@ -218,7 +264,7 @@ mod tests {
         tokio::time::advance(REFRESH_AFTER).await;
         let tasks = tokio::runtime::Handle::current().metrics();
         for _ in 0..1_000 {
-            assert!(issuer.key("k", Algorithm::EdDsa).await.is_ok());
+            assert!(issuer.key(KeyName::Id("k"), Algorithm::EdDsa).await.is_ok());
         }
         // The fetch may be alive, with the tasks of its HTTP client.
         assert!(tasks.num_alive_tasks() < 10, "{}", tasks.num_alive_tasks());

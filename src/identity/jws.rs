@@ -12,8 +12,6 @@ use crate::strict_json;
 pub const TOKEN_BYTES_MAX: usize = 16 * 1024;
 /// The deepest nesting of a token's claims and header.
 const DEPTH_MAX: usize = 16;
-/// The types of an access token (RFC 9068, section 4). Media types are compared without regard to case.
-const TYPES: [&str; 2] = ["at+jwt", "application/at+jwt"];
 /// Header parameters that lead to a key elsewhere, or that change what is signed and how it is read.
 const REFUSED_PARAMETERS: [&str; 8] = ["crit", "jku", "x5u", "jwk", "x5c", "b64", "zip", "enc"];
 
@@ -21,9 +19,19 @@ const REFUSED_PARAMETERS: [&str; 8] = ["crit", "jku", "x5u", "jwk", "x5c", "b64"
 pub(super) struct Jws<'t> {
     signed: &'t str,
     signature: Vec<u8>,
+    /// The header's `typ`. Whether it is that of an access token depends on the issuer.
+    pub(super) media_type: Option<String>,
     pub(super) algorithm: Algorithm,
-    pub(super) key_id: String,
+    /// The header's `kid`.
+    pub(super) key_id: Option<String>,
     claims: Map<String, Value>,
+}
+
+/// What a header says about its token.
+struct Header {
+    media_type: Option<String>,
+    algorithm: Algorithm,
+    key_id: Option<String>,
 }
 
 impl<'t> Jws<'t> {
@@ -35,8 +43,8 @@ impl<'t> Jws<'t> {
         let (header, payload) = signed.split_once('.').ok_or(Refusal::Form)?;
         let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_malformed| Refusal::Form);
         let signature = decode(signature)?;
-        let (algorithm, key_id) = check_header(&object(&decode(header)?)?)?;
-        Ok(Self { signed, signature, algorithm, key_id, claims: object(&decode(payload)?)? })
+        let Header { media_type, algorithm, key_id } = Header::read(&object(&decode(header)?)?)?;
+        Ok(Self { signed, signature, media_type, algorithm, key_id, claims: object(&decode(payload)?)? })
     }
 
     /// Returns the issuer that the token claims. That is enough to choose the keys that can prove the claim.
@@ -58,15 +66,22 @@ fn object(bytes: &[u8]) -> Result<Map<String, Value>, Refusal> {
     strict_json::object(bytes, DEPTH_MAX).map_err(|_malformed| Refusal::Form)
 }
 
-fn check_header(header: &Map<String, Value>) -> Result<(Algorithm, String), Refusal> {
-    let text = |name: &str| header.get(name).and_then(Value::as_str);
-    if REFUSED_PARAMETERS.iter().any(|name| header.contains_key(*name)) {
-        return Err(Refusal::Header);
+impl Header {
+    fn read(header: &Map<String, Value>) -> Result<Self, Refusal> {
+        if REFUSED_PARAMETERS.iter().any(|name| header.contains_key(*name)) {
+            return Err(Refusal::Header);
+        }
+        let text = |name: &str, fault: Refusal| {
+            let value = header.get(name).map(|value| value.as_str().map(str::to_owned).ok_or(fault));
+            value.transpose()
+        };
+        let media_type = text("typ", Refusal::Type)?;
+        let algorithm = header.get("alg").and_then(Value::as_str).and_then(Algorithm::parse);
+        let algorithm = algorithm.ok_or(Refusal::Algorithm)?;
+        let key_id = text("kid", Refusal::Key)?;
+        if key_id.as_ref().is_some_and(|id| id.is_empty() || id.len() > KEY_ID_BYTES_MAX) {
+            return Err(Refusal::Key);
+        }
+        Ok(Self { media_type, algorithm, key_id })
     }
-    if !text("typ").is_some_and(|found| TYPES.iter().any(|expected| found.eq_ignore_ascii_case(expected))) {
-        return Err(Refusal::Type);
-    }
-    let algorithm = text("alg").and_then(Algorithm::parse).ok_or(Refusal::Algorithm)?;
-    let key_id = text("kid").filter(|id| !id.is_empty() && id.len() <= KEY_ID_BYTES_MAX).ok_or(Refusal::Key)?;
-    Ok((algorithm, key_id.to_owned()))
 }

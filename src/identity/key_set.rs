@@ -41,7 +41,8 @@ pub enum Algorithm {
 /// A public key that verifies signatures.
 #[derive(Clone, Debug)]
 pub(super) struct PublicKey {
-    id: String,
+    /// The key's id. A key without one can only be the only key of its set.
+    id: Option<String>,
     /// The only algorithm that the key is for, if its set says so.
     algorithm: Option<String>,
     material: Material,
@@ -59,6 +60,8 @@ enum Material {
 #[derive(Clone, Debug, Default)]
 pub(super) struct KeySet {
     keys: Vec<Arc<PublicKey>>,
+    /// Whether no key was skipped.
+    is_whole: bool,
 }
 
 /// The reason why a set has no usable keys.
@@ -126,20 +129,30 @@ impl<'de> Deserialize<'de> for Algorithm {
 }
 
 impl KeySet {
-    /// Reads a key set. Keys that cannot verify a token are skipped: those of other types, those for encryption, and
-    /// those without an id.
+    /// Reads a key set. Keys that cannot verify a token are skipped: those of other types, and those for encryption.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, KeySetError> {
         let set = strict_json::object(bytes, DEPTH_MAX)?;
         let listed = set.get("keys").and_then(Value::as_array).ok_or(KeySetError::NoKeys)?;
         if listed.len() > KEYS_MAX {
             return Err(KeySetError::TooMany(listed.len()));
         }
-        Ok(Self { keys: listed.iter().filter_map(Value::as_object).filter_map(public_key).map(Arc::new).collect() })
+        let keys: Vec<Arc<PublicKey>> =
+            listed.iter().filter_map(Value::as_object).filter_map(public_key).map(Arc::new).collect();
+        let is_whole = keys.len() == listed.len();
+        Ok(Self { keys, is_whole })
+    }
+
+    /// Returns the only key of the set if an algorithm can use it, or `None` if there are more.
+    pub(super) fn only_key(&self, algorithm: Algorithm) -> Option<Arc<PublicKey>> {
+        match self.keys.as_slice() {
+            [only] if self.is_whole && only.fits(algorithm) => Some(Arc::clone(only)),
+            _ => None,
+        }
     }
 
     /// Returns the key with this id that an algorithm can use, or `None` if there is none or more than one.
     pub(super) fn key(&self, id: &str, algorithm: Algorithm) -> Option<Arc<PublicKey>> {
-        let mut fitting = self.keys.iter().filter(|key| key.id == id && key.fits(algorithm));
+        let mut fitting = self.keys.iter().filter(|key| key.id.as_deref() == Some(id) && key.fits(algorithm));
         let found = fitting.next();
         if fitting.next().is_some() { None } else { found.cloned() }
     }
@@ -170,7 +183,10 @@ fn public_key(jwk: &Map<String, Value>) -> Option<PublicKey> {
         ("OKP", Some("Ed25519")) => Material::Ed25519(bytes("x").filter(|x| x.len() == 32)?),
         (_, _) => return None,
     };
-    let id = text("kid").filter(|id| !id.is_empty() && id.len() <= KEY_ID_BYTES_MAX)?.to_owned();
+    let id = match jwk.get("kid") {
+        None => None,
+        Some(_) => Some(text("kid").filter(|id| !id.is_empty() && id.len() <= KEY_ID_BYTES_MAX)?.to_owned()),
+    };
     Some(PublicKey { id, algorithm: text("alg").map(str::to_owned), material })
 }
 

@@ -36,7 +36,7 @@ const WORDS: [&str; 2] = ["scope", "scp"];
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PeopleConfig {
-    /// A claim that only people's tokens have. When unset, it is `auth_time`.
+    /// A claim that only people's tokens have. When unset, it is that of the issuer's profile: `auth_time` for `rfc9068`.
     // The schema calls it a text, not an optional one. Otherwise `config` would refuse an empty text before this module
     // can name `clients_alone`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -49,14 +49,18 @@ pub struct PeopleConfig {
     pub clients: Vec<String>,
     /// Ask for no claim: the `clients` alone mark people.
     pub clients_alone: bool,
+    /// A text that people's subjects alone contain. If no claim is named, it is the mark instead of a claim.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub subject_has: Option<String>,
     /// Subjects that are machines whatever else is in their tokens. `*` at the beginning or the end stands for anything.
     #[schemars(with = "Vec<String>")]
-    pub machines: Vec<SubjectPattern>,
+    pub machines: Vec<TextPattern>,
 }
 
 /// A text in which one `*`, at its beginning or end, stands for any text.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SubjectPattern(Pattern);
+pub struct TextPattern(Pattern);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Pattern {
@@ -74,6 +78,12 @@ pub(super) enum PeopleConfigError {
          `clients` alone mark people"
     )]
     EmptyClaim,
+    /// The text that marks people's subjects is empty.
+    #[error("has an empty `subject_has`, which every subject contains")]
+    EmptySubject,
+    /// Values are named for no claim.
+    #[error("sets `subject_has` and `values`, and names no `claim` that would have them")]
+    NeedlessValues,
     /// A claim is named although none is asked for.
     #[error("sets `clients_alone`, which asks for no claim: remove `claim` and `values`, or `clients_alone`")]
     NeedlessClaim,
@@ -91,9 +101,14 @@ impl PeopleConfig {
         if self.claim.as_deref() == Some("") {
             return Err(PeopleConfigError::EmptyClaim);
         }
+        if self.subject_has.as_deref() == Some("") {
+            return Err(PeopleConfigError::EmptySubject);
+        }
+        let is_needless = self.claim.is_some() || !self.values.is_empty();
         match self.marking_claim() {
-            None if self.claim.is_some() || !self.values.is_empty() => Err(PeopleConfigError::NeedlessClaim),
-            None if self.clients.is_empty() => Err(PeopleConfigError::NoMark),
+            None if self.clients_alone && is_needless => Err(PeopleConfigError::NeedlessClaim),
+            None if is_needless => Err(PeopleConfigError::NeedlessValues),
+            None if self.clients_alone && self.clients.is_empty() => Err(PeopleConfigError::NoMark),
             Some(claim) if NO_MARKS.contains(&claim) || (WORDS.contains(&claim) && self.values.is_empty()) => {
                 Err(PeopleConfigError::Ambiguous(claim.to_owned()))
             }
@@ -105,17 +120,35 @@ impl PeopleConfig {
     pub(super) fn is_person(&self, claims: &Map<String, Value>, subject: &str, client_id: &str) -> bool {
         let has_claim = match self.marking_claim() {
             Some(claim) => self.is_marked_by(claim, claims),
-            // If no claim is asked for, the clients alone mark people. Settings without clients let nobody in.
-            None => !self.clients.is_empty(),
+            // If no claim is asked for, the clients alone mark people, or their subjects do. Settings with neither let
+            // nobody in.
+            None => !self.clients.is_empty() || (self.subject_has.is_some() && !self.clients_alone),
         };
+        let is_like_people =
+            self.subject_has.as_ref().is_none_or(|part| !part.is_empty() && subject.contains(part.as_str()));
         let has_client = self.clients.is_empty() || is_among(client_id, &self.clients);
         let is_machine = self.machines.iter().any(|pattern| pattern.fits(subject));
-        has_claim && has_client && !is_machine && !says_machine(claims, subject)
+        has_claim && has_client && is_like_people && !is_machine && !says_machine(claims, subject)
     }
 
-    /// Returns the claim that a person's token must have, or `None` if the clients alone mark people.
+    /// Returns whether the settings name a mark of people, so that the mark of the issuer's profile does not count.
+    pub(super) fn has_mark(&self) -> bool {
+        self.claim.is_some() || self.clients_alone || self.subject_has.is_some()
+    }
+
+    /// Returns the settings with the mark of other ones.
+    pub(super) fn marked_like(&self, other: &Self) -> Self {
+        Self { claim: other.claim.clone(), subject_has: other.subject_has.clone(), ..self.clone() }
+    }
+
+    /// Returns the claim that a person's token must have, or `None` if the clients alone mark people, or their subjects do.
     fn marking_claim(&self) -> Option<&str> {
-        if self.clients_alone { None } else { Some(self.claim.as_deref().unwrap_or(LOGIN_TIME)) }
+        match (&self.claim, &self.subject_has) {
+            (_, _) if self.clients_alone => None,
+            (Some(claim), _) => Some(claim),
+            (None, Some(_)) => None,
+            (None, None) => Some(LOGIN_TIME),
+        }
     }
 
     fn is_marked_by(&self, claim: &str, claims: &Map<String, Value>) -> bool {
@@ -137,7 +170,7 @@ fn is_among(text: &str, listed: &[String]) -> bool {
 }
 
 /// Returns whether a value is more than a placeholder: some providers give machines a login at time 0.
-fn says_something(value: &Value) -> bool {
+pub(super) fn says_something(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => false,
         Value::Bool(true) => true,
@@ -156,7 +189,9 @@ fn says_machine(claims: &Map<String, Value>, subject: &str) -> bool {
     // `user` is not a person's either.
     let is_own_grant = |claim: &&str| claims.get(*claim).is_some_and(|grant| !is_grant_of_people(grant));
     let is_other_kind = claims.get("idtyp").is_some_and(|kind| kind.as_str() != Some("user"));
-    CLIENT_CLAIMS.iter().any(|claim| text(claim) == Some(subject))
+    // A profile may take the subject from another claim. The client acts for itself also if `sub` names it.
+    let is_client = |claim: &&str| text(claim).is_some_and(|client| client == subject || text("sub") == Some(client));
+    CLIENT_CLAIMS.iter().any(is_client)
         || subject.ends_with(AUTH0_CLIENT)
         || subject.starts_with(SERVICE_ACCOUNT)
         || is_service_account("preferred_username")
@@ -164,6 +199,21 @@ fn says_machine(claims: &Map<String, Value>, subject: &str) -> bool {
         || SERVICE_ACCOUNT_CLAIMS.iter().any(|claim| claims.contains_key(*claim))
         || GRANT_CLAIMS.iter().any(is_own_grant)
         || is_other_kind
+}
+
+/// Returns whether a client got a token for itself, not from another client in exchange. The token must say so of this very
+/// client: the token of a service account that was exchanged still bears the account's name.
+pub(super) fn acts_for_itself(claims: &Map<String, Value>, subject: &str, client: &str) -> bool {
+    let text = |claim: &str| claims.get(claim).and_then(Value::as_str);
+    // Keycloak writes user names in small letters.
+    let account = format!("{SERVICE_ACCOUNT}{}", client.to_lowercase());
+    let is_account = |claim: &str| text(claim) == Some(account.as_str());
+    subject == client
+        || subject.strip_suffix(AUTH0_CLIENT) == Some(client)
+        || is_account("preferred_username")
+        || is_account("username")
+        // Entra exchanges tokens of people alone.
+        || text("idtyp") == Some("app")
 }
 
 /// Returns whether all grants that a claim names may be a person's.
@@ -179,7 +229,7 @@ fn is_grant_of_people(grant: &Value) -> bool {
     }
 }
 
-impl SubjectPattern {
+impl TextPattern {
     /// Parses a pattern. Returns `None` if the text has no character but `*`, or has a `*` anywhere but at one end.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
@@ -192,16 +242,17 @@ impl SubjectPattern {
         is_pattern.then(|| Self(kind(rest.to_owned())))
     }
 
-    fn fits(&self, subject: &str) -> bool {
+    /// Returns whether the pattern stands for this text.
+    pub(super) fn fits(&self, found: &str) -> bool {
         match &self.0 {
-            Pattern::Whole(text) => subject == text,
-            Pattern::Before(text) => subject.starts_with(text),
-            Pattern::Behind(text) => subject.ends_with(text),
+            Pattern::Whole(text) => found == text,
+            Pattern::Before(text) => found.starts_with(text),
+            Pattern::Behind(text) => found.ends_with(text),
         }
     }
 }
 
-impl fmt::Display for SubjectPattern {
+impl fmt::Display for TextPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Pattern::Whole(text) => f.write_str(text),
@@ -211,18 +262,18 @@ impl fmt::Display for SubjectPattern {
     }
 }
 
-impl Serialize for SubjectPattern {
+impl Serialize for TextPattern {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
 }
 
-impl<'de> Deserialize<'de> for SubjectPattern {
+impl<'de> Deserialize<'de> for TextPattern {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         Self::parse(&text).ok_or_else(|| {
             D::Error::custom(format!(
-                "`{text}` is not a pattern for subjects: write one `*`, at the beginning or the end, beside other \
+                "`{text}` is not a pattern for subjects and claims: write one `*`, at the beginning or the end, beside other \
                  characters"
             ))
         })
@@ -416,10 +467,10 @@ mod tests {
     #[test]
     fn a_pattern_is_written_as_it_was_read() {
         for pattern in ["bot-*", "*-bot", "robot"] {
-            assert_eq!(SubjectPattern::parse(pattern).map(|parsed| parsed.to_string()).as_deref(), Some(pattern));
+            assert_eq!(TextPattern::parse(pattern).map(|parsed| parsed.to_string()).as_deref(), Some(pattern));
         }
         for pattern in ["*", "", "a*b", "**a", "*a*"] {
-            assert_eq!(SubjectPattern::parse(pattern), None, "`{pattern}`");
+            assert_eq!(TextPattern::parse(pattern), None, "`{pattern}`");
         }
     }
 }

@@ -52,8 +52,13 @@ impl Scopes {
     /// Reads Ragward's scopes from a `scope` claim: names separated by spaces, compared byte by byte.
     #[must_use]
     pub fn parse(claim: &str) -> Self {
-        let named = |scope: &&Scope| claim.split(' ').any(|name| name == scope.as_str());
-        Scope::ALL.iter().filter(named).copied().collect()
+        Self::named(&claim.split(' ').collect::<Vec<&str>>(), "")
+    }
+
+    /// Returns Ragward's scopes among some names, which begin with `prefix`.
+    pub(super) fn named(names: &[&str], prefix: &str) -> Self {
+        let is_named = |scope: &&Scope| names.iter().any(|name| name.strip_prefix(prefix) == Some(scope.as_str()));
+        Scope::ALL.iter().filter(is_named).copied().collect()
     }
 
     /// Returns whether the set has this scope.

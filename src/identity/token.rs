@@ -51,16 +51,16 @@ pub struct VerifiedToken {
 pub struct TokenFacts {
     /// The issuer, exactly as configured (`iss`).
     pub issuer: Arc<str>,
-    /// The subject as the issuer spells it (`sub`).
+    /// The subject as the issuer spells it: `sub`, or the claim that its profile names.
     pub subject: String,
-    /// The client that the token was issued to (`client_id`).
+    /// The client that the token was issued to: `client_id`, or the claim that the issuer's profile names.
     pub client_id: String,
-    /// The token's id (`jti`). Only its digest is recorded.
+    /// The token's id: `jti`, or what stands for it in the issuer's profile. Only its digest is recorded.
     pub token_id: String,
     /// The token's scopes, as far as they are Ragward's.
     pub scopes: Scopes,
     /// The actors who act for the subject, outermost first (`act`, RFC 8693). The first one is checked, the others are
-    /// history.
+    /// history. If the token names none, this may be its client (`identity.issuers.direct_clients`).
     pub actors: Vec<Actor>,
     /// The time at which the token expires (`exp`), in seconds since 1970.
     pub expires_at: u64,

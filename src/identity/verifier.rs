@@ -6,7 +6,7 @@ use super::approvable::Approval;
 use super::claims;
 use super::config::{CheckedConfig, IdentityConfig, IdentityConfigError};
 use super::issuer::backchannel::Backchannel;
-use super::issuer::{Issuer, NoKey};
+use super::issuer::{Issuer, KeyName, NoKey};
 use super::jws::{Jws, TOKEN_BYTES_MAX};
 use super::remembered::{RememberedTokens, Use, UsedTokens};
 use super::{Refusal, VerifiedToken};
@@ -135,14 +135,22 @@ impl TokenVerifier {
         let jws = Jws::parse(token)?;
         let claimed = jws.claimed_issuer().ok_or(Refusal::Issuer)?;
         let issuer = self.issuers.iter().find(|issuer| issuer.config.issuer == claimed).ok_or(Refusal::Issuer)?;
+        if !issuer.profile.has_type(jws.media_type.as_deref()) {
+            return Err(Refusal::Type.into());
+        }
         if !issuer.config.algorithms.contains(&jws.algorithm) {
             return Err(Refusal::Algorithm.into());
         }
-        let key = issuer.key(&jws.key_id, jws.algorithm).await.map_err(|no_key| match no_key {
+        let key_name = match &jws.key_id {
+            Some(id) => KeyName::Id(id),
+            None if issuer.profile.takes_no_key_id() => KeyName::OnlyKey,
+            None => return Err(Refusal::Key.into()),
+        };
+        let key = issuer.key(key_name, jws.algorithm).await.map_err(|no_key| match no_key {
             NoKey::Unknown => AuthenticationError::Refused(Refusal::Key),
             NoKey::Unavailable => AuthenticationError::Unavailable,
         })?;
         let claims = jws.verify(&key)?;
-        Ok(claims::check(&claims, &issuer.config, &self.config, now)?)
+        Ok(claims::check_by(&issuer.profile, &claims, &issuer.config, &self.config, now)?)
     }
 }

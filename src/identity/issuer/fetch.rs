@@ -36,6 +36,12 @@ pub(in crate::identity) enum FetchSetupError {
     /// Certificates are named for an address without TLS.
     #[error("`ca_file` is set, and `{0}` is not an `https` URL")]
     Plain(String),
+    /// A proxy is named for an address without TLS, which is on this machine.
+    #[error("`proxy_url` is set, and `{0}` is not an `https` URL: a proxy could read and change what it carries")]
+    PlainBehindProxy(String),
+    /// Keys cannot be read through such a proxy. The text does not repeat the URL, which may hold a password.
+    #[error("`proxy_url` must have the form `http://host:port`, without user, password and path")]
+    Proxy,
     /// The file of the authorities to trust cannot be used.
     #[error(transparent)]
     CaFile(#[from] CaFileError),
@@ -73,13 +79,27 @@ pub(super) fn check_url(text: &str) -> Result<Url, FetchSetupError> {
     }
 }
 
+/// Parses the URL of a proxy. The proxy carries TLS, so it learns the names of hosts and nothing else, and needs no TLS of its
+/// own. A password does not belong into a configuration that is printed.
+fn check_proxy(text: &str) -> Result<Url, FetchSetupError> {
+    let url = Url::parse(text).map_err(|_malformed| FetchSetupError::Proxy)?;
+    let is_plain = url.username().is_empty()
+        && url.password().is_none()
+        && url.path() == "/"
+        && url.query().is_none()
+        && url.fragment().is_none();
+    if url.scheme() == "http" && url.has_host() && is_plain { Ok(url) } else { Err(FetchSetupError::Proxy) }
+}
+
 impl HttpClient {
-    /// Creates a client that trusts the authorities of a file, or those of the system if there is none.
+    /// Creates a client that trusts the authorities of a file, or those of the system if there is none, and that calls through
+    /// a proxy if one is named.
     ///
     /// # Errors
-    /// If the file cannot be used, or TLS cannot be set up.
-    pub(super) fn new(ca_file: Option<&Path>) -> Result<Self, FetchSetupError> {
-        let client = TrustedAuthorities::read(ca_file)?.http_client(TIMEOUT);
+    /// If the file or the proxy cannot be used, or TLS cannot be set up.
+    pub(super) fn new(ca_file: Option<&Path>, proxy_url: Option<&str>) -> Result<Self, FetchSetupError> {
+        let proxy = proxy_url.map(check_proxy).transpose()?;
+        let client = TrustedAuthorities::read(ca_file)?.http_client_through(proxy, TIMEOUT);
         Ok(Self { client: client.map_err(|e| FetchSetupError::Tls(e.to_string()))? })
     }
 
@@ -168,7 +188,11 @@ async fn read(url: Url, mut response: Response) -> Result<Vec<u8>, FetchError> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
+    use std::io::{self, BufRead, BufReader, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::thread;
 
     use serde_json::json;
 
@@ -195,7 +219,7 @@ mod tests {
             ("a name that the certificate lacks", Some(ours.file()), Some(&elsewhere), false),
         ];
         for (name, ca_file, url, expected) in rows {
-            let client = HttpClient::new(ca_file.as_deref()).unwrap();
+            let client = HttpClient::new(ca_file.as_deref(), None).unwrap();
             let read = client.key_set(&issuer, url.map(String::as_str)).await;
             assert_eq!(read.is_ok(), expected, "{name}: {read:?}");
         }
@@ -208,14 +232,100 @@ mod tests {
         let issuer = format!("https://localhost:{}", listener.local_addr().unwrap().port());
         let metadata = json!({"issuer": issuer, "jwks_uri": "http://127.0.0.1:1/keys"}).to_string();
         ours.serve_documents(listener, move |_path| metadata.clone());
-        let read = HttpClient::new(Some(&ours.file())).unwrap().key_set(&issuer, None).await;
+        let read = HttpClient::new(Some(&ours.file()), None).unwrap().key_set(&issuer, None).await;
         assert!(read.is_err_and(|error| error.to_string().contains("has no TLS")));
+    }
+
+    /// Carries connections as a proxy does, and counts them, on threads that run until the process ends.
+    fn serve_proxy(listener: TcpListener) -> Arc<AtomicUsize> {
+        let counted = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&counted);
+        thread::spawn(move || {
+            for connection in listener.incoming() {
+                count.fetch_add(1, Ordering::Relaxed);
+                thread::spawn(move || connection.and_then(carry));
+            }
+        });
+        counted
+    }
+
+    fn carry(mut client: TcpStream) -> io::Result<()> {
+        let mut lines = BufReader::new(client.try_clone()?).lines();
+        let asked = lines.next().unwrap_or_else(|| Ok(String::new()))?;
+        // The client sends nothing more before it has an answer, so the reader holds back no bytes.
+        for line in lines {
+            if line?.is_empty() {
+                break;
+            }
+        }
+        let target = asked.strip_prefix("CONNECT ").and_then(|rest| rest.split(' ').next());
+        let target = target.ok_or_else(|| io::Error::other(asked.clone()))?;
+        let mut server = TcpStream::connect(target)?;
+        client.write_all(b"HTTP/1.1 200 OK\r\n\r\n")?;
+        let (mut from_client, mut to_server) = (client.try_clone()?, server.try_clone()?);
+        let sending = thread::spawn(move || io::copy(&mut from_client, &mut to_server));
+        io::copy(&mut server, &mut client)?;
+        client.shutdown(std::net::Shutdown::Both)?;
+        drop(sending.join());
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_proxy_carries_what_it_cannot_read() {
+        let (ours, other) = (Authority::new("ours"), Authority::new("other"));
+        let (listener, proxy) = (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
+        let issuer = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+        let metadata = json!({"issuer": issuer, "jwks_uri": format!("{issuer}/keys")}).to_string();
+        ours.serve_documents(listener, move |path| if path == "/keys" { KEYS.to_owned() } else { metadata.clone() });
+        let proxy_url = format!("http://{}", proxy.local_addr().unwrap());
+        let carried = serve_proxy(proxy);
+        let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let nobody = format!("http://{nobody}");
+        let rows = [
+            ("no proxy", ours.file(), None, Ok(0)),
+            ("through the proxy", ours.file(), Some(&proxy_url), Ok(2)),
+            ("through the proxy, from a server of another authority", other.file(), Some(&proxy_url), Err(())),
+            ("through a proxy that is not there", ours.file(), Some(&nobody), Err(())),
+        ];
+        for (row, ca_file, proxy, expected) in rows {
+            let before = carried.load(Ordering::Relaxed);
+            let client = HttpClient::new(Some(&ca_file), proxy.map(String::as_str)).unwrap();
+            let read = client.key_set(&issuer, None).await;
+            let found = read.map(|_keys| carried.load(Ordering::Relaxed) - before).map_err(drop);
+            // A connection may be kept for the second document.
+            let is_expected = match (found, expected) {
+                (Ok(found), Ok(most)) => (1..=most).contains(&found) || found == most,
+                (Err(()), Err(())) => true,
+                (Ok(_), Err(())) | (Err(()), Ok(_)) => false,
+            };
+            assert!(is_expected, "{row}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn a_proxy_is_a_plain_address() {
+        let rows = [
+            ("a proxy", "http://proxy.example:3128", true),
+            ("a proxy with a slash", "http://proxy.example:3128/", true),
+            ("TLS", "https://proxy.example:3128", false),
+            ("SOCKS", "socks5://proxy.example:1080", false),
+            ("no scheme", "proxy.example:3128", false),
+            ("a password", "http://a:b@proxy.example:3128", false),
+            ("a user", "http://a@proxy.example:3128", false),
+            ("a path", "http://proxy.example:3128/x", false),
+            ("a query", "http://proxy.example:3128/?x", false),
+            ("nothing", "", false),
+        ];
+        for (row, url, is_taken) in rows {
+            assert_eq!(check_proxy(url).is_ok(), is_taken, "{row}");
+            assert_eq!(HttpClient::new(None, Some(url)).is_ok(), is_taken, "{row}");
+        }
     }
 
     #[test]
     fn a_file_without_certificates_is_refused_at_the_start() {
         let authority = Authority::new("ours");
-        let refused = HttpClient::new(Some(&authority.file_with("text.pem", "no certificate"))).map(drop);
+        let refused = HttpClient::new(Some(&authority.file_with("text.pem", "no certificate")), None).map(drop);
         assert!(matches!(refused, Err(FetchSetupError::CaFile(_))), "{refused:?}");
     }
 }
