@@ -8,6 +8,7 @@ mod identity {
     mod commands;
     mod delegation;
     mod explain;
+    mod keycloak;
     mod keys;
     mod login;
     mod mcp;
@@ -42,6 +43,7 @@ mod support {
     #[expect(dead_code, reason = "the tests of the HTTP doors use the rest of it")]
     pub(crate) mod http;
     pub(crate) mod issuer;
+    pub(crate) mod keycloak;
     pub(crate) mod openfga;
     pub(crate) mod provider;
     #[expect(dead_code, reason = "shared with the end-to-end tests, which use all of it")]

@@ -9,9 +9,12 @@ pub(super) const ACCESS_TOKEN_TYPES: [&str; 2] = ["at+jwt", "application/at+jwt"
 const HASHES: [&str; 3] = ["at_hash", "c_hash", "s_hash"];
 /// The claim that binds an ID token to the request of its client.
 const NONCE: &str = "nonce";
-/// The beginnings of the ids of Keycloak's tokens that a client got for itself. Two letters for the session (online,
-/// offline, transient), two for the token (regular, lightweight) and two for the grant stand before the colon.
-const KEYCLOAK_CLIENT_GRANTS: [&str; 6] = ["onrtcc:*", "onltcc:*", "ofrtcc:*", "ofltcc:*", "trrtcc:*", "trltcc:*"];
+/// The beginnings of the ids of Keycloak's tokens that a client got for itself (`cc`). Two letters for the session and two for
+/// the token (regular, lightweight) stand before the two for the grant.
+const KEYCLOAK_CLIENT_GRANTS: [&str; 10] = [
+    "onrtcc:*", "onltcc:*", "ofrtcc:*", "ofltcc:*", "trrtcc:*", "trltcc:*", "ntrtcc:*", "ntltcc:*", "ftrtcc:*",
+    "ftltcc:*",
+];
 
 /// Returns the rows of a profile.
 pub(super) fn rows(profile: ProviderProfile) -> TokenProfile {
