@@ -321,7 +321,7 @@ impl TokenProfile {
 
     /// Reads the client that a token was issued to.
     pub(super) fn client<'c>(&self, claims: &'c Map<String, Value>) -> Result<&'c str, Refusal> {
-        let mut found = None;
+        let mut found: Option<&str> = None;
         for claim in self.client.iter().filter(|claim| claims.contains_key(*claim)) {
             let client = name(claims, claim)?;
             if found.is_some_and(|other| other != client) {
@@ -368,7 +368,7 @@ impl TokenProfile {
 
     /// Reads Ragward's scopes as far as they are meant for `audience`.
     pub(super) fn scopes(&self, claims: &Map<String, Value>, audience: &str) -> Result<Scopes, Refusal> {
-        let mut names = Vec::new();
+        let mut names: Vec<&str> = Vec::new();
         for claim in &self.scopes {
             match self.optional(claims, claim) {
                 None => {}

@@ -9,7 +9,9 @@ use ring::signature::{Ed25519KeyPair, KeyPair};
 use serde_json::{Map, Value, json};
 
 use super::claims;
-use super::config::{CheckedConfig, DelegationConfig, DetailsConfig, IdentityConfig, IssuerConfig, PeopleConfig};
+use super::config::{
+    CheckedConfig, DelegationConfig, DetailsConfig, IdentityConfig, IssuerConfig, PeopleConfig, ProviderProfile,
+};
 use super::details::{Action, RequestFacts};
 use super::jws::Jws;
 use super::key_set::{KeySet, PublicKey};
@@ -77,6 +79,59 @@ fn a_barred_audience_refuses_a_token() {
         claims.insert("aud".to_owned(), audience);
         let taken = check_by(&barring, &claims, NOW).map(drop);
         assert_eq!(taken, if is_taken { Ok(()) } else { Err(Refusal::Audience) }, "{row}");
+    }
+}
+
+/// Without an audience, a token opens the doors that `identity.audience` names, or those that its scopes name, and never both.
+#[test]
+fn a_token_without_audience_opens_one_kind_of_door() {
+    let (own, mcp) = ("ragward:retrieve", "ragward/mcp");
+    let (for_us, for_mcp) = (format!("ragward/{own}"), format!("{mcp}/{own}"));
+    let both = format!("{for_us} {for_mcp}");
+    let doors = [
+        config(),
+        CheckedConfig { barred_audience: Some(mcp.to_owned()), ..config() },
+        CheckedConfig { audience: mcp.to_owned(), ..config() },
+    ];
+    let keycloak =
+        |change: Value| (ProviderProfile::Keycloak, json!({"typ": "Bearer", "azp": "app", "sid": "s"}), change);
+    let cognito = |scope: &str| {
+        (ProviderProfile::Cognito, json!({"token_use": "access", "username": "anne"}), json!({"scope": scope}))
+    };
+    let open = [true, true, false];
+    let rows = [
+        ("Keycloak", keycloak(json!({"scope": own})), open),
+        ("Keycloak, for its own account", keycloak(json!({"scope": own, "aud": "account"})), open),
+        ("Keycloak, for its own account in a list", keycloak(json!({"scope": own, "aud": ["account"]})), open),
+        ("Keycloak, for two", keycloak(json!({"scope": own, "aud": ["account", "x"]})), [false; 3]),
+        ("Keycloak, for us", keycloak(json!({"scope": own, "aud": ["account", "ragward"]})), open),
+        ("Keycloak, for MCP", keycloak(json!({"scope": own, "aud": mcp})), [false, false, true]),
+        ("Keycloak without a scope", keycloak(json!({"scope": "openid"})), [false; 3]),
+        ("Keycloak, of another client", keycloak(json!({"scope": own, "azp": "other"})), [false; 3]),
+        ("Cognito", cognito(&for_us), open),
+        ("Cognito, for MCP", cognito(&for_mcp), [false, false, true]),
+        ("Cognito, for both", cognito(&both), [true, false, true]),
+        ("Cognito without a server", cognito(own), [false; 3]),
+        ("Cognito, for another server", cognito("other/ragward:retrieve"), [false; 3]),
+    ];
+    for (row, (profile, more, change), expected) in rows {
+        let clients = vec!["app".to_owned()];
+        let issuer = IssuerConfig {
+            profile,
+            clients: clients.clone(),
+            direct_clients: Some(clients),
+            ..IssuerConfig::new("https://issuer.example")
+        };
+        let mut claims = good();
+        claims.remove("aud");
+        claims.remove("scope");
+        claims.extend([more, change].into_iter().flat_map(|claims| claims.as_object().unwrap().clone()));
+        // Keycloak's tokens of people name the client once.
+        if profile == ProviderProfile::Keycloak {
+            claims.remove("client_id");
+        }
+        let found = doors.each_ref().map(|door| claims::check(&claims, &issuer, door, NOW).is_ok());
+        assert_eq!(found, expected, "{row}");
     }
 }
 
