@@ -1,23 +1,29 @@
 //! The parts that the adapters for `OpenFGA` and Qdrant share: the channel that carries their calls, and the secret
 //! that they send.
 
+#[cfg(feature = "server")]
+mod oauth;
+
 use std::error::Error;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tonic::codegen::http::Uri;
-use tonic::metadata::{Ascii, MetadataValue};
-use tonic::service::Interceptor;
-use tonic::service::interceptor::InterceptedService;
+use tonic::Status;
+use tonic::body::Body;
+use tonic::codegen::Service;
+use tonic::codegen::http::{self, HeaderValue, StatusCode, Uri};
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Status};
 
 pub use crate::client_tls::CaFileError;
 use crate::client_tls::{EndpointError, TrustedAuthorities};
-use crate::settings::{Secret, SecretError, ServerTls};
+#[cfg(feature = "openfga")]
+use crate::settings::ClientCredentials;
+use crate::settings::{LiveSecret, Secret, SecretError, SecretFile, ServerTls};
 
 /// A server that accepts no connection within this time counts as out of reach.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -28,7 +34,11 @@ const TCP_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const TCP_KEEPALIVE_RETRIES: u32 = 3;
 
 /// A channel whose calls carry a secret.
-pub type BackendChannel = InterceptedService<Channel, Credential>;
+#[derive(Clone, Debug)]
+pub struct BackendChannel {
+    channel: Channel,
+    credential: Credential,
+}
 
 /// The reason why a server cannot be called with this configuration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -96,33 +106,180 @@ pub(crate) struct WayToServer {
     pub(crate) tls: Option<ServerTls>,
 }
 
-/// Adds a secret to every call, or nothing if there is none.
+/// The secret that every call carries, if there is one.
 #[derive(Clone, Debug, Default)]
-pub struct Credential(Option<(&'static str, MetadataValue<Ascii>)>);
+pub struct Credential(Kind);
+
+#[derive(Clone, Debug, Default)]
+enum Kind {
+    #[default]
+    Nothing,
+    /// The same for all calls.
+    #[cfg(feature = "openfga")]
+    Fixed(SecretHeader),
+    /// That of a file, which may change.
+    OfFile { header: HeaderForm, file: LiveSecret },
+    /// An access token, which is asked for again before it ends.
+    #[cfg(feature = "server")]
+    OAuth(oauth::TokenSource),
+}
+
+/// A header with a secret in it.
+#[derive(Clone, Debug)]
+struct SecretHeader {
+    name: &'static str,
+    value: HeaderValue,
+}
+
+/// The header that a secret stands in.
+#[derive(Clone, Copy, Debug)]
+struct HeaderForm {
+    name: &'static str,
+    /// The text in front of the secret.
+    scheme: &'static str,
+}
+
+/// `Authorization: Bearer …`.
+#[cfg(feature = "openfga")]
+const BEARER: HeaderForm = HeaderForm { name: "authorization", scheme: "Bearer " };
+/// `api-key: …`.
+#[cfg(feature = "qdrant")]
+const API_KEY: HeaderForm = HeaderForm { name: "api-key", scheme: "" };
+
+impl HeaderForm {
+    fn with(self, secret: &Secret) -> Option<SecretHeader> {
+        let mut value = HeaderValue::from_str(&format!("{}{}", self.scheme, secret.expose())).ok()?;
+        value.set_sensitive(true);
+        Some(SecretHeader { name: self.name, value })
+    }
+}
 
 impl Credential {
     /// Sends the token as `Authorization: Bearer …`.
     #[cfg(feature = "openfga")]
     pub(crate) fn bearer(token: Option<&Secret>) -> Result<Self, BackendError> {
-        Self::header("authorization", "token", token.map(|token| format!("Bearer {}", token.expose())))
+        let Some(token) = token else { return Ok(Self::default()) };
+        BEARER.with(token).map(|header| Self(Kind::Fixed(header))).ok_or(BackendError::Secret("token"))
     }
 
-    /// Sends the key as `api-key: …`.
+    /// Sends the token of a file as `Authorization: Bearer …`.
+    #[cfg(feature = "openfga")]
+    pub(crate) fn bearer_of_file(file: Option<&SecretFile>) -> Result<Self, BackendError> {
+        Self::of_file(BEARER, file)
+    }
+
+    /// Sends access tokens that Ragward gets for itself. `setting` is the table of these settings, for errors.
+    #[cfg(feature = "server")]
+    pub(crate) fn oauth(setting: &'static str, settings: &ClientCredentials) -> Result<Self, BackendError> {
+        oauth::TokenSource::new(setting, settings).map(|source| Self(Kind::OAuth(source)))
+    }
+
+    /// Refuses the settings, because nothing here gets access tokens.
+    #[cfg(all(feature = "openfga", not(feature = "server")))]
+    pub(crate) fn oauth(setting: &'static str, settings: &ClientCredentials) -> Result<Self, BackendError> {
+        Err(BackendError::Setting(format!(
+            "`{setting}` names the client `{}`, and access tokens need the feature `server`, which this program was built without",
+            settings.client_id
+        )))
+    }
+
+    /// Sends the key of a file as `api-key: …`.
     #[cfg(feature = "qdrant")]
-    pub(crate) fn api_key(key: Option<&Secret>) -> Result<Self, BackendError> {
-        Self::header("api-key", "API key", key.map(|key| key.expose().to_owned()))
+    pub(crate) fn api_key_of_file(file: Option<&SecretFile>) -> Result<Self, BackendError> {
+        Self::of_file(API_KEY, file)
     }
 
-    fn header(name: &'static str, what: &'static str, value: Option<String>) -> Result<Self, BackendError> {
-        let Some(value) = value else { return Ok(Self(None)) };
-        let Ok(mut value) = MetadataValue::try_from(value) else { return Err(BackendError::Secret(what)) };
-        value.set_sensitive(true);
-        Ok(Self(Some((name, value))))
+    fn of_file(header: HeaderForm, file: Option<&SecretFile>) -> Result<Self, BackendError> {
+        let Some(file) = file else { return Ok(Self::default()) };
+        let fits = |text: &str| match HeaderValue::from_str(text) {
+            Ok(_value) => Ok(()),
+            Err(_unfit) => Err("it holds characters that a header cannot carry".to_owned()),
+        };
+        Ok(Self(Kind::OfFile { header, file: LiveSecret::read(file, fits)? }))
     }
 
     fn is_some(&self) -> bool {
-        self.0.is_some()
+        !matches!(self.0, Kind::Nothing)
     }
+
+    /// Returns the header that a call carries now.
+    ///
+    /// # Errors
+    /// When there should be one and there is none. Such a call must not leave.
+    async fn header(&self) -> Result<Option<SecretHeader>, Status> {
+        match &self.0 {
+            Kind::Nothing => Ok(None),
+            #[cfg(feature = "openfga")]
+            Kind::Fixed(header) => Ok(Some(header.clone())),
+            Kind::OfFile { header, file } => match header.with(&file.current()) {
+                Some(header) => Ok(Some(header)),
+                None => Err(Status::unavailable("the secret for the server cannot be sent")),
+            },
+            #[cfg(feature = "server")]
+            Kind::OAuth(source) => match source.authorization().await {
+                Ok(value) => Ok(Some(SecretHeader { name: BEARER.name, value })),
+                Err(no_token) => Err(Status::unavailable(no_token.to_string())),
+            },
+        }
+    }
+
+    /// Notes that the server has refused a call with this header, so that a secret that has changed is found soon.
+    fn refused(&self, header: &SecretHeader) {
+        match &self.0 {
+            Kind::Nothing => tracing::debug!(header = header.name, "a server refuses a secret that it was not sent"),
+            // The caller has the only copy of it.
+            #[cfg(feature = "openfga")]
+            Kind::Fixed(_) => {}
+            Kind::OfFile { file, .. } => file.refused(),
+            #[cfg(feature = "server")]
+            Kind::OAuth(source) => source.refused(&header.value),
+        }
+    }
+}
+
+impl BackendChannel {
+    pub(crate) fn new(channel: Channel, credential: Credential) -> Self {
+        Self { channel, credential }
+    }
+}
+
+impl Service<http::Request<Body>> for BackendChannel {
+    type Response = http::Response<Body>;
+    type Error = tonic::transport::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.channel.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+        // The channel that was polled is called, because only that one is known to be ready.
+        let waiting = self.channel.clone();
+        let mut channel = std::mem::replace(&mut self.channel, waiting);
+        let credential = self.credential.clone();
+        Box::pin(async move {
+            let secret = match credential.header().await {
+                Ok(secret) => secret,
+                Err(status) => return Ok(status.into_http()),
+            };
+            let Some(secret) = secret else { return channel.call(request).await };
+            request.headers_mut().insert(secret.name, secret.value.clone());
+            let answered = channel.call(request).await;
+            if let Ok(answer) = &answered
+                && is_unauthenticated(answer)
+            {
+                credential.refused(&secret);
+            }
+            answered
+        })
+    }
+}
+
+/// Returns whether a server does not take the secret of a call. It says so before anything else, in the head of its answer.
+fn is_unauthenticated(response: &http::Response<Body>) -> bool {
+    let number = response.headers().get("grpc-status").and_then(|value| value.to_str().ok()?.parse::<u32>().ok());
+    // gRPC's own code, and `OpenFGA`'s numbers for tokens.
+    response.status() == StatusCode::UNAUTHORIZED || matches!(number, Some(16 | 1_001..=1_500))
 }
 
 /// Returns whether nobody on the way can read a secret that is sent to this address: it has TLS, or it is on this machine.
@@ -154,7 +311,7 @@ pub(crate) fn channel(
         .tcp_keepalive_interval(Some(TCP_KEEPALIVE_INTERVAL))
         .tcp_keepalive_retries(Some(TCP_KEEPALIVE_RETRIES))
         .connect_lazy();
-    Ok(InterceptedService::new(channel, credential))
+    Ok(BackendChannel::new(channel, credential))
 }
 
 impl ServerAddress<'_> {
@@ -211,15 +368,6 @@ pub(crate) fn is_of_the_connection(status: &Status) -> bool {
         || says("protocol error: missing grpc-status trailer")
 }
 
-impl Interceptor for Credential {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        if let Some((name, value)) = &self.0 {
-            request.metadata_mut().insert(*name, value.clone());
-        }
-        Ok(request)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -264,7 +412,7 @@ mod tests {
             ("TLS twice", "https://openfga.example", secret, word, true),
         ];
         for (row, address, secret, way, expected) in rows {
-            let credential = Credential::header("api-key", "API key", secret.map(|secret| secret.expose().to_owned()));
+            let credential = Credential::bearer(secret);
             let made = channel(at(address), credential.expect("a header"), way).map(drop);
             let refused = made.err().map(|error| error.to_string());
             assert_eq!(refused.is_none(), expected, "{row}: {refused:?}");
@@ -303,7 +451,7 @@ mod tests {
     #[test]
     fn a_secret_is_not_shown() {
         let canary = Secret::new("canary-93");
-        let credential = Credential::api_key(Some(&canary)).expect("a header");
+        let credential = Credential::bearer(Some(&canary)).expect("a header");
         let shown = format!("{canary:?} {credential:?}");
         assert!(!shown.contains("canary-93"), "{shown}");
         let unsendable = Credential::bearer(Some(&Secret::new("canary-93\n"))).expect_err("a line break");

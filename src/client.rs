@@ -10,7 +10,6 @@ use std::time::Duration;
 use hyper_util::rt::TokioIo;
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc::Sender;
-use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Endpoint;
 use tonic::{Response, Status};
 use tonic_health::pb::HealthCheckRequest;
@@ -86,7 +85,7 @@ impl Client {
         }
         let credential = Credential::bearer(token.as_ref())?;
         let endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true);
-        Ok(Self { channel: InterceptedService::new(endpoint.connect_lazy(), credential) })
+        Ok(Self { channel: BackendChannel::new(endpoint.connect_lazy(), credential) })
     }
 
     /// Makes a client that hands its connections to a server in this process.
@@ -102,7 +101,7 @@ impl Client {
         });
         // The connector ignores this address, so nothing resolves it.
         let channel = Endpoint::from_static("http://in-process").connect_with_connector_lazy(connector);
-        Self { channel: InterceptedService::new(channel, Credential::default()) }
+        Self { channel: BackendChannel::new(channel, Credential::default()) }
     }
 
     /// Returns the client of the retrieval service.

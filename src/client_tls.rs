@@ -22,6 +22,8 @@ use rustls::RootCertStore;
 #[cfg(feature = "server")]
 use rustls::crypto::ring;
 use rustls::pki_types::CertificateDer;
+#[cfg(feature = "server")]
+use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::pki_types::pem::PemObject;
 use tonic::transport::{ClientTlsConfig, Endpoint};
 #[cfg(feature = "server")]
@@ -98,6 +100,13 @@ pub(crate) fn is_loopback(url: &Url) -> bool {
         Some(Host::Ipv6(address)) => address.is_loopback(),
         None => false,
     }
+}
+
+/// Returns the first private key of a text in PEM form (PKCS#8).
+#[cfg(feature = "server")]
+pub(crate) fn pkcs8_of_pem(text: &str) -> Option<Vec<u8>> {
+    let key = PrivatePkcs8KeyDer::from_pem_slice(text.as_bytes()).ok()?;
+    Some(key.secret_pkcs8_der().to_vec())
 }
 
 impl TrustedAuthorities {

@@ -3,6 +3,9 @@
 //! Each module describes its own settings in its own `Config`. These types give all of them one form, in the file and in
 //! the environment alike. A value carries its unit (`"500ms"`, `"64MiB"`), so no key names one.
 
+mod client_credentials;
+mod live_secret;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -11,6 +14,9 @@ use std::time::Duration;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Error as _, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+pub use self::client_credentials::{ClientCredentials, SecretPlace};
+pub use self::live_secret::LiveSecret;
 
 /// The name of a duration's definition in a JSON schema.
 pub const DURATION_DEFINITION: &str = "Duration";

@@ -10,6 +10,7 @@ mod openfga {
     mod live_api;
     mod live_authorizer;
     mod live_checks;
+    mod live_credentials;
     mod live_explain;
     mod live_http;
     mod live_load;
@@ -27,6 +28,8 @@ mod support {
     pub(crate) mod held_port;
     #[expect(dead_code, reason = "the tests of the HTTP doors use the rest of it")]
     pub(crate) mod http;
+    #[expect(dead_code, reason = "the tests of identity use the rest of it")]
+    pub(crate) mod issuer;
     pub(crate) mod openfga;
     #[expect(dead_code, reason = "the relationships are a server's here")]
     pub(crate) mod running;

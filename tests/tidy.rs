@@ -63,9 +63,9 @@ const DOORS: [(&[&str], &[&str]); 9] = [
         ],
         &["telemetry"],
     ),
-    // Plain HTTP is for issuers, whose keys a server reads and where a person logs in, and for the metadata by which a server
-    // names its issuers to a login.
-    (&["reqwest"], &["client_tls", "identity/issuer", "login"]),
+    // Plain HTTP is for issuers, whose keys a server reads, where it gets tokens of its own and where a person logs in, and for
+    // the metadata by which a server names its issuers to a login.
+    (&["reqwest"], &["client_tls", "identity/issuer", "login", "backend/oauth"]),
     // What an outgoing connection trusts is decided in one place.
     (&["rustls_native_certs"], &["client_tls"]),
     // The port has TLS of its own, whose certificate changes while it serves.
@@ -98,12 +98,14 @@ const DOORS: [(&[&str], &[&str]); 9] = [
 /// The modules that may read the wall clock, which can be set and jumps: those where a date comes in or goes out. The
 /// age of whatever is in memory (decisions, generations, copies, consistency tokens, deadlines) is measured on the
 /// monotonic clock.
-const WALL_CLOCK: [&str; 12] = [
+const WALL_CLOCK: [&str; 13] = [
     // The delay with which a server's log tells of a dated change.
     "app/replica",
     // The time at which a record was written.
     "app/audit",
     "audit",
+    // The time at which an assertion of a client ends.
+    "backend/oauth",
     "cli/demo/issuer",
     // The time at which the tokens of a login end.
     "cli/login",

@@ -9,7 +9,7 @@ use crate::authz::replica::{ReplicaAuthorizer, ReplicaParts, ReplicaUse};
 use crate::authz::stacked::StackedAuthorizer;
 use crate::authz::validity::Validity;
 use crate::authz::{CheckStage, ChecksConfig, check_stack};
-use crate::backend::BackendError;
+use crate::backend::{BackendError, Credential};
 use crate::config::{AuthorizerConfig, AuthorizerKind, Config};
 
 /// The replica's directory inside the data directory.
@@ -30,13 +30,16 @@ pub(super) async fn open_configured_replica(config: &Config) -> Result<Option<Ar
 /// Returns the errors of [`super::App::open`].
 pub async fn open_replica(config: &Config, used_for: ReplicaUse) -> Result<Arc<ReplicaAuthorizer>, AppError> {
     let AuthorizerConfig { openfga, checks, replica, .. } = &config.authorizer;
-    let source = Arc::new(OpenFgaSource::new(openfga)?.with_types_max(replica.types_max));
+    // All of them call the same server as the same client, so they need one access token.
+    let credential = openfga::credential(openfga)?;
+    let source = OpenFgaSource::with_credential(openfga, credential.clone())?.with_types_max(replica.types_max);
+    let source = Arc::new(source);
     let directory = replica_directory(config);
-    let authority = stack(openfga, checks, ChangesFrom::Replica)?;
+    let authority = stack(openfga, credential.clone(), checks, ChangesFrom::Replica)?;
     let validity = Arc::clone(authority.validity());
     let clock = super::replica::unix_clock();
     // Verification calls the server through a client of its own. It shares no call, queue or breaker with requests.
-    let server = Arc::new(OpenFgaAuthorizer::new(openfga)?);
+    let server = Arc::new(OpenFgaAuthorizer::with_credential(openfga, credential)?);
     if !replica.is_verified() {
         tracing::warn!("the replica's decisions are not verified (`authorizer.replica.verified_share`)");
     }
@@ -56,7 +59,7 @@ pub fn replica_directory(config: &Config) -> PathBuf {
 /// # Errors
 /// When the configuration cannot be used.
 pub fn stack_checks(openfga_config: &OpenFgaConfig, checks: &ChecksConfig) -> Result<StackedAuthorizer, BackendError> {
-    stack(openfga_config, checks, ChangesFrom::Changelog)
+    stack(openfga_config, openfga::credential(openfga_config)?, checks, ChangesFrom::Changelog)
 }
 
 /// Says who tells the cache of checks that relationships changed.
@@ -70,13 +73,14 @@ enum ChangesFrom {
 
 fn stack(
     openfga_config: &OpenFgaConfig,
+    credential: Credential,
     checks: &ChecksConfig,
     changes_from: ChangesFrom,
 ) -> Result<StackedAuthorizer, BackendError> {
     let follows = checks.follows_changelog();
     let validity = Arc::new(Validity::new(follows.then_some(checks.changelog_age_max)));
 
-    let openfga = Arc::new(OpenFgaAuthorizer::new(openfga_config)?);
+    let openfga = Arc::new(OpenFgaAuthorizer::with_credential(openfga_config, credential)?);
     let decider = check_stack(Arc::clone(&openfga) as _, &CheckStage::ALL, openfga_config, checks);
 
     let changelog = match changes_from {

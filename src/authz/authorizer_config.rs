@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::checks_config::{ChecksConfig, PRINCIPAL_SHARE};
 use super::openfga_config::{CHECKS_PER_CALL_DEFAULT, OpenFgaConfig};
 use super::replica_config::ReplicaConfig;
+use crate::settings::ClientCredentials;
 
 /// The authorizer, which decides what a user may see.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -66,6 +67,11 @@ impl AuthorizerConfig {
                  replica is never fresh",
             ),
             (
+                openfga.api_token_file.is_some() && openfga.client_credentials.is_some(),
+                "`authorizer.openfga.api_token_file` and `authorizer.openfga.client_credentials` are both set: the server \
+                 takes one of them",
+            ),
+            (
                 // A request enters the queue in portions of `CHECKS_PER_CALL_DEFAULT` checks, and one user's share must
                 // hold a portion and a call.
                 checks.checks_waiting_max / PRINCIPAL_SHARE < openfga.checks_per_call.max(CHECKS_PER_CALL_DEFAULT),
@@ -75,7 +81,10 @@ impl AuthorizerConfig {
         ];
         match rules.iter().find(|(broken, _)| *broken) {
             Some((_, rule)) => Err((*rule).to_owned()),
-            None => Ok(()),
+            None => match openfga.client_credentials.as_ref().map_or(Ok(()), ClientCredentials::check) {
+                Ok(()) => Ok(()),
+                Err(rule) => Err(format!("`authorizer.openfga.client_credentials.{rule}")),
+            },
         }
     }
 }

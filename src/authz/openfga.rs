@@ -31,7 +31,6 @@ use crate::language::Relation;
 use crate::language::json;
 use crate::language::model::AuthorizationModel;
 use crate::language::tuple::shown;
-use crate::settings::SecretFile;
 
 mod assertions;
 mod changelog;
@@ -98,10 +97,18 @@ impl OpenFgaAuthorizer {
     /// # Errors
     /// When the configuration cannot be used.
     pub fn new(config: &OpenFgaConfig) -> Result<Self, BackendError> {
+        Self::with_credential(config, credential(config)?)
+    }
+
+    /// Like [`OpenFgaAuthorizer::new`], with a credential that others use, too.
+    ///
+    /// # Errors
+    /// When the configuration cannot be used.
+    pub fn with_credential(config: &OpenFgaConfig, credential: Credential) -> Result<Self, BackendError> {
         if config.checks_per_call == 0 {
             return Err(BackendError::Setting("`checks_per_call` must be at least 1".to_owned()));
         }
-        let server = Server::new(config)?;
+        let server = Server::with(config, credential)?;
         Ok(Self {
             server,
             config: config.clone(),
@@ -368,10 +375,24 @@ impl Decider for OpenFgaAuthorizer {
     }
 }
 
+/// Returns the secret that calls of the configured server carry. Calls that share it ask for a new access token once.
+///
+/// # Errors
+/// When a file of a secret cannot be read, or the settings cannot be used.
+pub fn credential(config: &OpenFgaConfig) -> Result<Credential, BackendError> {
+    match &config.client_credentials {
+        Some(settings) => Credential::oauth("authorizer.openfga.client_credentials", settings),
+        None => Credential::bearer_of_file(config.api_token_file.as_ref()),
+    }
+}
+
 impl Server {
     fn new(config: &OpenFgaConfig) -> Result<Self, BackendError> {
-        let api_token = config.api_token_file.as_ref().map(SecretFile::read).transpose()?;
-        let credential = Credential::bearer(api_token.as_ref())?;
+        Self::with(config, credential(config)?)
+    }
+
+    /// Prepares calls that carry a credential. Several of these may share one.
+    fn with(config: &OpenFgaConfig, credential: Credential) -> Result<Self, BackendError> {
         let address = ServerAddress {
             setting: "`authorizer.openfga.address`",
             address: &config.address,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::settings::{HumanDuration, PositiveDuration, SecretFile, ServerTls, at_least_one};
+use crate::settings::{ClientCredentials, HumanDuration, PositiveDuration, SecretFile, ServerTls, at_least_one};
 
 /// The most checks of one call that a server with default settings accepts.
 pub(super) const CHECKS_PER_CALL_DEFAULT: usize = 50;
@@ -27,8 +27,10 @@ pub struct OpenFgaConfig {
     /// The id of the authorization model that decides. When unset, the store's latest model decides.
     pub authorization_model_id: Option<String>,
     /// A file with the server's pre-shared key, if it has one. It is sent to another machine only if the address is `https://`, or
-    /// `tls` says that something else encrypts the way.
+    /// `tls` says that something else encrypts the way. The file is read again when it changes.
     pub api_token_file: Option<SecretFile>,
+    /// How to get access tokens for the server, instead of a pre-shared key.
+    pub client_credentials: Option<ClientCredentials>,
     /// `elsewhere` if something other than an `https://` address encrypts the way to the server, such as a service mesh.
     pub tls: Option<ServerTls>,
     /// The most checks of one call. The server takes at most 50 unless it is configured otherwise.
@@ -89,6 +91,7 @@ impl Default for OpenFgaConfig {
             store_id: None,
             authorization_model_id: None,
             api_token_file: None,
+            client_credentials: None,
             tls: None,
             checks_per_call: CHECKS_PER_CALL_DEFAULT,
             timeout: Duration::from_secs(3),

@@ -29,8 +29,8 @@ pub struct RetrievalConfig {
     /// server: each guard is one check.
     #[serde(deserialize_with = "at_least_one")]
     pub guards_checked_max: usize,
-    /// A file with the secret of page tokens, at least 32 bytes, that all replicas share. When unset, each start makes a
-    /// random one.
+    /// A file with the secret of page tokens, at least 32 bytes, that all replicas share. It is read again when it changes; page
+    /// tokens of the old secret are refused then. When unset, each start makes a random one.
     pub page_token_key_file: Option<SecretFile>,
     /// How long a page token stays valid.
     #[serde(with = "PositiveDuration")]

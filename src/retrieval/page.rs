@@ -46,6 +46,7 @@ pub(super) use self::binding::{Binding, write_asked, write_option};
 use super::request::FieldViolation;
 use crate::authz::ModelsUsed;
 use crate::chunk::{Candidate, ID_BYTES_MAX};
+use crate::settings::{LiveSecret, SecretError, SecretFile};
 
 /// The shortest secret that replicas may share for their page tokens, in bytes.
 pub const KEY_BYTES_MIN: usize = 32;
@@ -67,11 +68,13 @@ const MODEL: &[u8] = &[0xfe];
 const HEAD_BYTES: usize = 1 + 8 + 4 + MAC_BYTES + 4 + DIGEST_BYTES;
 const REFUSED: &str = "is not a page of this search, or has expired; ask for the first page again";
 
-/// Makes and reads page tokens. A clone has the same key.
+/// Makes and reads page tokens. A clone has the same key, and follows the same secret.
 #[derive(Clone)]
 pub struct Pages {
     key: Arc<hmac::Key>,
     lifetime: Duration,
+    /// The secret that the key follows; `None` for a key that never changes.
+    secret: Option<LiveSecret>,
 }
 
 /// The point at which a page begins.
@@ -148,7 +151,27 @@ impl Pages {
         if secret.len() < KEY_BYTES_MIN {
             return Err(PageKeyError::TooShort(secret.len()));
         }
-        Ok(Self { key: Arc::new(hmac::Key::new(hmac::HMAC_SHA256, secret)), lifetime })
+        Ok(Self { key: Arc::new(hmac::Key::new(hmac::HMAC_SHA256, secret)), lifetime, secret: None })
+    }
+
+    /// Follows the secret of a file, which may change. Tokens of the secret before are refused from then on.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or its secret has fewer than [`KEY_BYTES_MIN`] bytes.
+    pub fn following(self, file: &SecretFile) -> Result<Self, SecretError> {
+        let fits = |text: &str| match Self::with_key(text.as_bytes(), Duration::ZERO) {
+            Ok(_pages) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        };
+        Ok(Self { secret: Some(LiveSecret::read(file, fits)?), ..self })
+    }
+
+    /// Returns the pages of this moment, whose key stays the same from the beginning of a request to its end.
+    pub(super) fn now(&self) -> Self {
+        let current = self.secret.as_ref().map(LiveSecret::current);
+        let followed = current.and_then(|secret| Self::with_key(secret.expose().as_bytes(), self.lifetime).ok());
+        // A secret that is too short is never followed.
+        followed.unwrap_or_else(|| self.clone())
     }
 
     /// Makes the token of a cursor. `now` is the time since 1970.
@@ -391,5 +414,31 @@ mod tests {
     fn a_short_key_is_refused_and_no_key_is_shown() {
         assert!(matches!(Pages::with_key(&[7; KEY_BYTES_MIN - 1], HOUR), Err(PageKeyError::TooShort(31))));
         assert_eq!(format!("{:?}", pages()), "Pages { lifetime: 3600s, .. }");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_key_follows_its_file_from_one_request_to_the_next() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("key");
+        std::fs::write(&path, "a".repeat(KEY_BYTES_MIN)).expect("written");
+        let file = SecretFile::new(&path);
+        let key = file.read().expect("a secret");
+        let pages = Pages::with_key(key.expose().as_bytes(), HOUR).expect("a key").following(&file).expect("a secret");
+        let (binding, now) = (Binding([1; 32]), Duration::from_secs(1));
+        let of_request = pages.now();
+        let token = of_request.seal(&cursor(), &binding, now);
+        let rows = [
+            ("the same secret", "a".repeat(KEY_BYTES_MIN), true),
+            ("a secret that is too short", "b".to_owned(), true),
+            ("another secret", "b".repeat(KEY_BYTES_MIN), false),
+            ("the first secret again", format!("{}\n", "a".repeat(KEY_BYTES_MIN)), true),
+        ];
+        for (row, secret, expected) in rows {
+            std::fs::write(&path, secret).expect("written");
+            // Longer than a secret is used without a look at its file.
+            tokio::time::advance(Duration::from_mins(1)).await;
+            assert_eq!(pages.now().open(&token, &binding, now).is_ok(), expected, "{row}");
+            assert!(of_request.open(&token, &binding, now).is_ok(), "{row}: within the request");
+        }
     }
 }

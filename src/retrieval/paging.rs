@@ -12,8 +12,9 @@ use crate::authz::enforce::Permitted;
 use crate::chunk::Candidate;
 
 /// Knows which page one request asks for.
-pub(super) struct Paging<'r> {
-    pages: &'r Pages,
+pub(super) struct Paging {
+    /// With one key for the whole request, so that all marks of a token are made with the same one.
+    pages: Pages,
     /// The search that tokens are bound to; `None` where the caller asked for no pages, or gets none.
     binding: Option<Binding>,
     /// The end of the page before; `None` for the first page.
@@ -42,17 +43,18 @@ pub(super) enum NextPage {
     PastLimit,
 }
 
-impl<'r> Paging<'r> {
+impl Paging {
     /// Reads the page token of a request. `binding` is `None` if the caller asked for no pages, or gets none.
     ///
     /// # Errors
     /// When the token is refused. A caller that gets no pages cannot have a token of one.
     pub(super) fn open(
-        pages: &'r Pages,
+        pages: &Pages,
         request: &RetrievalRequest,
         binding: Option<Binding>,
         now: Duration,
     ) -> Result<Self, RetrievalError> {
+        let pages = pages.now();
         let before = match (request.page.as_deref(), &binding) {
             (None | Some(""), _) => Ok(None),
             (Some(_), None) => Err(page::refused()),

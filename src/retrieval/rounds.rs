@@ -33,7 +33,7 @@ pub(super) struct Rounds<'r> {
     principal: &'r Principal,
     deadline: Instant,
     enforcer: Enforcer<'r>,
-    paging: Paging<'r>,
+    paging: Paging,
     visibility: Visibility<'r>,
     situation: Situation,
     /// The key under which the pass rate is learned; `None` if the visible set is known, since its size gives the

@@ -26,7 +26,6 @@ use crate::backend::{
 };
 use crate::chunk::{Candidate, Chunk, ChunkMetadata, Document, FoundChunk};
 use crate::language::Object;
-use crate::settings::SecretFile;
 
 mod attach;
 mod collection;
@@ -81,7 +80,6 @@ impl QdrantStore {
     /// # Errors
     /// When the settings cannot be used.
     pub fn new(config: &QdrantConfig) -> Result<Self, BackendError> {
-        let api_key = config.api_key_file.as_ref().map(SecretFile::read).transpose()?;
         let mut foreign = BTreeMap::new();
         for (collection, payload) in &config.collections {
             let wrong = |e| BackendError::Setting(format!("`vector_store.qdrant.collections.{collection}`: {e}"));
@@ -94,7 +92,7 @@ impl QdrantStore {
         };
         let way = WayToServer { setting: "vector_store.qdrant.tls", tls: config.tls };
         Ok(Self {
-            channel: channel(address, Credential::api_key(api_key.as_ref())?, way)?,
+            channel: channel(address, Credential::api_key_of_file(config.api_key_file.as_ref())?, way)?,
             config: config.clone(),
             own: Layout::default(),
             foreign,

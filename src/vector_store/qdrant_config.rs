@@ -19,7 +19,7 @@ pub struct QdrantConfig {
     /// that the system trusts.
     pub ca_file: Option<PathBuf>,
     /// A file with the API key, if the server has one. It is sent to another machine only if the address is `https://`, or `tls` says
-    /// that something else encrypts the way.
+    /// that something else encrypts the way. The file is read again when it changes.
     pub api_key_file: Option<SecretFile>,
     /// `elsewhere` if something other than an `https://` address encrypts the way to the server, such as a service mesh.
     pub tls: Option<ServerTls>,

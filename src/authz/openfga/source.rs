@@ -9,7 +9,7 @@ use super::{OpenFgaConfig, Server, wire};
 use crate::authz::copy::ModelVersion;
 use crate::authz::replica::source::{ModelNews, Page, RelationshipSource, SourceChange};
 use crate::authz::{AuthzError, ReplicaConfig};
-use crate::backend::BackendError;
+use crate::backend::{BackendError, Credential};
 use crate::language::RelationshipTuple;
 use crate::language::tuple::TupleCondition;
 use crate::language::validate::ValidModel;
@@ -31,7 +31,15 @@ impl OpenFgaSource {
     /// # Errors
     /// When the configuration cannot be used.
     pub fn new(config: &OpenFgaConfig) -> Result<Self, BackendError> {
-        Ok(Self { server: Server::new(config)?, types_max: ReplicaConfig::default().types_max })
+        Self::with_credential(config, super::credential(config)?)
+    }
+
+    /// Like [`OpenFgaSource::new`], with a credential that others use, too.
+    ///
+    /// # Errors
+    /// When the configuration cannot be used.
+    pub fn with_credential(config: &OpenFgaConfig, credential: Credential) -> Result<Self, BackendError> {
+        Ok(Self { server: Server::with(config, credential)?, types_max: ReplicaConfig::default().types_max })
     }
 
     /// Sets how many types a model may have. A larger model counts as not understood.
