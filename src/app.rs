@@ -11,6 +11,8 @@ mod identity;
 mod names;
 #[cfg(feature = "openfga")]
 mod openfga;
+#[cfg(feature = "server")]
+mod possession;
 #[cfg(feature = "qdrant")]
 mod qdrant;
 #[cfg(feature = "openfga")]
@@ -297,7 +299,7 @@ async fn open_deciding(config: &Config) -> Result<Deciding, AppError> {
 fn pages(retrieval: &RetrievalConfig) -> Result<Pages, AppError> {
     let lifetime = retrieval.page_token_lifetime;
     Ok(match &retrieval.page_token_key_file {
-        Some(file) => Pages::with_key(file.read()?.expose().as_bytes(), lifetime)?,
+        Some(file) => Pages::with_key(file.read()?.expose().as_bytes(), lifetime)?.following(file)?,
         None => Pages::new(lifetime)?,
     })
 }

@@ -21,8 +21,10 @@ mod issuer;
 mod jws;
 mod key_set;
 mod names;
+mod once;
 mod people;
 mod profile;
+mod proof;
 mod remembered;
 #[cfg(test)]
 pub(crate) mod sample;
@@ -34,12 +36,13 @@ mod verifier;
 
 pub use caller::{Caller, CallerError};
 pub use config::DelegationOn;
-pub use confirmation::CertificateThumbprint;
+pub use confirmation::{CertificateThumbprint, KeyThumbprint};
 #[cfg(feature = "server")]
 pub use issuer::backchannel::{Asked, Backchannel, BackchannelError, Polled, Question};
 pub use jws::TOKEN_BYTES_MAX;
 pub use key_set::Algorithm;
 pub use principal::{ChunkLedger, Principal};
+pub use proof::{NonceAge, NonceKey, NonceKeyError, PROOF_ALGORITHMS, ProofChecker, ProofFault, ProvenRequest};
 pub use remembered::Use;
 pub use request_context::RequestContextRules;
 pub use scope::{Scope, Scopes};
@@ -78,6 +81,8 @@ pub enum Refusal {
     Claim,
     /// The token is bound to a key (`cnf`), and its bearer has not proved that it has that key.
     Confirmation,
+    /// The proof that the bearer has the token's key is missing or wrong.
+    Proof(ProofFault),
     /// The subject cannot be a user.
     Subject,
     /// An actor is malformed, or there are too many.
@@ -112,6 +117,7 @@ impl Refusal {
             Self::Time => "time",
             Self::Claim => "claim",
             Self::Confirmation => "confirmation",
+            Self::Proof(fault) => fault.label(),
             Self::Subject => "subject",
             Self::Actor => "actor",
             Self::Details => "details",

@@ -41,7 +41,7 @@ use futures::Stream;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use audit::Audit;
-pub use authentication::{Authentication, TokenAuthentication};
+pub use authentication::{Authentication, Nonces, Possession, TokenAuthentication};
 pub use connections::Arrived;
 pub(crate) use consistency_token::HEADER as CONSISTENCY_TOKEN_HEADER;
 pub use doors::{Addresses, Guards, LocalMcp, McpAsked, McpSettings, PendingCall, RequestId};

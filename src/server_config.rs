@@ -42,6 +42,11 @@ pub struct ServerConfig {
     /// combined with `insecure_identity`.
     #[serde(deserialize_with = "origins")]
     pub cors_origins: Vec<String>,
+    /// The URL of the server as its clients know it, such as `https://rag.example.com`, without the paths of calls. It needs
+    /// `https`, except on `localhost` and `127.0.0.1`. When unset, tokens that are bound to a key (DPoP) are refused, except at the
+    /// door for MCP: their proofs name the URL of each request.
+    #[serde(deserialize_with = "public_url")]
+    pub public_url: Option<String>,
     /// The client of `ragward login` at the issuers. The server shows it to everybody, so it must be a public client, which has
     /// no secret.
     pub login_client_id: Option<String>,
@@ -66,6 +71,7 @@ impl Default for ServerConfig {
             connections_max: 900,
             hosts: Vec::new(),
             cors_origins: Vec::new(),
+            public_url: None,
             login_client_id: None,
             mcp: None,
             shutdown_timeout: Duration::from_secs(10),
@@ -92,6 +98,37 @@ fn origins<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D:
         ))),
         None => Ok(origins),
     }
+}
+
+fn public_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let url = String::deserialize(deserializer)?;
+    if is_public_url(&url) {
+        return Ok(Some(url));
+    }
+    Err(D::Error::custom(format!(
+        "`{url}` is no URL of a server; write it like `https://rag.example.com` or `https://example.com/rag`, without a slash \
+         at the end, and `http` for `localhost` alone"
+    )))
+}
+
+/// Returns whether a text is a URL in front of paths: an origin, with segments of a path after it if a proxy takes them away.
+fn is_public_url(url: &str) -> bool {
+    let after_scheme = url.find("://").map_or(0, |at| at + "://".len());
+    let path_at = url.get(after_scheme..).and_then(|rest| rest.find('/')).map(|at| after_scheme + at);
+    let (origin, path) = url.split_at_checked(path_at.unwrap_or(url.len())).unwrap_or((url, ""));
+    let is_segment = |segment: &str| {
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || ['-', '.', '_', '~'].contains(&c);
+        !segment.is_empty() && segment != "." && segment != ".." && segment.chars().all(is_plain)
+    };
+    let is_path = path.is_empty() || path.split('/').skip(1).all(is_segment);
+    is_origin(origin) && is_path && (origin.starts_with("https://") || is_loopback(origin))
+}
+
+/// Returns whether an origin is on this machine, where `http` needs no TLS.
+fn is_loopback(origin: &str) -> bool {
+    let Some(authority) = origin.strip_prefix("http://") else { return false };
+    let host = authority.rsplit_once(':').map_or(authority, |(host, _port)| host);
+    ["localhost", "127.0.0.1"].contains(&host)
 }
 
 /// Returns whether a text is a host name as a browser sends it.
@@ -128,6 +165,37 @@ mod tests {
         ];
         for (row, text, is_name, is_site) in rows {
             assert_eq!((is_host_name(text), is_origin(text)), (is_name, is_site), "{row}");
+        }
+    }
+
+    #[test]
+    fn a_public_url_stands_in_front_of_paths() {
+        let rows = [
+            ("an origin", "https://rag.example", true),
+            ("a port", "https://rag.example:8980", true),
+            ("a path in front", "https://example.com/rag", true),
+            ("two segments", "https://example.com/apps/rag", true),
+            ("loopback", "http://127.0.0.1:8980", true),
+            ("localhost", "http://localhost", true),
+            ("no TLS", "http://rag.example", false),
+            ("a name that begins like localhost", "http://localhost.attacker.example", false),
+            ("a slash at the end", "https://rag.example/", false),
+            ("a slash after a path", "https://example.com/rag/", false),
+            ("an empty segment", "https://example.com//rag", false),
+            ("a way up", "https://example.com/../rag", false),
+            ("an escape", "https://example.com/a%2Fb", false),
+            ("a query", "https://rag.example?a=b", false),
+            ("a query after a path", "https://rag.example/a?a=b", false),
+            ("a fragment", "https://rag.example#a", false),
+            ("a user", "https://a@rag.example", false),
+            ("capitals in the host", "https://RAG.example", false),
+            ("no host", "https://", false),
+            ("no scheme", "rag.example", false),
+            ("another scheme", "ftp://rag.example", false),
+            ("nothing", "", false),
+        ];
+        for (row, url, expected) in rows {
+            assert_eq!(is_public_url(url), expected, "{row}");
         }
     }
 }

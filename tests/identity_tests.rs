@@ -17,6 +17,7 @@ mod identity {
     mod names;
     mod people;
     mod plain_http;
+    mod possession;
     mod profiles;
     mod provider;
     mod provider_shapes;

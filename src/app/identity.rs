@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::AppError;
+use super::{AppError, possession};
 use crate::config::Config;
 use crate::identity::approval::ApprovalRules;
 use crate::identity::{StepUpRules, TokenVerifier};
@@ -49,6 +49,7 @@ pub(super) fn authentication(config: &Config) -> Result<Authentication, AppError
                 Some(mcp) => tokens.with_mcp(&mcp.url).map_err(wrong)?,
                 None => tokens,
             };
+            let tokens = tokens.with_possession(config.server.public_url.as_deref(), possession::of(identity)?);
             Ok(Authentication::Tokens(Arc::new(tokens)))
         }
     }

@@ -174,11 +174,13 @@ fn a_variable_has_the_type_of_its_key() {
     // variable or the key.
     let texts = ["007", "1e3", "true", "null", "0x10", "", " x", "[1]", "2024-01-01", "1_000", "-1", "yes"];
     // The values of these keys must be texts of a special form.
-    let has_a_form = ["server.listen", "telemetry.metrics_listen", "retrieval.relation", "identity.user_type"];
+    let has_a_form =
+        ["server.listen", "server.public_url", "telemetry.metrics_listen", "retrieval.relation", "identity.user_type"];
     let has_a_form_too =
         ["identity.machine_type", "identity.actor_type", "identity.write_relation", "identity.delegation.relation"];
     // Each of these settings needs others in its table.
-    let is_a_pair = |key: &str| ["server.tls.", "server.mcp."].iter().any(|table| key.starts_with(table));
+    let pairs = ["server.tls.", "server.mcp.", "approval.", "authorizer.openfga.client_credentials."];
+    let is_a_pair = |key: &str| pairs.iter().any(|table| key.starts_with(table));
     let is_free = |key: &str| !has_a_form.contains(&key) && !has_a_form_too.contains(&key) && !is_a_pair(key);
     for leaf in leaves() {
         let (key, variable) = (&leaf.key, leaf.variable());

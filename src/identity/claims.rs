@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::config::{CheckedConfig, IdentityConfig, IssuerConfig};
-use super::confirmation::CertificateThumbprint;
+use super::confirmation::Confirmation;
 use super::details::AuthorizationDetails;
 use super::people::acts_for_itself;
 use super::profile::{Rounding, Subject, TokenProfile, name};
@@ -50,8 +50,8 @@ pub(super) fn check_by(
     let scopes = profile.scopes(claims, audience)?;
     check_audience(claims, profile, issuer, config, scopes)?;
     let TokenTimes { issued_at, expires_at } = check_times(claims, profile, config.leeway_seconds(), now)?;
-    // Such a token is bound to a key, and its bearer has not proved that it has that key (RFC 7800).
-    let certificate = claims.get("cnf").map(CertificateThumbprint::of_claim).transpose()?;
+    // Such a token is bound to a key, and its bearer has not proved yet that it has that key (RFC 7800).
+    let confirmation = claims.get("cnf").map(Confirmation::of_claim).transpose()?;
     let client_id = profile.client(claims)?;
     if !issuer.clients.is_empty() && !issuer.clients.iter().any(|listed| listed == client_id) {
         return Err(Refusal::Client);
@@ -107,7 +107,7 @@ pub(super) fn check_by(
         untold_of_others: mapping::untold_of_others(settings),
         delegation: delegation.map(Arc::new),
         details: details.map(Arc::new),
-        certificate,
+        confirmation,
         authenticated_at: login_time(claims, profile)?,
         issued_at,
         authentication_class: login_class(claims, profile)?.map(str::to_owned),

@@ -19,7 +19,7 @@ pub use super::people::{PeopleConfig, TextPattern};
 pub use super::profile::{ClaimMark, Lenience, MachineSubject, ProviderProfile, SubjectClaim, TokensConfig};
 use super::profile::{ProfileSettings, TokenProfile, tenant_of};
 use crate::language::{Relation, TypeName};
-use crate::settings::{HumanDuration, OptionalDuration};
+use crate::settings::{HumanDuration, OptionalDuration, SecretFile};
 
 /// The callers that are accepted. Without issuers, a server starts only with `--insecure-identity`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -50,6 +50,9 @@ pub struct IdentityConfig {
     /// The treatment of stored names in the percent-encoding of an older version, which no token gives any more. A
     /// server looks for them when it starts.
     pub old_names: OldNamesPolicy,
+    /// The proofs that come with tokens which are bound to a key (DPoP, RFC 9449). Such tokens are taken where the URL of a request
+    /// is known: with `server.public_url`, and at the door for MCP.
+    pub dpop: DpopConfig,
     /// The rule for actors, who act for a user.
     pub delegation: DelegationConfig,
     /// Claims that become relationships of the subject, for one request.
@@ -215,6 +218,30 @@ pub enum SettableBy {
     Everyone,
 }
 
+/// The proofs that come with tokens which are bound to a key.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct DpopConfig {
+    /// Whether proofs have to repeat a nonce of the server.
+    pub nonces: ProofNonces,
+    /// A file with the secret of nonces, at least 32 bytes, that all replicas share. It is read again when it changes. When unset,
+    /// each start makes a random one, and replicas refuse each other's nonces.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nonce_key_file: Option<SecretFile>,
+}
+
+/// Whether proofs have to repeat a nonce of the server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ProofNonces {
+    /// Each proof repeats a nonce, which a client gets with its first refusal and renews every few minutes. So no proof can be
+    /// made long before it is used.
+    #[default]
+    Required,
+    /// A nonce is not looked at: the time in a proof alone bounds its use.
+    Unused,
+}
+
 /// A collection, or a classification and those above it, that needs a stronger or fresher login.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -265,6 +292,7 @@ impl Default for IdentityConfig {
             write_relation: Relation::from_static("can_edit"),
             issuers: Vec::new(),
             old_names: OldNamesPolicy::default(),
+            dpop: DpopConfig::default(),
             delegation: DelegationConfig::default(),
             claim_tuples: Vec::new(),
             claim_context: Vec::new(),

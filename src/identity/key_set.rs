@@ -23,6 +23,9 @@ const DEPTH_MAX: usize = 8;
 /// The longest key id, in bytes.
 pub(super) const KEY_ID_BYTES_MAX: usize = 256;
 
+/// The id of a key that needs none.
+const EMBEDDED_KEY_ID: &str = "embedded";
+
 /// An algorithm that signs tokens (RFC 7518, section 3.1; RFC 8037).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names are the RFC's")]
@@ -191,6 +194,13 @@ fn public_key(jwk: &Map<String, Value>) -> Option<PublicKey> {
 }
 
 impl PublicKey {
+    /// Reads a key that stands in the header of a proof, where it needs no id.
+    pub(super) fn embedded(jwk: &Map<String, Value>) -> Option<Self> {
+        let mut jwk = jwk.clone();
+        jwk.insert("kid".to_owned(), EMBEDDED_KEY_ID.into());
+        public_key(&jwk)
+    }
+
     fn fits(&self, algorithm: Algorithm) -> bool {
         let named = self.algorithm.as_ref().is_none_or(|named| named == algorithm.as_str());
         named

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::config::DelegationOn;
-use super::confirmation::CertificateThumbprint;
+use super::confirmation::{CertificateThumbprint, Confirmation, KeyThumbprint};
 use super::details::AuthorizationDetails;
 use super::mapping::Untold;
 use super::names::NameRules;
@@ -36,8 +36,8 @@ pub struct VerifiedToken {
     pub(super) untold_of_others: Vec<Untold>,
     pub(super) delegation: Option<Arc<Delegation>>,
     pub(super) details: Option<Arc<AuthorizationDetails>>,
-    /// The client's certificate that the token is bound to (`cnf`).
-    pub(super) certificate: Option<CertificateThumbprint>,
+    /// The key that the token is bound to (`cnf`).
+    pub(super) confirmation: Option<Confirmation>,
     /// The time at which the user logged in (`auth_time`), in seconds since 1970.
     pub(super) authenticated_at: Option<u64>,
     /// The time at which the token was issued (`iat`), in seconds since 1970.
@@ -110,12 +110,25 @@ impl VerifiedToken {
     }
 
     /// Returns whether the token may be used over a connection with this certificate of its client. A token that is bound to no
-    /// certificate may be used over every connection.
+    /// key may be used over every connection. No connection is enough for a token with a [`VerifiedToken::bound_key`].
     ///
     /// Ask this for each call, because the same token may arrive over another connection.
     #[must_use]
     pub fn is_confirmed_by(&self, certificate: Option<CertificateThumbprint>) -> bool {
-        self.certificate.is_none() || self.certificate == certificate
+        match self.confirmation {
+            None => true,
+            Some(Confirmation::Certificate(own)) => certificate == Some(own),
+            Some(Confirmation::Key(_)) => false,
+        }
+    }
+
+    /// Returns the key that must sign a proof with each request of this token (RFC 9449); `None` if the token needs no proof.
+    #[must_use]
+    pub fn bound_key(&self) -> Option<KeyThumbprint> {
+        match self.confirmation {
+            Some(Confirmation::Key(key)) => Some(key),
+            Some(Confirmation::Certificate(_)) | None => None,
+        }
     }
 
     /// Returns whether somebody else acts for the subject.

@@ -8,6 +8,8 @@ mod approval;
 mod approver;
 mod challenge;
 mod gate;
+mod possession;
+mod scheme;
 mod untold;
 
 use std::sync::Arc;
@@ -17,9 +19,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub(super) use self::approval::{ApprovalCall, Approved};
 pub(super) use self::approver::RequestedApproval;
 pub(super) use self::gate::GateLayer;
+pub(super) use self::possession::{NONCE_HEADER, PROOF_HEADER, RequestTarget, algorithm_names};
+pub use self::possession::{Nonces, Possession};
 
 use self::approver::Approver;
 use self::challenge::TokenFault;
+use self::possession::{PublicUrls, ResourceProofs};
 use self::untold::{Remedy, Settled};
 use super::audit::Draft;
 use super::operations::Access;
@@ -71,6 +76,8 @@ pub(super) struct Resource {
     metadata_url: Option<String>,
     /// The scopes that its tokens may have. If there is one alone, the challenges name it.
     scopes: &'static [Scope],
+    /// The checks of proofs. `None` if no tokens are taken that are bound to a key, because nobody knows the URLs of requests.
+    proofs: Option<ResourceProofs>,
 }
 
 /// The collection and the classification that a request reads, on which the required login depends.
@@ -133,6 +140,23 @@ impl TokenAuthentication {
         Ok(Self { own: Resource { verifier, ..self.own }, mcp: Some(resource), ..self })
     }
 
+    /// Takes tokens that are bound to a key, whose clients send proofs (RFC 9449). `public_url` is the URL of the server as clients
+    /// know it, in front of the paths; without it, only the door for MCP takes such tokens, since it has a URL of its own.
+    #[must_use]
+    pub fn with_possession(self, public_url: Option<&str>, possession: Possession) -> Self {
+        let possession = Arc::new(possession);
+        let proofs = |urls| Some(ResourceProofs { urls, possession: Arc::clone(&possession) });
+        let own = Resource {
+            proofs: public_url.and_then(|url| proofs(PublicUrls::Under(url.trim_end_matches('/').to_owned()))),
+            ..self.own
+        };
+        let mcp = self.mcp.map(|mcp| {
+            let url = mcp.verifier.audience().to_owned();
+            Resource { proofs: proofs(PublicUrls::One(url)), ..mcp }
+        });
+        Self { own, mcp, ..self }
+    }
+
     /// Accepts tokens from now on.
     pub fn open(&self) {
         self.is_open.store(true, Ordering::Release);
@@ -168,7 +192,7 @@ impl TokenAuthentication {
 impl Resource {
     fn new(verifier: TokenVerifier, scopes: &'static [Scope]) -> Result<Self, String> {
         let metadata_url = resource_metadata::url(verifier.audience())?;
-        Ok(Self { verifier, metadata_url, scopes })
+        Ok(Self { verifier, metadata_url, scopes, proofs: None })
     }
 
     pub(super) fn verifier(&self) -> &TokenVerifier {
@@ -177,6 +201,11 @@ impl Resource {
 
     pub(super) const fn scopes(&self) -> &'static [Scope] {
         self.scopes
+    }
+
+    /// Returns whether tokens are taken that are bound to a key.
+    pub(super) const fn takes_proofs(&self) -> bool {
+        self.proofs.is_some()
     }
 }
 
@@ -243,7 +272,7 @@ impl Authentication {
         match tokens.step_up.condition(token, reading.collection, classification_max, now()) {
             Ok(condition) => Ok(condition),
             Err(LoginError::StepUp(required)) => {
-                Err(LoginFault::Insufficient(tokens.of(token).insufficient_login(required)))
+                Err(LoginFault::Insufficient(tokens.of(token).insufficient_login(token, required)))
             }
             Err(LoginError::UnknownClassification) => ceiling("is none of the server's classifications"),
         }

@@ -34,6 +34,7 @@ use tower::util::BoxCloneSyncService;
 use self::activity::{Activity, AnswerEnd, Verdict};
 use super::answers::{Answers, HeldBody};
 use super::arriving;
+use super::authentication::RequestTarget;
 use super::doors::Doors;
 use super::health::Watches;
 use super::operations::Access;
@@ -349,6 +350,8 @@ where
             Peer(None) => Door::InProcess,
         };
         let route = arrival.route(&request);
+        // An open call needs no proof, and keeps nothing of its head.
+        let target = (route.access() != Access::Open).then(|| RequestTarget::of(&request));
         let running = self.activity.begin(AnswerEnd::of(route.answer_bytes_max()));
         let (request, leftover) = leftover::watched(request);
         let (parts, body) = request.into_parts();
@@ -360,6 +363,9 @@ where
         request.extensions_mut().insert(door);
         request.extensions_mut().insert(self.peer);
         request.extensions_mut().insert(self.certificate);
+        if let Some(target) = target {
+            request.extensions_mut().insert(target);
+        }
         request.extensions_mut().insert(self.watches.clone());
         let answering = self.service.call(request);
         Box::pin(async move {

@@ -15,7 +15,7 @@ use tonic_health::pb::health_server::HealthServer;
 use tower::Service;
 
 use super::answers::AnswerSlot;
-use super::authentication::Authentication;
+use super::authentication::{Authentication, algorithm_names};
 use super::doors::{DoorCall, Doors};
 use super::health::{HealthApi, Readiness};
 use super::ingest::IngestApi;
@@ -71,7 +71,9 @@ impl Dispatcher {
             Authentication::Tokens(tokens) => {
                 let login_client_id = services.login_client_id.as_deref();
                 let documents = tokens.resources().map(|resource| {
-                    ResourceMetadata::of(resource.verifier(), resource.scopes(), bound_tokens, login_client_id)
+                    let (verifier, scopes) = (resource.verifier(), resource.scopes());
+                    let algorithms = if resource.takes_proofs() { algorithm_names() } else { Vec::new() };
+                    ResourceMetadata::of(verifier, scopes, bound_tokens, &algorithms, login_client_id)
                 });
                 documents.collect()
             }

@@ -9,6 +9,7 @@ use tonic::codegen::http;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic_types::{ErrorDetails, StatusExt};
 
+use super::authentication::NONCE_HEADER;
 use super::consistency_token;
 use super::refusal::{OPENFGA_NUMBER_HEADER, Refusal};
 
@@ -35,6 +36,12 @@ pub(super) fn status(refusal: &Refusal) -> Status {
     let mut metadata = MetadataMap::new();
     if let Some(challenge) = refusal.challenge().and_then(|challenge| MetadataValue::try_from(challenge).ok()) {
         metadata.insert(CHALLENGE_HEADER, challenge);
+    }
+    if let Some(challenge) = refusal.other_challenge().and_then(|challenge| MetadataValue::try_from(challenge).ok()) {
+        metadata.append(CHALLENGE_HEADER, challenge);
+    }
+    if let Some(nonce) = refusal.proof_nonce().and_then(|nonce| MetadataValue::try_from(nonce.as_bytes()).ok()) {
+        metadata.insert(NONCE_HEADER, nonce);
     }
     let Some(reason) = refusal.reason() else {
         return Status::with_metadata(refusal.code(), refusal.text(), metadata);
@@ -97,6 +104,18 @@ mod tests {
         let asked = Refusal::new(Code::PermissionDenied, "approve").with_reason("APPROVAL_REQUIRED");
         let asked = asked.with_fact("authorization_details", "[1]".to_owned());
         assert_eq!(Refusal::from(&status(&asked)), asked);
+    }
+
+    #[test]
+    fn two_schemes_and_a_nonce_are_in_the_headers() {
+        let refusal = Refusal::new(Code::Unauthenticated, "no")
+            .with_challenge("Bearer".to_owned())
+            .with_other_challenge("DPoP".to_owned())
+            .with_proof_nonce(http::HeaderValue::from_static("abc"));
+        let response = refused(&refusal);
+        let challenges: Vec<_> = response.headers().get_all(CHALLENGE_HEADER).iter().collect();
+        assert_eq!(challenges, ["Bearer", "DPoP"]);
+        assert_eq!(response.headers()[NONCE_HEADER], "abc");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use tonic::codegen::http::{self, HeaderMap, HeaderValue, header};
 
+use super::authentication::NONCE_HEADER;
 use super::refusal::{HttpFault, Refusal};
 
 /// Whether a response to a request may have a body.
@@ -18,10 +19,16 @@ impl BodyAllowed {
     }
 }
 
-/// Adds what a refusal tells in headers: the challenge, when to try again, and the methods of the path.
+/// Adds what a refusal tells in headers: the challenges, when to try again, and the methods of the path.
 pub(super) fn explain(refusal: &Refusal, headers: &mut HeaderMap) {
     if let Some(challenge) = refusal.challenge().and_then(|challenge| HeaderValue::from_str(challenge).ok()) {
         headers.insert(header::WWW_AUTHENTICATE, challenge);
+    }
+    if let Some(challenge) = refusal.other_challenge().and_then(|challenge| HeaderValue::from_str(challenge).ok()) {
+        headers.append(header::WWW_AUTHENTICATE, challenge);
+    }
+    if let Some(nonce) = refusal.proof_nonce() {
+        headers.insert(NONCE_HEADER, nonce.clone());
     }
     if let Some(retry_after) = refusal.retry_after() {
         // Whole seconds, rounded up, so that nobody comes too early.
@@ -56,6 +63,11 @@ mod tests {
         let rows = [
             ("nothing to say", plain(), None),
             ("a challenge", plain().with_challenge("Bearer".to_owned()), Some((header::WWW_AUTHENTICATE, "Bearer"))),
+            (
+                "a nonce",
+                plain().with_proof_nonce(HeaderValue::from_static("abc")),
+                Some((http::HeaderName::from_static(NONCE_HEADER), "abc")),
+            ),
             ("other methods", plain().with_http_fault(method), Some((header::ALLOW, "GET, PUT"))),
             ("a wait", plain().with_retry_after(Duration::from_millis(1_001)), Some((header::RETRY_AFTER, "2"))),
             ("a short wait", plain().with_retry_after(Duration::ZERO), Some((header::RETRY_AFTER, "1"))),
@@ -66,5 +78,10 @@ mod tests {
             let found = headers.iter().next().map(|(name, value)| (name.clone(), value.to_str().unwrap()));
             assert_eq!(found, expected, "{row}");
         }
+        let mut headers = HeaderMap::new();
+        let either = plain().with_challenge("Bearer".to_owned()).with_other_challenge("DPoP".to_owned());
+        explain(&either, &mut headers);
+        let challenges: Vec<&HeaderValue> = headers.get_all(header::WWW_AUTHENTICATE).iter().collect();
+        assert_eq!(challenges, ["Bearer", "DPoP"], "two schemes to choose from");
     }
 }

@@ -49,6 +49,8 @@ struct RefusalFields {
     facts: Vec<(&'static str, String)>,
     violations: Vec<FieldViolation>,
     challenge: Option<String>,
+    other_challenge: Option<String>,
+    proof_nonce: Option<HeaderValue>,
     retry_after: Option<Duration>,
     openfga_number: Option<u32>,
     http_fault: Option<HttpFault>,
@@ -80,6 +82,8 @@ impl Refusal {
             facts: Vec::new(),
             violations: Vec::new(),
             challenge: None,
+            other_challenge: None,
+            proof_nonce: None,
             retry_after: None,
             openfga_number: None,
             http_fault: None,
@@ -166,6 +170,17 @@ impl Refusal {
         self
     }
 
+    /// Names another scheme that the caller may choose.
+    pub(super) fn with_other_challenge(mut self, challenge: String) -> Self {
+        self.0.other_challenge = Some(challenge);
+        self
+    }
+
+    pub(super) fn with_proof_nonce(mut self, nonce: HeaderValue) -> Self {
+        self.0.proof_nonce = Some(nonce);
+        self
+    }
+
     pub(super) fn with_retry_after(mut self, retry_after: Duration) -> Self {
         self.0.retry_after = Some(retry_after);
         self
@@ -226,6 +241,18 @@ impl Refusal {
     #[must_use]
     pub fn challenge(&self) -> Option<&str> {
         self.0.challenge.as_deref()
+    }
+
+    /// Returns the value of a second `www-authenticate`, for callers who may choose between two schemes.
+    #[must_use]
+    pub fn other_challenge(&self) -> Option<&str> {
+        self.0.other_challenge.as_deref()
+    }
+
+    /// Returns the nonce that the caller's next proof has to repeat (RFC 9449, section 8).
+    #[must_use]
+    pub fn proof_nonce(&self) -> Option<&HeaderValue> {
+        self.0.proof_nonce.as_ref()
     }
 
     /// Returns how long the caller should wait before it tries again.
@@ -426,7 +453,9 @@ mod tests {
             .with_fact("authorization_details", "[]".to_owned())
             .with_retry_after(Duration::from_secs(1))
             .with_openfga_number(2017);
-        for refusal in [plain, whole] {
+        let either = plain.clone().with_other_challenge("DPoP".to_owned());
+        let renewed = plain.clone().with_proof_nonce(HeaderValue::from_static("nonce"));
+        for refusal in [plain, whole, either, renewed] {
             let response = Status::from(refusal.clone()).into_http::<()>();
             assert_eq!(Refusal::of_response(&response), Some(refusal));
         }

@@ -12,6 +12,8 @@ use crate::identity::{Scope, TokenVerifier};
 const PATH: &str = "/.well-known/oauth-protected-resource";
 /// Ragward's own member of the document: the client of `ragward login` at the issuers.
 const LOGIN_CLIENT_ID: &str = "ragward_login_client_id";
+/// The member that names the algorithms of proofs (RFC 9449).
+const PROOF_ALGORITHMS: &str = "dpop_signing_alg_values_supported";
 
 /// Returns the URL of the metadata of an audience; `None` for an audience that is no URL.
 ///
@@ -54,6 +56,7 @@ impl ResourceMetadata {
         verifier: &TokenVerifier,
         scopes: &[Scope],
         bound_tokens: BoundTokens,
+        proof_algorithms: &[&str],
         login_client_id: Option<&str>,
     ) -> Self {
         let mut json = json!({
@@ -62,10 +65,17 @@ impl ResourceMetadata {
             "scopes_supported": scopes.iter().map(|scope| scope.as_str()).collect::<Vec<&str>>(),
             "bearer_methods_supported": ["header"],
             "tls_client_certificate_bound_access_tokens": bound_tokens == BoundTokens::Taken,
+            "dpop_bound_access_tokens_required": false,
             "resource_name": "Ragward",
         });
-        if let (Some(members), Some(id)) = (json.as_object_mut(), login_client_id) {
-            members.insert(LOGIN_CLIENT_ID.to_owned(), id.into());
+        if let Some(members) = json.as_object_mut() {
+            if let Some(id) = login_client_id {
+                members.insert(LOGIN_CLIENT_ID.to_owned(), id.into());
+            }
+            // Where this is missing, no token that is bound to a key is taken (RFC 9728, section 2).
+            if !proof_algorithms.is_empty() {
+                members.insert(PROOF_ALGORITHMS.to_owned(), proof_algorithms.into());
+            }
         }
         Self { path: path(verifier.audience()), json: json.to_string().into() }
     }

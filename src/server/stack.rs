@@ -27,7 +27,7 @@ use tower::{Service, ServiceBuilder, ServiceExt};
 use super::answers::{AnswerSlot, Answers, Reserved};
 use super::arriving;
 use super::audit::{AuditLayer, OngoingWork};
-use super::authentication::{Authentication, GateLayer};
+use super::authentication::{Authentication, GateLayer, PROOF_HEADER};
 use super::connections::{self, Arrived, PortSettings, STREAMS_MAX};
 use super::deadline::AnswerBy;
 use super::dispatcher::Dispatcher;
@@ -41,7 +41,7 @@ use super::{ServerError, consistency_token, deadline};
 use crate::audit::Door;
 
 /// The headers that an in-process call takes over from its caller: who calls, how long it waits, and its trace.
-const CALLER_HEADERS: [&str; 3] = ["authorization", "grpc-timeout", "traceparent"];
+const CALLER_HEADERS: [&str; 4] = ["authorization", PROOF_HEADER, "grpc-timeout", "traceparent"];
 /// How long a caller within the process should wait after a refusal before it tries again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 

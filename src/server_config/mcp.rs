@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{host_names, is_origin};
+use super::{host_names, is_loopback, is_origin};
 
 /// The path of the door.
 const PATH: &str = "/mcp";
@@ -63,9 +63,7 @@ fn door_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Err
 
 fn is_door(url: &str) -> bool {
     let Some(origin) = url.strip_suffix(PATH).filter(|origin| is_origin(origin)) else { return false };
-    let Some(authority) = origin.strip_prefix("http://") else { return true };
-    let host = authority.rsplit_once(':').map_or(authority, |(host, _port)| host);
-    ["localhost", "127.0.0.1"].contains(&host)
+    origin.starts_with("https://") || is_loopback(origin)
 }
 
 #[cfg(test)]

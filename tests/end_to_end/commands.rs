@@ -286,6 +286,8 @@ fn a_configuration_is_valid_only_if_a_server_takes_it() {
     std::fs::write(directory.path().join("data/audit.key"), "no key").unwrap();
     let (gone, short, secret) = (path("gone"), path("short"), path("secret"));
     let issuer = "[identity]\naudience = 'https://r.example'\n[[identity.issuers]]\nissuer = 'https://i.example'\n";
+    let oauth = "[authorizer]\nkind = 'openfga'\n[authorizer.openfga.client_credentials]\n\
+                 token_url = 'https://login.example/token'\nclient_id = 'ragward'\n";
     let rows: Vec<(&str, String, bool, &str)> = vec![
         ("nothing", String::new(), true, ""),
         ("nobody says who is asking", String::new(), false, "--insecure-identity"),
@@ -326,6 +328,19 @@ fn a_configuration_is_valid_only_if_a_server_takes_it() {
         ("a page token key that is not there", format!("[retrieval]\npage_token_key_file = '{gone}'"), true, &gone),
         ("a short page token key", format!("[retrieval]\npage_token_key_file = '{short}'"), true, "page_token_key_file"),
         ("a page token key", format!("[retrieval]\npage_token_key_file = '{secret}'"), true, ""),
+        ("a public URL", format!("{issuer}[server]\npublic_url = 'https://rag.example'"), false, ""),
+        ("a public URL with a slash at the end", format!("{issuer}[server]\npublic_url = 'https://rag.example/'"), false, "`https://rag.example/` is no URL of a server"),
+        ("a public URL without TLS", format!("{issuer}[server]\npublic_url = 'http://rag.example'"), false, "`http://rag.example` is no URL of a server"),
+        ("a key of nonces", format!("{issuer}[identity.dpop]\nnonce_key_file = '{secret}'"), false, ""),
+        ("a short key of nonces", format!("{issuer}[identity.dpop]\nnonce_key_file = '{short}'"), false, "identity.dpop.nonce_key_file"),
+        ("a key of nonces that is not there", format!("{issuer}[identity.dpop]\nnonce_key_file = '{gone}'"), false, &gone),
+        ("a key of nonces that nobody looks at", format!("{issuer}[identity.dpop]\nnonces = 'unused'\nnonce_key_file = '{secret}'"), false, "has no effect"),
+        ("a client with a secret", format!("{oauth}client_secret_file = '{secret}'"), true, ""),
+        ("a client with a secret that is not there", format!("{oauth}client_secret_file = '{gone}'"), true, &gone),
+        ("a client without a credential", oauth.to_owned(), true, "authorizer.openfga.client_credentials.client_secret_file"),
+        ("a client with a key that is none", format!("{oauth}private_key_file = '{secret}'"), true, "no private key in PEM form"),
+        ("a token endpoint without TLS", format!("{oauth}client_secret_file = '{secret}'").replace("https", "http"), true, "client_credentials.token_url"),
+        ("a client and a pre-shared key", format!("{oauth}client_secret_file = '{secret}'\n[authorizer.openfga]\napi_token_file = '{secret}'"), true, "are both set"),
         ("OpenFGA without its kind", "[authorizer.openfga]\nstore_name = 'x'".to_owned(), true, "add `kind = \"openfga\"` to `[authorizer]`"),
         ("Qdrant without its kind", "[vector_store.qdrant]\nexact = true".to_owned(), true, "add `kind = \"qdrant\"` to `[vector_store]`"),
         ("an address of OpenFGA", "[authorizer]\nkind = 'openfga'\nopenfga.address = 'nowhere at all'".to_owned(), true, "`authorizer.openfga.address` is `nowhere at all`"),

@@ -19,6 +19,8 @@ use crate::identity::world::{RETRIEVE, with_token};
 use crate::support::provider::Provider;
 
 pub(crate) const AUDIENCE: &str = "https://rag.example/api";
+/// The server as its clients know it, as if a proxy stood in front.
+const PUBLIC: &str = "https://rag.example";
 /// A query that matches all pages of the handbook.
 const QUERY: &str = "the leave pay release budget";
 
@@ -103,7 +105,7 @@ fn serve(config: &PathBuf, data: &str) -> Command {
 fn configuration(issuer: &str, login_client_id: Option<&str>) -> String {
     let login_client_id = login_client_id.map(|id| format!("login_client_id = '{id}'\n")).unwrap_or_default();
     format!(
-        "[server]\n{login_client_id}[identity]\naudience = '{AUDIENCE}'\n[[identity.issuers]]\nissuer = '{issuer}'\n\
+        "[server]\n{login_client_id}public_url = '{PUBLIC}'\n[identity]\naudience = '{AUDIENCE}'\n[[identity.issuers]]\nissuer = '{issuer}'\n\
          [identity.delegation]\nrelation = 'can_act_for'\non = 'user'\n"
     )
 }
@@ -255,4 +257,30 @@ async fn tokens_of_a_real_provider_count_as_its_users_let_them() {
         let token = provider.token(request).await;
         assert_eq!(served.seen(&token).await, Err(Code::Unauthenticated), "{what}");
     }
+}
+
+/// The client signs its proofs with `jose`, and the provider binds the token to the client's key.
+#[tokio::test]
+async fn a_bound_token_of_a_real_provider_is_taken_with_proofs_of_its_client() {
+    let Some(mut provider) = Provider::start().await else { return };
+    let served = Served::start(&provider.issuer).await;
+    let login = json!({"flow": "login", "user": "anne", "scope": RETRIEVE, "resource": AUDIENCE, "bound": true});
+    let bound = provider.token(login).await;
+    let path = "/v1/collections/handbook/retrieve";
+    let call = |htu: String, token: &str| {
+        let url = format!("{}{path}", served.address);
+        json!({"flow": "call", "token": token, "url": url, "htu": htu, "body": {"text": QUERY, "topK": 100}})
+    };
+    let answer = provider.token(call(format!("{PUBLIC}{path}"), &bound)).await;
+    let answer: Value = serde_json::from_str(&answer).unwrap();
+    assert_eq!((&answer["status"], &answer["tries"]), (&json!(200), &json!(2)), "with the server's nonce: {answer}");
+    let guards = answer["body"]["chunks"].as_array().unwrap().iter().map(|chunk| chunk["guard"].as_str().unwrap());
+    let guards: BTreeSet<String> = guards.map(str::to_owned).collect();
+    let anne = provider.login("anne", None).await;
+    assert_eq!(guards, served.seen(&anne).await.unwrap());
+
+    let elsewhere = provider.token(call(format!("{}{path}", served.address), &bound)).await;
+    let elsewhere: Value = serde_json::from_str(&elsewhere).unwrap();
+    assert_eq!((&elsewhere["status"], &elsewhere["tries"]), (&json!(401), &json!(1)), "{elsewhere}");
+    assert_eq!(served.seen(&bound).await, Err(Code::Unauthenticated), "as a plain bearer");
 }

@@ -72,7 +72,7 @@ impl Authentication {
                 }
                 Err(ApprovalError::Required(required)) => {
                     draft.approval(asked_for(request, &required));
-                    return Err(resource.approval_required(&required));
+                    return Err(resource.approval_required(token, &required));
                 }
                 Err(ApprovalError::AnotherRequest) => {
                     return Err(Refusal::denied("the token holds the approval of another request"));

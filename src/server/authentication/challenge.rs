@@ -6,8 +6,9 @@ use serde_json::json;
 use tonic::Code;
 
 use super::Resource;
-use crate::identity::StepUp;
+use super::scheme::Scheme;
 use crate::identity::approval::RequiredApproval;
+use crate::identity::{StepUp, VerifiedToken};
 use crate::server::operations::Access;
 use crate::server::refusal::{APPROVAL_REQUIRED, AUTHORIZATION_DETAILS, Refusal};
 
@@ -31,17 +32,17 @@ impl TokenFault {
 
 impl Resource {
     pub(super) fn unauthenticated(&self, fault: TokenFault) -> Refusal {
-        let mut parameters = Vec::new();
-        parameters.extend((fault == TokenFault::Invalid).then_some(("error", "invalid_token")));
-        // A resource of one scope says at once which token it needs.
-        if let [scope] = self.scopes {
-            parameters.push(("scope", scope.as_str()));
+        let error = (fault == TokenFault::Invalid).then_some("invalid_token");
+        let refusal = unauthenticated(self.challenge_for(Scheme::Bearer, error));
+        // Without a token, the client still chooses how to bring one.
+        match self.other_scheme() {
+            Some(other) if fault == TokenFault::Absent => refusal.with_other_challenge(self.challenge_for(other, None)),
+            Some(_) | None => refusal,
         }
-        unauthenticated(self.challenge(&parameters))
     }
 
     /// Returns the refusal of a token that is valid but not meant for the call.
-    pub(super) fn insufficient_scope(&self, access: Access) -> Refusal {
+    pub(super) fn insufficient_scope(&self, token: &VerifiedToken, access: Access) -> Refusal {
         let mut parameters = vec![("error", "insufficient_scope")];
         let mut text = "the token is not meant for this call".to_owned();
         if let Access::Needs(scope) = access {
@@ -50,22 +51,23 @@ impl Resource {
         }
         Refusal::new(Code::PermissionDenied, text)
             .with_reason("INSUFFICIENT_SCOPE")
-            .with_challenge(self.challenge(&parameters))
+            .with_challenge(self.challenge_by(Scheme::of(token), &parameters))
     }
 
     /// Returns the refusal of a login that is too weak or too old (RFC 9470).
-    pub(super) fn insufficient_login(&self, required: &StepUp) -> Refusal {
+    pub(super) fn insufficient_login(&self, token: &VerifiedToken, required: &StepUp) -> Refusal {
         let (classes, max_age) = (required.acr_values.join(" "), required.max_age.map(|seconds| seconds.to_string()));
         let mut parameters = vec![("error", "insufficient_user_authentication")];
         parameters.extend((!classes.is_empty()).then_some(("acr_values", classes.as_str())));
         parameters.extend(max_age.as_deref().map(|seconds| ("max_age", seconds)));
         Refusal::new(Code::Unauthenticated, "the request asks for a stronger or more recent login")
             .with_reason("INSUFFICIENT_USER_AUTHENTICATION")
-            .with_challenge(self.challenge(&parameters))
+            .with_challenge(self.challenge_by(Scheme::of(token), &parameters))
     }
 
-    /// Returns the refusal of a request that a person has to approve. It tells which token to ask for.
-    pub(super) fn approval_required(&self, required: &RequiredApproval) -> Refusal {
+    /// Returns the refusal of a request that a person has to approve. It tells which token to ask for. `token` is that of the
+    /// caller, whose client can bring another one in the same way.
+    pub(super) fn approval_required(&self, token: &VerifiedToken, required: &RequiredApproval) -> Refusal {
         let details = &required.authorization_details;
         // draft-ietf-oauth-rar-metadata-remediation.
         let remediation = json!({ "authorization_details": details }).to_string();
@@ -75,15 +77,7 @@ impl Resource {
         Refusal::new(Code::PermissionDenied, text)
             .with_reason(APPROVAL_REQUIRED)
             .with_fact(AUTHORIZATION_DETAILS, details.to_string())
-            .with_challenge(self.challenge(&parameters))
-    }
-
-    /// Returns the value of `www-authenticate` (RFC 6750, section 3; RFC 9728, section 5.1).
-    fn challenge(&self, parameters: &[(&str, &str)]) -> String {
-        let metadata = self.metadata_url.as_deref().map(|url| ("resource_metadata", url));
-        let parameters = parameters.iter().copied().chain(metadata);
-        let parameters: Vec<String> = parameters.map(|(name, value)| format!("{name}=\"{value}\"")).collect();
-        format!("Bearer {}", parameters.join(", ")).trim_end().to_owned()
+            .with_challenge(self.challenge_by(Scheme::of(token), &parameters))
     }
 }
 

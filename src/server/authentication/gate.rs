@@ -6,10 +6,12 @@ use std::task::{Context, Poll};
 
 use futures::future::{BoxFuture, ready};
 use tonic::body::Body;
-use tonic::codegen::http::{self, HeaderMap, header};
+use tonic::codegen::http::{self, HeaderMap, HeaderValue, header};
 use tower::{Layer, Service};
 
 use super::challenge::{self, TokenFault};
+use super::possession::{BoundCall, NONCE_HEADER, PROOF_HEADER, RequestTarget, Unproven};
+use super::scheme::Scheme;
 use super::untold::{Settled, Unsettled};
 use super::{Authentication, Resource, TokenAuthentication, now};
 use crate::audit::Door;
@@ -87,7 +89,9 @@ where
             // The connection tells the door. No header does.
             let door = request.extensions().get::<Door>().copied().unwrap_or(Door::InProcess);
             let resource = tokens.at(door);
-            let gate = Gate { tokens, resource, authorizer: &*authorizer, draft: &draft, certificate };
+            let target = request.extensions().get::<RequestTarget>().cloned();
+            let target = target.as_ref();
+            let gate = Gate { tokens, resource, authorizer: &*authorizer, draft: &draft, certificate, target };
             let admitted = gate.authenticate(request.headers(), &route).await?;
             // Only callers with a token learn which paths there are.
             if let Some(refusal) = route.refusal().or_else(|| gate.unlisted(&route, &admitted)) {
@@ -110,9 +114,11 @@ where
     }
 }
 
-/// Hands a request to its service. Nothing behind the gate needs the token, so it is taken off and nobody can pass it on.
+/// Hands a request to its service. Nothing behind the gate needs the token or its proof, so they are taken off and nobody can pass
+/// them on.
 fn admit(request: &mut http::Request<Body>, caller: Caller) {
     request.headers_mut().remove(header::AUTHORIZATION);
+    request.headers_mut().remove(PROOF_HEADER);
     request.extensions_mut().insert(caller);
 }
 
@@ -125,10 +131,21 @@ struct Gate<'a> {
     draft: &'a Draft,
     /// The certificate of the client at the other end of the call's own connection. No header names one.
     certificate: ClientCertificate,
+    /// What the request was for when it arrived; `None` if it came by no connection.
+    target: Option<&'a RequestTarget>,
+}
+
+/// The token of a request, with the scheme in front of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Presented<'h> {
+    scheme: Scheme,
+    token: &'h str,
 }
 
 /// A caller who was let in for one call, and what must still hold when the call ends.
 struct Admitted {
+    /// The nonce for the caller's next proofs, if it needs a new one.
+    new_nonce: Option<HeaderValue>,
     token: Arc<VerifiedToken>,
     access: Access,
     settled: Settled,
@@ -138,18 +155,18 @@ struct Admitted {
 
 impl Gate<'_> {
     async fn authenticate(&self, headers: &HeaderMap, route: &Route) -> Result<Admitted, Refusal> {
-        let Self { tokens, resource, authorizer, draft, certificate } = *self;
+        let Self { tokens, resource, authorizer, draft, .. } = *self;
         let access = route.access();
         if !tokens.is_open() {
             draft.token_refused("names_unchecked");
             let text = "the server is not ready: it still compares stored names with those of tokens; try again later";
             return Err(challenge::unavailable(text, "NOT_READY"));
         }
-        let bearer = bearer(headers).map_err(|fault| {
+        let presented = presented(headers).map_err(|fault| {
             draft.token_refused(fault.label());
             resource.unauthenticated(fault)
         })?;
-        let token = resource.verifier.verify(bearer, now()).await.map_err(|error| match error {
+        let token = resource.verifier.verify(presented.token, now()).await.map_err(|error| match error {
             AuthenticationError::Refused(refusal) => {
                 if let identity::Refusal::Elsewhere | identity::Refusal::Absent = refusal {
                     tokens.remedy.tell(refusal.label());
@@ -163,19 +180,17 @@ impl Gate<'_> {
             }
         })?;
         // A verified token may be remembered from a call over another connection. So this is looked at here, for every call.
-        if !token.is_confirmed_by(certificate.0) {
-            return Err(self.invalid(identity::Refusal::Confirmation));
-        }
+        let new_nonce = self.confirm(&token, presented, headers)?;
         draft.bearer(&token);
         if !permits(&token, access) {
             draft.token_refused("scope");
-            return Err(resource.insufficient_scope(access));
+            return Err(resource.insufficient_scope(&token, access));
         }
         let settled = Settled::of(&token, access, authorizer, &tokens.remedy).await;
         let settled = settled.map_err(|unsettled| resource.unsettled(unsettled, draft))?;
         let begin = || resource.verifier.begin_use(&token, now()).map_err(|refusal| self.invalid(refusal));
         let one_use = if route.uses_token_up() { begin()?.map(Arc::new) } else { None };
-        Ok(Admitted { token, access, settled, one_use })
+        Ok(Admitted { new_nonce, token, access, settled, one_use })
     }
 
     /// Returns the refusal of a caller who may not call an RPC that its door shows only to those who may. The door says the same
@@ -195,7 +210,7 @@ impl Gate<'_> {
         admitted: Admitted,
         mut answer: http::Response<Body>,
     ) -> Result<http::Response<Body>, Refusal> {
-        let Admitted { token, access, settled, one_use } = admitted;
+        let Admitted { new_nonce, token, access, settled, one_use } = admitted;
         if !settled.still_holds(&token, access, self.authorizer, &self.tokens.remedy).await {
             return Err(self.invalid(identity::Refusal::Absent));
         }
@@ -204,19 +219,52 @@ impl Gate<'_> {
             // If the record withholds the answer after all, it gives the use back.
             answer.extensions_mut().insert(one_use);
         }
+        if let Some(nonce) = new_nonce {
+            answer.headers_mut().insert(NONCE_HEADER, nonce);
+        }
         Ok(answer)
+    }
+
+    /// Makes sure that the bearer holds the key that a token is bound to. Returns the nonce for its next proofs, if it needs a new
+    /// one.
+    fn confirm(
+        &self,
+        token: &VerifiedToken,
+        presented: Presented<'_>,
+        headers: &HeaderMap,
+    ) -> Result<Option<HeaderValue>, Refusal> {
+        let Self { resource, certificate, target, .. } = *self;
+        match (token.bound_key(), presented.scheme, &resource.proofs) {
+            (None, Scheme::Bearer, _) if token.is_confirmed_by(certificate.0) => Ok(None),
+            (None, Scheme::Bearer, _) => Err(self.invalid(identity::Refusal::Confirmation)),
+            (Some(key), Scheme::Dpop, Some(proofs)) => {
+                let call = BoundCall { headers, target, token: presented.token, key };
+                proofs.check(call, now()).map_err(|unproven| self.unproven(unproven))
+            }
+            // Whoever copied the token of another could leave the proof out. And a client that proves something nobody asked for
+            // believes that its token is safe, which it is not.
+            (Some(_), Scheme::Bearer | Scheme::Dpop, _) | (None, Scheme::Dpop, _) => {
+                note_refused(identity::Refusal::Confirmation, self.draft);
+                Err(resource.wrong_scheme())
+            }
+        }
     }
 
     fn invalid(&self, why: identity::Refusal) -> Refusal {
         self.resource.invalid(why, self.draft)
+    }
+
+    /// Refuses a token whose bearer has not proved that it has the token's key.
+    fn unproven(&self, unproven: Unproven) -> Refusal {
+        note_refused(identity::Refusal::Proof(unproven.fault), self.draft);
+        self.resource.unproven(unproven)
     }
 }
 
 impl Resource {
     /// Refuses a token that is not valid here. The record says why, and the caller is not told.
     fn invalid(&self, why: identity::Refusal, draft: &Draft) -> Refusal {
-        tracing::debug!(refusal = why.label(), "a token was refused");
-        draft.token_refused(why.label());
+        note_refused(why, draft);
         self.unauthenticated(TokenFault::Invalid)
     }
 
@@ -239,23 +287,37 @@ impl Admitted {
 }
 
 impl Authentication {
-    /// Returns whether a door takes the token of these headers. It says nothing about a call, which the gate still judges.
+    /// Returns whether a door takes the token of these headers. It says nothing about a call, which the gate still judges: the gate
+    /// alone looks at certificates and proofs, and a proof counts once.
     pub(in crate::server) fn knows_bearer(&self, door: Door, headers: &HeaderMap) -> BoxFuture<'static, bool> {
-        let (Self::Tokens(tokens), Ok(bearer)) = (self, bearer(headers)) else { return Box::pin(ready(false)) };
-        let (tokens, bearer) = (Arc::clone(tokens), bearer.to_owned());
-        Box::pin(async move { tokens.is_open() && tokens.at(door).verifier.verify(&bearer, now()).await.is_ok() })
+        let (Self::Tokens(tokens), Ok(Presented { scheme, token })) = (self, presented(headers)) else {
+            return Box::pin(ready(false));
+        };
+        let (tokens, token) = (Arc::clone(tokens), token.to_owned());
+        Box::pin(async move {
+            tokens.is_open()
+                && tokens.at(door).verifier.verify(&token, now()).await.is_ok_and(|token| Scheme::of(&token) == scheme)
+        })
     }
 }
 
-/// Finds the bearer token of a request (RFC 6750, section 2.1): one header with one token. No other place is searched.
-fn bearer(headers: &HeaderMap) -> Result<&str, TokenFault> {
+/// Notes in the log and in the record why a token was refused.
+fn note_refused(why: identity::Refusal, draft: &Draft) {
+    tracing::debug!(refusal = why.label(), "a token was refused");
+    draft.token_refused(why.label());
+}
+
+/// Finds the token of a request (RFC 6750, section 2.1; RFC 9449, section 7.1): one header with one token. No other place is
+/// searched.
+fn presented(headers: &HeaderMap) -> Result<Presented<'_>, TokenFault> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let (value, None) = (values.next().ok_or(TokenFault::Absent)?, values.next()) else {
         return Err(TokenFault::Invalid);
     };
     let text = value.to_str().map_err(|_not_text| TokenFault::Invalid)?;
     let (scheme, token) = text.split_once(' ').ok_or(TokenFault::Invalid)?;
-    if scheme.eq_ignore_ascii_case("bearer") { Ok(token) } else { Err(TokenFault::Invalid) }
+    let scheme = Scheme::parse(scheme).ok_or(TokenFault::Invalid)?;
+    Ok(Presented { scheme, token })
 }
 
 /// Returns whether a token may be used for a call.
@@ -284,14 +346,20 @@ mod tests {
 
     #[test]
     fn one_header_with_one_token_is_read() {
-        let rows: [(&str, &[&str], Result<&str, TokenFault>); 8] = [
+        let found = |scheme| Ok(Presented { scheme, token: "abc" });
+        let rows: [(&str, &[&str], Result<Presented<'_>, TokenFault>); 13] = [
             ("no header", &[], Err(TokenFault::Absent)),
-            ("a token", &["Bearer abc"], Ok("abc")),
-            ("the scheme in small letters", &["bearer abc"], Ok("abc")),
+            ("a token", &["Bearer abc"], found(Scheme::Bearer)),
+            ("the scheme in small letters", &["bearer abc"], found(Scheme::Bearer)),
+            ("a token with a proof", &["DPoP abc"], found(Scheme::Dpop)),
+            ("its scheme in small letters", &["dpop abc"], found(Scheme::Dpop)),
             ("a scheme without a token", &["Bearer"], Err(TokenFault::Invalid)),
+            ("the scheme of a proof without a token", &["DPoP"], Err(TokenFault::Invalid)),
             ("a password", &["Basic YTpi"], Err(TokenFault::Invalid)),
-            ("a token of another kind", &["DPoP abc"], Err(TokenFault::Invalid)),
+            ("a token of another kind", &["GNAP abc"], Err(TokenFault::Invalid)),
             ("the same header twice", &["Bearer abc", "Bearer abc"], Err(TokenFault::Invalid)),
+            ("with both schemes", &["DPoP abc", "Bearer abc"], Err(TokenFault::Invalid)),
+            ("with both schemes, the other way round", &["Bearer abc", "DPoP abc"], Err(TokenFault::Invalid)),
             ("a token without a scheme", &["abc"], Err(TokenFault::Invalid)),
         ];
         for (row, values, expected) in rows {
@@ -299,7 +367,7 @@ mod tests {
             for value in values {
                 headers.append(header::AUTHORIZATION, value.parse().unwrap());
             }
-            assert_eq!(bearer(&headers), expected, "{row}");
+            assert_eq!(presented(&headers), expected, "{row}");
         }
     }
 }

@@ -16,11 +16,11 @@ const PREFLIGHT_MAX_AGE: &str = "600";
 /// The header in which a browser says whether the page behind a request is of the same site.
 const FETCH_SITE: &str = "sec-fetch-site";
 /// The headers that a page may send.
-const ALLOWED_HEADERS: &str = "authorization, content-type, connect-protocol-version, connect-timeout-ms, traceparent, \
-    mcp-protocol-version, mcp-method, mcp-name";
+const ALLOWED_HEADERS: &str = "authorization, dpop, content-type, connect-protocol-version, connect-timeout-ms, \
+    traceparent, mcp-protocol-version, mcp-method, mcp-name";
 /// The headers of answers that a page may read.
 const EXPOSED_HEADERS: &str =
-    "www-authenticate, retry-after, ragward-consistency-token, openfga-authorization-model-id";
+    "www-authenticate, dpop-nonce, retry-after, ragward-consistency-token, openfga-authorization-model-id";
 
 /// The names under which the server may be called.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -20,13 +20,18 @@ use super::routes::{BodyPart, Fields};
 use super::{Dialect, DoorCall, Shape, frames, openfga};
 use crate::blocking_pool::BlockingPool;
 use crate::server::answers::AnswerSlot;
+use crate::server::authentication::PROOF_HEADER;
 use crate::server::operations::{Messages, Operation};
 use crate::server::refusal::{HttpFault, Refusal};
 use crate::server::{DOCUMENT_BYTES_MAX, consistency_token};
 
 /// The headers that a call takes over from the request at its door: who calls, how long it waits, and its trace.
-pub(super) const CALLER_HEADERS: [HeaderName; 3] =
-    [header::AUTHORIZATION, HeaderName::from_static("grpc-timeout"), HeaderName::from_static("traceparent")];
+pub(super) const CALLER_HEADERS: [HeaderName; 4] = [
+    header::AUTHORIZATION,
+    HeaderName::from_static(PROOF_HEADER),
+    HeaderName::from_static("grpc-timeout"),
+    HeaderName::from_static("traceparent"),
+];
 /// The headers of an answer that clients read.
 const ANSWER_HEADERS: [&str; 2] = [consistency_token::HEADER, "openfga-authorization-model-id"];
 /// JSON is larger than the message that it stands for: numbers are texts, and texts have escapes.

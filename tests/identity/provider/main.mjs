@@ -14,6 +14,8 @@ console.info = console.error;
 console.warn = console.error;
 // The most redirects of a login. One takes four.
 const REDIRECTS_MAX = 10;
+// The keys that tokens are bound to, by the token.
+const keys = new Map();
 const issuer = await start();
 const discovered = await fetch(`${issuer}/.well-known/openid-configuration`).then((answer) => answer.json());
 
@@ -133,23 +135,42 @@ async function answer({ user, says }) {
 
 async function token(client_id, parameters, bound = false) {
   const url = discovered.token_endpoint;
-  const headers = bound ? { dpop: await proof(url) } : {};
+  const key = bound ? await generateKeyPair("ES256") : undefined;
+  const headers = key ? { dpop: await proof(key, { htm: "POST", htu: url }) } : {};
   const body = new URLSearchParams({ client_id, client_secret: `the secret of ${client_id}`, ...parameters });
   const answer = await fetch(url, { method: "POST", headers, body });
   const json = await answer.json();
   if (!answer.ok) throw new Error(`${json.error}: ${json.error_description}`);
+  if (key) keys.set(json.access_token, key);
   return json;
 }
 
-/** A proof of possession of a new key (DPoP, RFC 9449), which binds the token to it. */
-async function proof(htu) {
-  const { privateKey, publicKey } = await generateKeyPair("ES256");
+/**
+ * A client calls a server with a token that is bound to its key, and tries again with the nonce that the server gives it.
+ * Returns the status, the body and the number of tries.
+ */
+async function call({ token: bound, url, htu, body }) {
+  let nonce;
+  for (let tries = 1; ; tries += 1) {
+    const ath = createHash("sha256").update(bound).digest("base64url");
+    const dpop = await proof(keys.get(bound), { htm: "POST", htu, ath, ...(nonce && { nonce }) });
+    const headers = { authorization: `DPoP ${bound}`, dpop, "content-type": "application/json" };
+    const answer = await fetch(url, { method: "POST", headers, body: JSON.stringify(body) });
+    const asks = /^DPoP .*error="use_dpop_nonce"/.test(answer.headers.get("www-authenticate") ?? "");
+    if (!asks || tries === 2) return JSON.stringify({ status: answer.status, tries, body: await answer.json() });
+    nonce = answer.headers.get("dpop-nonce");
+  }
+}
+
+/** A proof of possession of a key (DPoP, RFC 9449). */
+async function proof({ privateKey, publicKey }, claims) {
   const header = { alg: "ES256", typ: "dpop+jwt", jwk: await exportJWK(publicKey) };
-  const claims = { htm: "POST", htu, jti: randomBytes(16).toString("base64url") };
-  return new SignJWT(claims).setProtectedHeader(header).setIssuedAt().sign(privateKey);
+  const jti = randomBytes(16).toString("base64url");
+  return new SignJWT({ ...claims, jti }).setProtectedHeader(header).setIssuedAt().sign(privateKey);
 }
 
 const FLOWS = {
+  call,
   login,
   exchange,
   client,
