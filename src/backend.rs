@@ -115,7 +115,7 @@ enum Kind {
     #[default]
     Nothing,
     /// The same for all calls.
-    #[cfg(feature = "openfga")]
+    #[cfg(feature = "server")]
     Fixed(SecretHeader),
     /// That of a file, which may change.
     OfFile { header: HeaderForm, file: LiveSecret },
@@ -156,7 +156,7 @@ impl HeaderForm {
 
 impl Credential {
     /// Sends the token as `Authorization: Bearer …`.
-    #[cfg(feature = "openfga")]
+    #[cfg(feature = "server")]
     pub(crate) fn bearer(token: Option<&Secret>) -> Result<Self, BackendError> {
         let Some(token) = token else { return Ok(Self::default()) };
         BEARER.with(token).map(|header| Self(Kind::Fixed(header))).ok_or(BackendError::Secret("token"))
@@ -209,7 +209,7 @@ impl Credential {
     async fn header(&self) -> Result<Option<SecretHeader>, Status> {
         match &self.0 {
             Kind::Nothing => Ok(None),
-            #[cfg(feature = "openfga")]
+            #[cfg(feature = "server")]
             Kind::Fixed(header) => Ok(Some(header.clone())),
             Kind::OfFile { header, file } => match header.with(&file.current()) {
                 Some(header) => Ok(Some(header)),
@@ -228,7 +228,7 @@ impl Credential {
         match &self.0 {
             Kind::Nothing => tracing::debug!(header = header.name, "a server refuses a secret that it was not sent"),
             // The caller has the only copy of it.
-            #[cfg(feature = "openfga")]
+            #[cfg(feature = "server")]
             Kind::Fixed(_) => {}
             Kind::OfFile { file, .. } => file.refused(),
             #[cfg(feature = "server")]
@@ -369,6 +369,7 @@ pub(crate) fn is_of_the_connection(status: &Status) -> bool {
 }
 
 #[cfg(test)]
+#[cfg(feature = "server")]
 mod tests {
     use super::*;
 

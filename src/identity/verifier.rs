@@ -10,7 +10,7 @@ use super::issuer::{Issuer, KeyName, NoKey};
 use super::jws::{Jws, TOKEN_BYTES_MAX};
 use super::remembered::{RememberedTokens, Use, UsedTokens};
 use super::{Refusal, VerifiedToken};
-use crate::settings::Secret;
+use crate::settings::LiveSecret;
 
 /// Verifies the tokens of the configured issuers.
 #[derive(Debug)]
@@ -79,7 +79,7 @@ impl TokenVerifier {
 
     /// Returns a client of one of the issuers that asks persons there; `None` if no issuer has this name.
     #[must_use]
-    pub fn backchannel(&self, issuer: &str, client_id: &str, client_secret: Secret) -> Option<Backchannel> {
+    pub fn backchannel(&self, issuer: &str, client_id: &str, client_secret: LiveSecret) -> Option<Backchannel> {
         let issuer = self.issuers.iter().find(|known| known.config.issuer == issuer)?;
         Some(Backchannel::new(Arc::clone(issuer), client_id.to_owned(), client_secret))
     }

@@ -78,7 +78,7 @@ impl<'r> Rounds<'r> {
         shared: &'r Shared,
         request: &'r RetrievalRequest,
         principal: &'r Principal,
-        paging: Paging<'r>,
+        paging: Paging,
         deadline: Instant,
         since_1970: Duration,
     ) -> Result<Self, RetrievalError> {

@@ -298,7 +298,7 @@ impl Authentication {
 /// Takes the caller of a request. Every request that came through the gate has one.
 pub(super) fn caller<T>(request: &tonic::Request<T>) -> Result<Caller, Refusal> {
     let found = request.extensions().get::<Caller>().cloned();
-    found.ok_or_else(|| challenge::unauthenticated("Bearer".to_owned()))
+    found.ok_or_else(|| scheme::unauthenticated("Bearer".to_owned()))
 }
 
 /// Returns the principal of a request that names `user`; an empty name stands for the bearer of the token.

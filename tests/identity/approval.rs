@@ -265,6 +265,7 @@ async fn doors_over_http_say_what_to_ask_for() {
         collection: Some("handbook".to_owned()),
         url_key: None,
         url_hosts: Vec::new(),
+        explain: false,
     };
     let running = start_with(data.path(), identity, |config| config.server.mcp = Some(mcp)).await;
     let address = running.address.to_string();

@@ -62,6 +62,7 @@ impl World {
                 collection: Some("handbook".to_owned()),
                 url_key: None,
                 url_hosts: Vec::new(),
+                explain: false,
             });
             config.identity.dpop.nonces = settings.nonces;
             config.identity.dpop.nonce_key_file = settings.nonce_key_file;

@@ -74,7 +74,7 @@ pub(crate) enum Ring {
 }
 
 /// What is known of a question.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// The person said yes, at this time, as the issuer says.
     Approved(u64),
@@ -171,8 +171,8 @@ impl Desk {
         let interval = interval.clamp(SOON_SECONDS, INTERVAL_SECONDS_MAX);
         let unknown = || Standing { next_poll: now, interval, is_polling: false, outcome: None, expires_at };
         let standing = self.questions.entry(question.to_owned()).or_insert_with(unknown);
-        if let Some(outcome) = &standing.outcome {
-            return Poll::Known(outcome.clone());
+        if let Some(outcome) = standing.outcome {
+            return Poll::Known(outcome);
         }
         if standing.is_polling {
             return Poll::Later(SOON_SECONDS);
@@ -199,7 +199,7 @@ impl Desk {
     /// Notes how a question ended. After a no, its asker may not ask for a while.
     pub(crate) fn ended(&mut self, question: &str, asker: &Asker, sealed: &str, outcome: Outcome, now: u64) {
         if let Some(standing) = self.questions.get_mut(question) {
-            (standing.is_polling, standing.outcome) = (false, Some(outcome.clone()));
+            (standing.is_polling, standing.outcome) = (false, Some(outcome));
         }
         if outcome == Outcome::Denied {
             self.askers.entry(asker.clone()).or_default().paused_until = now.saturating_add(PAUSE_SECONDS);

@@ -16,7 +16,7 @@ pub struct BackchannelConfig {
     /// Ragward's own client there. It needs the grant `urn:openid:params:grant-type:ciba` in the mode `poll`, and the
     /// authentication method `client_secret_post`.
     pub client_id: String,
-    /// The file with the secret of the client.
+    /// The file with the secret of the client. It is read for each call to the issuer, so it may change at any time.
     pub client_secret_file: SecretFile,
     /// A file with the secret that seals approvals, at least 32 bytes, which all replicas share. When unset, each start makes a
     /// random one, and approvals that are open then are of no use any more.

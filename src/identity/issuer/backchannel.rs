@@ -13,7 +13,7 @@ use url::form_urlencoded::Serializer;
 
 use super::Issuer;
 use super::fetch::{FetchError, check_url};
-use crate::settings::Secret;
+use crate::settings::{LiveSecret, Secret};
 use crate::strict_json;
 
 /// The deepest nesting of an answer.
@@ -31,7 +31,7 @@ const GRANT: &str = "urn:openid:params:grant-type:ciba";
 pub struct Backchannel {
     issuer: Arc<Issuer>,
     client_id: String,
-    client_secret: Secret,
+    client_secret: LiveSecret,
     endpoints: OnceCell<Endpoints>,
 }
 
@@ -105,7 +105,7 @@ pub enum BackchannelError {
 }
 
 impl Backchannel {
-    pub(in crate::identity) fn new(issuer: Arc<Issuer>, client_id: String, client_secret: Secret) -> Self {
+    pub(in crate::identity) fn new(issuer: Arc<Issuer>, client_id: String, client_secret: LiveSecret) -> Self {
         Self { issuer, client_id, client_secret, endpoints: OnceCell::new() }
     }
 
@@ -113,6 +113,14 @@ impl Backchannel {
     #[must_use]
     pub fn issuer(&self) -> &str {
         &self.issuer.config.issuer
+    }
+
+    /// Returns whether the issuer's settings take a token of this client as a person's own. The token that proves an approval is one.
+    #[must_use]
+    pub fn is_taken(&self) -> bool {
+        let config = &self.issuer.config;
+        let is_listed = config.clients.is_empty() || config.clients.contains(&self.client_id);
+        is_listed && config.is_direct(&self.client_id)
     }
 
     /// Asks a person.
@@ -160,10 +168,12 @@ impl Backchannel {
     }
 
     async fn post(&self, endpoint: Url, fields: &[(&str, &str)]) -> Result<Answer, BackchannelError> {
-        let mut form = Serializer::new(String::new());
-        form.extend_pairs(fields);
-        form.append_pair("client_id", &self.client_id).append_pair("client_secret", self.client_secret.expose());
-        let posted = self.issuer.http.post_form(endpoint, form.finish()).await;
+        let form = Serializer::new(String::new())
+            .extend_pairs(fields)
+            .append_pair("client_id", &self.client_id)
+            .append_pair("client_secret", self.client_secret.latest().expose())
+            .finish();
+        let posted = self.issuer.http.post_form(endpoint, form).await;
         let posted = posted.map_err(|error| self.lost(&error))?;
         Answer::read(posted.status, &posted.bytes)
     }
@@ -258,6 +268,31 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::identity::config::IssuerConfig;
+    use crate::settings::SecretFile;
+
+    #[test]
+    fn the_token_of_an_approval_is_of_a_client_that_is_let_in() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("secret");
+        std::fs::write(&path, "the secret of the client").unwrap();
+        let secret = LiveSecret::read(&SecretFile::new(path), |_text| Ok(())).unwrap();
+        let (own, other) = (|| vec!["ragward".to_owned()], || vec!["desk".to_owned()]);
+        let rows = [
+            ("no lists", Vec::new(), None, true),
+            ("listed", own(), None, true),
+            ("listed as both", own(), Some(own()), true),
+            ("another client listed", other(), None, false),
+            ("listed, and not as a front end", own(), Some(other()), false),
+            ("no front end at all", Vec::new(), Some(Vec::new()), false),
+        ];
+        for (row, clients, direct_clients, expected) in rows {
+            let config = IssuerConfig { clients, direct_clients, ..IssuerConfig::new("https://login.example") };
+            let issuer = Arc::new(Issuer::new(config).unwrap());
+            let backchannel = Backchannel::new(issuer, "ragward".to_owned(), secret.clone());
+            assert_eq!(backchannel.is_taken(), expected, "{row}");
+        }
+    }
 
     #[test]
     fn an_answer_is_one_of_the_standard_or_none() {

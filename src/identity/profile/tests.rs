@@ -25,7 +25,8 @@ fn profile(profile: ProviderProfile, tokens: Value) -> TokenProfile {
 }
 
 fn claims(claims: Value) -> Map<String, Value> {
-    claims.as_object().unwrap().clone()
+    let Value::Object(claims) = claims else { panic!("{claims} is no object") };
+    claims
 }
 
 #[test]

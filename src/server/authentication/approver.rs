@@ -21,6 +21,7 @@ use crate::identity::{
 use crate::retrieval::{FieldViolation, RetrievalError};
 use crate::server::audit::Draft;
 use crate::server::refusal::{APPROVAL_REQUIRED, Refusal};
+use crate::settings::LiveSecret;
 
 /// The longest time that an approval may be open, in seconds.
 const EXPIRY_SECONDS_MAX: u64 = 3_600;
@@ -209,11 +210,18 @@ impl Approver {
         if !(1..=EXPIRY_SECONDS_MAX).contains(&expiry.as_secs()) {
             return Err(format!("`approval.expiry` must be from 1s to {EXPIRY_SECONDS_MAX}s"));
         }
-        let secret = client_secret_file.read().map_err(|e| format!("`approval.client_secret_file`: {e}"))?;
+        let secret = LiveSecret::read(client_secret_file, |_text| Ok(()));
+        let secret = secret.map_err(|e| format!("`approval.client_secret_file`: {e}"))?;
         let key = key_file.as_ref().map(|file| file.read().map_err(|e| format!("`approval.key_file`: {e}")));
         let backchannel = verifier.backchannel(issuer, client_id, secret);
         let backchannel = backchannel
             .ok_or_else(|| format!("`approval.issuer` is `{issuer}`, which is none of `identity.issuers`"))?;
+        if !backchannel.is_taken() {
+            return Err(format!(
+                "`approval.client_id` is `{client_id}`, which `clients` or `direct_clients` of its issuer lacks: the token of this \
+                 client proves an approval"
+            ));
+        }
         let seal = Seal::new(key.transpose()?.as_ref())?;
         Ok(Self { backchannel, config: config.clone(), seal, desk: Mutex::default() })
     }
@@ -341,7 +349,7 @@ impl Approver {
                 return Err(NotApproved::Unknown(error));
             }
         };
-        approver.desk().ended(&open.name(), &open.asker, sealed, outcome.clone(), now());
+        approver.desk().ended(&open.name(), &open.asker, sealed, outcome, now());
         Ok(outcome)
     }
 

@@ -6,7 +6,7 @@ use serde_json::json;
 use tonic::Code;
 
 use super::Resource;
-use super::scheme::Scheme;
+use super::scheme::{Scheme, unauthenticated};
 use crate::identity::approval::RequiredApproval;
 use crate::identity::{StepUp, VerifiedToken};
 use crate::server::operations::Access;
@@ -79,12 +79,6 @@ impl Resource {
             .with_fact(AUTHORIZATION_DETAILS, details.to_string())
             .with_challenge(self.challenge_by(Scheme::of(token), &parameters))
     }
-}
-
-pub(super) fn unauthenticated(challenge: String) -> Refusal {
-    Refusal::new(Code::Unauthenticated, "the request needs a valid access token")
-        .with_reason("UNAUTHENTICATED")
-        .with_challenge(challenge)
 }
 
 /// Returns the refusal of a caller for whom nobody can approve anything.

@@ -3,7 +3,6 @@
 use tonic::Code;
 
 use super::Resource;
-use super::challenge::unauthenticated;
 use super::possession::{self, PublicUrls, ResourceProofs, Unproven};
 use crate::identity::{ProofFault, VerifiedToken};
 use crate::server::refusal::Refusal;
@@ -89,4 +88,11 @@ impl Resource {
         let parameters: Vec<String> = parameters.map(|(name, value)| format!("{name}=\"{value}\"")).collect();
         format!("{} {}", scheme.as_str(), parameters.join(", ")).trim_end().to_owned()
     }
+}
+
+/// Returns the refusal of a call without a valid token.
+pub(super) fn unauthenticated(challenge: String) -> Refusal {
+    Refusal::new(Code::Unauthenticated, "the request needs a valid access token")
+        .with_reason("UNAUTHENTICATED")
+        .with_challenge(challenge)
 }
