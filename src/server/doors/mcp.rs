@@ -49,6 +49,7 @@ use super::json::{self, Strictness};
 use super::{DoorCall, RpcMessages, Shape, frames};
 use crate::proto::retrieval::{FetchResponse, RetrieveResponse};
 use crate::server::answers::AnswerSlot;
+use crate::server::authentication::NONCE_HEADER;
 use crate::server::operations::{Callable, NotServed, Operation, Route};
 use crate::server::refusal::Refusal;
 use crate::server::{ServerError, consistency_token, plain_http};
@@ -165,12 +166,12 @@ impl McpDoor {
             Ok(Asked::Own(id, answer)) => match stack.call(bare(parts, Route::Mcp(answer.name))).await {
                 Ok(admitted) => {
                     let body = answer.response(&id, admitted.extensions().get::<Callable>());
-                    shape.response(StatusCode::OK, JSON_TYPE, Body::new(body))
+                    with_nonce_of(&admitted, shape.response(StatusCode::OK, JSON_TYPE, Body::new(body)))
                 }
                 Err(refusal) => refused(&shape, None, &refusal),
             },
             Ok(Asked::Notification) => match stack.call(bare(parts, Route::Mcp(NOTIFICATION))).await {
-                Ok(_admitted) => shape.empty(StatusCode::ACCEPTED),
+                Ok(admitted) => with_nonce_of(&admitted, shape.empty(StatusCode::ACCEPTED)),
                 Err(refusal) => refused(&shape, None, &refusal),
             },
             Err(fault) => {
@@ -373,6 +374,14 @@ fn take_over(caller: &HeaderMap, headers: &mut HeaderMap) {
             headers.append(&name, value.clone());
         }
     }
+}
+
+/// Gives a response the nonce for its caller's next proofs, if the gate gave one.
+fn with_nonce_of(admitted: &http::Response<Body>, mut response: http::Response<Body>) -> http::Response<Body> {
+    if let Some(nonce) = admitted.headers().get(NONCE_HEADER) {
+        response.headers_mut().insert(NONCE_HEADER, nonce.clone());
+    }
+    response
 }
 
 /// Renders the refusal of a request that calls no tool, or of a caller who is not let in.

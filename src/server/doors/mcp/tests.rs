@@ -73,7 +73,9 @@ async fn answered(
         return Err(refusal);
     }
     let Some(DoorCall::Mcp(call)) = request.extensions().get::<DoorCall>().cloned() else {
-        return Ok(http::Response::new(Body::empty()));
+        let mut admitted = http::Response::new(Body::empty());
+        admitted.headers_mut().insert(NONCE_HEADER, HeaderValue::from_static("abc"));
+        return Ok(admitted);
     };
     let body = request.into_body().collect().await.map_err(|status| Refusal::from(&status))?.to_bytes();
     seen.lock().unwrap().messages.push(body.slice(frames::HEAD_BYTES..));
@@ -108,8 +110,9 @@ async fn the_protocols_own_questions_are_answered_to_whoever_is_let_in() {
         ),
     ];
     for (method, name, pointer, expected) in rows {
-        let (status, _, answer, seen) = sent(posted(call(method, &none)), None).await;
+        let (status, headers, answer, seen) = sent(posted(call(method, &none)), None).await;
         assert_eq!((status, &answer["id"]), (StatusCode::OK, &json!(7)), "{method}");
+        assert_eq!(headers[NONCE_HEADER], "abc", "{method}: the nonce of the gate");
         assert_eq!(answer["result"].pointer(pointer), Some(&expected), "{method}: {answer}");
         assert_eq!(seen.routes, [Route::Mcp(name)], "{method}");
 
@@ -123,8 +126,9 @@ async fn the_protocols_own_questions_are_answered_to_whoever_is_let_in() {
         assert_eq!(answer.get("result"), None, "{method}: {answer}");
     }
     let notification = json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": 1 } });
-    let (status, _, answer, _) = sent(posted(notification.to_string()), None).await;
+    let (status, headers, answer, _) = sent(posted(notification.to_string()), None).await;
     assert_eq!((status, answer), (StatusCode::ACCEPTED, Json::Null));
+    assert_eq!(headers[NONCE_HEADER], "abc", "the nonce of the gate");
 }
 
 #[tokio::test]
