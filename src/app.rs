@@ -57,6 +57,8 @@ use crate::retrieval::{RetrievalConfig, Retriever};
 #[cfg(feature = "server")]
 use crate::server::{ServerError, TlsError};
 use crate::settings::SecretError;
+#[cfg(feature = "server")]
+use crate::sources::{HttpSources, SourceSetupError, SourceSystems};
 use crate::storage::StorageError;
 use crate::tuple_store::RelationshipStores;
 use crate::vector_store::exact::ExactStore;
@@ -149,6 +151,10 @@ pub enum AppError {
     #[cfg(any(feature = "openfga", feature = "qdrant"))]
     #[error(transparent)]
     Backend(#[from] BackendError),
+    /// A source cannot be asked as configured.
+    #[cfg(feature = "server")]
+    #[error(transparent)]
+    Sources(#[from] SourceSetupError),
     /// The key of page tokens cannot be used.
     #[error("`retrieval.page_token_key_file`: {0}")]
     PageKey(#[from] PageKeyError),
@@ -177,6 +183,8 @@ impl AppError {
             }
             #[cfg(any(feature = "openfga", feature = "qdrant"))]
             Self::Backend(_) => ErrorCode::InvalidArgument,
+            #[cfg(feature = "server")]
+            Self::Sources(_) => ErrorCode::InvalidArgument,
             Self::OldNames(_) | Self::LeftOut { .. } | Self::ServerOnly { .. } => ErrorCode::FailedPrecondition,
             Self::Names(e) => e.code(),
             Self::Relationships(e) => e.into(),
@@ -214,8 +222,16 @@ impl App {
             None => open_deciding(config).await?,
         };
         let Chunks { vector_store, documents } = open_chunks(config).await?;
+        let (deciding, searching) = (Arc::clone(&authorizer), Arc::clone(&vector_store));
+        #[cfg(feature = "server")]
+        let retriever = match sources(config)? {
+            Some(sources) => Retriever::with_sources(deciding, searching, retrieval, pages, sources),
+            None => Retriever::new(deciding, searching, retrieval, pages),
+        };
+        #[cfg(not(feature = "server"))]
+        let retriever = Retriever::new(deciding, searching, retrieval, pages);
         Ok(Self {
-            retriever: Retriever::new(Arc::clone(&authorizer), Arc::clone(&vector_store), retrieval, pages),
+            retriever,
             authorizer,
             relationships,
             documents,
@@ -293,6 +309,16 @@ async fn open_deciding(config: &Config) -> Result<Deciding, AppError> {
         #[cfg(not(feature = "openfga"))]
         AuthorizerKind::Openfga => Err(AppError::LeftOut { setting: "authorizer.kind", feature: "openfga" }),
     }
+}
+
+/// Prepares the sources that are asked before a chunk leaves; `None` if there are none.
+#[cfg(feature = "server")]
+fn sources(config: &Config) -> Result<Option<Arc<dyn SourceSystems>>, AppError> {
+    if config.sources.is_empty() {
+        return Ok(None);
+    }
+    let sources = HttpSources::new(&config.sources, config.identity.details.classification_key.as_deref())?;
+    Ok(Some(Arc::new(sources)))
 }
 
 /// Makes the key of page tokens: the configured one, or a random one.

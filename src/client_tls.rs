@@ -17,6 +17,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 #[cfg(feature = "server")]
+use reqwest::dns::Resolve;
+#[cfg(feature = "server")]
 use reqwest::redirect::Policy;
 use rustls::RootCertStore;
 #[cfg(feature = "server")]
@@ -172,17 +174,36 @@ impl TrustedAuthorities {
         proxy: Option<Url>,
         timeout: Duration,
     ) -> Result<reqwest::Client, HttpClientError> {
-        let builder = reqwest::Client::builder()
-            .tls_backend_preconfigured(self.of_http()?)
-            .redirect(Policy::none())
-            .no_proxy()
-            .referer(false)
-            .timeout(timeout);
+        let builder = self.http_client_builder(timeout)?;
         let builder = match proxy {
             Some(proxy) => builder.proxy(reqwest::Proxy::https(proxy)?),
             None => builder,
         };
         Ok(builder.build()?)
+    }
+
+    /// Like [`TrustedAuthorities::http_client`], with the addresses of names from `names`.
+    ///
+    /// # Errors
+    /// As for [`TrustedAuthorities::http_client`].
+    #[cfg(feature = "server")]
+    pub(crate) fn http_client_by<R: Resolve + 'static>(
+        &self,
+        timeout: Duration,
+        names: Arc<R>,
+    ) -> Result<reqwest::Client, HttpClientError> {
+        Ok(self.http_client_builder(timeout)?.dns_resolver(names).build()?)
+    }
+
+    #[cfg(feature = "server")]
+    fn http_client_builder(&self, timeout: Duration) -> Result<reqwest::ClientBuilder, HttpClientError> {
+        let client = reqwest::Client::builder()
+            .tls_backend_preconfigured(self.of_http()?)
+            .redirect(Policy::none())
+            .no_proxy()
+            .referer(false)
+            .timeout(timeout);
+        Ok(client)
     }
 
     /// Returns the configuration of TLS for plain HTTP.

@@ -26,6 +26,7 @@ use crate::identity::config::{BackchannelConfig, IdentityConfig};
 use crate::retrieval::RetrievalConfig;
 use crate::server_config::{McpConfig, ServerConfig};
 use crate::settings::SecretError;
+use crate::sources::{self, SourceConfig};
 use crate::telemetry::TelemetryConfig;
 use crate::vector_store::QdrantConfig;
 
@@ -48,6 +49,9 @@ pub struct Config {
     /// The approvals that Ragward itself asks persons for. When unset, clients ask for them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub approval: Option<BackchannelConfig>,
+    /// The systems that are asked, as the user, before a chunk leaves.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<SourceConfig>,
     /// The audit log, which records who was given what.
     pub audit: AuditConfig,
     /// The destinations of metrics and spans.
@@ -173,6 +177,7 @@ impl Config {
     /// Checks the settings against each other. A single value is checked where it is read.
     fn check(&self) -> Result<(), ConfigError> {
         self.retrieval.check().map_err(ConfigError::Invalid)?;
+        sources::check(&self.sources).map_err(ConfigError::Invalid)?;
         self.server.mcp.as_ref().map_or(Ok(()), McpConfig::check).map_err(ConfigError::Invalid)?;
         self.authorizer.check().map_err(ConfigError::Invalid)
     }

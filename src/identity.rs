@@ -13,6 +13,7 @@ pub mod old_names;
 pub mod principal;
 pub mod request_context;
 
+mod bearer;
 mod caller;
 mod claims;
 mod confirmation;
@@ -34,6 +35,7 @@ mod token;
 #[cfg(feature = "server")]
 mod verifier;
 
+pub use bearer::BearerToken;
 pub use caller::{Caller, CallerError};
 pub use config::DelegationOn;
 pub use confirmation::{CertificateThumbprint, KeyThumbprint};

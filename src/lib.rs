@@ -85,6 +85,7 @@ pub mod retrieval;
 pub mod server;
 pub mod server_config;
 pub mod settings;
+pub mod sources;
 pub mod storage;
 pub mod store_file;
 mod strict_json;

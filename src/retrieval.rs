@@ -3,9 +3,9 @@
 //! A search finds candidates, enforcement decides about them, and only then is text read:
 //!
 //! ```text
-//! plan ─► search ─► enforce ─► enough? ─► read ─► answer
-//!          ▲                      │ no
-//!          └──────── widen ◄──────┘
+//! plan ─► search ─► enforce ─► enough? ─► ask sources ─► read ─► answer
+//!          ▲                      │ no        │ withheld
+//!          └──────── widen ◄──────┴───────────┘
 //! ```
 //!
 //! [`Retriever::retrieve`] is that loop. `plan` makes each of its decisions.
@@ -28,11 +28,12 @@ pub mod request;
 mod retriever;
 mod rounds;
 mod shared;
+mod sourced;
 mod stages;
 mod visibility;
 mod walk;
 
-pub use answer::{Fetched, PlanReport, Rechecked, Retrieval, Retrieved, RoundReport, WithheldChunk};
+pub use answer::{Fetched, PlanReport, Rechecked, Retrieval, Retrieved, RoundReport, SourceReport, WithheldChunk};
 pub use config::RetrievalConfig;
 pub use error::RetrievalError;
 pub use page::Pages;

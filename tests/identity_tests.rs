@@ -25,6 +25,7 @@ mod identity {
     mod request_context;
     mod rpcs;
     mod secrets;
+    mod sources;
     mod step_up;
     mod tenant_claims;
     mod tenants;

@@ -26,7 +26,7 @@ const LAYERS: [&[&str]; 16] = [
     &["client", "config", "login"],
     &["server"],
     &["retrieval", "ingest"],
-    &["authz", "vector_store"],
+    &["authz", "sources", "vector_store"],
     &["identity"],
     &["chunk"],
     &["backend", "proto", "audit"],
@@ -63,9 +63,9 @@ const DOORS: [(&[&str], &[&str]); 9] = [
         ],
         &["telemetry"],
     ),
-    // Plain HTTP is for issuers, whose keys a server reads, where it gets tokens of its own and where a person logs in, and for
-    // the metadata by which a server names its issuers to a login.
-    (&["reqwest"], &["client_tls", "identity/issuer", "login", "backend/oauth"]),
+    // Plain HTTP is for issuers, whose keys a server reads, where it gets tokens of its own and where a person logs in, for the
+    // metadata by which a server names its issuers to a login, and for the systems that chunks were taken from.
+    (&["reqwest"], &["client_tls", "identity/issuer", "login", "backend/oauth", "sources"]),
     // What an outgoing connection trusts is decided in one place.
     (&["rustls_native_certs"], &["client_tls"]),
     // The port has TLS of its own, whose certificate changes while it serves.

@@ -28,6 +28,10 @@ pub(super) fn authentication(config: &Config) -> Result<Authentication, AppError
         (true, true) if !identity.approval.is_empty() || config.approval.is_some() => Err(wrong(
             "approvals (`identity.approval`, `approval`) ask persons, and `--insecure-identity` knows none: leave one of them out",
         )),
+        (true, true) if !config.sources.is_empty() => Err(wrong(
+            "`sources` are asked with the access token of the user, and `--insecure-identity` asks for no token: leave one of \
+             them out",
+        )),
         (true, true) => Ok(Authentication::Believed),
         (true, false) => Err(wrong(
             "nobody says who is asking: name an issuer of tokens under `[[identity.issuers]]` and `identity.audience`, or \
@@ -50,6 +54,7 @@ pub(super) fn authentication(config: &Config) -> Result<Authentication, AppError
                 None => tokens,
             };
             let tokens = tokens.with_possession(config.server.public_url.as_deref(), possession::of(identity)?);
+            let tokens = if config.sources.is_empty() { tokens } else { tokens.for_sources() };
             Ok(Authentication::Tokens(Arc::new(tokens)))
         }
     }

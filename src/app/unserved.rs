@@ -10,7 +10,7 @@ use crate::config::Config;
 /// Checks that a configuration asks for nothing that only a server does.
 ///
 /// # Errors
-/// When answers must be recorded, or issuers are configured.
+/// When answers must be recorded, or issuers or sources are configured.
 pub(super) fn check(config: &Config) -> Result<(), AppError> {
     if config.audit.enabled && config.audit.required {
         return Err(AppError::ServerOnly {
@@ -22,6 +22,12 @@ pub(super) fn check(config: &Config) -> Result<(), AppError> {
         return Err(AppError::ServerOnly {
             setting: "identity.issuers",
             remedy: "nothing else reads tokens, so leave the issuers out and name the user yourself",
+        });
+    }
+    if !config.sources.is_empty() {
+        return Err(AppError::ServerOnly {
+            setting: "sources",
+            remedy: "nothing else has the tokens that sources are asked with, so leave the sources out",
         });
     }
     Ok(())
@@ -44,11 +50,20 @@ mod tests {
         };
         let mut with_issuer = with_audit(false, false);
         with_issuer.identity.issuers = vec![serde_json::from_value(json!({ "issuer": "https://issuer" })).unwrap()];
+        let mut with_source = with_audit(false, false);
+        with_source.sources = vec![
+            serde_json::from_value(json!({
+                "name": "wiki", "guard_type": "document", "url": "https://wiki/{id}",
+                "exchange": { "token_url": "https://login/token", "client_id": "c", "client_secret_file": "s" },
+            }))
+            .unwrap(),
+        ];
         let rows = [
             ("the defaults", Config::default(), Some("audit.required")),
             ("records that need not be kept", with_audit(true, false), None),
             ("no records", with_audit(false, true), None),
             ("an issuer", with_issuer, Some("identity.issuers")),
+            ("a source", with_source, Some("sources")),
         ];
         for (row, config, expected) in rows {
             let error = check(&config).err().map(|error| error.to_string()).unwrap_or_default();

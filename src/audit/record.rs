@@ -172,6 +172,9 @@ pub struct AuditedDecision {
     /// set never looked at are not counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub withheld: Option<u64>,
+    /// The sources that were asked as the user, before anything was released.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<AuditedSource>,
     /// `complete`, `exhausted` or `limited`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub completion: Option<String>,
@@ -222,6 +225,18 @@ impl AuditedApproval {
     pub const DETAILS: &str = "details";
     /// The proof by the issuer's question and the code alone.
     pub const CODE: &str = "code";
+}
+
+/// A source that was asked as the user.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct AuditedSource {
+    /// The name of the source (`sources.name`).
+    pub name: String,
+    /// The number of times that it was asked about a document, or had answered a moment ago.
+    pub asked: u64,
+    /// The number of documents that it withheld.
+    pub withheld: u64,
 }
 
 /// The content that left with an answer.

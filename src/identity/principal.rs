@@ -4,6 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::bearer::BearerToken;
 use super::details::{AuthorizationDetails, Budget, OneOf, PagedDetails, RequestFacts};
 use super::names;
 use super::remembered::Use;
@@ -23,6 +24,8 @@ pub struct Principal {
     stated_keys: Arc<[String]>,
     token: Option<Arc<TokenFacts>>,
     asserted: bool,
+    /// The token that the call came with, if sources are asked with it.
+    bearer: Option<BearerToken>,
     delegation: Option<Arc<Delegation>>,
     details: Details,
     one_use: Option<OneUse>,
@@ -67,6 +70,7 @@ impl Principal {
             stated_keys: Arc::default(),
             token: None,
             asserted: false,
+            bearer: None,
             delegation: None,
             details: Details::Unlimited,
             one_use: None,
@@ -81,6 +85,7 @@ impl Principal {
             stated_keys: Arc::default(),
             token: Some(Arc::clone(&token.facts)),
             asserted: false,
+            bearer: None,
             delegation: token.delegation.clone(),
             details: token.details.clone().map_or(Details::Unlimited, Details::Unapplied),
             one_use: None,
@@ -90,6 +95,14 @@ impl Principal {
     /// Makes the principal of a user whom the bearer of a token names.
     pub(super) fn asserted_by_token(subject: Object, contextual: Arc<Contextual>, token: &VerifiedToken) -> Self {
         Self { asserted: true, ..Self::of_token(subject, contextual, token) }
+    }
+
+    /// Keeps the token that the call came with, so that a source can be asked as its subject. A user whom the bearer names has
+    /// none: the token speaks for somebody else.
+    #[must_use]
+    pub fn with_bearer(self, bearer: Option<BearerToken>) -> Self {
+        let bearer = bearer.filter(|_| !self.asserted);
+        Self { bearer, ..self }
     }
 
     /// Adds an actor who acts for the principal, as if a token had named the actor. The principal can only lose by it.
@@ -204,6 +217,12 @@ impl Principal {
     #[must_use]
     pub fn token(&self) -> Option<&TokenFacts> {
         self.token.as_deref()
+    }
+
+    /// Returns the token that the call came with, if sources are asked with it.
+    #[must_use]
+    pub fn bearer(&self) -> Option<&BearerToken> {
+        self.bearer.as_ref()
     }
 
     /// Returns the actors who act for the subject, outermost first. The list is empty if the subject itself asks.

@@ -24,6 +24,8 @@ pub struct Retrieval {
     pub decided_by: Option<DecidedBy>,
     /// How the retrieval was searched. It counts what was withheld, so show it only to those who may know.
     pub plan: PlanReport,
+    /// The sources that were asked. They count what was withheld, so show them only to those who may know.
+    pub sources: Vec<SourceReport>,
     /// How far the local copy of the relationships was behind their authority, if a copy was used.
     pub replica_lag: Option<Duration>,
     /// How long the stages took.
@@ -38,6 +40,8 @@ pub struct Rechecked {
     /// The chunks that exist and that the principal may not see, each one once, in the order of the request. Show them only
     /// to those who may know.
     pub withheld: Vec<WithheldChunk>,
+    /// The sources that were asked. They count what was withheld, so show them only to those who may know.
+    pub sources: Vec<SourceReport>,
     /// The model and the relationships that the decisions rest on; `None` if nothing was decided.
     pub decided_by: Option<DecidedBy>,
     /// How long the stages took.
@@ -64,10 +68,23 @@ pub struct Fetched {
     /// A lower bound on the number of chunks that exist and that the principal may not see. Show it only to those who
     /// may know.
     pub withheld: usize,
+    /// The sources that were asked. They count what was withheld, so show them only to those who may know.
+    pub sources: Vec<SourceReport>,
     /// The model and the relationships that the decisions rest on; `None` if nothing was decided.
     pub decided_by: Option<DecidedBy>,
     /// How long the stages took.
     pub stages: StageTimes,
+}
+
+/// The documents that one source was asked about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceReport {
+    /// The name of the source.
+    pub source: String,
+    /// How many times it was asked about a document, or had answered a moment ago.
+    pub asked: usize,
+    /// How many documents it withheld.
+    pub withheld: usize,
 }
 
 /// How a retrieval was searched.
@@ -116,6 +133,7 @@ impl Retrieval {
             next_page_token: None,
             decided_by: None,
             plan: PlanReport { estimate, rounds: Vec::new() },
+            sources: Vec::new(),
             replica_lag,
             stages,
         }

@@ -9,6 +9,7 @@ use crate::authz::AuthzError;
 use crate::error_code::ErrorCode;
 use crate::identity::principal::NotDetailed;
 use crate::language::tuple::shown;
+use crate::sources::SourceError;
 use crate::vector_store::VectorStoreError;
 
 /// The reason why a retrieval or a re-check has no answer.
@@ -23,6 +24,9 @@ pub enum RetrievalError {
     /// The vector store gave no answer, or a wrong one.
     #[error(transparent)]
     VectorStore(#[from] VectorStoreError),
+    /// A source did not say whether the user may see a document.
+    #[error(transparent)]
+    Source(#[from] SourceError),
     /// The collection cannot be searched this way.
     #[error("{0}")]
     Unsupported(String),
@@ -62,6 +66,7 @@ impl RetrievalError {
             Self::Invalid(_) => ErrorCode::InvalidArgument,
             Self::Authz(e) => e.code(),
             Self::VectorStore(e) => e.code(),
+            Self::Source(e) => e.code(),
             Self::Unsupported(_) => ErrorCode::FailedPrecondition,
             Self::TooManyGuards { .. } => ErrorCode::ResourceExhausted,
             Self::UnknownChunk { .. } => ErrorCode::NotFound,

@@ -15,6 +15,7 @@ use super::hydrate::{AnswerDraft, Hydrated, Hydration, Wanted};
 use super::plan::Completion;
 use super::request::FetchRequest;
 use super::shared::Shared;
+use super::sourced::SourceGate;
 use super::stages::{Stage, StageTimes};
 use crate::authz::enforce::{Enforcer, Permitted};
 use crate::chunk::Candidate;
@@ -32,6 +33,7 @@ pub(super) struct Fetch<'r> {
     request: &'r FetchRequest,
     hydration: Hydration<'r>,
     enforcer: Enforcer<'r>,
+    gate: SourceGate<'r>,
     /// The guards of the collection, if they can be listed. They give decoys their type.
     table: Option<GuardTable>,
     /// The most chunks of an answer.
@@ -66,6 +68,7 @@ impl<'r> Fetch<'r> {
             request,
             hydration: Hydration { vector_store, collection, search: None, principal, deadline },
             enforcer: shared.enforcer(principal, request.consistency, deadline, since_1970),
+            gate: SourceGate::new(shared, principal, request.consistency, deadline, since_1970),
             table,
             chunks_max,
             answer: AnswerDraft::new(principal, wanted),
@@ -86,7 +89,7 @@ impl<'r> Fetch<'r> {
         self.take_chunks().await?;
         let request = self.request;
         for document_ids in request.document_ids.chunks(DOCUMENTS_PER_ROUND) {
-            if self.answer.missing() == 0 {
+            if self.answer.missing() == 0 || self.gate.is_spent() {
                 break;
             }
             self.take_documents(document_ids).await?;
@@ -126,7 +129,7 @@ impl<'r> Fetch<'r> {
             if guards.is_empty() {
                 continue;
             }
-            if self.answer.missing() == 0 {
+            if self.answer.missing() == 0 || self.gate.is_spent() {
                 break;
             }
             let finding = within(deadline, vector_store.find_in_document(collection, document_id, &guards));
@@ -155,21 +158,22 @@ impl<'r> Fetch<'r> {
         let checking = self.enforcer.enforce_beside(found, decoys);
         let permitted = self.stages.measure(Stage::Authorize, checking).await?;
         self.withheld = self.withheld.saturating_add(found_total.saturating_sub(permitted.len()));
-        self.hydration.fill(permitted, &mut self.answer, &mut self.stages).await
+        self.hydration.fill(permitted, &mut self.gate, &mut self.answer, &mut self.stages).await
     }
 
     fn finished(self) -> Fetched {
-        let Hydrated { chunks, changed } = self.answer.finished();
+        let Hydrated { chunks, changed, withheld } = self.answer.finished();
         let mut chunks: Vec<_> = chunks.into_iter().map(|read| read.chunk).collect();
         let details_max = self.hydration.principal.chunks_max();
         let is_full = details_max.is_some_and(|max| u64::try_from(chunks.len()).unwrap_or(u64::MAX) >= max);
         // A chunk that was replaced between the check and the reading may be permitted again.
-        let is_cut = chunks.len() > self.chunks_max || is_full || changed > 0;
+        let is_cut = chunks.len() > self.chunks_max || is_full || changed > 0 || self.gate.is_spent();
         chunks.truncate(self.chunks_max);
         Fetched {
             chunks,
             completion: if is_cut { Completion::Limited } else { Completion::Exhausted },
-            withheld: self.withheld,
+            withheld: self.withheld.saturating_add(withheld),
+            sources: self.gate.reports(),
             decided_by: self.enforcer.decided_by(),
             stages: self.stages,
         }

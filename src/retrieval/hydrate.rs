@@ -10,11 +10,13 @@ use tokio::time::Instant;
 
 use super::answer::Retrieved;
 use super::error::{RetrievalError, within};
+use super::sourced::{ChunkLookup, Sifted, SourceGate};
 use super::stages::{Stage, StageTimes};
 use super::walk::Walk;
 use crate::authz::enforce::{Admitted, Enforcer, Permitted};
 use crate::chunk::{Candidate, Chunk, ChunkMetadata};
 use crate::identity::{ChunkLedger, Principal};
+use crate::sources::SourceText;
 use crate::vector_store::{Search, VectorStore};
 
 /// How many chunks an answer may have.
@@ -41,22 +43,25 @@ pub(super) struct Hydrated {
     pub(super) chunks: Vec<Retrieved>,
     /// How many candidates were passed over because their chunks are gone or were replaced since the search.
     pub(super) changed: usize,
+    /// How many candidates sources withheld.
+    pub(super) withheld: usize,
 }
 
 impl Hydration<'_> {
     /// Reads the best permitted candidates, as many as are wanted.
     ///
-    /// It passes over a chunk that is gone or was replaced since the search, and one whose document already has
-    /// `per_document_max` chunks. The next permitted candidate takes its place.
+    /// It passes over a chunk that is gone or was replaced since the search, one that its source withholds, and one whose
+    /// document already has `per_document_max` chunks. The next permitted candidate takes its place.
     pub(super) async fn hydrate(
         self,
         walk: &mut Walk,
         enforcer: &mut Enforcer<'_>,
+        gate: &mut SourceGate<'_>,
         Wanted { top_k, per_document_max }: Wanted,
         stages: &mut StageTimes,
     ) -> Result<Hydrated, RetrievalError> {
         let mut answer = AnswerDraft::new(self.principal, Wanted { top_k, per_document_max });
-        while answer.missing() > 0 {
+        while answer.missing() > 0 && !gate.is_spent() {
             let missing = answer.missing();
             // With a limit for each document, many candidates may be passed over. Reading only as many at a time as
             // are missing would then take many reads.
@@ -65,7 +70,7 @@ impl Hydration<'_> {
             if next.is_empty() {
                 break;
             }
-            self.add(next, &mut answer, stages).await?;
+            self.add(next, gate, &mut answer, stages).await?;
         }
         Ok(answer.finished())
     }
@@ -74,28 +79,38 @@ impl Hydration<'_> {
     pub(super) async fn fill(
         self,
         candidates: Vec<Permitted<Candidate>>,
+        gate: &mut SourceGate<'_>,
         answer: &mut AnswerDraft<'_>,
         stages: &mut StageTimes,
     ) -> Result<(), RetrievalError> {
         let mut ahead = candidates.into_iter();
-        while answer.missing() > 0 {
+        while answer.missing() > 0 && !gate.is_spent() {
             let next: Vec<Permitted<Candidate>> = ahead.by_ref().take(answer.missing()).collect();
             if next.is_empty() {
                 break;
             }
-            self.add(next, answer, stages).await?;
+            self.add(next, gate, answer, stages).await?;
         }
         Ok(())
     }
 
-    /// Reads permitted candidates and adds their chunks to an answer. It reads no text of a chunk that the details of the
-    /// principal's token do not permit.
+    /// Reads permitted candidates and adds their chunks to an answer. It reads no text of a chunk that its source withholds, or
+    /// that the details of the principal's token do not permit.
     async fn add(
         self,
         candidates: Vec<Permitted<Candidate>>,
+        gate: &mut SourceGate<'_>,
         answer: &mut AnswerDraft<'_>,
         stages: &mut StageTimes,
     ) -> Result<(), RetrievalError> {
+        // Sources are asked first: the details count what they admit, and what a source withholds must not count.
+        let lookup = self.lookup();
+        let sifting = gate.sift(lookup, candidates);
+        let Sifted { candidates, texts, withheld, changed } = stages.measure(Stage::Authorize, sifting).await?;
+        answer.pass_over(changed, withheld);
+        if candidates.is_empty() {
+            return Ok(());
+        }
         if self.principal.details_ask_for_chunks() {
             let metadata = stages.measure(Stage::Hydrate, self.read_metadata(&candidates)).await?;
             let admitted = answer.admit(candidates, metadata);
@@ -103,11 +118,11 @@ impl Hydration<'_> {
                 return Ok(());
             }
             let candidates = admitted.iter().map(|admitted| admitted.candidate().clone()).collect();
-            let chunks = stages.measure(Stage::Hydrate, self.read(candidates)).await?;
+            let chunks = stages.measure(Stage::Hydrate, self.read(candidates, &texts)).await?;
             answer.add_admitted(admitted, chunks);
         } else {
             let found = candidates.iter().map(|candidate| candidate.item().clone()).collect();
-            let chunks = stages.measure(Stage::Hydrate, self.read(found)).await?;
+            let chunks = stages.measure(Stage::Hydrate, self.read(found, &texts)).await?;
             answer.add(candidates, chunks);
         }
         Ok(())
@@ -140,20 +155,48 @@ impl Hydration<'_> {
         candidates: &[Permitted<Candidate>],
     ) -> Result<HashMap<String, ChunkMetadata>, RetrievalError> {
         let found: Vec<Candidate> = candidates.iter().map(|candidate| candidate.item().clone()).collect();
-        let reading = self.vector_store.read_metadata(self.collection, self.search, &found);
-        let chunks = within(self.deadline, reading).await?;
-        Ok(chunks.into_iter().map(|chunk| (chunk.chunk_id.clone(), chunk)).collect())
+        self.lookup().metadata(&found).await
     }
 
-    /// Reads the chunks of the candidates that did not change since the search, by chunk id.
-    async fn read(self, found: Vec<Candidate>) -> Result<HashMap<String, Chunk>, RetrievalError> {
-        if !found.is_empty() {
-            self.principal.reads_text();
-        }
-        let reading = self.vector_store.read(self.collection, self.search, &found);
-        let chunks = within(self.deadline, reading).await?;
-        Ok(chunks.into_iter().map(|chunk| (chunk.id.clone(), chunk)).collect())
+    /// Returns what looks up the metadata of the same chunks.
+    pub(super) fn lookup(&self) -> ChunkLookup<'_> {
+        let Self { vector_store, collection, search, principal: _, deadline } = *self;
+        ChunkLookup { vector_store, collection, search, deadline }
     }
+
+    /// Reads the chunks of the candidates that did not change since the search, by chunk id. `texts` holds the texts that sources
+    /// gave, by chunk id. The store's texts of these chunks are not read.
+    async fn read(
+        self,
+        found: Vec<Candidate>,
+        texts: &HashMap<String, SourceText>,
+    ) -> Result<HashMap<String, Chunk>, RetrievalError> {
+        let (of_source, of_store): (Vec<Candidate>, Vec<Candidate>) =
+            found.into_iter().partition(|candidate| texts.contains_key(&candidate.chunk_id));
+        let mut chunks = HashMap::new();
+        if !of_store.is_empty() {
+            self.principal.reads_text();
+            let reading = self.vector_store.read(self.collection, self.search, &of_store);
+            let read = within(self.deadline, reading).await?;
+            chunks.extend(read.into_iter().map(|chunk| (chunk.id.clone(), chunk)));
+        }
+        if !of_source.is_empty() {
+            let metadata = self.lookup().metadata(&of_source).await?;
+            let with_text = metadata.into_iter().filter_map(|(chunk_id, chunk)| {
+                let text = texts.get(&chunk_id)?;
+                Some((chunk_id, chunk_of(chunk, text)))
+            });
+            chunks.extend(with_text);
+        }
+        Ok(chunks)
+    }
+}
+
+/// Joins the metadata of a chunk with the text that its source gave.
+fn chunk_of(chunk: ChunkMetadata, text: &SourceText) -> Chunk {
+    let ChunkMetadata { chunk_id, document_id, guard, metadata } = chunk;
+    let SourceText { text, title } = text.clone();
+    Chunk { id: chunk_id, document_id, guard, title, text, metadata, vector: Vec::new() }
 }
 
 /// An answer that is being filled.
@@ -166,22 +209,30 @@ pub(super) struct AnswerDraft<'p> {
     chunks: Vec<Retrieved>,
     /// Counts the same candidates as [`Hydrated::changed`].
     changed: usize,
+    /// Counts the same candidates as [`Hydrated::withheld`].
+    withheld: usize,
 }
 
 impl<'p> AnswerDraft<'p> {
     /// Returns an answer for the principal that has nothing in it yet.
     pub(super) fn new(principal: &'p Principal, Wanted { top_k, per_document_max }: Wanted) -> Self {
         let (ledger, chunks) = (principal.ledger(), Vec::with_capacity(top_k));
-        Self { top_k, per_document_max, ledger, of_document: HashMap::new(), chunks, changed: 0 }
+        Self { top_k, per_document_max, ledger, of_document: HashMap::new(), chunks, changed: 0, withheld: 0 }
     }
 
     /// Returns what was read.
     pub(super) fn finished(self) -> Hydrated {
-        Hydrated { chunks: self.chunks, changed: self.changed }
+        Hydrated { chunks: self.chunks, changed: self.changed, withheld: self.withheld }
     }
 }
 
 impl AnswerDraft<'_> {
+    /// Notes candidates that were left out before anything of them was read.
+    fn pass_over(&mut self, changed: usize, withheld: usize) {
+        self.changed += changed;
+        self.withheld += withheld;
+    }
+
     /// Returns how many chunks are missing until the answer is full.
     pub(super) fn missing(&self) -> usize {
         self.top_k.saturating_sub(self.chunks.len())

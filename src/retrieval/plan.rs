@@ -98,12 +98,15 @@ pub(super) enum Progress {
     },
     /// The texts of permitted candidates were read.
     Read {
+        /// What sources withhold is not permitted here.
         tally: Tally,
         /// How many chunks the answer has.
         chunks: usize,
         /// How many candidates were passed over because their chunks are gone or were replaced since the search.
         changed: usize,
     },
+    /// Sources were asked as often as one request may ask, and the answer is not full.
+    Spent,
 }
 
 /// How many candidates were looked at, and how many of them are permitted.
@@ -203,6 +206,7 @@ pub(super) fn next_step(situation: &Situation, round: &Round) -> RetrievalStep {
             RetrievalStep::Search(wider)
         }
         Progress::Searched { .. } => RetrievalStep::Enforce,
+        Progress::Spent => RetrievalStep::Answer(Completion::Limited),
         Progress::Enforced { .. } | Progress::Read { .. } if round.permits_nothing => {
             RetrievalStep::Answer(Completion::Exhausted)
         }

@@ -18,11 +18,13 @@ use super::plan::{self, RetrievalStep};
 use super::request::{FetchRequest, RecheckRequest, RetrievalParts, RetrievalRequest};
 use super::rounds::Rounds;
 use super::shared::Shared;
+use super::sourced::SourceGate;
 use super::stages::{Stage, StageTimes};
 use super::{Pages, RetrievalConfig};
 use crate::authz::Authorizer;
 use crate::chunk::{Candidate, FoundChunk};
 use crate::identity::details::{Action, RequestFacts};
+use crate::sources::SourceSystems;
 use crate::vector_store::VectorStore;
 
 /// Answers retrievals, re-checks and fetches over one authorizer and one vector store. A clone shares both, and all that was
@@ -41,7 +43,19 @@ impl Retriever {
         config: RetrievalConfig,
         pages: Pages,
     ) -> Self {
-        Self { shared: Arc::new(Shared::new(authorizer, vector_store, config, pages)) }
+        Self { shared: Arc::new(Shared::new(authorizer, vector_store, config, pages, None)) }
+    }
+
+    /// Like [`Retriever::new`], but asks `sources` about what the authorizer permits, before anything of it is released.
+    #[must_use]
+    pub fn with_sources(
+        authorizer: Arc<dyn Authorizer>,
+        vector_store: Arc<dyn VectorStore>,
+        config: RetrievalConfig,
+        pages: Pages,
+        sources: Arc<dyn SourceSystems>,
+    ) -> Self {
+        Self { shared: Arc::new(Shared::new(authorizer, vector_store, config, pages, Some(sources))) }
     }
 
     /// Returns the settings that this retriever was made with.
@@ -113,15 +127,19 @@ impl Retriever {
             document_ids.insert(candidate.chunk_id.clone(), document_id);
             found_chunks.push(candidate);
         }
-        let mut enforcer = self.shared.enforcer(principal, request.consistency, deadline, since_1970());
+        let now = since_1970();
+        let mut enforcer = self.shared.enforcer(principal, request.consistency, deadline, now);
+        let mut gate = SourceGate::new(&self.shared, principal, request.consistency, deadline, now);
         let named = named_chunks(&request.chunk_ids, &found_chunks);
         let decoys = self.shared.decoys.beside(collection, IdKind::Chunk, &named, table.as_ref(), &enforcer);
         let enforcing = enforcer.enforce_beside(found_chunks, &decoys);
         let mut permitted = stages.measure(Stage::Authorize, enforcing).await?;
+        let hydration = Hydration { vector_store, collection, search: None, principal, deadline };
         if principal.details_ask_for_chunks() {
-            let hydration = Hydration { vector_store, collection, search: None, principal, deadline };
             permitted = hydration.admit(permitted, &mut stages).await?;
         }
+        let sifted = stages.measure(Stage::Authorize, gate.sift(hydration.lookup(), permitted)).await?;
+        let permitted = sifted.candidates;
         for candidate in &permitted {
             document_ids.remove(&candidate.item().chunk_id);
         }
@@ -131,7 +149,8 @@ impl Retriever {
             Some(WithheldChunk { chunk_id: chunk_id.clone(), document_id })
         });
         let withheld = withheld.collect();
-        Ok(Rechecked { candidates: permitted, withheld, decided_by: enforcer.decided_by(), stages })
+        let (sources, decided_by) = (gate.reports(), enforcer.decided_by());
+        Ok(Rechecked { candidates: permitted, withheld, sources, decided_by, stages })
     }
 
     /// Reads the chunks that the request names, as far as the principal may see them, and at most as many as a retrieval

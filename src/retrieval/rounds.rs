@@ -14,6 +14,7 @@ use super::pass_rates::PassRateKey;
 use super::plan::{self, Completion, NoPlan, PlannedSearch, Progress, RetrievalStep, Round, Situation, Tally};
 use super::request::{FieldViolation, RetrievalRequest};
 use super::shared::Shared;
+use super::sourced::SourceGate;
 use super::stages::{Stage, StageTimes};
 use super::visibility::{Need, Visibility};
 use super::walk::{Expected, Foreknown, Walk};
@@ -33,6 +34,7 @@ pub(super) struct Rounds<'r> {
     principal: &'r Principal,
     deadline: Instant,
     enforcer: Enforcer<'r>,
+    gate: SourceGate<'r>,
     paging: Paging,
     visibility: Visibility<'r>,
     situation: Situation,
@@ -123,6 +125,7 @@ impl<'r> Rounds<'r> {
             principal,
             deadline,
             enforcer,
+            gate: SourceGate::new(shared, principal, request.consistency, deadline, since_1970),
             paging,
             visibility,
             situation,
@@ -198,9 +201,8 @@ impl<'r> Rounds<'r> {
     /// Reads the best permitted chunks of the round.
     ///
     /// # Errors
-    /// When the pages before have changed, the store fails, or a decision could not be made.
+    /// When the pages before have changed, the store or a source fails, or a decision could not be made.
     pub(super) async fn read(&mut self) -> Result<Round, RetrievalError> {
-        self.paging.check_unchanged(&self.found.earlier)?;
         let wanted = Wanted { top_k: self.situation.page_size, per_document_max: self.request.per_document_max };
         let hydration = Hydration {
             vector_store: self.shared.vector_store.as_ref(),
@@ -210,11 +212,27 @@ impl<'r> Rounds<'r> {
             deadline: self.deadline,
         };
         let stages = &mut self.answer.stages;
-        let hydrated = hydration.hydrate(&mut self.found.walk, &mut self.enforcer, wanted, stages).await?;
-        Hydrated { chunks: self.answer.chunks, changed: self.changed } = hydrated;
+        // The pages before had no chunk that its source withholds.
+        let earlier = std::mem::take(&mut self.found.earlier);
+        let sifted = stages.measure(Stage::Authorize, self.gate.sift(hydration.lookup(), earlier)).await?;
+        self.found.earlier = sifted.candidates;
+        if self.gate.is_spent() {
+            let tally = self.found.tally();
+            return Ok(self.round(tally, Progress::Spent));
+        }
+        self.paging.check_unchanged(&self.found.earlier)?;
+        let (walk, enforcer) = (&mut self.found.walk, &mut self.enforcer);
+        let hydrated = hydration.hydrate(walk, enforcer, &mut self.gate, wanted, stages).await?;
+        let Hydrated { chunks, changed, withheld } = hydrated;
+        (self.answer.chunks, self.changed) = (chunks, changed);
         let tally = self.found.tally();
+        // What is learned is how much the authorizer permits, since candidates are checked by that.
         self.learn(tally);
+        let tally = Tally { permitted: tally.permitted.saturating_sub(withheld), ..tally };
         let (chunks, changed) = (self.answer.chunks.len(), self.changed);
+        if self.gate.is_spent() && chunks < self.situation.page_size {
+            return Ok(self.round(tally, Progress::Spent));
+        }
         Ok(self.round(tally, Progress::Read { tally, chunks, changed }))
     }
 
@@ -224,7 +242,8 @@ impl<'r> Rounds<'r> {
     /// When another model decided the pages before, or the model changed during this request.
     pub(super) fn answer(mut self, completion: Completion) -> Result<Retrieval, RetrievalError> {
         self.end_round();
-        let Self { request, principal, enforcer, paging, found, changed, mut answer, .. } = self;
+        let Self { request, principal, enforcer, gate, paging, found, changed, mut answer, .. } = self;
+        answer.sources = gate.reports();
         paging.check_model(enforcer.models())?;
         answer.decided_by = enforcer.decided_by();
         answer.exact = found.exact && changed == 0;

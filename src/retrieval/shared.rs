@@ -17,11 +17,14 @@ use crate::authz::{Authorizer, Consistency};
 use crate::identity::Principal;
 use crate::identity::details::{Action, RequestFacts};
 use crate::identity::principal::NotDetailed;
+use crate::sources::SourceSystems;
 use crate::vector_store::{Query, VectorStore};
 
 pub(super) struct Shared {
     pub(super) authorizer: Arc<dyn Authorizer>,
     pub(super) vector_store: Arc<dyn VectorStore>,
+    /// The systems that are asked before a chunk leaves, if there are any.
+    pub(super) sources: Option<Arc<dyn SourceSystems>>,
     pub(super) config: RetrievalConfig,
     pub(super) pages: Pages,
     pub(super) pass_rates: PassRates,
@@ -36,10 +39,12 @@ impl Shared {
         vector_store: Arc<dyn VectorStore>,
         config: RetrievalConfig,
         pages: Pages,
+        sources: Option<Arc<dyn SourceSystems>>,
     ) -> Self {
         Self {
             authorizer,
             vector_store,
+            sources,
             config,
             pages,
             pass_rates: PassRates::default(),

@@ -64,8 +64,18 @@ pub struct TokenAuthentication {
     /// Asks persons for approvals; `None` if only clients do.
     approver: Option<Approver>,
     remedy: Remedy,
+    after_gate: AfterGate,
     /// Whether tokens are accepted. They are not before stored names have been compared with those that tokens give.
     is_open: AtomicBool,
+}
+
+/// The fate of a token that the gate has let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum AfterGate {
+    /// The services do not get it.
+    TakenOff,
+    /// Retrieval gets it, so that a source can be asked as its subject.
+    ForSources,
 }
 
 /// A protected resource (RFC 9728): the doors whose tokens name one audience.
@@ -112,6 +122,7 @@ impl TokenAuthentication {
             approvals: ApprovalRules::default(),
             approver: None,
             remedy: Remedy::default(),
+            after_gate: AfterGate::TakenOff,
             is_open: AtomicBool::new(false),
         })
     }
@@ -155,6 +166,12 @@ impl TokenAuthentication {
             Resource { proofs: proofs(PublicUrls::One(url)), ..mcp }
         });
         Self { own, mcp, ..self }
+    }
+
+    /// Hands tokens on to retrieval, which has them exchanged for tokens of sources.
+    #[must_use]
+    pub fn for_sources(self) -> Self {
+        Self { after_gate: AfterGate::ForSources, ..self }
     }
 
     /// Accepts tokens from now on.

@@ -17,6 +17,7 @@ use tonic_types::StatusExt;
 use crate::authz::AuthzError;
 use crate::error_code::ErrorCode;
 use crate::retrieval::{FieldViolation, RetrievalError};
+use crate::sources::SourceError;
 use crate::vector_store::VectorStoreError;
 
 /// The reason of a request that a person has to approve.
@@ -365,6 +366,7 @@ impl From<RetrievalError> for Refusal {
                 e.caller_text().to_owned()
             }
             RetrievalError::VectorStore(e) => store_text(e),
+            RetrievalError::Source(e) => source_text(e),
             RetrievalError::TooManyGuards { .. } => {
                 // The caller must not learn how many guards there are.
                 tracing::warn!(%error, "refused");
@@ -391,6 +393,16 @@ impl From<RetrievalError> for Refusal {
 impl From<VectorStoreError> for Refusal {
     fn from(error: VectorStoreError) -> Self {
         Self::of_kind(error.code(), store_text(&error))
+    }
+}
+
+fn source_text(error: &SourceError) -> String {
+    match error {
+        SourceError::NoToken => error.to_string(),
+        SourceError::Unavailable { .. } => {
+            tracing::warn!(%error, "a source did not answer");
+            "a source did not answer; try again later".to_owned()
+        }
     }
 }
 

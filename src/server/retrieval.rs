@@ -22,18 +22,18 @@ use super::explain::Question;
 use super::openfga::{Struct, context_map};
 use super::refusal::Refusal;
 use super::services::Services;
-use crate::audit::{AuditedDecision, AuditedRequest, Door, Released};
+use crate::audit::{AuditedDecision, AuditedRequest, AuditedSource, Door, Released};
 use crate::authz::consistency_token::{ConsistencyTokens, NotAToken};
 use crate::authz::{Authorizer, AuthzError, Consistency, DecidedBy, KnownRelationships};
 use crate::blocking_pool::{BlockingPool, WorkLost};
 use crate::chunk::ID_BYTES_MAX;
 use crate::identity::approvable::ApprovableRequest;
-use crate::identity::{Caller, Principal, RequestContextRules, Use};
+use crate::identity::{BearerToken, Caller, Principal, RequestContextRules, Use};
 use crate::proto::retrieval as message;
 use crate::proto::retrieval::retrieval_service_server::RetrievalService;
 use crate::retrieval::{
     FetchParts, FetchRequest, Fetched, FieldViolation, NamedPrincipal, RecheckRequest, Rechecked, Retrieval,
-    RetrievalError, RetrievalRequest, Retriever,
+    RetrievalError, RetrievalRequest, Retriever, SourceReport,
 };
 use crate::vector_store::VectorStore;
 use crate::vector_store::validation::{CHUNK_TEXT_BYTES_MAX, METADATA_BYTES_MAX, TITLE_BYTES_MAX};
@@ -68,6 +68,8 @@ pub(super) struct RetrievalApi {
 struct Call {
     caller: Caller,
     door: Door,
+    /// The token that the call came with, if sources are asked with it.
+    bearer: Option<BearerToken>,
     draft: Draft,
     deadline: Instant,
     /// The one use of the caller's token, if it is good for one request and holds no approval.
@@ -100,9 +102,10 @@ impl RetrievalApi {
         let deadline = deadline(request.metadata(), self.request_timeout);
         let draft = Draft::of(request)?;
         let one_use = request.extensions().get::<Arc<Use>>().cloned();
+        let bearer = request.extensions().get::<BearerToken>().cloned();
         // The connection tells the door. No header does.
         let door = request.extensions().get::<Door>().copied().unwrap_or(Door::InProcess);
-        Ok(Call { caller: authentication::caller(request)?, door, draft, deadline, one_use })
+        Ok(Call { caller: authentication::caller(request)?, door, bearer, draft, deadline, one_use })
     }
 }
 
@@ -289,9 +292,13 @@ impl RetrievalApi {
         reading: ReadTarget,
     ) -> Result<NamedPrincipal, Refusal> {
         let named = authentication::principal(&call.caller, user)?;
-        if let NamedPrincipal::Known(principal) = &named {
-            call.draft.principal(principal);
-        }
+        let named = match named {
+            NamedPrincipal::Known(principal) => {
+                call.draft.principal(&principal);
+                NamedPrincipal::Known(principal.with_bearer(call.bearer.clone()))
+            }
+            invalid @ NamedPrincipal::Invalid(_) => invalid,
+        };
         self.authentication.bounded_by_login(self.in_context(named, &call.caller, context), &call.caller, reading)
     }
 
@@ -435,7 +442,8 @@ fn record_retrieval(draft: &Draft, retrieval: &Retrieval) {
     draft.stages(&retrieval.stages);
     let AuditedDecision { model_id, staleness_ms, .. } = decided_by(retrieval.decided_by.as_ref());
     let completion = Some(messages::completion_name(retrieval.completion).to_owned());
-    draft.decision(AuditedDecision { model_id, staleness_ms, completion, ..searched(&retrieval.plan) });
+    let sources = asked_sources(&retrieval.sources);
+    draft.decision(AuditedDecision { model_id, staleness_ms, sources, completion, ..searched(&retrieval.plan) });
     let chunk_ids = retrieval.chunks.iter().map(|retrieved| retrieved.chunk.item().id.clone()).collect();
     draft.released(Released { chunk_ids, ..Released::default() });
 }
@@ -444,14 +452,25 @@ fn record_fetch(draft: &Draft, fetched: &Fetched) {
     draft.stages(&fetched.stages);
     let completion = Some(messages::completion_name(fetched.completion).to_owned());
     let withheld = Some(fetched.withheld as u64);
-    draft.decision(AuditedDecision { withheld, completion, ..decided_by(fetched.decided_by.as_ref()) });
+    let sources = asked_sources(&fetched.sources);
+    draft.decision(AuditedDecision { withheld, sources, completion, ..decided_by(fetched.decided_by.as_ref()) });
     let chunk_ids = fetched.chunks.iter().map(|chunk| chunk.item().id.clone()).collect();
     draft.released(Released { chunk_ids, ..Released::default() });
 }
 
 fn recheck_decision(rechecked: &Rechecked) -> AuditedDecision {
     let withheld = rechecked.withheld.len() as u64;
-    AuditedDecision { withheld: Some(withheld), ..decided_by(rechecked.decided_by.as_ref()) }
+    let sources = asked_sources(&rechecked.sources);
+    AuditedDecision { withheld: Some(withheld), sources, ..decided_by(rechecked.decided_by.as_ref()) }
+}
+
+fn asked_sources(reports: &[SourceReport]) -> Vec<AuditedSource> {
+    let audited = |report: &SourceReport| AuditedSource {
+        name: report.source.clone(),
+        asked: report.asked as u64,
+        withheld: report.withheld as u64,
+    };
+    reports.iter().map(audited).collect()
 }
 
 fn about(about: Option<String>) -> AuditedRequest {

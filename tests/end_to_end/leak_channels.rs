@@ -18,6 +18,7 @@
 //! | vectors in answers | no answer has one | `no_answer_to_a_user_holds_a_vector` below |
 //! | logs | no query and no text of a chunk | `end_to_end/quiet_log.rs` |
 //! | a question that observes | the ordinary answer; what is withheld is in the record alone | `end_to_end/observing.rs`; `twin_worlds.rs`; `openfga/decoys.rs` |
+//! | what a source withholds | no text, id or count of it leaves. It may count in the statistics of a text query, and sources are asked about it: `SECURITY.md` names both | `retrieval/retriever/tests/sourced.rs`; `identity/sources.rs`; `sources/http/tests.rs` |
 //! | another door | the doors that take JSON say the same bytes as gRPC | `twin_worlds.rs`; the tests below ask at every door; `identity/tokens.rs` (tokens with one thing wrong); `identity/twins.rs` (the tools of MCP) |
 
 use std::collections::{BTreeMap, BTreeSet};

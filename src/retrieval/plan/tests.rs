@@ -163,7 +163,7 @@ fn each_step_follows_from_the_one_before() {
     let at_most = |permitted| Progress::Searched { at_most: Some(tally(10, permitted)) };
     let by_document = |progress| Round { is_counted_by_document: true, ..nothing(Rest::Nothing, progress) };
     let shut = |progress| Round { permits_nothing: true, ..round(progress) };
-    let rows: [(&str, Round, RetrievalStep); 27] = [
+    let rows: [(&str, Round, RetrievalStep); 28] = [
         // The search has found candidates, and none of them is checked yet.
         ("found, hidden unknown", round(Progress::Searched { at_most: None }), RetrievalStep::Enforce),
         ("found, certainly too few", round(at_most(9)), wider(20, Some(0.9))),
@@ -172,6 +172,7 @@ fn each_step_follows_from_the_one_before() {
         ("found, too few, and no more to find", nothing(Rest::Nothing, at_most(9)), RetrievalStep::Enforce),
         ("found, too few, and the store gives no more", nothing(Rest::Unknown, at_most(9)), RetrievalStep::Enforce),
         ("found, too few, at the limit", at_limit(at_most(9)), RetrievalStep::Enforce),
+        ("sources were asked too often", round(Progress::Spent), RetrievalStep::Answer(Limited)),
         // The candidates are checked, and none of them is read yet.
         ("checked, enough", round(enforced(10)), RetrievalStep::Read),
         ("checked, too few", round(enforced(9)), wider(20, Some(0.9))),

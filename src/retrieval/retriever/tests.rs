@@ -6,6 +6,7 @@ mod fetch;
 mod hints;
 mod narrowed;
 mod pages;
+mod sourced;
 
 use std::collections::HashSet;
 use std::sync::Mutex;

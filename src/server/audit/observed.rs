@@ -70,7 +70,8 @@ mod tests {
     /// Returns what is recorded if nothing is permitted.
     fn of(detail: ObservedDetail, asked: &[&str], withheld: Vec<WithheldChunk>) -> Observed {
         let asked: Vec<String> = asked.iter().map(|id| (*id).to_owned()).collect();
-        let rechecked = Rechecked { candidates: Vec::new(), withheld, decided_by: None, stages: StageTimes::default() };
+        let (sources, stages) = (Vec::new(), StageTimes::default());
+        let rechecked = Rechecked { candidates: Vec::new(), withheld, sources, decided_by: None, stages };
         observed(detail, &asked, &rechecked)
     }
 

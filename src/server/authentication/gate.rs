@@ -13,10 +13,10 @@ use super::challenge::{self, TokenFault};
 use super::possession::{BoundCall, NONCE_HEADER, PROOF_HEADER, RequestTarget, Unproven};
 use super::scheme::Scheme;
 use super::untold::{Settled, Unsettled};
-use super::{Authentication, Resource, TokenAuthentication, now};
+use super::{AfterGate, Authentication, Resource, TokenAuthentication, now};
 use crate::audit::Door;
 use crate::authz::Authorizer;
-use crate::identity::{self, AuthenticationError, Caller, Scope, Use, VerifiedToken};
+use crate::identity::{self, AuthenticationError, BearerToken, Caller, Scope, Use, VerifiedToken};
 use crate::retrieval::RetrievalError;
 use crate::server::audit::Draft;
 use crate::server::operations::{Access, Callable, Route};
@@ -79,7 +79,7 @@ where
                     if let Some(refusal) = route.refusal() {
                         return Err(refusal);
                     }
-                    admit(&mut request, Caller::Believed);
+                    admit(&mut request, Caller::Believed, None);
                     return inner.call(request).await;
                 }
             };
@@ -99,7 +99,7 @@ where
             }
             let asks_the_door = matches!(route, Route::Mcp(_));
             let callable = asks_the_door.then(|| Callable::by(|access| permits(&admitted.token, access)));
-            admit(&mut request, admitted.caller());
+            admit(&mut request, admitted.caller(), admitted.bearer.clone());
             // The handlers say when texts are read, which uses such a token up.
             if let Some(one_use) = &admitted.one_use {
                 request.extensions_mut().insert(Arc::clone(one_use));
@@ -114,12 +114,15 @@ where
     }
 }
 
-/// Hands a request to its service. Nothing behind the gate needs the token or its proof, so they are taken off and nobody can pass
-/// them on.
-fn admit(request: &mut http::Request<Body>, caller: Caller) {
+/// Hands a request to its service. The token and its proof are taken off, so that nobody can pass them on. Only if sources are
+/// asked as the caller does the token go along, hidden, for the authorization server that exchanges it.
+fn admit(request: &mut http::Request<Body>, caller: Caller, bearer: Option<BearerToken>) {
     request.headers_mut().remove(header::AUTHORIZATION);
     request.headers_mut().remove(PROOF_HEADER);
     request.extensions_mut().insert(caller);
+    if let Some(bearer) = bearer {
+        request.extensions_mut().insert(bearer);
+    }
 }
 
 /// The facts by which the gate judges one call, and the draft in which it notes its findings.
@@ -147,6 +150,8 @@ struct Admitted {
     /// The nonce for the caller's next proofs, if it needs a new one.
     new_nonce: Option<HeaderValue>,
     token: Arc<VerifiedToken>,
+    /// The token as it was sent, if sources are asked with it.
+    bearer: Option<BearerToken>,
     access: Access,
     settled: Settled,
     /// The one use of a token that serves a single request.
@@ -190,7 +195,11 @@ impl Gate<'_> {
         let settled = settled.map_err(|unsettled| resource.unsettled(unsettled, draft))?;
         let begin = || resource.verifier.begin_use(&token, now()).map_err(|refusal| self.invalid(refusal));
         let one_use = if route.uses_token_up() { begin()?.map(Arc::new) } else { None };
-        Ok(Admitted { new_nonce, token, access, settled, one_use })
+        let bearer = match tokens.after_gate {
+            AfterGate::TakenOff => None,
+            AfterGate::ForSources => Some(BearerToken::new(bearer, token.facts())),
+        };
+        Ok(Admitted { new_nonce, token, bearer, access, settled, one_use })
     }
 
     /// Returns the refusal of a caller who may not call an RPC that its door shows only to those who may. The door says the same
@@ -210,7 +219,7 @@ impl Gate<'_> {
         admitted: Admitted,
         mut answer: http::Response<Body>,
     ) -> Result<http::Response<Body>, Refusal> {
-        let Admitted { new_nonce, token, access, settled, one_use } = admitted;
+        let Admitted { new_nonce, token, bearer: _, access, settled, one_use } = admitted;
         if !settled.still_holds(&token, access, self.authorizer, &self.tokens.remedy).await {
             return Err(self.invalid(identity::Refusal::Absent));
         }

@@ -1,0 +1,316 @@
+//! Sources withhold some of what the authorizer permits. The source here is a double, because it makes faults.
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::chunk::Document;
+use crate::error_code::ErrorCode;
+use crate::identity::sample::{self, NOW};
+use crate::identity::{BearerToken, Principal};
+use crate::retrieval::{FetchParts, SourceReport};
+use crate::sources::{
+    SourceDocument, SourceError, SourceFault, SourceQuestion, SourceReply, SourceRule, SourceText, SourceTextFrom,
+};
+use crate::vector_store::DocumentStore;
+use crate::vector_store::exact::ExactStore;
+
+/// The most documents that one request asks about.
+const DOCUMENTS_MAX: usize = 1_000;
+
+/// What the source says of a guard with this id.
+type Reply = fn(&str) -> Result<SourceReply, SourceFault>;
+
+/// A source of all documents.
+struct Wiki {
+    reply: Reply,
+    text: SourceTextFrom,
+    /// The ids of the guards that it was asked about.
+    asked: Mutex<Vec<String>>,
+}
+
+impl Wiki {
+    fn new(reply: Reply) -> Arc<Self> {
+        Arc::new(Self { reply, text: SourceTextFrom::Store, asked: Mutex::default() })
+    }
+
+    /// Returns the ids that it was asked about, each of which must be there once.
+    fn asked(&self) -> Vec<String> {
+        let mut asked = self.asked.lock().unwrap().clone();
+        asked.sort_unstable();
+        let total = asked.len();
+        asked.dedup();
+        assert_eq!(asked.len(), total, "each is asked about once");
+        asked
+    }
+}
+
+#[async_trait]
+impl SourceSystems for Wiki {
+    fn rule(&self, _guard: &Object) -> Option<SourceRule> {
+        Some(SourceRule { source: 0, needs_metadata: false, text: self.text })
+    }
+
+    fn locate(&self, guard: &Object, _metadata: Option<&Metadata>) -> Option<SourceDocument> {
+        let value = Some(guard.id().to_owned()).filter(|id| !id.contains("nowhere"))?;
+        Some(SourceDocument { source: 0, guard: guard.clone(), value, url: guard.as_str().into() })
+    }
+
+    fn classification_key(&self) -> Option<&str> {
+        Some("class")
+    }
+
+    fn name(&self, _source: usize) -> &str {
+        "wiki"
+    }
+
+    async fn ask(&self, question: &SourceQuestion<'_>) -> Result<SourceReply, SourceError> {
+        let id = &question.document.value;
+        self.asked.lock().unwrap().push(id.clone());
+        (self.reply)(id).map_err(|fault| SourceError::Unavailable { source_name: "wiki".to_owned(), fault })
+    }
+}
+
+/// Withholds what has `hidden` in its name.
+fn unless_hidden(id: &str) -> Result<SourceReply, SourceFault> {
+    Ok(if id.contains("hidden") { SourceReply::Withheld } else { SourceReply::Released(None) })
+}
+
+fn with_token() -> NamedPrincipal {
+    let bearer = BearerToken::new("token", sample::token("anne", "ragward:retrieve", NOW + 60).facts());
+    NamedPrincipal::Known(Principal::stated("user:anne").unwrap().with_bearer(Some(bearer)))
+}
+
+fn retriever(store: Arc<dyn VectorStore>, wiki: &Arc<Wiki>, local: bool) -> Retriever {
+    let config = RetrievalConfig { candidates_max: 10_000, guards_checked_max: 10_000, ..configured() };
+    let authorizer = Arc::new(OpenOnly { local, hint: None });
+    Retriever::with_sources(authorizer, store, config, pages(), Arc::clone(wiki) as Arc<dyn SourceSystems>)
+}
+
+async fn asking(retriever: &Retriever, parts: RetrievalParts) -> Result<Retrieval, RetrievalError> {
+    let request = RetrievalRequest::new(parts, 100).unwrap();
+    retriever.retrieve(&request, Instant::now() + Duration::from_mins(1)).await
+}
+
+fn guards_of(retrieval: &Retrieval) -> Vec<&str> {
+    retrieval.chunks.iter().map(|retrieved| retrieved.chunk.item().guard.id()).collect()
+}
+
+#[tokio::test]
+async fn the_answer_is_filled_past_what_a_source_withholds() {
+    let names: Vec<String> = (0..14).map(|number| format!("open-hidden{number}")).collect();
+    let guards: Vec<&str> =
+        names.iter().map(String::as_str).chain(["shut", "open1", "shut", "open2", "open-nowhere", "open3"]).collect();
+    let rows: [(u32, &[&str], Completion); 3] = [
+        (2, &["open1", "open2"], Completion::Complete),
+        (3, &["open1", "open2", "open3"], Completion::Complete),
+        (5, &["open1", "open2", "open3"], Completion::Exhausted),
+    ];
+    for (local, query) in plans() {
+        for (top_k, expected, completion) in rows {
+            let row = format!("{query:?}, local: {local}, {top_k}");
+            let (wiki, shelf) = (Wiki::new(unless_hidden), shelf(&guards, Fault::None));
+            let retriever = retriever(Arc::clone(&shelf) as Arc<dyn VectorStore>, &wiki, local);
+            let parts = RetrievalParts { principal: with_token(), ..parts(query.clone(), top_k) };
+            let retrieval = asking(&retriever, parts).await.unwrap();
+            assert_eq!((guards_of(&retrieval).as_slice(), retrieval.completion), (expected, completion), "{row}");
+            let asked = wiki.asked();
+            assert!(!asked.iter().any(|id| id == "shut" || id == "open-nowhere"), "{row}: {asked:?}");
+            // Neither what the source withholds nor what it does not know is read.
+            let read = shelf.reads.lock().unwrap();
+            let of_others = |id: &String| !guards[id.parse::<usize>().unwrap()].starts_with("open-");
+            assert!(read.iter().all(of_others), "{row}: {read:?}");
+            let report = SourceReport { source: "wiki".to_owned(), asked: asked.len(), withheld: 14 };
+            assert_eq!(retrieval.sources, [report], "{row}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_source_that_says_nothing_fails_the_request() {
+    let failing: Reply =
+        |id| if id == "open2" { Err(SourceFault::Status(500)) } else { Ok(SourceReply::Released(None)) };
+    let guards = ["open1", "open2", "open3"];
+    let ids = strings(&["0000", "0001", "0002"]);
+    for (local, query) in plans() {
+        let retriever = retriever(shelf(&guards, Fault::None), &Wiki::new(failing), local);
+        let principal = with_token();
+        let retrieved = asking(&retriever, RetrievalParts { principal, ..parts(query, 3) }).await;
+        assert_eq!(retrieved.err().map(|error| error.code()), Some(ErrorCode::Unavailable));
+        let request =
+            RecheckRequest::new(with_token(), "handbook".to_owned(), ids.clone(), Consistency::default()).unwrap();
+        let rechecked = retriever.recheck(&request, Instant::now() + Duration::from_mins(1)).await;
+        assert_eq!(rechecked.err().map(|error| error.code()), Some(ErrorCode::Unavailable));
+    }
+}
+
+#[tokio::test]
+async fn nobody_is_asked_as_a_user_without_a_token() {
+    let rows: [(&str, &[&str], Option<ErrorCode>); 2] = [
+        ("something is permitted", &["open1", "shut"], Some(ErrorCode::PermissionDenied)),
+        ("nothing is permitted", &["shut", "shut"], None),
+    ];
+    for (row, guards, expected) in rows {
+        for (local, query) in plans() {
+            let (wiki, shelf) = (Wiki::new(unless_hidden), shelf(guards, Fault::None));
+            let retriever = retriever(Arc::clone(&shelf) as Arc<dyn VectorStore>, &wiki, local);
+            let retrieved = asking(&retriever, parts(query, 3)).await;
+            assert_eq!(retrieved.err().map(|error| error.code()), expected, "{row}");
+            assert_eq!((wiki.asked().len(), shelf.reads.lock().unwrap().len()), (0, 0), "{row}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_fetch_and_a_recheck_ask_as_a_retrieval_does() {
+    let (wiki, shelf) = (Wiki::new(unless_hidden), shelf(&["open1", "open-hidden", "shut", "open2"], Fault::None));
+    let retriever = retriever(Arc::clone(&shelf) as Arc<dyn VectorStore>, &wiki, true);
+    let chunk_ids = strings(&["0000", "0001", "0002", "0003", "0001", "absent"]);
+    let deadline = Instant::now() + Duration::from_mins(1);
+    let request =
+        RecheckRequest::new(with_token(), "handbook".to_owned(), chunk_ids.clone(), Consistency::default()).unwrap();
+    let rechecked = retriever.recheck(&request, deadline).await.unwrap();
+    let left: Vec<&str> = rechecked.candidates.iter().map(|candidate| candidate.item().chunk_id.as_str()).collect();
+    assert_eq!(left, ["0000", "0003"]);
+    assert_eq!(rechecked.withheld.len(), 2, "one by the source, one by the authorizer");
+    assert_eq!(wiki.asked(), ["open-hidden", "open1", "open2"]);
+
+    wiki.asked.lock().unwrap().clear();
+    let parts = FetchParts {
+        principal: with_token(),
+        collection: "handbook".to_owned(),
+        chunk_ids,
+        document_ids: Vec::new(),
+        consistency: Consistency::default(),
+    };
+    let fetched = retriever.fetch(&FetchRequest::new(parts).unwrap(), deadline).await.unwrap();
+    let texts: Vec<&str> = fetched.chunks.iter().map(|chunk| chunk.item().text.as_str()).collect();
+    assert_eq!(texts, ["text of open1", "text of open2"]);
+    assert_eq!((fetched.completion, fetched.withheld), (Completion::Exhausted, 2));
+    assert_eq!(wiki.asked(), ["open-hidden", "open1", "open2"]);
+    assert!(shelf.reads.lock().unwrap().iter().all(|id| id == "0000" || id == "0003"));
+}
+
+fn chunk(id: &str, document_id: &str, guard_id: &str, class: &str, text: &str) -> Chunk {
+    Chunk {
+        id: id.to_owned(),
+        document_id: document_id.to_owned(),
+        guard: guard(guard_id),
+        title: "a title of the store".to_owned(),
+        text: text.to_owned(),
+        metadata: Metadata::from([("class".to_owned(), Value::Text(class.to_owned()))]),
+        vector: Vec::new(),
+    }
+}
+
+async fn exact(documents: Vec<Document>) -> (Arc<ExactStore>, TempDir) {
+    let directory = tempfile::tempdir().unwrap();
+    let store = ExactStore::open(directory.path()).unwrap();
+    store.upsert("handbook", documents).await.unwrap();
+    (Arc::new(store), directory)
+}
+
+fn leave() -> Query {
+    Query::Text("leave".to_owned())
+}
+
+#[tokio::test]
+async fn a_request_asks_about_so_many_documents_and_says_so() {
+    let document = |number: usize| Document::of_text(&format!("{number:04}"), guard(&format!("open{number}")), "leave");
+    let (store, _directory) = exact((0..DOCUMENTS_MAX + 100).map(document).collect()).await;
+    let wiki = Wiki::new(|_id| Ok(SourceReply::Withheld));
+    let retriever = retriever(store, &wiki, true);
+    let parts = RetrievalParts { principal: with_token(), ..parts(leave(), 10) };
+    let retrieval = asking(&retriever, parts).await.unwrap();
+    assert_eq!((retrieval.chunks.len(), retrieval.completion), (0, Completion::Limited));
+    assert_eq!(wiki.asked().len(), DOCUMENTS_MAX);
+}
+
+#[tokio::test]
+async fn pages_have_what_sources_release() {
+    let names = ["open1", "open-hidden1", "open2", "open3", "open-hidden2", "shut", "open-hidden3", "open4", "open5"];
+    let documents = names.iter().enumerate();
+    let document = |(at, name): (usize, &&str)| Document::of_text(&format!("{at}"), guard(name), "leave");
+    let (store, _directory) = exact(documents.map(document).collect()).await;
+    let wiki = Wiki::new(unless_hidden);
+    let retriever = retriever(store, &wiki, true);
+    let (mut token, mut found) = (Some(String::new()), Vec::new());
+    for _page in 0..names.len() {
+        let Some(page_token) = token.take() else { break };
+        let page_token = Some(page_token);
+        let parts = RetrievalParts { principal: with_token(), page_token, ..parts(leave(), 2) };
+        let retrieval = asking(&retriever, parts).await.unwrap();
+        found.extend(guards_of(&retrieval).into_iter().map(str::to_owned));
+        token = retrieval.next_page_token;
+    }
+    assert_eq!(found, ["open1", "open2", "open3", "open4", "open5"]);
+}
+
+#[tokio::test]
+async fn the_text_of_a_source_stands_for_documents_of_one_guard_and_class() {
+    let document = |id: &str, chunks: &[(&str, &str)]| {
+        let chunk = |(at, (guard_id, class)): (usize, &(&str, &str))| {
+            chunk(&format!("{id}#{at}"), id, guard_id, class, "canary of the store about leave")
+        };
+        let chunks = chunks.iter().enumerate().map(chunk).collect();
+        Document { id: id.to_owned(), title: "a title of the store".to_owned(), chunks }
+    };
+    let documents = vec![
+        document("one", &[("open1", "a")]),
+        document("whole", &[("open2", "a"), ("open2", "a")]),
+        document("two-guards", &[("open3", "a"), ("open4", "a")]),
+        document("shut-guard", &[("open5", "a"), ("shut", "a")]),
+        document("two-classes", &[("open6", "a"), ("open6", "b")]),
+        document("withheld", &[("open-hidden", "a")]),
+    ];
+    let (store, _directory) = exact(documents).await;
+    let wiki = Arc::new(Wiki {
+        reply: |id| {
+            let text = SourceText { text: format!("text of {id}"), title: String::new() };
+            Ok(if id.contains("hidden") { SourceReply::Withheld } else { SourceReply::Released(Some(text)) })
+        },
+        text: SourceTextFrom::Source,
+        asked: Mutex::default(),
+    });
+    let retriever = retriever(store, &wiki, true);
+    let parts = RetrievalParts { principal: with_token(), ..parts(leave(), 10) };
+    let retrieval = asking(&retriever, parts).await.unwrap();
+    let mut found: Vec<(&str, &str, &str)> = Vec::new();
+    for retrieved in &retrieval.chunks {
+        let Chunk { id, text, title, .. } = retrieved.chunk.item();
+        found.push((id.as_str(), text.as_str(), title.as_str()));
+    }
+    found.sort_unstable();
+    let expected = [("one#0", "text of open1", ""), ("whole#0", "text of open2", ""), ("whole#1", "text of open2", "")];
+    assert_eq!(found, expected);
+    let asked: HashSet<String> = wiki.asked.lock().unwrap().iter().cloned().collect();
+    let expected = strings(&["open1", "open2", "open-hidden"]);
+    assert_eq!(asked, expected.into_iter().collect(), "no source is asked about a document that is mixed");
+}
+
+/// The one thing that depends on what a source withholds, beside the work: `SECURITY.md` names it.
+#[tokio::test]
+async fn what_a_source_withholds_may_move_scores_and_nothing_else() {
+    let leave = |id: &str, guard_id: &str| Document::of_text(id, guard(guard_id), "about leave");
+    let visible = || vec![leave("a", "open1"), Document::of_text("b", guard("open2"), "leave"), leave("c", "open3")];
+    let with = |more: Vec<Document>| visible().into_iter().chain(more).collect::<Vec<_>>();
+    let loud = |guard_id: &str| Document::of_text("z", guard(guard_id), "leave leave leave leave");
+    let rows = [
+        ("nothing more", with(Vec::new())),
+        ("what OpenFGA denies", with(vec![loud("shut")])),
+        ("what the source withholds", with(vec![loud("open-hidden")])),
+    ];
+    let mut answers = Vec::new();
+    for (row, documents) in rows {
+        let (store, _directory) = exact(documents).await;
+        let retriever = retriever(store, &Wiki::new(unless_hidden), true);
+        let parts = RetrievalParts { principal: with_token(), ..parts(self::leave(), 10) };
+        let retrieval = asking(&retriever, parts).await.unwrap();
+        assert_eq!(retrieval.completion, Completion::Exhausted, "{row}");
+        let scores: Vec<u32> = retrieval.chunks.iter().map(|retrieved| retrieved.score.to_bits()).collect();
+        answers.push((ids(&retrieval), scores));
+    }
+    let [alone, denied, withheld] = answers.as_slice() else { panic!("three rows") };
+    assert_eq!(alone, denied, "the same bytes");
+    assert_eq!(alone.0, withheld.0, "the same chunks in the same order");
+    assert_ne!(alone.1, withheld.1, "other scores");
+}
