@@ -15,6 +15,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::codegen::http;
 use tonic::service::Routes;
 
+use crate::identity::sources::{ANNES_TOKEN, CLIENT_SECRET, Wiki};
 use crate::identity::world::{RETRIEVE, about_leave, identity, start, with_token};
 use crate::support::documents::document;
 use crate::support::held_port::HeldPort;
@@ -103,6 +104,8 @@ async fn check(level: &str) {
     let mut settings = config(&data);
     settings.server.insecure_identity = false;
     settings.identity = identity(&issuer);
+    let wiki = Wiki::start().await;
+    settings.sources = wiki.settings(directory.path());
     settings.telemetry.metrics_listen = Some(metrics_port.address);
     settings.telemetry.otlp_endpoint = Some(format!("http://{collector}"));
     let file = directory.path().join("ragward.toml");
@@ -142,6 +145,9 @@ async fn check(level: &str) {
     let spans = spans.lock().unwrap().clone();
 
     // These must appear, so that an absence means something.
+    let asked = wiki.asked();
+    assert!(asked.iter().any(|head| head.contains(ANNES_TOKEN)), "{asked:?}");
+    assert!(!asked.iter().any(|head| head.contains(token.as_str())), "a source gets no token of a call");
     let retrieve = "ragward.retrieval.v1.RetrievalService/Retrieve";
     for measure in [
         &format!("ragward_requests_total{{rpc=\"{retrieve}\",code=\"OK\",door=\"grpc\"}} 1"),
@@ -162,7 +168,8 @@ async fn check(level: &str) {
     assert_eq!(log.contains("stage ended"), level == "debug", "{log}");
 
     let parts: Vec<&str> = token.split('.').chain(foreign.split('.')).filter(|part| part.len() > 60).collect();
-    let secrets = [CANARY_QUERY, CANARY_TEXT, CANARY_TOKEN_ID].into_iter().chain(parts);
+    let secrets = [CANARY_QUERY, CANARY_TEXT, CANARY_TOKEN_ID, ANNES_TOKEN, CLIENT_SECRET];
+    let secrets = secrets.into_iter().chain(parts);
     for secret in secrets {
         for (place, text) in
             [("error", &said), ("metric", &metrics), ("log", &log), ("audit log", &written), ("span", &spans)]

@@ -23,11 +23,15 @@ use crate::support::running::{Running, config};
 
 /// The scopes of a pipeline that names its users.
 const ASSERTING: &str = "ragward:retrieve ragward:assert_user";
+/// The secret of Ragward at the authorization server.
+pub(crate) const CLIENT_SECRET: &str = "canary-93-secret";
+/// The token of the source that stands for Anne's.
+pub(crate) const ANNES_TOKEN: &str = "for-anne";
 const FROM_ROADMAP: [&str; 2] = ["document:roadmap#0", "document:roadmap#1"];
 
 /// A source with its authorization server, on one port. It releases everything until it is told otherwise.
 #[derive(Clone)]
-struct Wiki {
+pub(crate) struct Wiki {
     address: String,
     /// The statuses of documents, by the subject and the path.
     statuses: Arc<Mutex<HashMap<(String, String), u16>>>,
@@ -38,7 +42,7 @@ struct Wiki {
 }
 
 impl Wiki {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let wiki = Self { address, statuses: Arc::default(), asked: Arc::default(), exchanged: Arc::default() };
@@ -49,6 +53,11 @@ impl Wiki {
             }
         });
         wiki
+    }
+
+    /// Returns the heads of the requests for documents.
+    pub(crate) fn asked(&self) -> Vec<String> {
+        self.asked.lock().unwrap().clone()
     }
 
     fn says(&self, subject: &str, path: &str, status: u16) {
@@ -90,9 +99,9 @@ impl Wiki {
     }
 
     /// Returns the settings of this source. Nothing is remembered, so that each change counts at once.
-    fn settings(&self, folder: &Path) -> Vec<SourceConfig> {
+    pub(crate) fn settings(&self, folder: &Path) -> Vec<SourceConfig> {
         let file = folder.join("wiki-secret");
-        std::fs::write(&file, "canary-93-secret\n").unwrap();
+        std::fs::write(&file, format!("{CLIENT_SECRET}\n")).unwrap();
         let settings = json!([{
             "name": "wiki", "guard_type": "document", "url": format!("{}/documents/{{id}}", self.address), "remember": "0s",
             "exchange": {
@@ -149,7 +158,7 @@ async fn a_source_narrows_what_openfga_permits() {
         assert_eq!(fetched(&running, &anne).await.unwrap(), without_roadmap, "{status}");
     }
     // The source gives nothing that the relationships do not: it is not even asked.
-    assert!(!wiki.asked.lock().unwrap().iter().any(|head| head.contains("salaries")));
+    assert!(!wiki.asked().iter().any(|head| head.contains("salaries")));
 
     for status in [302, 401, 429, 500] {
         wiki.says("anne", "/documents/roadmap", status);
@@ -168,7 +177,7 @@ async fn a_source_narrows_what_openfga_permits() {
     assert_eq!(refusal(seen(&running, "user:anne", &pipeline).await), Code::PermissionDenied);
     assert_eq!(seen(&running, "user:anne", &anne).await.unwrap(), ANNES, "the own name needs no other token");
 
-    let asked = wiki.asked.lock().unwrap().clone();
+    let asked = wiki.asked();
     for inbound in [&anne, &bob, &pipeline] {
         assert!(!asked.iter().any(|head| head.contains(inbound.as_str())), "the token of a call goes to nobody else");
     }
@@ -180,7 +189,7 @@ async fn a_source_narrows_what_openfga_permits() {
     running.stop().await.unwrap();
     let records = records(data.path());
     let told = format!("{records:?}");
-    assert!(!told.contains("for-anne") && !told.contains(anne.as_str()) && !told.contains("canary-93"), "no token");
+    assert!(!told.contains(ANNES_TOKEN) && !told.contains(anne.as_str()) && !told.contains(CLIENT_SECRET), "no token");
     let retrieves: Vec<_> = records.iter().filter(|record| record.call.ends_with("/Retrieve")).collect();
     let of_source = |at: usize| retrieves[at].decision.as_ref().unwrap().sources.clone();
     let counts = |at: usize| {
