@@ -103,7 +103,12 @@ impl Hydration<'_> {
         answer: &mut AnswerDraft<'_>,
         stages: &mut StageTimes,
     ) -> Result<(), RetrievalError> {
-        // Sources are asked first: the details count what they admit, and what a source withholds must not count.
+        let candidates = if gate.has_sources() && self.principal.details_ask_for_chunks() {
+            self.within_details(candidates, answer, stages).await?
+        } else {
+            candidates
+        };
+        // Sources are asked before the details count what they admit: what a source withholds must not count.
         let lookup = self.lookup();
         let sifting = gate.sift(lookup, candidates);
         let Sifted { candidates, texts, withheld, changed } = stages.measure(Stage::Authorize, sifting).await?;
@@ -126,6 +131,25 @@ impl Hydration<'_> {
             answer.add(candidates, chunks);
         }
         Ok(())
+    }
+
+    /// Keeps the candidates that the details of the principal's token may admit, and counts none of them. So no source is asked
+    /// about the others: what leaves for a third party has the bounds of the answer.
+    async fn within_details(
+        self,
+        mut candidates: Vec<Permitted<Candidate>>,
+        answer: &mut AnswerDraft<'_>,
+        stages: &mut StageTimes,
+    ) -> Result<Vec<Permitted<Candidate>>, RetrievalError> {
+        let metadata = stages.measure(Stage::Hydrate, self.read_metadata(&candidates)).await?;
+        let found =
+            |candidate: &Candidate| metadata.get(&candidate.chunk_id).filter(|chunk| chunk.guard == candidate.guard);
+        let total = candidates.len();
+        candidates.retain(|candidate| found(candidate.item()).is_some());
+        answer.pass_over(total - candidates.len(), 0);
+        let may_be_admitted = |chunk: &ChunkMetadata| self.principal.ledger().admit(&chunk.guard, &chunk.metadata);
+        candidates.retain(|candidate| found(candidate.item()).is_some_and(may_be_admitted));
+        Ok(candidates)
     }
 
     /// Keeps those permitted candidates that the details of the principal's token permit, too. It reads no text.

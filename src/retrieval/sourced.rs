@@ -141,6 +141,11 @@ impl<'r> SourceGate<'r> {
         }
     }
 
+    /// Returns whether there are sources at all.
+    pub(super) fn has_sources(&self) -> bool {
+        self.systems.is_some()
+    }
+
     /// Returns whether candidates had to be left out because sources were asked too often.
     pub(super) fn is_spent(&self) -> bool {
         self.is_spent

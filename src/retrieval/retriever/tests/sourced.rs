@@ -5,6 +5,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::chunk::Document;
 use crate::error_code::ErrorCode;
+use crate::identity::details::OneOf;
 use crate::identity::sample::{self, NOW};
 use crate::identity::{BearerToken, Principal};
 use crate::retrieval::{FetchParts, SourceReport};
@@ -285,6 +286,36 @@ async fn the_text_of_a_source_stands_for_documents_of_one_guard_and_class() {
     let asked: HashSet<String> = wiki.asked.lock().unwrap().iter().cloned().collect();
     let expected = strings(&["open1", "open2", "open-hidden"]);
     assert_eq!(asked, expected.into_iter().collect(), "no source is asked about a document that is mixed");
+}
+
+#[tokio::test]
+async fn no_source_is_asked_about_what_the_details_leave_out() {
+    let document = |id: &str, guard_id: &str, class: &str| {
+        let chunk = chunk(id, id, guard_id, class, "about leave");
+        Document { id: id.to_owned(), title: chunk.title.clone(), chunks: vec![chunk] }
+    };
+    let documents = vec![
+        document("1", "open1", "a"),
+        document("2", "open2", "b"),
+        document("3", "open-hidden", "a"),
+        document("4", "open4", "a"),
+    ];
+    let (store, _directory) = exact(documents).await;
+    let wiki = Wiki::new(unless_hidden);
+    let retriever = retriever(store, &wiki, true);
+    let condition = OneOf { key: "class".to_owned(), values: ["a".to_owned()].into() };
+    let parts = RetrievalParts { principal: with_token().on_condition(&condition), ..parts(leave(), 10) };
+    let retrieval = asking(&retriever, parts).await.unwrap();
+    assert_eq!(guards_of(&retrieval), ["open1", "open4"]);
+    assert_eq!(wiki.asked(), ["open-hidden", "open1", "open4"]);
+    let chunk_ids = strings(&["1", "2", "3", "4"]);
+    let principal = with_token().on_condition(&condition);
+    let request = RecheckRequest::new(principal, "handbook".to_owned(), chunk_ids, Consistency::default()).unwrap();
+    wiki.asked.lock().unwrap().clear();
+    let rechecked = retriever.recheck(&request, Instant::now() + Duration::from_mins(1)).await.unwrap();
+    let left: Vec<&str> = rechecked.candidates.iter().map(|candidate| candidate.item().chunk_id.as_str()).collect();
+    assert_eq!(left, ["1", "4"]);
+    assert_eq!(wiki.asked(), ["open-hidden", "open1", "open4"]);
 }
 
 /// The one thing that depends on what a source withholds, beside the work: `SECURITY.md` names it.
