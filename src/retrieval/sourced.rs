@@ -106,6 +106,13 @@ enum Outlook {
     },
 }
 
+impl Outlook {
+    /// Returns whether the answer of the source has the text of the document.
+    fn brings_text(&self) -> bool {
+        matches!(self, Self::Open { text: SourceTextFrom::Source, .. })
+    }
+}
+
 impl Sifted {
     /// Returns the candidates as they are.
     fn all(candidates: Vec<Permitted<Candidate>>) -> Self {
@@ -268,6 +275,9 @@ impl<'r> SourceGate<'r> {
                 since_1970: self.since_1970,
             };
             questions.push((asked, question));
+        }
+        if outlooks.iter().any(Outlook::brings_text) {
+            self.principal.reads_text();
         }
         let mut asking: Vec<BoxFuture<'_, Answered<'_>>> = Vec::with_capacity(questions.len());
         for (asked, question) in &questions {
