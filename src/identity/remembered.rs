@@ -286,11 +286,11 @@ mod tests {
         // Expired tokens make room.
         let later = sample::token("anne", "ragward:retrieve", NOW + 600);
         assert!(used.begin(&later, LEEWAY_SECONDS, NOW + 60).is_ok());
-        let (uses, clients) = {
+        let (open, counts) = {
             let left = used.lock();
             (left.uses.len(), left.of_client.len())
         };
-        assert_eq!((uses, clients), (0, 0), "nothing is left of them");
+        assert_eq!((open, counts), (0, 0), "nothing is left of them");
         // One client fills its own room.
         let own = RememberedTokens::digest("6:issuerapp");
         fill(USED_OF_CLIENT_MAX, own);

@@ -310,7 +310,7 @@ impl RetrievalApi {
         request: &ApprovableRequest,
         sealed: &str,
     ) -> Result<Approved, Refusal> {
-        let Call { caller, door, draft, deadline, one_use } = call;
+        let Call { caller, door, bearer: _, draft, deadline, one_use } = call;
         let (door, one_use, deadline) = (*door, one_use.clone(), *deadline);
         self.authentication
             .approve(ApprovalCall { caller, door, draft, principal, request, sealed, one_use, deadline })

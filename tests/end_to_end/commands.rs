@@ -1,5 +1,6 @@
 //! The commands of the README, as a user types them.
 
+use std::path::Path;
 use std::process::{Command, Output};
 
 use serde_json::Value;
@@ -275,6 +276,34 @@ fn a_failing_store_file_fails_the_command() {
     );
 }
 
+/// A configuration: its name, its text, whether everybody is believed, and the message; no message if it is valid.
+type ConfigurationRow<'a> = (&'a str, String, bool, &'a str);
+
+/// Asserts that the command finds what a server would refuse, and makes nothing.
+fn assert_validated(directory: &Path, rows: &[ConfigurationRow<'_>]) {
+    let (file, new) = (directory.join("ragward.toml"), directory.join("new"));
+    for (name, toml, believed, expected) in rows {
+        let toml = if toml.contains("[data]") {
+            toml.clone()
+        } else {
+            format!("{toml}\n[data]\ndirectory = '{}'\n", new.display())
+        };
+        std::fs::write(&file, &toml).unwrap();
+        let flags: &[&str] = if *believed { &["--insecure-identity"] } else { &[] };
+        let run = |command: &[&str]| {
+            let output = ragward(&[command, &["--config", file.to_str().unwrap()], flags].concat());
+            (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+        };
+        let (code, told) = run(&["config", "validate"]);
+        assert_eq!(code == Some(0), expected.is_empty(), "{name}: {told}");
+        assert!(told.contains(expected), "{name}: {told}");
+        if !expected.is_empty() {
+            assert_eq!(run(&["serve", "--listen", "127.0.0.1:0"]), (code, told), "{name}");
+        }
+    }
+    assert!(!new.exists(), "nothing is made");
+}
+
 /// The command finds what a server would refuse, without starting one. A row has a file and the message.
 #[test]
 fn a_configuration_is_valid_only_if_a_server_takes_it() {
@@ -288,7 +317,7 @@ fn a_configuration_is_valid_only_if_a_server_takes_it() {
     let issuer = "[identity]\naudience = 'https://r.example'\n[[identity.issuers]]\nissuer = 'https://i.example'\n";
     let oauth = "[authorizer]\nkind = 'openfga'\n[authorizer.openfga.client_credentials]\n\
                  token_url = 'https://login.example/token'\nclient_id = 'ragward'\n";
-    let rows: Vec<(&str, String, bool, &str)> = vec![
+    let rows: Vec<ConfigurationRow<'_>> = vec![
         ("nothing", String::new(), true, ""),
         ("nobody says who is asking", String::new(), false, "--insecure-identity"),
         ("an issuer", issuer.to_owned(), false, ""),
@@ -362,24 +391,7 @@ fn a_configuration_is_valid_only_if_a_server_takes_it() {
         ("an audit key that is none", format!("[audit]\nkey_file = '{}'", path("data/audit.key")), true, "audit.key"),
         ("an audit key below a file", format!("[audit]\nkey_file = '{short}/key'"), true, "audit.key_file"),
     ];
-    for (name, toml, believed, expected) in rows {
-        let file = path("ragward.toml");
-        let toml =
-            if toml.contains("[data]") { toml } else { format!("{toml}\n[data]\ndirectory = '{}'\n", path("new")) };
-        std::fs::write(&file, &toml).unwrap();
-        let flags: &[&str] = if believed { &["--insecure-identity"] } else { &[] };
-        let run = |command: &[&str]| {
-            let output = ragward(&[command, &["--config", &file], flags].concat());
-            (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
-        };
-        let (code, told) = run(&["config", "validate"]);
-        assert_eq!(code == Some(0), expected.is_empty(), "{name}: {told}");
-        assert!(told.contains(expected), "{name}: {told}");
-        if !expected.is_empty() {
-            assert_eq!(run(&["serve", "--listen", "127.0.0.1:0"]), (code, told), "{name}");
-        }
-    }
-    assert!(!directory.path().join("new").exists(), "nothing is made");
+    assert_validated(directory.path(), &rows);
 }
 
 /// The limit is OpenFGA's: 256 KiB of the model as a message, whatever the length of its text.

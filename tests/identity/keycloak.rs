@@ -99,6 +99,9 @@ fn identity(issuer: &str) -> IdentityConfig {
     }
 }
 
+/// A token, its name, and the texts that it opens.
+type TokenRow = (&'static str, String, Result<Vec<String>, Code>);
+
 #[tokio::test]
 async fn keycloak_issues_what_its_profile_accepts() {
     let Some(keycloak) = Keycloak::start().await else { return };
@@ -112,7 +115,7 @@ async fn keycloak_issues_what_its_profile_accepts() {
     let job =
         [("grant_type", "client_credentials"), ("client_id", "job"), ("client_secret", SECRET), ("scope", RETRIEVE)];
     let annes = || Ok(ANNES.map(str::to_owned).to_vec());
-    let rows: [(&str, String, Result<Vec<String>, Code>); 9] = [
+    let rows: [TokenRow; 9] = [
         ("her default token", text(&hers, "access_token"), annes()),
         ("her ID token", text(&hers, "id_token"), Err(Code::Unauthenticated)),
         ("her refresh token", text(&hers, "refresh_token"), Err(Code::Unauthenticated)),

@@ -263,8 +263,15 @@ impl Approver {
         let Asked { id, expires_in, interval } = asked.await.map_err(not_asked)?;
         let expires_at = now().saturating_add(expires_in);
         let Grant { nonce, request_sha256, chunks_max } = grant.clone();
-        let asker = asker.clone();
-        let open = OpenApproval { asker, nonce, request_sha256, chunks_max, question: id, interval, expires_at };
+        let open = OpenApproval {
+            asker: asker.clone(),
+            nonce,
+            request_sha256,
+            chunks_max,
+            question: id,
+            interval,
+            expires_at,
+        };
         let sealed = self.seal.seal(&open).ok_or_else(no_random)?;
         Ok(Told { sealed, code, expires_at, interval })
     }

@@ -185,6 +185,7 @@ impl Gate<'_> {
             }
         })?;
         // A verified token may be remembered from a call over another connection. So this is looked at here, for every call.
+        let sent = presented.token;
         let new_nonce = self.confirm(&token, presented, headers)?;
         draft.bearer(&token);
         if !permits(&token, access) {
@@ -197,7 +198,7 @@ impl Gate<'_> {
         let one_use = if route.uses_token_up() { begin()?.map(Arc::new) } else { None };
         let bearer = match tokens.after_gate {
             AfterGate::TakenOff => None,
-            AfterGate::ForSources => Some(BearerToken::new(bearer, token.facts())),
+            AfterGate::ForSources => Some(BearerToken::new(sent, token.facts())),
         };
         Ok(Admitted { new_nonce, token, bearer, access, settled, one_use })
     }

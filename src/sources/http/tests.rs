@@ -58,10 +58,10 @@ impl TestServer {
         let address = format!("http://{}", listener.local_addr().unwrap());
         let answering: Answering = Arc::new(answering);
         let server = Self { address, answering: Arc::new(Mutex::new(answering)), asked: Arc::default() };
-        let served = server.clone();
+        let accepting = server.clone();
         tokio::spawn(async move {
             while let Ok((connection, _)) = listener.accept().await {
-                tokio::spawn(served.clone().serve(connection));
+                tokio::spawn(accepting.clone().serve(connection));
             }
         });
         server

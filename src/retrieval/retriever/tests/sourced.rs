@@ -56,11 +56,11 @@ impl SourceSystems for Wiki {
         Some(SourceDocument { source: 0, guard: guard.clone(), value, url: guard.as_str().into() })
     }
 
-    fn classification_key(&self) -> Option<&str> {
+    fn classification_key(&self) -> Option<&'static str> {
         Some("class")
     }
 
-    fn name(&self, _source: usize) -> &str {
+    fn name(&self, _source: usize) -> &'static str {
         "wiki"
     }
 
@@ -72,6 +72,7 @@ impl SourceSystems for Wiki {
 }
 
 /// Withholds what has `hidden` in its name.
+#[expect(clippy::unnecessary_wraps, reason = "it is a `Reply`")]
 fn unless_hidden(id: &str) -> Result<SourceReply, SourceFault> {
     Ok(if id.contains("hidden") { SourceReply::Withheld } else { SourceReply::Released(None) })
 }
@@ -135,8 +136,8 @@ async fn a_source_that_says_nothing_fails_the_request() {
     for (local, query) in plans() {
         let retriever = retriever(shelf(&guards, Fault::None), &Wiki::new(failing), local);
         let principal = with_token();
-        let retrieved = asking(&retriever, RetrievalParts { principal, ..parts(query, 3) }).await;
-        assert_eq!(retrieved.err().map(|error| error.code()), Some(ErrorCode::Unavailable));
+        let answer = asking(&retriever, RetrievalParts { principal, ..parts(query, 3) }).await;
+        assert_eq!(answer.err().map(|error| error.code()), Some(ErrorCode::Unavailable));
         let request =
             RecheckRequest::new(with_token(), "handbook".to_owned(), ids.clone(), Consistency::default()).unwrap();
         let rechecked = retriever.recheck(&request, Instant::now() + Duration::from_mins(1)).await;
@@ -154,8 +155,8 @@ async fn nobody_is_asked_as_a_user_without_a_token() {
         for (local, query) in plans() {
             let (wiki, shelf) = (Wiki::new(unless_hidden), shelf(guards, Fault::None));
             let retriever = retriever(Arc::clone(&shelf) as Arc<dyn VectorStore>, &wiki, local);
-            let retrieved = asking(&retriever, parts(query, 3)).await;
-            assert_eq!(retrieved.err().map(|error| error.code()), expected, "{row}");
+            let answer = asking(&retriever, parts(query, 3)).await;
+            assert_eq!(answer.err().map(|error| error.code()), expected, "{row}");
             assert_eq!((wiki.asked().len(), shelf.reads.lock().unwrap().len()), (0, 0), "{row}");
         }
     }
