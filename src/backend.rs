@@ -206,6 +206,7 @@ impl Credential {
     ///
     /// # Errors
     /// When there should be one and there is none. Such a call must not leave.
+    #[cfg_attr(not(feature = "server"), expect(clippy::unused_async, reason = "access tokens are waited for"))]
     async fn header(&self) -> Result<Option<SecretHeader>, Status> {
         match &self.0 {
             Kind::Nothing => Ok(None),

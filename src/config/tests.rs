@@ -224,7 +224,7 @@ fn a_variable_has_the_type_of_its_key() {
 }
 
 /// The former keys of settings, which named their units, with the keys of today.
-const FORMER: [(&str, &str); 23] = [
+const FORMER: [(&str, &str); 24] = [
     ("server.request_timeout_ms", "server.request_timeout"),
     ("server.shutdown_timeout_ms", "server.shutdown_timeout"),
     ("authorizer.openfga.timeout_ms", "authorizer.openfga.timeout"),
@@ -248,6 +248,7 @@ const FORMER: [(&str, &str); 23] = [
     ("server.request_timeout_seconds", "server.request_timeout"),
     ("identity.leeway_ms", "identity.leeway"),
     ("authorizer.replica.overlap_seconds", "authorizer.replica.overlap"),
+    ("approval.expiry_seconds", "approval.expiry"),
     ("audit.fsync_interval_seconds", "audit.fsync_interval"),
 ];
 
@@ -315,7 +316,11 @@ fn settings_that_carry_their_unit_come_from_file_and_environment() {
             _ => continue,
         };
         for (written, text, expected) in forms {
-            let kinds = "authorizer.kind = 'openfga'\nvector_store.kind = 'qdrant'";
+            // Approvals need a client of the issuer.
+            let client =
+                "approval.issuer = 'https://a.example'\napproval.client_id = 'a'\napproval.client_secret_file = 'a'";
+            let client = if leaf.key.starts_with("approval.") { client } else { "" };
+            let kinds = &format!("authorizer.kind = 'openfga'\nvector_store.kind = 'qdrant'\n{client}");
             let (toml, variable) = (format!("{kinds}\n{} = {written}", leaf.key), leaf.variable());
             let sources: [(&str, &[(&str, &str)]); 2] = [(&toml, &[]), (kinds, &[(&variable, text)])];
             for (toml, environment) in sources {

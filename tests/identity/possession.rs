@@ -223,7 +223,7 @@ fn wrong(world: &World, token: &str) -> Vec<WrongRow<'static>> {
     let by_other = signed(&other, &world.claims("POST", &url(REST), token));
     let of_mcp = world.token_for(MCP, Some(json!({"jkt": thumbprint(&world.client)})));
     let for_mcp = world.proof("POST", &url(REST), &of_mcp);
-    let certificate = json!({"x5t#S256": "bwcK0esc3ACC3DB2Y5_lESsXE8o9ltc05O89jdN-dg2"});
+    let certificate = json!({"x5t#S256": "bwcK0esc3ACC3DB2Y5_lESsXE8o9ltc05O89jdN-dg0"});
     let by_certificate = world.token_for(AUDIENCE, Some(certificate));
     let expired = {
         let mut claims = world.issuer.claims("anne", RETRIEVE);
