@@ -179,7 +179,7 @@ impl Credential {
     pub(crate) fn oauth(setting: &'static str, settings: &ClientCredentials) -> Result<Self, BackendError> {
         Err(BackendError::Setting(format!(
             "`{setting}` names the client `{}`, and access tokens need the feature `server`, which this program was built without",
-            settings.client_id
+            settings.client.client_id
         )))
     }
 

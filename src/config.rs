@@ -179,6 +179,8 @@ impl Config {
         self.retrieval.check().map_err(ConfigError::Invalid)?;
         sources::check(&self.sources).map_err(ConfigError::Invalid)?;
         self.server.mcp.as_ref().map_or(Ok(()), McpConfig::check).map_err(ConfigError::Invalid)?;
+        let approval = self.approval.as_ref().map_or(Ok(()), |approval| approval.client.check("approval"));
+        approval.map_err(ConfigError::Invalid)?;
         self.authorizer.check().map_err(ConfigError::Invalid)
     }
 }

@@ -90,6 +90,8 @@ pub mod storage;
 pub mod store_file;
 mod strict_json;
 pub mod telemetry;
+#[cfg(feature = "server")]
+mod token_endpoint;
 #[cfg(feature = "openfga")]
 pub mod tune;
 pub mod tuple_store;

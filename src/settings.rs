@@ -5,6 +5,7 @@
 
 mod client_credentials;
 mod live_secret;
+mod oauth_client;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -15,8 +16,9 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Error as _, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-pub use self::client_credentials::{ClientCredentials, SecretPlace};
+pub use self::client_credentials::ClientCredentials;
 pub use self::live_secret::LiveSecret;
+pub use self::oauth_client::{OAuthClientConfig, SecretPlace};
 
 /// The name of a duration's definition in a JSON schema.
 pub const DURATION_DEFINITION: &str = "Duration";

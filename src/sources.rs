@@ -31,9 +31,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-pub use self::config::{
-    ClientSecretIn, ExchangeConfig, ExchangeGrant, SourceConfig, SourceMethod, SourceTextFrom, check,
-};
+pub use self::config::{ExchangeConfig, ExchangeGrant, SourceConfig, SourceMethod, SourceTextFrom, check};
 #[cfg(feature = "server")]
 pub use self::http::HttpSources;
 #[cfg(feature = "server")]
@@ -180,6 +178,9 @@ pub enum SourceFault {
     /// The token endpoint refused.
     #[error("the token endpoint answered with status {0}")]
     ExchangeStatus(u16),
+    /// The private key of the client signs nothing, so nothing was sent.
+    #[error("the client's private key cannot be used")]
+    ClientKey,
     /// The token endpoint gave something else than a token for this user and this source.
     #[error("the token endpoint gave no token that can be used")]
     ExchangedToken,

@@ -30,8 +30,8 @@ const LAYERS: [&[&str]; 16] = [
     &["identity"],
     &["chunk"],
     &["backend", "proto", "audit"],
-    &["telemetry", "blocking_pool", "server_config", "strict_json", "visible"],
-    &["error_code", "settings", "client_tls"],
+    &["telemetry", "blocking_pool", "server_config", "token_endpoint", "visible"],
+    &["error_code", "settings", "strict_json", "client_tls"],
     &["tuple_store", "store_file"],
     &["engine"],
     &["language"],
@@ -63,9 +63,9 @@ const DOORS: [(&[&str], &[&str]); 9] = [
         ],
         &["telemetry"],
     ),
-    // Plain HTTP is for issuers, whose keys a server reads, where it gets tokens of its own and where a person logs in, for the
-    // metadata by which a server names its issuers to a login, and for the systems that chunks were taken from.
-    (&["reqwest"], &["client_tls", "identity/issuer", "login", "backend/oauth", "sources"]),
+    // Plain HTTP is for issuers, whose keys a server reads, where it gets tokens and where a person logs in, for the metadata by
+    // which a server names its issuers to a login, and for the systems that chunks were taken from.
+    (&["reqwest"], &["client_tls", "token_endpoint", "identity/issuer", "login", "sources"]),
     // What an outgoing connection trusts is decided in one place.
     (&["rustls_native_certs"], &["client_tls"]),
     // The port has TLS of its own, whose certificate changes while it serves.
@@ -104,8 +104,6 @@ const WALL_CLOCK: [&str; 13] = [
     // The time at which a record was written.
     "app/audit",
     "audit",
-    // The time at which an assertion of a client ends.
-    "backend/oauth",
     "cli/demo/issuer",
     // The time at which the tokens of a login end.
     "cli/login",
@@ -116,6 +114,8 @@ const WALL_CLOCK: [&str; 13] = [
     "retrieval/retriever",
     // The time at which a document was written, for other processes.
     "vector_store/remote/own_writes",
+    // The time at which an assertion of a client ends.
+    "token_endpoint",
     // The date as of which an explanation holds.
     "server/explain",
     // The time at which access tokens expire.

@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 use super::checks_config::{ChecksConfig, PRINCIPAL_SHARE};
 use super::openfga_config::{CHECKS_PER_CALL_DEFAULT, OpenFgaConfig};
 use super::replica_config::ReplicaConfig;
-use crate::settings::ClientCredentials;
 
 /// The authorizer, which decides what a user may see.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -81,9 +80,9 @@ impl AuthorizerConfig {
         ];
         match rules.iter().find(|(broken, _)| *broken) {
             Some((_, rule)) => Err((*rule).to_owned()),
-            None => match openfga.client_credentials.as_ref().map_or(Ok(()), ClientCredentials::check) {
-                Ok(()) => Ok(()),
-                Err(rule) => Err(format!("`authorizer.openfga.client_credentials.{rule}")),
+            None => match &openfga.client_credentials {
+                Some(credentials) => credentials.client.check("authorizer.openfga.client_credentials"),
+                None => Ok(()),
             },
         }
     }

@@ -1,5 +1,7 @@
 //! Tests which layer wins, and which settings are refused.
 
+mod oauth_clients;
+
 use std::time::Duration;
 
 use serde_json::json;

@@ -10,7 +10,7 @@ use super::issuer::{Issuer, KeyName, NoKey};
 use super::jws::{Jws, TOKEN_BYTES_MAX};
 use super::remembered::{RememberedTokens, Use, UsedTokens};
 use super::{Refusal, VerifiedToken};
-use crate::settings::LiveSecret;
+use crate::token_endpoint::OAuthClient;
 
 /// Verifies the tokens of the configured issuers.
 #[derive(Debug)]
@@ -78,10 +78,9 @@ impl TokenVerifier {
     }
 
     /// Returns a client of one of the issuers that asks persons there; `None` if no issuer has this name.
-    #[must_use]
-    pub fn backchannel(&self, issuer: &str, client_id: &str, client_secret: LiveSecret) -> Option<Backchannel> {
+    pub(crate) fn backchannel(&self, issuer: &str, client: OAuthClient) -> Option<Backchannel> {
         let issuer = self.issuers.iter().find(|known| known.config.issuer == issuer)?;
-        Some(Backchannel::new(Arc::clone(issuer), client_id.to_owned(), client_secret))
+        Some(Backchannel::new(Arc::clone(issuer), client))
     }
 
     /// Verifies a token at the time `now`, in seconds since 1970.

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::language::TypeName;
-use crate::settings::{HumanDuration, PositiveDuration, SecretFile, at_least_one};
+use crate::settings::{HumanDuration, OAuthClientConfig, PositiveDuration, at_least_one};
 
 /// The longest time for which an answer may be remembered. A right that the source takes away counts for that long.
 const REMEMBER_MAX: Duration = Duration::from_secs(30);
@@ -73,13 +73,9 @@ pub struct ExchangeConfig {
     /// The token endpoint of the authorization server. The token of the call goes there, and nowhere else. It needs `https`,
     /// except on loopback.
     pub token_url: String,
-    /// The client that Ragward is at the authorization server.
-    pub client_id: String,
-    /// A file with the secret of the client.
-    pub client_secret_file: SecretFile,
-    /// Where the client and its secret are sent.
-    #[serde(default)]
-    pub secret_in: ClientSecretIn,
+    /// The client, with its secret or its key.
+    #[serde(flatten)]
+    pub client: OAuthClientConfig,
     /// The `audience` to ask for. A token that is a JWT must name it. `token_exchange` needs it or `resource`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audience: Option<String>,
@@ -133,17 +129,6 @@ pub enum ExchangeGrant {
     Auth0FederatedConnection,
 }
 
-/// Where a client and its secret are sent.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ClientSecretIn {
-    /// In the header `authorization` (`client_secret_basic`).
-    #[default]
-    Header,
-    /// In the form (`client_secret_post`).
-    Body,
-}
-
 /// Checks what concerns several settings of the sections.
 ///
 /// # Errors
@@ -194,6 +179,7 @@ impl SourceConfig {
 
 impl ExchangeConfig {
     fn check(&self) -> Result<(), String> {
+        self.client.check("exchange")?;
         match self.grant {
             ExchangeGrant::TokenExchange if self.connection.is_some() => {
                 Err("`exchange.connection` is for `grant = \"auth0_federated_connection\"`".to_owned())
@@ -278,6 +264,7 @@ mod tests {
             ("a connection without a vault", with(&[connection]), Some("is for `grant")),
             ("no name", with(&[("/name", json!(""))]), Some("a name of its own")),
             ("an unknown key", with(&[("/redirects", json!(true))]), Some("unknown field")),
+            ("an unknown key of the exchange", with(&[("/exchange/redirects", json!(true))]), Some("unknown field")),
         ];
         for (row, source, expected) in rows {
             let refused = refused(&[source]);

@@ -12,33 +12,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use base64::Engine;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use reqwest::header::HeaderValue;
-use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use serde_json::{Map, Value};
 use tokio::time::Instant;
-use url::{Url, form_urlencoded};
 
 use super::SourceFault;
-use super::config::{ClientSecretIn, ExchangeConfig, ExchangeGrant};
+use super::config::{ExchangeConfig, ExchangeGrant};
 use super::setup::SourceSetupError;
-use crate::client_tls::{TrustedAuthorities, is_loopback};
 use crate::identity::BearerToken;
-use crate::settings::Secret;
 use crate::strict_json;
+use crate::token_endpoint::{Form, LIFETIME_MAX, TokenEndpoint, TokenEndpointSettings, TokenFault};
 
-/// The time that one exchange may take.
-const TIMEOUT: Duration = Duration::from_secs(5);
-/// The largest answer in bytes. Tokens have a few kilobytes.
-const BYTES_MAX: usize = 64 * 1_024;
-/// The longest token in bytes; servers refuse longer headers.
-const TOKEN_BYTES_MAX: usize = 16 * 1_024;
-/// The deepest nesting of an answer, and of the claims of a token.
+/// The deepest nesting of the claims of a token.
 const DEPTH_MAX: usize = 8;
-/// The lifetime of a token whose authorization server does not tell it.
-const LIFETIME_DEFAULT: Duration = Duration::from_mins(1);
-/// The longest lifetime that is believed.
-const LIFETIME_MAX: Duration = Duration::from_hours(24);
 /// How long before its end a kept token is not used any more at the soonest: it has to be good when it arrives.
 const UNUSED_BEFORE_MAX: Duration = Duration::from_secs(30);
 /// The most tokens of one source that are kept. When there are more, all that nobody uses at that moment are forgotten.
@@ -54,24 +41,14 @@ const AUTH0_TOKEN: &str = "http://auth0.com/oauth/token-type/federated-connectio
 
 /// Exchanges tokens at one authorization server, for one source.
 pub(super) struct TokenExchange {
-    endpoint: Url,
-    client_id: String,
-    client_secret: Secret,
-    secret_in: ClientSecretIn,
+    endpoint: TokenEndpoint,
     /// The fields of each request that are always the same.
-    fields: Vec<Field>,
+    form: Form,
     /// The types that an exchanged token may have, if the answer names one.
     issued_types: &'static [&'static str],
     /// The audience that an exchanged JWT must name.
     audience: Option<String>,
-    http: Client,
     kept: Mutex<Kept>,
-}
-
-/// A field of a form.
-struct Field {
-    name: &'static str,
-    value: String,
 }
 
 /// The tokens that are kept, by the digest of the token of the call.
@@ -95,48 +72,31 @@ pub(super) struct ExchangedToken {
     unused_at: Instant,
 }
 
-/// A token as the answer of a token endpoint has it.
-struct Granted {
-    token: String,
-    lifetime: Duration,
-}
-
 impl TokenExchange {
     /// Prepares the exchange. Nothing is sent yet.
     ///
     /// # Errors
     /// When a setting cannot be used.
     pub(super) fn new(settings: &ExchangeConfig) -> Result<Self, SourceSetupError> {
-        let endpoint = endpoint(&settings.token_url).ok_or_else(|| {
-            let rule = "must be an `https` URL without user and fragment; `http` is for loopback alone";
-            SourceSetupError::Setting(format!("`exchange.token_url` {rule}"))
-        })?;
-        let client_secret = settings.client_secret_file.read()?;
+        let ExchangeConfig { token_url, client, audience, resource, connection, ca_file, .. } = settings;
+        let endpoint = TokenEndpointSettings { table: "exchange", token_url, client, ca_file: ca_file.as_deref() };
         let (grant, asked_type, issued_types): (&str, &str, &'static [&'static str]) = match settings.grant {
             ExchangeGrant::TokenExchange => (RFC8693, ACCESS_TOKEN, &[ACCESS_TOKEN, JWT]),
             ExchangeGrant::Auth0FederatedConnection => (AUTH0, AUTH0_TOKEN, &[AUTH0_TOKEN, ACCESS_TOKEN]),
         };
-        let fixed = [
-            ("grant_type", Some(grant.to_owned())),
-            ("subject_token_type", Some(ACCESS_TOKEN.to_owned())),
-            ("requested_token_type", Some(asked_type.to_owned())),
-            ("audience", settings.audience.clone()),
-            ("resource", settings.resource.clone()),
-            ("scope", Some(settings.scopes.join(" ")).filter(|scopes| !scopes.is_empty())),
-            ("connection", settings.connection.clone()),
-        ];
-        let fields = fixed.into_iter().filter_map(|(name, value)| Some(Field { name, value: value? })).collect();
-        let authorities = TrustedAuthorities::read(settings.ca_file.as_deref())?;
-        let http = authorities.http_client(TIMEOUT).map_err(|e| SourceSetupError::Setting(e.to_string()))?;
+        let form = Form::default()
+            .with("grant_type", grant)
+            .with("subject_token_type", ACCESS_TOKEN)
+            .with("requested_token_type", asked_type)
+            .with("audience", audience.as_deref())
+            .with("resource", resource.as_deref())
+            .with("scope", (!settings.scopes.is_empty()).then_some(settings.scopes.join(" ").as_str()))
+            .with("connection", connection.as_deref());
         Ok(Self {
-            endpoint,
-            client_id: settings.client_id.clone(),
-            client_secret,
-            secret_in: settings.secret_in,
-            fields,
+            endpoint: TokenEndpoint::new(endpoint).map_err(SourceSetupError::Setting)?,
+            form,
             issued_types,
-            audience: settings.audience.clone().or_else(|| settings.resource.clone()),
-            http,
+            audience: audience.clone().or_else(|| resource.clone()),
             kept: Mutex::new(Kept { slots: HashMap::new(), sweep_at: Instant::now() + SWEEP_INTERVAL }),
         })
     }
@@ -214,53 +174,17 @@ impl TokenExchange {
         }
         // The time of the request counts from its beginning, so that a slow answer makes no token look younger.
         let began = Instant::now();
-        let answered = self.request(bearer).send().await.map_err(|_lost| SourceFault::ExchangeUnreachable)?;
-        if answered.status() != StatusCode::OK {
-            return Err(SourceFault::ExchangeStatus(answered.status().as_u16()));
+        let granted = self.endpoint.ask(self.form.clone().with("subject_token", bearer.expose())).await?;
+        if !is_of_type(granted.issued_type.as_ref(), self.issued_types) {
+            return Err(SourceFault::ExchangedToken);
         }
-        let granted = self.read(answered).await?;
-        let of_jwt = self.check_claims(&granted.token, bearer.subject(), since_1970)?;
+        let of_jwt = self.check_claims(granted.token.expose(), bearer.subject(), since_1970)?;
         let lifetime = granted.lifetime.min(left).min(of_jwt);
         if lifetime.is_zero() {
             return Err(SourceFault::ExchangedToken);
         }
-        let value = HeaderValue::from_str(&format!("Bearer {}", granted.token));
-        let mut value = value.map_err(|_unfit| SourceFault::ExchangedToken)?;
-        value.set_sensitive(true);
         let early = (lifetime / 4).min(UNUSED_BEFORE_MAX);
-        Ok(ExchangedToken { value, unused_at: began + lifetime.saturating_sub(early) })
-    }
-
-    fn request(&self, bearer: &BearerToken) -> RequestBuilder {
-        let mut form = form_urlencoded::Serializer::new(String::new());
-        for Field { name, value } in &self.fields {
-            form.append_pair(name, value);
-        }
-        form.append_pair("subject_token", bearer.expose());
-        let request = self.http.post(self.endpoint.clone()).header("accept", "application/json");
-        let request = match self.secret_in {
-            ClientSecretIn::Header => {
-                request.header("authorization", basic(&self.client_id, self.client_secret.expose()))
-            }
-            ClientSecretIn::Body => {
-                form.append_pair("client_id", &self.client_id);
-                form.append_pair("client_secret", self.client_secret.expose());
-                request
-            }
-        };
-        request.header("content-type", "application/x-www-form-urlencoded").body(form.finish())
-    }
-
-    async fn read(&self, mut answered: Response) -> Result<Granted, SourceFault> {
-        let mut bytes = Vec::new();
-        while let Some(piece) = answered.chunk().await.map_err(|_lost| SourceFault::ExchangeUnreachable)? {
-            if bytes.len() + piece.len() > BYTES_MAX {
-                return Err(SourceFault::ExchangedToken);
-            }
-            bytes.extend_from_slice(&piece);
-        }
-        let members = strict_json::object(&bytes, DEPTH_MAX).map_err(|_malformed| SourceFault::ExchangedToken)?;
-        granted(&members, self.issued_types).ok_or(SourceFault::ExchangedToken)
+        Ok(ExchangedToken { value: granted.authorization()?, unused_at: began + lifetime.saturating_sub(early) })
     }
 
     /// Compares the claims of a token with what was asked for, and returns how long it is good. A token that is no JWT tells
@@ -306,44 +230,20 @@ fn is_in_use(slot: &Arc<Slot>) -> bool {
     Arc::strong_count(slot) > 1
 }
 
-/// Parses the address of a token endpoint. A query may belong to it (RFC 6749, section 3.2).
-fn endpoint(text: &str) -> Option<Url> {
-    let url = Url::parse(text).ok()?;
-    let is_bare = url.username().is_empty() && url.password().is_none() && url.fragment().is_none();
-    let is_kept = url.scheme() == "https" || url.scheme() == "http" && is_loopback(&url);
-    (is_bare && is_kept).then_some(url)
+/// Returns whether an answer names one of these types for its token, or none.
+fn is_of_type(named: Option<&Value>, types: &[&str]) -> bool {
+    named.is_none_or(|named| named.as_str().is_some_and(|named| types.contains(&named)))
 }
 
-/// Returns the client and its secret as RFC 6749, section 2.3.1, encodes them.
-fn basic(client_id: &str, secret: &str) -> String {
-    let encoded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
-    format!("Basic {}", STANDARD.encode(format!("{}:{}", encoded(client_id), encoded(secret))))
-}
-
-/// Reads the token of an answer; `None` if the answer has none that can be sent as a bearer token. A refresh token beside it is
-/// not looked at.
-fn granted(members: &Map<String, Value>, issued_types: &[&str]) -> Option<Granted> {
-    let text = |name: &str| members.get(name).and_then(Value::as_str);
-    if !text("token_type")?.eq_ignore_ascii_case("bearer") {
-        return None;
+impl From<TokenFault> for SourceFault {
+    fn from(fault: TokenFault) -> Self {
+        match fault {
+            TokenFault::Http(_) => Self::ExchangeUnreachable,
+            TokenFault::Status(status) => Self::ExchangeStatus(status.as_u16()),
+            TokenFault::TooLarge | TokenFault::Answer(_) => Self::ExchangedToken,
+            TokenFault::Assertion(_) => Self::ClientKey,
+        }
     }
-    if members
-        .get("issued_token_type")
-        .is_some_and(|kind| !kind.as_str().is_some_and(|kind| issued_types.contains(&kind)))
-    {
-        return None;
-    }
-    let token = text("access_token")?;
-    if token.is_empty() || token.len() > TOKEN_BYTES_MAX || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return None;
-    }
-    let lifetime = match members.get("expires_in") {
-        None | Some(Value::Null) => LIFETIME_DEFAULT,
-        // Some authorization servers write the number as a text.
-        Some(Value::String(text)) => Duration::from_secs(text.parse().ok()?),
-        Some(number) => Duration::from_secs(number.as_u64()?),
-    };
-    Some(Granted { token: token.to_owned(), lifetime: lifetime.min(LIFETIME_MAX) })
 }
 
 /// Returns the claims of a token that is a signed JWT; `None` for every other token.
@@ -365,17 +265,14 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::identity::sample;
+    use crate::token_endpoint::sample::{Answer, Endpoint, SampleKey};
 
-    const NOW: Duration = Duration::from_hours(500_000);
+    const NOW: Duration = Duration::from_secs(sample::NOW);
 
-    fn exchange() -> TokenExchange {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("secret");
-        std::fs::write(&file, "s").unwrap();
-        let settings = json!({
-            "token_url": "http://127.0.0.1:1/token", "client_id": "ragward", "client_secret_file": file,
-            "audience": "wiki",
-        });
+    fn exchange(token_url: &str, proof: &Value) -> TokenExchange {
+        let mut settings = json!({"token_url": token_url, "client_id": "ragward", "audience": "wiki"});
+        settings.as_object_mut().unwrap().extend(proof.as_object().unwrap().clone());
         TokenExchange::new(&serde_json::from_value(settings).unwrap()).unwrap()
     }
 
@@ -384,36 +281,26 @@ mod tests {
     }
 
     #[test]
-    fn only_a_bearer_token_of_the_right_type_is_taken() {
-        let good =
-            json!({"access_token": "abc", "token_type": "Bearer", "issued_token_type": ACCESS_TOKEN, "expires_in": 60});
+    fn only_a_token_of_the_right_type_is_taken() {
         let rows = [
-            ("as in the RFC", json!({}), true),
-            ("a type in small letters", json!({"token_type": "bearer"}), true),
-            ("no lifetime", json!({"expires_in": null}), true),
-            ("a lifetime as a text", json!({"expires_in": "60"}), true),
-            ("a refresh token beside it", json!({"refresh_token": "r"}), true),
-            ("a refresh token", json!({"issued_token_type": "urn:ietf:params:oauth:token-type:refresh_token"}), false),
-            ("an ID token", json!({"issued_token_type": "urn:ietf:params:oauth:token-type:id_token"}), false),
-            ("a token of no use", json!({"token_type": "N_A"}), false),
-            ("a token that is bound to a key", json!({"token_type": "DPoP"}), false),
-            ("no type", json!({"token_type": null}), false),
-            ("no token", json!({"access_token": null}), false),
-            ("an empty token", json!({"access_token": ""}), false),
-            ("a token of two lines", json!({"access_token": "a\nb"}), false),
-            ("a token that no header holds", json!({"access_token": "x".repeat(TOKEN_BYTES_MAX + 1)}), false),
-            ("a lifetime that is none", json!({"expires_in": -1}), false),
+            ("as in the RFC", Some(json!(ACCESS_TOKEN)), true),
+            ("no type", None, true),
+            ("a refresh token", Some(json!("urn:ietf:params:oauth:token-type:refresh_token")), false),
+            ("an ID token", Some(json!("urn:ietf:params:oauth:token-type:id_token")), false),
+            ("a type that is none", Some(Value::Null), false),
+            ("a list of types", Some(json!([ACCESS_TOKEN])), false),
         ];
-        for (row, change, expected) in rows {
-            let mut answer = good.as_object().unwrap().clone();
-            answer.extend(change.as_object().unwrap().clone());
-            assert_eq!(granted(&answer, &[ACCESS_TOKEN]).is_some(), expected, "{row}");
+        for (row, named, expected) in rows {
+            assert_eq!(is_of_type(named.as_ref(), &[ACCESS_TOKEN]), expected, "{row}");
         }
     }
 
     #[test]
     fn a_token_of_another_subject_or_audience_is_dropped() {
-        let exchange = exchange();
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("secret");
+        std::fs::write(&file, "s").unwrap();
+        let exchange = exchange("http://127.0.0.1:1/token", &json!({"client_secret_file": file}));
         let good = json!({"sub": "anne", "aud": "wiki", "exp": NOW.as_secs() + 60});
         let rows = [
             ("as asked for", json!({}), Some(60)),
@@ -442,19 +329,33 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_token_goes_only_where_nobody_reads_it_on_the_way() {
-        let rows = [
-            ("TLS", "https://login.example/token", true),
-            ("TLS with a query", "https://login.example/token?tenant=1", true),
-            ("this machine", "http://127.0.0.1:1/token", true),
-            ("another machine", "http://login.example/token", false),
-            ("a user", "https://anne@login.example/token", false),
-            ("a fragment", "https://login.example/token#a", false),
-            ("no address", "login.example", false),
-        ];
-        for (row, text, expected) in rows {
-            assert_eq!(endpoint(text).is_some(), expected, "{row}");
+    #[tokio::test]
+    async fn the_client_proves_who_it_is_at_each_exchange() {
+        let endpoint = Endpoint::start(Answer::Token(300)).await;
+        let directory = tempfile::tempdir().unwrap();
+        let (secret, key) = (directory.path().join("secret"), directory.path().join("key.pem"));
+        let write = |text: &str, of_client: &SampleKey| {
+            std::fs::write(&secret, text).unwrap();
+            std::fs::write(&key, &of_client.pem).unwrap();
+        };
+        let rows =
+            [("at first", "one", SampleKey::p256()), ("after the files have changed", "two", SampleKey::ed25519())];
+        write(rows[0].1, &rows[0].2);
+        let by_secret = exchange(&endpoint.url, &json!({"client_secret_file": secret}));
+        let by_key = exchange(&endpoint.url, &json!({"private_key_file": key}));
+        for (row, text, of_client) in rows {
+            write(text, &of_client);
+            let verified = sample::token("anne", "ragward:retrieve", sample::NOW + 600);
+            let bearer = BearerToken::new(row, verified.facts());
+            by_secret.token(&bearer, NOW).await.unwrap();
+            let form = endpoint.asked().pop().unwrap().form;
+            assert_eq!((form["subject_token"].as_str(), form["client_secret"].as_str()), (row, text), "{row}");
+
+            by_key.token(&bearer, NOW).await.unwrap();
+            let form = endpoint.asked().pop().unwrap().form;
+            assert!(form["subject_token"] == row && !form.contains_key("client_secret"), "{row}");
+            let assertion = of_client.verified(&form["client_assertion"]).expect(row);
+            assert_eq!(assertion.claims["aud"], json!(endpoint.url), "{row}");
         }
     }
 

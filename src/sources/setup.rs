@@ -1,7 +1,6 @@
 //! The reasons why sources cannot be asked as configured.
 
 use crate::client_tls::CaFileError;
-use crate::settings::SecretError;
 
 /// The reason why a source cannot be asked as configured.
 #[derive(Debug, thiserror::Error)]
@@ -9,9 +8,6 @@ pub enum SourceSetupError {
     /// A setting of a source cannot be used.
     #[error("{0}")]
     Setting(String),
-    /// The file of a client secret cannot be read.
-    #[error(transparent)]
-    Secret(#[from] SecretError),
     /// A file of authorities cannot be used.
     #[error(transparent)]
     CaFile(#[from] CaFileError),

@@ -317,6 +317,7 @@ fn a_configuration_is_valid_only_if_a_server_takes_it() {
     let issuer = "[identity]\naudience = 'https://r.example'\n[[identity.issuers]]\nissuer = 'https://i.example'\n";
     let oauth = "[authorizer]\nkind = 'openfga'\n[authorizer.openfga.client_credentials]\n\
                  token_url = 'https://login.example/token'\nclient_id = 'ragward'\n";
+    let approval = "[approval]\nissuer = 'https://i.example'\nclient_id = 'ragward'\n";
     let rows: Vec<ConfigurationRow<'_>> = vec![
         ("nothing", String::new(), true, ""),
         ("nobody says who is asking", String::new(), false, "--insecure-identity"),
@@ -369,6 +370,9 @@ fn a_configuration_is_valid_only_if_a_server_takes_it() {
         ("a client without a credential", oauth.to_owned(), true, "authorizer.openfga.client_credentials.client_secret_file"),
         ("a client with a key that is none", format!("{oauth}private_key_file = '{secret}'"), true, "no private key in PEM form"),
         ("a token endpoint without TLS", format!("{oauth}client_secret_file = '{secret}'").replace("https", "http"), true, "client_credentials.token_url"),
+        ("approvals by a client with a secret", format!("{issuer}{approval}client_secret_file = '{secret}'"), false, ""),
+        ("approvals by a client with a key that is none", format!("{issuer}{approval}private_key_file = '{secret}'"), false, "`approval.private_key_file`"),
+        ("approvals by a client without a credential", format!("{issuer}{approval}"), false, "`approval.client_secret_file` or `private_key_file` has to be set"),
         ("a client and a pre-shared key", format!("{oauth}client_secret_file = '{secret}'\n[authorizer.openfga]\napi_token_file = '{secret}'"), true, "are both set"),
         ("OpenFGA without its kind", "[authorizer.openfga]\nstore_name = 'x'".to_owned(), true, "add `kind = \"openfga\"` to `[authorizer]`"),
         ("Qdrant without its kind", "[vector_store.qdrant]\nexact = true".to_owned(), true, "add `kind = \"qdrant\"` to `[vector_store]`"),

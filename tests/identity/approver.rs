@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use ragward::audit::AuditedApproval;
 use ragward::config::Config;
 use ragward::identity::config::{
@@ -14,7 +16,11 @@ use ragward::proto::retrieval::{
     FetchRequest, RequestApprovalRequest, RequestApprovalResponse, RetrieveRequest, RetrieveResponse,
 };
 use ragward::server_config::McpConfig;
-use ragward::settings::SecretFile;
+use ragward::settings::{OAuthClientConfig, SecretFile};
+use ring::rand::SystemRandom;
+use ring::signature::{
+    ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, UnparsedPublicKey,
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tonic::{Code, Status};
@@ -67,8 +73,7 @@ async fn serve(
     };
     let mut approval = BackchannelConfig {
         issuer: issuer.url.clone(),
-        client_id: "ragward".to_owned(),
-        client_secret_file: file("client.secret", SECRET),
+        client: OAuthClientConfig::with_secret("ragward", file("client.secret", SECRET)),
         key_file: Some(file("approval.key", "a key of at least thirty-two bytes")),
         scope: format!("openid {RETRIEVE}"),
         binding_message: BindingMessage::Code,
@@ -132,6 +137,33 @@ impl World {
     }
 }
 
+/// A private key of Ragward's client.
+struct ClientKey {
+    pem: String,
+    public: Vec<u8>,
+}
+
+impl ClientKey {
+    fn new() -> Self {
+        let (algorithm, random) = (&ECDSA_P256_SHA256_FIXED_SIGNING, SystemRandom::new());
+        let der = EcdsaKeyPair::generate_pkcs8(algorithm, &random).unwrap();
+        let pair = EcdsaKeyPair::from_pkcs8(algorithm, der.as_ref(), &random).unwrap();
+        let encoded = STANDARD.encode(der.as_ref());
+        let pem = format!("-----BEGIN PRIVATE KEY-----\n{encoded}\n-----END PRIVATE KEY-----\n");
+        Self { pem, public: pair.public_key().as_ref().to_vec() }
+    }
+
+    /// Returns the claims of an assertion, whose signature must be of this key.
+    fn verified(&self, assertion: &str) -> Value {
+        let (signed, signature) = assertion.rsplit_once('.').unwrap();
+        let signature = URL_SAFE_NO_PAD.decode(signature).unwrap();
+        let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, &self.public);
+        key.verify(signed.as_bytes(), &signature).unwrap();
+        let (_header, claims) = signed.split_once('.').unwrap();
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).unwrap()).unwrap()
+    }
+}
+
 fn refused(code: &str) -> HttpAnswer {
     HttpAnswer::Refusal(400, json!({ "error": code }))
 }
@@ -185,6 +217,44 @@ async fn a_person_says_yes_and_the_request_is_answered_once() {
     let given = kept.iter().find(|kept| kept.state == AuditedApproval::GIVEN).unwrap();
     assert_eq!((given.approved_by.as_deref(), given.evidence.as_deref()), (Some("anne"), Some("details")));
     assert_eq!(given.request_sha256.as_deref(), details[0]["request_sha256"].as_str());
+}
+
+#[tokio::test]
+async fn the_secret_of_the_client_may_change_before_the_answer() {
+    let world = World::start(|_, _| {}).await;
+    let anne = world.token("anne", &[]);
+    let approval = world.request(Approved::Retrieve(secret()), &anne).await.unwrap();
+    std::fs::write(world.data.path().join("client.secret"), "the next secret").unwrap();
+    world.approve("anne", &[]);
+    assert_eq!(ids(&world.ask(with(&approval), &anne).await.unwrap()), ANNES);
+    let sent = [ASK, TOKEN].map(|path| world.issuer.forms(path).pop().unwrap()["client_secret"].clone());
+    assert_eq!(sent, [SECRET, "the next secret"]);
+}
+
+#[tokio::test]
+async fn a_client_with_a_key_signs_each_call_to_the_issuer() {
+    let keys = [ClientKey::new(), ClientKey::new()];
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("client.pem");
+    std::fs::write(&path, &keys[0].pem).unwrap();
+    let world = World::start(|approval, _| {
+        approval.client.client_secret_file = None;
+        approval.client.private_key_file = Some(SecretFile::new(&path));
+    })
+    .await;
+    let anne = world.token("anne", &[]);
+    let approval = world.request(Approved::Retrieve(secret()), &anne).await.unwrap();
+    // The key changes before the person has answered.
+    std::fs::write(&path, &keys[1].pem).unwrap();
+    world.approve("anne", &[]);
+    assert_eq!(ids(&world.ask(with(&approval), &anne).await.unwrap()), ANNES);
+    for (endpoint, key) in [ASK, TOKEN].into_iter().zip(&keys) {
+        let form = world.issuer.forms(endpoint).pop().unwrap();
+        assert!(form["client_id"] == "ragward" && !form.contains_key("client_secret"), "{endpoint}");
+        let claims = key.verified(&form["client_assertion"]);
+        let audience = json!(format!("{}{endpoint}", world.issuer.url));
+        assert_eq!((&claims["sub"], &claims["aud"]), (&json!("ragward"), &audience), "{endpoint}");
+    }
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ragward::authz::openfga::{OpenFgaAuthorizer, OpenFgaConfig, OpenFgaStore};
 use ragward::authz::{Authorizer, AuthzError};
-use ragward::settings::{ClientCredentials, SecretFile, SecretPlace};
+use ragward::settings::{ClientCredentials, OAuthClientConfig, SecretFile};
 use serde_json::{Value, json};
 
 use crate::support::authorizer_suite;
@@ -39,11 +39,7 @@ impl World {
     fn credentials(&self) -> ClientCredentials {
         ClientCredentials {
             token_url: format!("{}{TOKENS}", self.issuer.url),
-            client_id: "ragward".to_owned(),
-            client_secret_file: Some(SecretFile::new(self.directory.path().join("secret"))),
-            secret_in: SecretPlace::Body,
-            private_key_file: None,
-            key_id: None,
+            client: OAuthClientConfig::with_secret("ragward", SecretFile::new(self.directory.path().join("secret"))),
             audience: Some(AUDIENCE.to_owned()),
             scopes: Vec::new(),
             ca_file: None,

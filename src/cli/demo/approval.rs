@@ -26,7 +26,7 @@ use crate::proto::ingest::PutDocumentRequest;
 use crate::proto::retrieval::request_approval_request::Request as ToApprove;
 use crate::proto::retrieval::retrieve_request::Query;
 use crate::proto::retrieval::{RequestApprovalRequest, RetrieveRequest};
-use crate::settings::{Secret, SecretFile};
+use crate::settings::{OAuthClientConfig, Secret, SecretFile};
 
 /// The collection whose chunks need an approval.
 const COLLECTION: &str = "vault";
@@ -110,8 +110,7 @@ fn config(handbook: &Path, data: DataConfig, issuer: &Issuer) -> Result<Config, 
     std::fs::write(&secret, "the secret of the demo's client")?;
     let approval = BackchannelConfig {
         issuer: issuer.url().to_owned(),
-        client_id: "ragward".to_owned(),
-        client_secret_file: SecretFile::new(secret),
+        client: OAuthClientConfig::with_secret("ragward", SecretFile::new(secret)),
         key_file: None,
         scope: "openid ragward:retrieve".to_owned(),
         binding_message: BindingMessage::Code,

@@ -5,19 +5,18 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::settings::{PositiveDuration, SecretFile};
+use crate::settings::{OAuthClientConfig, PositiveDuration, SecretFile};
 
-/// The approvals that Ragward itself asks persons for, at their issuer (CIBA).
+/// The approvals that Ragward itself asks persons for, at their issuer (CIBA). Its client there needs the grant
+/// `urn:openid:params:grant-type:ciba` in the mode `poll`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BackchannelConfig {
     /// The issuer whose persons are asked: one of `identity.issuers`. Its tokens alone can be used to ask.
     pub issuer: String,
-    /// Ragward's own client there. It needs the grant `urn:openid:params:grant-type:ciba` in the mode `poll`, and the
-    /// authentication method `client_secret_post`.
-    pub client_id: String,
-    /// The file with the secret of the client. It is read for each call to the issuer, so it may change at any time.
-    pub client_secret_file: SecretFile,
+    /// The client, with its secret or its key.
+    #[serde(flatten)]
+    pub client: OAuthClientConfig,
     /// A file with the secret that seals approvals, at least 32 bytes, which all replicas share. When unset, each start makes a
     /// random one, and approvals that are open then are of no use any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]

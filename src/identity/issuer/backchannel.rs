@@ -4,20 +4,18 @@
 //! What the issuer answers is not believed beyond what this module reads from it, and no word of it is repeated: it could hold
 //! a secret. Whether the token proves anything is decided elsewhere.
 
+use std::fmt;
 use std::sync::Arc;
 
 use reqwest::{StatusCode, Url};
 use serde_json::{Map, Value};
 use tokio::sync::OnceCell;
-use url::form_urlencoded::Serializer;
 
 use super::Issuer;
-use super::fetch::{FetchError, check_url};
-use crate::settings::{LiveSecret, Secret};
-use crate::strict_json;
+use super::fetch::check_url;
+use crate::settings::Secret;
+use crate::token_endpoint::{Form, GrantedToken, OAuthClient, body, is_visible, members};
 
-/// The deepest nesting of an answer.
-const DEPTH_MAX: usize = 8;
 /// The longest id of a request that is taken, in bytes.
 const ID_BYTES_MAX: usize = 1_024;
 /// The pause between polls that holds where the issuer names none (CIBA, section 7.3), in seconds.
@@ -30,8 +28,7 @@ const GRANT: &str = "urn:openid:params:grant-type:ciba";
 #[derive(Debug)]
 pub struct Backchannel {
     issuer: Arc<Issuer>,
-    client_id: String,
-    client_secret: LiveSecret,
+    client: OAuthClient,
     endpoints: OnceCell<Endpoints>,
 }
 
@@ -105,8 +102,8 @@ pub enum BackchannelError {
 }
 
 impl Backchannel {
-    pub(in crate::identity) fn new(issuer: Arc<Issuer>, client_id: String, client_secret: LiveSecret) -> Self {
-        Self { issuer, client_id, client_secret, endpoints: OnceCell::new() }
+    pub(in crate::identity) fn new(issuer: Arc<Issuer>, client: OAuthClient) -> Self {
+        Self { issuer, client, endpoints: OnceCell::new() }
     }
 
     /// Returns the issuer whose persons are asked.
@@ -118,9 +115,9 @@ impl Backchannel {
     /// Returns whether the issuer's settings take a token of this client as a person's own. The token that proves an approval is one.
     #[must_use]
     pub fn is_taken(&self) -> bool {
-        let config = &self.issuer.config;
-        let is_listed = config.clients.is_empty() || config.clients.contains(&self.client_id);
-        is_listed && config.is_direct(&self.client_id)
+        let (config, client) = (&self.issuer.config, self.client.id());
+        let is_listed = config.clients.is_empty() || config.clients.iter().any(|listed| listed == client);
+        is_listed && config.is_direct(client)
     }
 
     /// Asks a person.
@@ -129,16 +126,14 @@ impl Backchannel {
     /// If the issuer does not ask.
     pub async fn ask(&self, question: Question<'_>) -> Result<Asked, BackchannelError> {
         let expiry = question.expiry_seconds.to_string();
-        let mut fields = vec![
-            ("scope", question.scope),
-            ("login_hint", question.subject),
-            ("binding_message", question.binding_message),
-            ("resource", question.resource),
-            ("requested_expiry", expiry.as_str()),
-        ];
-        fields.extend(question.details.map(|details| ("authorization_details", details)));
-        let endpoint = self.endpoints().await?.authorize.clone();
-        match self.post(endpoint, &fields).await? {
+        let form = Form::default()
+            .with("scope", question.scope)
+            .with("login_hint", question.subject)
+            .with("binding_message", question.binding_message)
+            .with("resource", question.resource)
+            .with("requested_expiry", expiry.as_str())
+            .with("authorization_details", question.details);
+        match self.post(&self.endpoints().await?.authorize, form).await? {
             Answer::Success(members) => asked(&members, question.expiry_seconds).ok_or(BackchannelError::Unusable),
             Answer::Refusal(code) if code == "unknown_user_id" => Err(BackchannelError::UnknownPerson),
             Answer::Refusal(_) => Err(BackchannelError::Refused),
@@ -150,11 +145,11 @@ impl Backchannel {
     /// # Errors
     /// If the issuer does not tell.
     pub async fn poll(&self, id: &str) -> Result<Polled, BackchannelError> {
-        let endpoint = self.endpoints().await?.token.clone();
-        match self.post(endpoint, &[("grant_type", GRANT), ("auth_req_id", id)]).await? {
+        let form = Form::default().with("grant_type", GRANT).with("auth_req_id", id);
+        match self.post(&self.endpoints().await?.token, form).await? {
             Answer::Success(members) => {
-                let token = members.get("access_token").and_then(Value::as_str).filter(|token| is_visible(token));
-                Ok(Polled::Approved(Secret::new(token.ok_or(BackchannelError::Unusable)?)))
+                let granted = GrantedToken::of(&members).map_err(|_no_token| BackchannelError::Unusable)?;
+                Ok(Polled::Approved(granted.token))
             }
             Answer::Refusal(code) => match code.as_str() {
                 "authorization_pending" => Ok(Polled::Pending),
@@ -167,15 +162,11 @@ impl Backchannel {
         }
     }
 
-    async fn post(&self, endpoint: Url, fields: &[(&str, &str)]) -> Result<Answer, BackchannelError> {
-        let form = Serializer::new(String::new())
-            .extend_pairs(fields)
-            .append_pair("client_id", &self.client_id)
-            .append_pair("client_secret", self.client_secret.latest().expose())
-            .finish();
-        let posted = self.issuer.http.post_form(endpoint, form).await;
-        let posted = posted.map_err(|error| self.lost(&error))?;
-        Answer::read(posted.status, &posted.bytes)
+    async fn post(&self, endpoint: &Url, form: Form) -> Result<Answer, BackchannelError> {
+        let answered = self.client.post(self.issuer.http.client(), endpoint, form).await;
+        let answered = answered.map_err(|fault| self.lost(&fault))?;
+        let status = answered.status();
+        Answer::read(status, &body(answered).await.map_err(|fault| self.lost(&fault))?)
     }
 
     async fn endpoints(&self) -> Result<&Endpoints, BackchannelError> {
@@ -206,7 +197,7 @@ impl Backchannel {
         Err(last)
     }
 
-    fn lost(&self, error: &FetchError) -> BackchannelError {
+    fn lost(&self, error: &dyn fmt::Display) -> BackchannelError {
         // The error names an address and a status, and nothing that the issuer wrote.
         tracing::warn!(issuer = self.issuer(), %error, "the issuer gave no answer about an approval");
         BackchannelError::Unreachable
@@ -225,7 +216,7 @@ impl Answer {
         if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
             return Err(BackchannelError::Unreachable);
         }
-        let members = strict_json::object(bytes, DEPTH_MAX).map_err(|_not_json| BackchannelError::Unusable)?;
+        let members = members(bytes).map_err(|_not_json| BackchannelError::Unusable)?;
         if status == StatusCode::OK {
             return Ok(Self::Success(members));
         }
@@ -247,7 +238,7 @@ fn asked(members: &Map<String, Value>, expiry_seconds: u64) -> Option<Asked> {
 
 /// Reads the endpoints from metadata. An endpoint has TLS if the issuer has.
 fn endpoints(bytes: &[u8], issuer: &str, base: &Url) -> Option<Endpoints> {
-    let metadata = strict_json::object(bytes, DEPTH_MAX).ok()?;
+    let metadata = members(bytes).ok()?;
     // RFC 8414, section 3.3: otherwise one issuer could speak for another.
     if metadata.get("issuer").and_then(Value::as_str) != Some(issuer) {
         return None;
@@ -259,24 +250,20 @@ fn endpoints(bytes: &[u8], issuer: &str, base: &Url) -> Option<Endpoints> {
     Some(Endpoints { authorize: endpoint("backchannel_authentication_endpoint")?, token: endpoint("token_endpoint")? })
 }
 
-fn is_visible(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
     use crate::identity::config::IssuerConfig;
-    use crate::settings::SecretFile;
+    use crate::settings::{OAuthClientConfig, SecretFile};
 
     #[test]
     fn the_token_of_an_approval_is_of_a_client_that_is_let_in() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("secret");
         std::fs::write(&path, "the secret of the client").unwrap();
-        let secret = LiveSecret::read(&SecretFile::new(path), |_text| Ok(())).unwrap();
+        let client = OAuthClientConfig::with_secret("ragward", SecretFile::new(path));
         let (own, other) = (|| vec!["ragward".to_owned()], || vec!["desk".to_owned()]);
         let rows = [
             ("no lists", Vec::new(), None, true),
@@ -289,7 +276,7 @@ mod tests {
         for (row, clients, direct_clients, expected) in rows {
             let config = IssuerConfig { clients, direct_clients, ..IssuerConfig::new("https://login.example") };
             let issuer = Arc::new(Issuer::new(config).unwrap());
-            let backchannel = Backchannel::new(issuer, "ragward".to_owned(), secret.clone());
+            let backchannel = Backchannel::new(issuer, OAuthClient::new("approval", &client).unwrap());
             assert_eq!(backchannel.is_taken(), expected, "{row}");
         }
     }

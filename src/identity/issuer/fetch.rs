@@ -157,20 +157,10 @@ impl HttpClient {
         read(url, response).await
     }
 
-    /// Posts a form, and returns the answer whatever its status is.
-    pub(super) async fn post_form(&self, url: Url, form: String) -> Result<Posted, FetchError> {
-        let http = |source| FetchError::Http { url: url.clone(), source };
-        let request = self.client.post(url.clone()).header("content-type", "application/x-www-form-urlencoded");
-        let response = request.header("accept", "application/json").body(form).send().await.map_err(http)?;
-        let status = response.status();
-        Ok(Posted { status, bytes: read(url, response).await? })
+    /// Returns the client of HTTP, for other requests to the issuer.
+    pub(super) fn client(&self) -> &Client {
+        &self.client
     }
-}
-
-/// The answer to a form.
-pub(super) struct Posted {
-    pub(super) status: StatusCode,
-    pub(super) bytes: Vec<u8>,
 }
 
 /// Reads the body of an answer, unless it is too large.

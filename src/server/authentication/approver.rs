@@ -21,7 +21,7 @@ use crate::identity::{
 use crate::retrieval::{FieldViolation, RetrievalError};
 use crate::server::audit::Draft;
 use crate::server::refusal::{APPROVAL_REQUIRED, Refusal};
-use crate::settings::LiveSecret;
+use crate::token_endpoint::OAuthClient;
 
 /// The longest time that an approval may be open, in seconds.
 const EXPIRY_SECONDS_MAX: u64 = 3_600;
@@ -206,17 +206,16 @@ struct NewQuestion {
 
 impl Approver {
     fn new(verifier: &TokenVerifier, config: &BackchannelConfig) -> Result<Self, String> {
-        let BackchannelConfig { issuer, client_id, client_secret_file, key_file, expiry, .. } = config;
+        let BackchannelConfig { issuer, client, key_file, expiry, .. } = config;
         if !(1..=EXPIRY_SECONDS_MAX).contains(&expiry.as_secs()) {
             return Err(format!("`approval.expiry` must be from 1s to {EXPIRY_SECONDS_MAX}s"));
         }
-        let secret = LiveSecret::read(client_secret_file, |_text| Ok(()));
-        let secret = secret.map_err(|e| format!("`approval.client_secret_file`: {e}"))?;
         let key = key_file.as_ref().map(|file| file.read().map_err(|e| format!("`approval.key_file`: {e}")));
-        let backchannel = verifier.backchannel(issuer, client_id, secret);
+        let backchannel = verifier.backchannel(issuer, OAuthClient::new("approval", client)?);
         let backchannel = backchannel
             .ok_or_else(|| format!("`approval.issuer` is `{issuer}`, which is none of `identity.issuers`"))?;
         if !backchannel.is_taken() {
+            let client_id = &client.client_id;
             return Err(format!(
                 "`approval.client_id` is `{client_id}`, which `clients` or `direct_clients` of its issuer lacks: the token of this \
                  client proves an approval"

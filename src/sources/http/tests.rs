@@ -259,7 +259,8 @@ async fn each_status_has_its_meaning() {
 
 #[tokio::test]
 async fn a_source_is_asked_as_the_user_with_a_token_of_its_own() {
-    let world = World::start(|_asked| Answer::Status(200), |_settings| {}).await;
+    let in_header = |settings: &mut Value| settings["exchange"]["secret_in"] = json!("header");
+    let world = World::start(|_asked| Answer::Status(200), in_header).await;
     assert_eq!(released(&world.ask("roadmap", &bearer("anne", 1)).await), Some(true));
     let (asked, exchanged) = (world.source.asked(), world.issuer.asked());
     let [asked] = asked.as_slice() else { panic!("{asked:?}") };
@@ -293,7 +294,6 @@ async fn a_vault_is_asked_for_the_token_of_a_connection() {
             exchange.remove("audience");
             exchange.insert("grant".to_owned(), json!("auth0_federated_connection"));
             exchange.insert("connection".to_owned(), json!("google-oauth2"));
-            exchange.insert("secret_in".to_owned(), json!("body"));
         },
     )
     .await;

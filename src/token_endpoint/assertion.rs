@@ -37,7 +37,7 @@ pub(super) struct Claims<'c> {
 
 /// The reason why a key signs nothing. It never repeats anything of the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum AssertionError {
+pub(crate) enum AssertionError {
     #[error("it is no private key in PEM form (`-----BEGIN PRIVATE KEY-----`, PKCS#8)")]
     Pem,
     #[error("it is no key of RSA (2,048 to 4,096 bits), P-256, P-384 or Ed25519")]
