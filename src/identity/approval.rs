@@ -226,14 +226,13 @@ impl ApprovalRules {
         Json::Array(vec![object])
     }
 
-    /// Returns whether a token has the details by which it shows that its subject has approved a request, and no others in
-    /// their place.
+    /// Returns the most chunks that a token's subject has approved of a request, which may be fewer than were asked for. Returns
+    /// `None` if the token lacks the details that were asked for.
     #[must_use]
-    pub fn proves(&self, token: &VerifiedToken, request: &ApprovableRequest, grant: &Grant) -> bool {
-        let is_of_request =
-            |mark: &ApprovalMark| mark.nonce == grant.nonce && mark.request_sha256 == grant.request_sha256;
-        let approving = |details: &AuthorizationDetails| details.approving(request, grant.chunks_max, is_of_request);
-        token.details.as_deref().is_some_and(|details| approving(details).is_some())
+    pub fn consented(&self, token: &VerifiedToken, request: &ApprovableRequest, grant: &Grant) -> Option<u64> {
+        let asked = self.details(token.audience(), request, grant, None);
+        let asked = AuthorizationDetails::parse(&asked, &self.details, token.audience()).ok()??;
+        token.details.as_deref()?.consents_to(&asked)
     }
 
     /// Returns the principal of an approved request, bounded to what was approved. Returns `None` if its token has several

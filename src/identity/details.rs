@@ -66,6 +66,8 @@ struct Detail {
     identifiers: Option<BTreeSet<String>>,
     guard_types: Option<BTreeSet<String>>,
     metadata: Vec<OneOf>,
+    /// Whether the object itself names a ceiling (`classification_max`). The condition for it is in `metadata`.
+    names_ceiling: bool,
     chunks_max: Option<u64>,
     single_use: bool,
     purpose: Option<String>,
@@ -180,8 +182,8 @@ impl AuthorizationDetails {
     /// Keeps one object that approves this request, and no other one. `is_of_request` says whether an object's mark is
     /// that of the request. Returns `None` if no object approves it.
     ///
-    /// The object must say itself what the person has seen: the action, the collection, and no more chunks than were asked
-    /// for.
+    /// The object must say itself what the person has seen: the action, the collection, a ceiling if the request names one, and
+    /// no more chunks than were asked for.
     pub(super) fn approving(
         &self,
         request: &ApprovableRequest,
@@ -194,12 +196,23 @@ impl AuthorizationDetails {
                 && object.is_for_us
                 && names(&object.actions, request.action.as_str())
                 && names(&object.collections, &request.collection)
+                && (object.names_ceiling || request.classification_max.is_none())
                 && object.chunks_max.is_some_and(|max| max <= chunks_max)
                 && object.approval.as_ref().is_some_and(&is_of_request)
         };
         let object = self.objects.iter().find(approves)?;
         let approval = object.approval.clone().map(|mark| ApprovalMark { is_of_request: true, ..mark });
         Some(Self { objects: vec![Detail { approval, ..object.clone() }] })
+    }
+
+    /// Returns the most chunks that these details approve of what was asked for, which may be fewer. Returns `None` if no object
+    /// is the one that was asked for: one that differs in anything but the number of chunks and the purpose approves something
+    /// else, be it more or less.
+    pub(super) fn consents_to(&self, asked: &Self) -> Option<u64> {
+        let [asked] = asked.objects.as_slice() else { return None };
+        let terms = |object: &Detail| Detail { chunks_max: None, purpose: None, ..object.clone() };
+        let consented = self.objects.iter().find(|object| terms(object) == terms(asked))?;
+        consented.chunks_max.filter(|max| asked.chunks_max.is_some_and(|asked_max| *max <= asked_max))
     }
 
     /// Binds details, if there are any, to an approval that does not stand in them. Returns `None` if there are several
@@ -347,6 +360,7 @@ impl Detail {
                     let key = config.classification_key.clone()?;
                     let rank = config.rank(value.as_str()?)?;
                     detail.metadata.push(OneOf { key, values: config.lowest(rank + 1) });
+                    detail.names_ceiling = true;
                 }
                 "chunks_max" => detail.chunks_max = Some(value.as_u64()?),
                 "query_sha256" => detail.query_sha256 = Some(digest_text(value)?),

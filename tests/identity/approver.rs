@@ -354,6 +354,29 @@ async fn what_the_issuer_answers_decides_or_fails() {
 }
 
 #[tokio::test]
+async fn a_person_may_approve_fewer_chunks_than_were_asked_for() {
+    let rows = [
+        ("as many as were asked for", "chunks_max", json!(10), Ok(ANNES.len())),
+        ("one", "chunks_max", json!(1), Ok(1)),
+        ("more", "chunks_max", json!(11), Err("APPROVAL_UNPROVED")),
+        ("a lower ceiling", "classification_max", json!("internal"), Err("APPROVAL_UNPROVED")),
+        ("one document alone", "identifiers", json!(["document:roadmap"]), Err("APPROVAL_UNPROVED")),
+    ];
+    for (row, member, value, expected) in rows {
+        let world = World::start(|_, _| {}).await;
+        let anne = world.token("anne", &[]);
+        let approval = world.request(Approved::Retrieve(secret()), &anne).await.unwrap();
+        let asked = world.issuer.forms(ASK).pop().unwrap();
+        let mut details: Value = serde_json::from_str(&asked["authorization_details"]).unwrap();
+        details[0][member] = value;
+        world.approve("anne", &[("authorization_details", details)]);
+        let answered = world.ask(with(&approval), &anne).await;
+        let answered = answered.map(|answer| answer.chunks.len()).map_err(|status| reason(&status));
+        assert_eq!(answered, expected.map_err(str::to_owned), "{row}");
+    }
+}
+
+#[tokio::test]
 async fn an_issuer_that_does_not_ask_is_an_error() {
     let rows = [
         ("a page", HttpAnswer::Html),

@@ -76,12 +76,21 @@ pub(crate) enum Ring {
 /// What is known of a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// The person said yes, at this time, as the issuer says.
-    Approved(u64),
+    /// The person said yes to this.
+    Approved(Consent),
     Denied,
     Expired,
     /// The issuer's token does not prove what was asked.
     Unproved,
+}
+
+/// What a person said yes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Consent {
+    /// The time of the yes, as the issuer says.
+    pub(crate) at: u64,
+    /// The most chunks, on all pages. The person may have approved fewer than were asked for.
+    pub(crate) chunks_max: u64,
 }
 
 #[derive(Debug)]
@@ -334,7 +343,8 @@ mod tests {
             now += wait;
         }
         assert_eq!(desk.poll("q", 5, LATER, now), Poll::Now);
-        desk.ended("q", &anne, "sealed", Outcome::Approved(7), now);
-        assert_eq!(desk.poll("q", 5, LATER, now), Poll::Known(Outcome::Approved(7)), "the token is given once");
+        let approved = Outcome::Approved(Consent { at: 7, chunks_max: 3 });
+        desk.ended("q", &anne, "sealed", approved, now);
+        assert_eq!(desk.poll("q", 5, LATER, now), Poll::Known(approved), "the token is given once");
     }
 }

@@ -161,7 +161,7 @@ fn only_the_approval_of_this_request_by_this_person_counts() {
             Err(other) => panic!("{row}: {other:?}"),
         }
     }
-    for member in ["chunks_max", "collections", "actions"] {
+    for member in ["chunks_max", "collections", "actions", "classification_max"] {
         let mut object = object.clone();
         object.as_object_mut().unwrap().remove(member);
         assert!(judge(&rules, &approved_by(&object), &this, NOW).is_err(), "without `{member}`");
@@ -169,6 +169,49 @@ fn only_the_approval_of_this_request_by_this_person_counts() {
     // A request that needs no approval does not use one up.
     let open = judge(&rules, &approved_by(&object), &request("handbook", "open", b"open"), NOW);
     assert_eq!(open.unwrap_err(), ApprovalError::AnotherRequest);
+}
+
+#[test]
+fn an_issuer_gives_the_object_that_was_asked_for() {
+    let rules = ApprovalRules::new(&settings()).unwrap();
+    let this = request("handbook", "secret", b"this");
+    let grant = Grant::of(&this, "nonce".to_owned(), 5);
+    let asked = rules.details("ragward", &this, &grant, Some("answer a question"))[0].clone();
+    let with = |name: &str, value: Value| {
+        let mut object = asked.clone();
+        object[name] = value;
+        object
+    };
+    let without = |name: &str| {
+        let mut object = asked.clone();
+        object.as_object_mut().unwrap().remove(name);
+        object
+    };
+    let rows = [
+        ("as it was asked for", asked.clone(), Some(5)),
+        ("without the purpose", without("purpose"), Some(5)),
+        ("fewer chunks", with("chunks_max", json!(2)), Some(2)),
+        ("more chunks", with("chunks_max", json!(6)), None),
+        ("chunks without end", without("chunks_max"), None),
+        ("a lower ceiling", with("classification_max", json!("open")), None),
+        ("a higher ceiling", with("classification_max", json!("sealed")), None),
+        ("no ceiling", without("classification_max"), None),
+        ("some documents alone", with("identifiers", json!(["document:a"])), None),
+        ("a type of documents alone", with("datatypes", json!(["document"])), None),
+        ("another relation", with("privileges", json!(["can_write"])), None),
+        ("another action", with("actions", json!(["fetch"])), None),
+        ("two actions", with("actions", json!(["retrieve", "fetch"])), None),
+        ("another collection", with("collections", json!(["hr"])), None),
+        ("another server", with("locations", json!(["elsewhere"])), None),
+        ("another nonce", with("nonce", json!("other")), None),
+        ("another digest", with("request_sha256", json!("0".repeat(64))), None),
+    ];
+    for (row, object, expected) in rows {
+        let token = sample::token_with(&settings(), &approved_by(&object));
+        assert_eq!(rules.consented(&token, &this, &grant), expected, "{row}");
+    }
+    let no_object = sample::token_with(&settings(), &json!({}));
+    assert_eq!(rules.consented(&no_object, &this, &grant), None, "no details at all");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use tonic::Code;
 use super::{Authentication, TokenAuthentication, challenge, now};
 use crate::audit::AuditedApproval;
 use crate::identity::approvable::{ApprovableRequest, Approval, Grant};
-use crate::identity::approval::desk::{Desk, Outcome, Pace, Poll, Ring, Told};
+use crate::identity::approval::desk::{Consent, Desk, Outcome, Pace, Poll, Ring, Told};
 use crate::identity::approval::sealed::{Asker, OpenApproval, Seal, random_code, random_nonce};
 use crate::identity::config::{BackchannelConfig, BindingMessage, IssuerDetails};
 use crate::identity::{
@@ -311,12 +311,14 @@ impl Approver {
                 polled.map_err(|_lost| NotApproved::Unknown(BackchannelError::Unusable))??
             }
         };
-        let approved_at = match outcome {
-            Outcome::Approved(at) => at,
+        let consent = match outcome {
+            Outcome::Approved(consent) => consent,
             Outcome::Denied => return Err(NotApproved::Denied),
             Outcome::Expired => return Err(NotApproved::Expired),
             Outcome::Unproved => return Err(NotApproved::Unproved),
         };
+        // The person may have approved fewer chunks than were asked for.
+        let grant = Grant { chunks_max: consent.chunks_max, ..grant };
         let principal = tokens.approvals.granted(principal, request, &grant).ok_or(NotApproved::SeveralDetails)?;
         let chunks_max = principal.chunks_max().unwrap_or(grant.chunks_max);
         let evidence = match approver.config.details {
@@ -328,7 +330,7 @@ impl Approver {
             evidence: Some(evidence.to_owned()),
             approved_by: Some(open.asker.subject.clone()),
             issuer: Some(open.asker.issuer.clone()),
-            approved_at: Some(approved_at),
+            approved_at: Some(consent.at),
             request_sha256: Some(grant.request_sha256.clone()),
             classification_max: request.classification_max.clone(),
             chunks_max: Some(chunks_max),
@@ -392,16 +394,19 @@ impl TokenAuthentication {
         if *facts.issuer != *open.asker.issuer || facts.subject != open.asker.subject || !token.is_of_person() {
             return unproved("the token speaks for somebody else");
         }
-        let is_required = approver.config.details == IssuerDetails::Required;
-        if is_required && !self.approvals.proves(&token, request, &open.grant()) {
+        let consented = match approver.config.details {
+            IssuerDetails::Required => self.approvals.consented(&token, request, &open.grant()),
+            IssuerDetails::Unsupported => Some(open.chunks_max),
+        };
+        let Some(chunks_max) = consented else {
             return unproved("the token lacks the `authorization_details` that were asked for");
-        }
+        };
         // The rules of logins hold for the login of the approval, too.
         let ceiling = request.classification_max.as_deref();
         if self.step_up.condition(&token, &request.collection, ceiling, moment).is_err() {
             return unproved("the login at the approval is too weak or too old (`identity.step_up`)");
         }
-        Outcome::Approved(token.issued_at())
+        Outcome::Approved(Consent { at: token.issued_at(), chunks_max })
     }
 }
 
