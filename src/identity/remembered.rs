@@ -130,6 +130,10 @@ impl UsedTokens {
     }
 
     fn begin_until(self: &Arc<Self>, name: &str, facts: &TokenFacts, until: u64, now: u64) -> Result<Use, Refusal> {
+        // A use is forgotten when it expires. One that begins then could be a second one.
+        if until <= now {
+            return Err(Refusal::Used);
+        }
         let digest = RememberedTokens::digest(name);
         let client = format!("{}:{}{}", facts.issuer.len(), facts.issuer, facts.client_id);
         let client = RememberedTokens::digest(&client);
@@ -261,6 +265,28 @@ mod tests {
             assert_eq!(begin(NOW).err(), Some(Refusal::Used), "{row}: while it is in use");
             end(one_use);
             assert_eq!(begin(NOW).is_ok(), is_usable, "{row}");
+        }
+    }
+
+    #[test]
+    fn what_has_ended_does_not_begin_anew() {
+        let used = Arc::new(UsedTokens::default());
+        let token = sample::token("anne", "ragward:retrieve", NOW + 600);
+        let (nonce, request_sha256) = ("a".to_owned(), "b".to_owned());
+        let approval = Approval { nonce, request_sha256, chunks_max: 1, expires_at: NOW + 60 };
+        let rows = [
+            ("for the first time", NOW, true),
+            ("a second time", NOW + 59, false),
+            ("at its end", NOW + 60, false),
+            ("after its end", NOW + 61, false),
+        ];
+        for (row, now, is_begun) in rows {
+            used.lock().forget_expired(now);
+            let begun = used.begin_approval(&token, &approval, None, now);
+            assert_eq!(begun.is_ok(), is_begun, "{row}");
+            if let Ok(one_use) = begun {
+                one_use.text_read();
+            }
         }
     }
 
