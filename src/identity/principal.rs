@@ -28,10 +28,10 @@ pub struct Principal {
     bearer: Option<BearerToken>,
     delegation: Option<Arc<Delegation>>,
     details: Details,
-    one_use: Option<OneUse>,
+    one_uses: Vec<OneUse>,
 }
 
-/// The one use of the principal's token, if the token is good for one request only.
+/// The one use of the principal's token or of its approval, if that is good for one request only.
 #[derive(Clone, Debug)]
 struct OneUse(Arc<Use>);
 
@@ -73,7 +73,7 @@ impl Principal {
             bearer: None,
             delegation: None,
             details: Details::Unlimited,
-            one_use: None,
+            one_uses: Vec::new(),
         })
     }
 
@@ -88,7 +88,7 @@ impl Principal {
             bearer: None,
             delegation: token.delegation.clone(),
             details: token.details.clone().map_or(Details::Unlimited, Details::Unapplied),
-            one_use: None,
+            one_uses: Vec::new(),
         }
     }
 
@@ -124,16 +124,17 @@ impl Principal {
         Self { details, ..self }
     }
 
-    /// Notes the one use of the principal's token, which ends when text is read.
+    /// Notes one more use that ends when text is read: that of the principal's token, or that of an approval beside it.
     #[must_use]
-    pub fn with_one_use(self, one_use: Option<Arc<Use>>) -> Self {
-        Self { one_use: one_use.map(OneUse), ..self }
+    pub fn with_one_use(mut self, one_use: Option<Arc<Use>>) -> Self {
+        self.one_uses.extend(one_use.map(OneUse));
+        self
     }
 
-    /// Says that texts of chunks are about to be read for the principal. A token for one request is used up by that, whatever
-    /// becomes of the answer.
+    /// Says that texts of chunks are about to be read for the principal. A token for one request is used up by that, and so is an
+    /// approval, whatever becomes of the answer.
     pub fn reads_text(&self) {
-        if let Some(OneUse(one_use)) = &self.one_use {
+        for OneUse(one_use) in &self.one_uses {
             one_use.text_read();
         }
     }

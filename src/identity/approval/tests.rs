@@ -276,6 +276,24 @@ fn each_page_of_an_approval_is_given_once() {
 }
 
 #[test]
+fn a_token_for_one_request_is_used_up_together_with_its_approval() {
+    let (nonce, request_sha256) = ("a".to_owned(), "b".to_owned());
+    let approval = Approval { nonce, request_sha256, chunks_max: 1, expires_at: NOW + 60 };
+    let token = sample::token_with(&settings(), &json!({}));
+    for (row, reads_text, is_usable) in [("no text was read", false, true), ("text was read", true, false)] {
+        let used = Arc::new(UsedTokens::default());
+        let of_token = || used.begin(&token, 0, NOW).map(Arc::new);
+        let of_approval = || used.begin_approval(&token, &approval, None, NOW).map(Arc::new);
+        let both = principal(&token, "").with_one_use(of_token().ok()).with_one_use(of_approval().ok());
+        if reads_text {
+            both.reads_text();
+        }
+        drop(both);
+        assert_eq!((of_token().is_ok(), of_approval().is_ok()), (is_usable, is_usable), "{row}");
+    }
+}
+
+#[test]
 fn rules_that_make_no_sense_are_refused() {
     let rule = |collection: Option<&str>, classification: Option<&str>| ApprovalConfig {
         collection: collection.map(str::to_owned),

@@ -112,8 +112,10 @@ impl Authentication {
         if !sealed.is_empty() {
             tokens.close_approval(token, sealed);
         }
-        let one_use = Arc::new(begun);
-        Ok(Approved { principal: principal.with_one_use(Some(Arc::clone(&one_use))), one_use: Some(one_use) })
+        // A token for one request that comes with an approval is used up together with it.
+        let (of_token, of_approval) = (one_use, Arc::new(begun));
+        let principal = principal.with_one_use(of_token).with_one_use(Some(Arc::clone(&of_approval)));
+        Ok(Approved { principal, one_use: Some(of_approval) })
     }
 }
 
