@@ -445,6 +445,21 @@ async fn an_issuer_without_details_is_bound_by_its_question() {
 }
 
 #[tokio::test]
+async fn details_approve_only_where_the_issuer_has_them() {
+    let rows =
+        [("an issuer with details", IssuerDetails::Required, true), ("without", IssuerDetails::Unsupported, false)];
+    for (row, of_issuer, is_answered) in rows {
+        let world = World::start(|approval, _| approval.details = of_issuer).await;
+        let required = world.ask(secret(), &world.token("anne", &[])).await.unwrap_err();
+        let info = required.get_error_details().error_info().cloned().unwrap();
+        let details: Value = serde_json::from_str(&info.metadata["authorization_details"]).unwrap();
+        let token = world.token("anne", &[("authorization_details", details), ("jti", json!("approved"))]);
+        let answered = world.ask(secret(), &token).await.map_err(|status| status.code());
+        assert_eq!(answered.as_ref().err(), (!is_answered).then_some(&Code::PermissionDenied), "{row}");
+    }
+}
+
+#[tokio::test]
 async fn nobody_is_asked_in_vain() {
     let world = World::start(|_, _| {}).await;
     let pipeline = world.token("anne", &[("scope", json!("ragward:retrieve ragward:assert_user"))]);
@@ -460,6 +475,17 @@ async fn nobody_is_asked_in_vain() {
     for (row, token, request, expected) in rows {
         let refused = world.request(Approved::Retrieve(request), token).await.unwrap_err();
         assert_eq!(refused.code(), expected, "{row}: {refused:?}");
+    }
+    let rows = [
+        ("a long purpose", "a".repeat(257)),
+        ("a purpose of two lines", "answer\nfour".to_owned()),
+        ("a purpose that goes from right to left", "answer \u{202e}four".to_owned()),
+        ("a purpose with a line separator", "answer\u{2028}four".to_owned()),
+    ];
+    for (row, purpose) in rows {
+        let request = RequestApprovalRequest { request: Some(Approved::Retrieve(secret())), purpose };
+        let refused = world.running.client.retrieval().request_approval(with_token(request, &anne)).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{row}: {refused:?}");
     }
     assert!(world.issuer.forms(ASK).is_empty());
 }

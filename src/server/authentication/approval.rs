@@ -61,6 +61,11 @@ impl Authentication {
             };
         };
         let resource = tokens.of(token);
+        if token.holds_approval() && !tokens.takes_approval_in(token) {
+            return Err(Refusal::denied(
+                "the token holds an approval, which its issuer cannot give (`approval.details`); ask with RequestApproval",
+            ));
+        }
         let (principal, approval) = if sealed.is_empty() {
             let judged = match tokens.approvals.judge(token, principal, request, now()) {
                 Ok(judged) => judged,

@@ -22,6 +22,7 @@ use crate::retrieval::{FieldViolation, RetrievalError};
 use crate::server::audit::Draft;
 use crate::server::refusal::{APPROVAL_REQUIRED, Refusal};
 use crate::token_endpoint::OAuthClient;
+use crate::visible::{is_visible, visible_line};
 
 /// The longest time that an approval may be open, in seconds.
 const EXPIRY_SECONDS_MAX: u64 = 3_600;
@@ -127,6 +128,13 @@ impl TokenAuthentication {
         self.approver.as_ref().is_some_and(is_asked)
     }
 
+    /// Returns whether details in a token can show an approval. If its issuer has no details of its own, somebody else wrote those
+    /// that stand in the token.
+    pub(super) fn takes_approval_in(&self, token: &VerifiedToken) -> bool {
+        let has_details = |approver: &Approver| approver.config.details == IssuerDetails::Required;
+        !self.asks_person_of(token) || self.approver.as_ref().is_none_or(has_details)
+    }
+
     /// Closes an approval that is used now, so that nobody joins it any more.
     pub(super) fn close_approval(&self, token: &VerifiedToken, sealed: &str) {
         if let Some(approver) = &self.approver {
@@ -155,8 +163,11 @@ impl Authentication {
         if !token.is_of_person() || principal.asserted_by().is_some() || token.holds_approval() || !is_asked_here {
             return Err(challenge::not_own());
         }
-        if purpose.len() > PURPOSE_BYTES_MAX || purpose.contains(char::is_control) {
-            let text = format!("must have at most {PURPOSE_BYTES_MAX} bytes, and no control characters");
+        // The person reads it beside our own words. So nothing in it may begin a line, turn the text around or hide.
+        let is_shown = |c: char| is_visible(c) && !matches!(c, '\n' | '\t');
+        if purpose.len() > PURPOSE_BYTES_MAX || !purpose.chars().all(is_shown) {
+            let text =
+                format!("must have at most {PURPOSE_BYTES_MAX} bytes, and only characters that are seen on one line");
             return Err(FieldViolation::new("purpose", text).into());
         }
         let Some(chunks_max) = tokens.approvals.chunks_max(request) else {
@@ -416,7 +427,10 @@ fn described(code: &str, question: &NewQuestion) -> String {
     let through = asker.actors.first().unwrap_or(&asker.client_id);
     let ceiling = request.classification_max.as_ref().map(|ceiling| format!(" up to {ceiling}")).unwrap_or_default();
     let purpose = if purpose.is_empty() { String::new() } else { format!(", to {purpose}") };
-    format!("{code}: {through} asks for {} chunks of {}{ceiling}{purpose}", grant.chunks_max, request.collection)
+    let text =
+        format!("{code}: {through} asks for {} chunks of {}{ceiling}{purpose}", grant.chunks_max, request.collection);
+    // The names of clients and agents are as their issuer spells them.
+    visible_line(&text)
 }
 
 fn not_asked(error: BackchannelError) -> Refusal {
