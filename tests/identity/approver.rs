@@ -214,6 +214,7 @@ async fn a_person_says_yes_and_the_request_is_answered_once() {
     let kept: Vec<AuditedApproval> =
         records(world.data.path()).into_iter().filter_map(|record| record.approval).collect();
     assert_eq!(kept[0].state, AuditedApproval::REQUESTED);
+    assert_eq!(kept[1], kept[0], "who joins asks for the same");
     let given = kept.iter().find(|kept| kept.state == AuditedApproval::GIVEN).unwrap();
     assert_eq!((given.approved_by.as_deref(), given.evidence.as_deref()), (Some("anne"), Some("details")));
     assert_eq!(given.request_sha256.as_deref(), details[0]["request_sha256"].as_str());
@@ -373,6 +374,31 @@ async fn a_person_may_approve_fewer_chunks_than_were_asked_for() {
         let answered = world.ask(with(&approval), &anne).await;
         let answered = answered.map(|answer| answer.chunks.len()).map_err(|status| reason(&status));
         assert_eq!(answered, expected.map_err(str::to_owned), "{row}");
+    }
+}
+
+#[tokio::test]
+async fn a_no_that_nobody_comes_back_for_is_heard() {
+    let rows = [
+        ("no answer yet", refused("authorization_pending"), Code::Ok, 2),
+        ("a no", refused("access_denied"), Code::ResourceExhausted, 1),
+    ];
+    for (row, answer, expected, rings) in rows {
+        let world = World::start(|_, _| {}).await;
+        let anne = world.token("anne", &[]);
+        world.request(Approved::Retrieve(secret()), &anne).await.unwrap();
+        world.issuer.set(TOKEN, answer);
+        let other = RetrieveRequest { top_k: 9, ..secret() };
+        let again = world.request(Approved::Retrieve(other), &anne).await;
+        assert_eq!(again.err().map_or(Code::Ok, |status| status.code()), expected, "{row}");
+        assert_eq!(world.issuer.forms(ASK).len(), rings, "{row}");
+        let states: Vec<String> = records(world.data.path())
+            .into_iter()
+            .filter_map(|record| record.approval)
+            .map(|kept| kept.state)
+            .collect();
+        let second = if rings == 2 { AuditedApproval::REQUESTED } else { AuditedApproval::REQUIRED };
+        assert_eq!(states, [AuditedApproval::REQUESTED, second], "{row}");
     }
 }
 

@@ -2,34 +2,38 @@
 //!
 //! INVARIANT (no flood): an agent rings its person at most [`OPEN_MAX`] times at once and [`RINGS_MAX`] times a day, and not for
 //! [`PAUSE_SECONDS`] after a no. What one agent does never keeps another one from asking: the limit of a person is higher than
-//! that of any one agent.
+//! that of any one agent, and no client takes all places.
 
 use std::collections::{HashMap, VecDeque};
 
 use super::sealed::Asker;
+use crate::identity::approvable::ApprovableRequest;
 
-/// The most open questions of one asker.
+/// The most open questions of one agent.
 const OPEN_MAX: usize = 3;
-/// The most questions of one asker within a day.
+/// The most questions of one agent within a day.
 const RINGS_MAX: usize = 20;
-/// The most questions to one person within a day, by all askers together.
+/// The most questions to one person within a day, by all agents together.
 const RINGS_OF_PERSON_MAX: usize = 60;
 const DAY_SECONDS: u64 = 86_400;
-/// How long an asker may not ask after a no.
+/// How long an agent may not ask after a no.
 const PAUSE_SECONDS: u64 = 60;
 /// The seconds that `slow_down` adds to the pause between polls (CIBA, section 11).
 const SLOW_DOWN_SECONDS: u64 = 5;
 /// The longest pause between polls. An issuer that says `slow_down` without end gets one poll in this time.
 const INTERVAL_SECONDS_MAX: u64 = 60;
-/// The most askers that are remembered, and the most persons and questions. Past this, nobody else is asked for.
+/// The most agents that are remembered, and the most persons and questions. Past this, nobody else is asked for.
 const REMEMBERED_MAX: usize = 10_000;
+/// The most agents of one client that are remembered, so that one client cannot use up the places of all.
+const REMEMBERED_OF_CLIENT_MAX: usize = 5_000;
 /// When to come back for a question that is being put right now.
 const SOON_SECONDS: u64 = 1;
 
 /// The questions that are open, and the rings of the last day.
 #[derive(Debug, Default)]
 pub(crate) struct Desk {
-    askers: HashMap<Asker, AskerState>,
+    /// The state of each agent ([`Asker::agent`]).
+    agents: HashMap<Asker, AgentState>,
     /// The times of the rings of each person, by issuer and subject.
     persons: HashMap<(String, String), VecDeque<u64>>,
     /// What is known of each question, by its name.
@@ -37,26 +41,42 @@ pub(crate) struct Desk {
 }
 
 #[derive(Debug, Default)]
-struct AskerState {
+struct AgentState {
     open: Vec<OpenQuestion>,
     rings: VecDeque<u64>,
-    /// The time until which the asker may not ask.
+    /// The time until which the agent may not ask.
     paused_until: u64,
 }
 
 #[derive(Debug)]
 struct OpenQuestion {
-    /// The bytes of the request.
-    encoded: Vec<u8>,
+    /// Who asked. Nobody else could use the approval.
+    asker: Asker,
+    request: ApprovableRequest,
     expires_at: u64,
     /// What the asker was told; `None` while the issuer is asked.
     told: Option<Told>,
+}
+
+impl OpenQuestion {
+    fn is_of(&self, asker: &Asker, encoded: &[u8]) -> bool {
+        self.asker == *asker && self.request.encoded == encoded
+    }
+}
+
+/// A question that a person may have answered meanwhile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct AskedQuestion {
+    pub(crate) request: ApprovableRequest,
+    pub(crate) sealed: String,
 }
 
 /// What an asker is told of its question.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Told {
     pub(crate) sealed: String,
+    /// The digest of the request and the approval's nonce, for the record.
+    pub(crate) request_sha256: String,
     pub(crate) code: String,
     pub(crate) expires_at: u64,
     pub(crate) interval: u64,
@@ -121,18 +141,32 @@ pub(crate) enum Poll {
 }
 
 impl Desk {
+    /// Returns the open questions of an asker's agent. Its person may have said no to one of them, which is to be known before the
+    /// agent asks again. Returns none if the asker would only join its own question.
+    pub(crate) fn unheard(&self, asker: &Asker, encoded: &[u8]) -> Vec<AskedQuestion> {
+        let open = self.agents.get(&asker.agent()).map(|state| state.open.as_slice()).unwrap_or_default();
+        if open.iter().any(|open| open.is_of(asker, encoded)) {
+            return Vec::new();
+        }
+        let asked = |open: &OpenQuestion| {
+            let sealed = open.told.as_ref()?.sealed.clone();
+            Some(AskedQuestion { request: open.request.clone(), sealed })
+        };
+        open.iter().filter_map(asked).collect()
+    }
+
     /// Decides whether a person is asked to approve a request.
-    pub(crate) fn ring(&mut self, asker: &Asker, encoded: &[u8], expires_at: u64, now: u64) -> Ring {
-        if self.askers.len() >= REMEMBERED_MAX || self.persons.len() >= REMEMBERED_MAX {
+    pub(crate) fn ring(&mut self, asker: &Asker, request: &ApprovableRequest, expires_at: u64, now: u64) -> Ring {
+        let agent = asker.agent();
+        if !self.has_room_for(&agent) {
             self.forget(now);
         }
-        let is_full = self.askers.len() >= REMEMBERED_MAX || self.persons.len() >= REMEMBERED_MAX;
-        if is_full && !self.askers.contains_key(asker) {
+        if !self.has_room_for(&agent) {
             return Ring::Later(PAUSE_SECONDS);
         }
-        let state = self.askers.entry(asker.clone()).or_default();
+        let state = self.agents.entry(agent).or_default();
         state.forget(now);
-        if let Some(same) = state.open.iter().find(|open| open.encoded == encoded) {
+        if let Some(same) = state.open.iter().find(|open| open.is_of(asker, &request.encoded)) {
             return same.told.clone().map_or(Ring::Later(SOON_SECONDS), Ring::Joined);
         }
         if now < state.paused_until {
@@ -152,13 +186,25 @@ impl Desk {
         // A question counts from the moment at which it is put, since a failed one may have rung, too.
         state.rings.push_back(now);
         person.push_back(now);
-        state.open.push(OpenQuestion { encoded: encoded.to_vec(), expires_at, told: None });
+        state.open.push(OpenQuestion { asker: asker.clone(), request: request.clone(), expires_at, told: None });
         Ring::Now
+    }
+
+    /// Returns whether an agent has a place, or there is one for it.
+    fn has_room_for(&self, agent: &Asker) -> bool {
+        if self.agents.contains_key(agent) {
+            return true;
+        }
+        let is_of_client = |known: &&Asker| known.client_id == agent.client_id && known.issuer == agent.issuer;
+        let of_client = self.agents.keys().filter(is_of_client).count();
+        let is_full = self.agents.len() >= REMEMBERED_MAX || self.persons.len() >= REMEMBERED_MAX;
+        !is_full && of_client < REMEMBERED_OF_CLIENT_MAX
     }
 
     /// Notes what the asker is told of a question that was put.
     pub(crate) fn told(&mut self, asker: &Asker, encoded: &[u8], told: &Told) {
-        let open = self.askers.get_mut(asker).and_then(|state| state.open.iter_mut().find(|q| q.encoded == encoded));
+        let state = self.agents.get_mut(&asker.agent());
+        let open = state.and_then(|state| state.open.iter_mut().find(|open| open.is_of(asker, encoded)));
         if let Some(open) = open {
             (open.expires_at, open.told) = (told.expires_at, Some(told.clone()));
         }
@@ -166,7 +212,7 @@ impl Desk {
 
     /// Closes a question that could not be put.
     pub(crate) fn untold(&mut self, asker: &Asker, encoded: &[u8]) {
-        self.close(asker, |open| open.encoded == encoded && open.told.is_none());
+        self.close(asker, |open| open.is_of(asker, encoded) && open.told.is_none());
     }
 
     /// Decides whether the issuer is asked about a question.
@@ -205,13 +251,13 @@ impl Desk {
         standing.interval
     }
 
-    /// Notes how a question ended. After a no, its asker may not ask for a while.
+    /// Notes how a question ended. After a no, the agent of its asker may not ask for a while.
     pub(crate) fn ended(&mut self, question: &str, asker: &Asker, sealed: &str, outcome: Outcome, now: u64) {
         if let Some(standing) = self.questions.get_mut(question) {
             (standing.is_polling, standing.outcome) = (false, Some(outcome));
         }
         if outcome == Outcome::Denied {
-            self.askers.entry(asker.clone()).or_default().paused_until = now.saturating_add(PAUSE_SECONDS);
+            self.agents.entry(asker.agent()).or_default().paused_until = now.saturating_add(PAUSE_SECONDS);
         }
         if !matches!(outcome, Outcome::Approved(_)) {
             self.used(asker, sealed);
@@ -224,13 +270,13 @@ impl Desk {
     }
 
     fn close(&mut self, asker: &Asker, is_closed: impl Fn(&OpenQuestion) -> bool) {
-        if let Some(state) = self.askers.get_mut(asker) {
+        if let Some(state) = self.agents.get_mut(&asker.agent()) {
             state.open.retain(|open| !is_closed(open));
         }
     }
 
     fn forget(&mut self, now: u64) {
-        self.askers.retain(|_, state| {
+        self.agents.retain(|_, state| {
             state.forget(now);
             !state.open.is_empty() || !state.rings.is_empty() || now < state.paused_until
         });
@@ -241,7 +287,7 @@ impl Desk {
     }
 }
 
-impl AskerState {
+impl AgentState {
     fn forget(&mut self, now: u64) {
         self.open.retain(|open| now < open.expires_at);
         forget_rings(&mut self.rings, now);
@@ -257,6 +303,7 @@ fn forget_rings(rings: &mut VecDeque<u64>, now: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::approvable::Action;
 
     const NOW: u64 = 1_800_000_000;
     const LATER: u64 = NOW + 300;
@@ -270,13 +317,25 @@ mod tests {
         }
     }
 
+    fn request(encoded: &[u8]) -> ApprovableRequest {
+        ApprovableRequest {
+            action: Action::Retrieve,
+            collection: "handbook".to_owned(),
+            classification_max: None,
+            chunks_max: 5,
+            encoded: encoded.to_vec(),
+            page_token: None,
+        }
+    }
+
     fn told(sealed: &str) -> Told {
-        Told { sealed: sealed.to_owned(), code: "code".to_owned(), expires_at: LATER, interval: 5 }
+        let (sealed, request_sha256) = (sealed.to_owned(), "digest".to_owned());
+        Told { sealed, request_sha256, code: "code".to_owned(), expires_at: LATER, interval: 5 }
     }
 
     /// Asks a hundred times, and counts the rings.
     fn rings(desk: &mut Desk, asker: &Asker, now: u64) -> usize {
-        (0..100_u8).filter(|number| desk.ring(asker, &[*number], now + 300, now) == Ring::Now).count()
+        (0..100_u8).filter(|number| desk.ring(asker, &request(&[*number]), now + 300, now) == Ring::Now).count()
     }
 
     #[test]
@@ -296,36 +355,95 @@ mod tests {
         }
         assert!(rings(&mut desk, &b, NOW + 100 * 300) > 0, "the other one may ask");
         desk.ended("question", &a, "sealed", Outcome::Denied, NOW + 100 * 300);
-        assert!(desk.askers[&b].paused_until == 0, "the pause is that of the one who was denied");
+        assert!(desk.agents[&b].paused_until == 0, "the pause is that of the one who was denied");
+    }
+
+    #[test]
+    fn the_history_of_a_token_makes_no_other_agent() {
+        let (mut desk, anne) = (Desk::default(), asker("anne", "a"));
+        let through = |earlier: u64| {
+            let actors = vec!["agent:a".to_owned(), format!("agent:{earlier}")];
+            Asker { actors, ..anne.clone() }
+        };
+        let at_once: usize = (0..10).map(|earlier| rings(&mut desk, &through(earlier), NOW)).sum();
+        assert_eq!(at_once, OPEN_MAX, "at once");
+        let in_a_day: usize = (1..100).map(|round| rings(&mut desk, &through(round), NOW + round * 300)).sum();
+        assert_eq!(OPEN_MAX + in_a_day, RINGS_MAX, "within a day");
+        let now = NOW + 100 * 300;
+        let other = Asker { actors: vec!["agent:b".to_owned(), "agent:a".to_owned()], ..anne.clone() };
+        assert_eq!(desk.ring(&other, &request(b"this"), now + 300, now), Ring::Now, "another agent may ask");
+        desk.told(&other, b"this", &Told { expires_at: now + 300, ..told("sealed") });
+        let joining = Asker { actors: vec!["agent:b".to_owned()], ..anne };
+        assert_eq!(desk.ring(&joining, &request(b"this"), now + 300, now), Ring::Now, "it cannot use that approval");
+        desk.ended("question", &other, "sealed", Outcome::Denied, now);
+        let after_a_no = desk.ring(&joining, &request(b"that"), now + 300, now);
+        assert_eq!(after_a_no, Ring::Later(PAUSE_SECONDS), "the pause is that of the agent");
+    }
+
+    #[test]
+    fn one_client_leaves_places_to_others() {
+        let mut desk = Desk::default();
+        for person in 0..REMEMBERED_OF_CLIENT_MAX {
+            let state = AgentState { rings: VecDeque::from([NOW]), ..AgentState::default() };
+            desk.agents.insert(asker(&person.to_string(), "a"), state);
+        }
+        let tomorrow = NOW + DAY_SECONDS;
+        let rows = [
+            ("one more of this client", "a", NOW, Ring::Later(PAUSE_SECONDS)),
+            ("another client", "b", NOW, Ring::Now),
+            ("this client tomorrow", "a", tomorrow, Ring::Now),
+        ];
+        for (row, client_id, now, expected) in rows {
+            assert_eq!(desk.ring(&asker("anne", client_id), &request(b"this"), now + 300, now), expected, "{row}");
+        }
+    }
+
+    #[test]
+    fn open_questions_are_heard_before_another_one() {
+        let (mut desk, anne) = (Desk::default(), asker("anne", "a"));
+        assert!(desk.unheard(&anne, b"this").is_empty(), "nothing is open");
+        assert_eq!(desk.ring(&anne, &request(b"this"), LATER, NOW), Ring::Now);
+        assert!(desk.unheard(&anne, b"that").is_empty(), "it is being asked");
+        desk.told(&anne, b"this", &told("sealed"));
+        let open = [AskedQuestion { request: request(b"this"), sealed: "sealed".to_owned() }];
+        let rows: [(&str, Asker, &[u8], &[AskedQuestion]); 4] = [
+            ("another question", anne.clone(), b"that", &open),
+            ("the same question", anne.clone(), b"this", &[]),
+            ("another client", asker("anne", "b"), b"that", &[]),
+            ("another person", asker("bob", "a"), b"that", &[]),
+        ];
+        for (row, asker, encoded, expected) in rows {
+            assert_eq!(desk.unheard(&asker, encoded), expected, "{row}");
+        }
     }
 
     #[test]
     fn only_equal_requests_join() {
         let (mut desk, anne) = (Desk::default(), asker("anne", "a"));
-        assert_eq!(desk.ring(&anne, b"this", LATER, NOW), Ring::Now);
-        assert_eq!(desk.ring(&anne, b"this", LATER, NOW), Ring::Later(SOON_SECONDS), "it is being asked");
+        assert_eq!(desk.ring(&anne, &request(b"this"), LATER, NOW), Ring::Now);
+        assert_eq!(desk.ring(&anne, &request(b"this"), LATER, NOW), Ring::Later(SOON_SECONDS), "it is being asked");
         desk.told(&anne, b"this", &told("sealed"));
-        assert_eq!(desk.ring(&anne, b"this", LATER, NOW), Ring::Joined(told("sealed")));
+        assert_eq!(desk.ring(&anne, &request(b"this"), LATER, NOW), Ring::Joined(told("sealed")));
         for (row, other, encoded) in [
             ("another request", anne.clone(), b"that"),
             ("another person", asker("bob", "a"), b"this"),
             ("another client", asker("anne", "b"), b"this"),
             ("an actor", Asker { actors: vec!["agent:a".to_owned()], ..anne.clone() }, b"this"),
         ] {
-            assert_eq!(desk.ring(&other, encoded, LATER, NOW), Ring::Now, "{row}");
+            assert_eq!(desk.ring(&other, &request(encoded), LATER, NOW), Ring::Now, "{row}");
         }
         desk.used(&anne, "sealed");
-        assert_eq!(desk.ring(&anne, b"this", LATER, NOW), Ring::Now, "nobody joins a used one");
+        assert_eq!(desk.ring(&anne, &request(b"this"), LATER, NOW), Ring::Now, "nobody joins a used one");
         desk.untold(&anne, b"this");
-        assert_eq!(desk.ring(&anne, b"this", LATER, NOW), Ring::Now, "a failed one is gone");
+        assert_eq!(desk.ring(&anne, &request(b"this"), LATER, NOW), Ring::Now, "a failed one is gone");
     }
 
     #[test]
     fn after_a_no_the_person_is_left_alone() {
         let (mut desk, anne) = (Desk::default(), asker("anne", "a"));
         desk.ended("question", &anne, "sealed", Outcome::Denied, NOW);
-        assert_eq!(desk.ring(&anne, b"this", LATER, NOW), Ring::Later(PAUSE_SECONDS));
-        assert_eq!(desk.ring(&anne, b"this", LATER, NOW + PAUSE_SECONDS), Ring::Now);
+        assert_eq!(desk.ring(&anne, &request(b"this"), LATER, NOW), Ring::Later(PAUSE_SECONDS));
+        assert_eq!(desk.ring(&anne, &request(b"this"), LATER, NOW + PAUSE_SECONDS), Ring::Now);
     }
 
     #[test]

@@ -63,6 +63,12 @@ impl Asker {
             actors: actors.iter().map(|actor| actor.object.to_string()).collect(),
         }
     }
+
+    /// Returns the agent that is behind this asker, with the person and the client. Only the outermost actor is ever checked. The
+    /// others are history, which an agent may vary by who exchanges its token.
+    pub(crate) fn agent(&self) -> Self {
+        Self { actors: self.actors.iter().take(1).cloned().collect(), ..self.clone() }
+    }
 }
 
 impl OpenApproval {

@@ -12,7 +12,7 @@ use tonic::Code;
 use super::{Authentication, TokenAuthentication, challenge, now};
 use crate::audit::AuditedApproval;
 use crate::identity::approvable::{ApprovableRequest, Approval, Grant};
-use crate::identity::approval::desk::{Consent, Desk, Outcome, Pace, Poll, Ring, Told};
+use crate::identity::approval::desk::{AskedQuestion, Consent, Desk, Outcome, Pace, Poll, Ring, Told};
 use crate::identity::approval::sealed::{Asker, OpenApproval, Seal, random_code, random_nonce};
 use crate::identity::config::{BackchannelConfig, BindingMessage, IssuerDetails};
 use crate::identity::{
@@ -178,16 +178,25 @@ impl Authentication {
         if tokens.approvals.granted(principal, request, &grant).is_none() {
             return Err(NotApproved::SeveralDetails.into_refusal());
         }
+        let asker = Asker::of(token.facts());
+        let unheard = approver.desk().unheard(&asker, &request.encoded);
+        Approver::hear(tokens, unheard).await;
+        let moment = now();
+        let expires_at = moment.saturating_add(approver.config.expiry.as_secs());
+        let ring = approver.desk().ring(&asker, request, expires_at, moment);
+        let (state, request_sha256) = match &ring {
+            Ring::Now => (AuditedApproval::REQUESTED, Some(grant.request_sha256.clone())),
+            Ring::Joined(told) => (AuditedApproval::REQUESTED, Some(told.request_sha256.clone())),
+            // Nobody is asked now, so nothing has a digest.
+            Ring::Later(_) => (AuditedApproval::REQUIRED, None),
+        };
         draft.approval(AuditedApproval {
-            state: AuditedApproval::REQUESTED.to_owned(),
-            request_sha256: Some(grant.request_sha256.clone()),
+            state: state.to_owned(),
+            request_sha256,
             classification_max: request.classification_max.clone(),
             chunks_max: Some(chunks_max),
             ..AuditedApproval::default()
         });
-        let (asker, moment) = (Asker::of(token.facts()), now());
-        let expires_at = moment.saturating_add(approver.config.expiry.as_secs());
-        let ring = approver.desk().ring(&asker, &request.encoded, expires_at, moment);
         let told = match ring {
             Ring::Joined(told) => told,
             Ring::Later(seconds) => {
@@ -202,7 +211,7 @@ impl Authentication {
                 asking.await.map_err(|_lost| Refusal::lost())??
             }
         };
-        let Told { sealed, code, expires_at, interval } = told;
+        let Told { sealed, request_sha256: _, code, expires_at, interval } = told;
         Ok(RequestedApproval { sealed, code, expires_at, poll_after: interval })
     }
 }
@@ -283,7 +292,7 @@ impl Approver {
             expires_at,
         };
         let sealed = self.seal.seal(&open).ok_or_else(no_random)?;
-        Ok(Told { sealed, code, expires_at, interval })
+        Ok(Told { sealed, request_sha256: open.request_sha256, code, expires_at, interval })
     }
 
     /// Opens the approval that a request names, and asks the issuer whether the person has said yes, if that is not known.
@@ -349,6 +358,28 @@ impl Approver {
         let Grant { nonce, request_sha256, .. } = grant;
         let approval = Approval { nonce, request_sha256, chunks_max, expires_at: open.expires_at };
         Ok((principal, approval, audited))
+    }
+
+    /// Asks the issuer about the open questions of an agent, as far as their pace allows. Otherwise an agent that never comes back
+    /// for an answer could go on asking after a no.
+    async fn hear(tokens: &Arc<TokenAuthentication>, asked: Vec<AskedQuestion>) {
+        let Some(approver) = &tokens.approver else { return };
+        let mut polls = Vec::new();
+        for AskedQuestion { request, sealed } in asked {
+            let Some(open) = approver.seal.open(&sealed) else { continue };
+            let poll = approver.desk().poll(&open.name(), open.interval, open.expires_at, now());
+            if poll == Poll::Now {
+                // Like the poll of a caller who comes back, it goes on if this caller goes away.
+                let polled = PolledQuestion { open, request, sealed };
+                polls.push(tokio::spawn(Self::ask_issuer(Arc::clone(tokens), polled)));
+            }
+        }
+        for poll in polls {
+            // The desk has noted the answer, whatever it is.
+            if poll.await.is_err() {
+                tracing::error!("the poll of a question was lost");
+            }
+        }
     }
 
     /// Asks the issuer about a question, and notes its answer.
