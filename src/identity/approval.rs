@@ -145,7 +145,9 @@ impl ApprovalRules {
     /// Returns the most chunks of the approval that a request needs; `None` if it needs none.
     #[must_use]
     pub fn chunks_max(&self, request: &ApprovableRequest) -> Option<u64> {
-        let rank = request.classification_max.as_deref().and_then(|name| self.details.rank(name));
+        // Callers refuse an unknown ceiling before they ask. Here it is above all others, so that it never needs less.
+        let rank_of = |name: &str| self.details.rank(name).unwrap_or(usize::MAX);
+        let rank = request.classification_max.as_deref().map(rank_of);
         let reaches = |lowest: usize| rank.is_some_and(|rank| rank >= lowest);
         let of_ceiling = self.classifications.iter().filter(|(lowest, _)| reaches(**lowest)).map(|(_, max)| *max);
         let of_collection = self.collections.get(&request.collection).copied();

@@ -78,6 +78,7 @@ fn what_is_asked_for_decides() {
         ("no ceiling", "handbook", "", None),
         ("the lowest ceiling of the rule", "handbook", "secret", Some(5)),
         ("a higher ceiling", "handbook", "sealed", Some(5)),
+        ("an unknown ceiling", "handbook", "cosmic", Some(5)),
         ("the collection", "hr", "", Some(10)),
         ("the collection, a low ceiling", "hr", "open", Some(10)),
         ("both", "hr", "sealed", Some(5)),
