@@ -350,6 +350,10 @@ async fn what_the_issuer_answers_decides_or_fails() {
         if expected == "APPROVAL_DENIED" {
             let again = world.request(Approved::Retrieve(secret()), &anne).await.unwrap_err();
             assert_eq!(again.code(), Code::ResourceExhausted, "{row}: the person is left alone");
+            let kept: Vec<AuditedApproval> =
+                records(world.data.path()).into_iter().filter_map(|record| record.approval).collect();
+            assert_eq!((kept[0].state.as_str(), kept[1].state.as_str()), ("requested", "denied"), "{row}");
+            assert_eq!(kept[1].request_sha256, kept[0].request_sha256, "{row}: the record tells which one");
         }
     }
 }

@@ -98,7 +98,7 @@ impl Authentication {
             let approved = Approver::approved(tokens, token, principal, request, sealed, deadline).await;
             let (principal, approval, audited) = approved.map_err(|not_approved| {
                 if not_approved == NotApproved::Denied {
-                    draft.approval(denied(request, token));
+                    draft.approval(denied(request, token, tokens.digest_of_approval(sealed)));
                 }
                 not_approved.into_refusal()
             })?;
@@ -135,11 +135,12 @@ fn asked_for(request: &ApprovableRequest, required: &RequiredApproval) -> Audite
     }
 }
 
-/// Describes an approval that the person refused.
-fn denied(request: &ApprovableRequest, token: &VerifiedToken) -> AuditedApproval {
+/// Describes an approval that the person refused. Its digest tells which question that was.
+fn denied(request: &ApprovableRequest, token: &VerifiedToken, request_sha256: Option<String>) -> AuditedApproval {
     AuditedApproval {
         state: AuditedApproval::DENIED.to_owned(),
         issuer: Some(token.facts().issuer.to_string()),
+        request_sha256,
         classification_max: request.classification_max.clone(),
         ..AuditedApproval::default()
     }

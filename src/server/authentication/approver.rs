@@ -135,6 +135,11 @@ impl TokenAuthentication {
         !self.asks_person_of(token) || self.approver.as_ref().is_none_or(has_details)
     }
 
+    /// Returns the digest in an approval that was asked for here; `None` if it was not.
+    pub(super) fn digest_of_approval(&self, sealed: &str) -> Option<String> {
+        Some(self.approver.as_ref()?.seal.open(sealed)?.request_sha256)
+    }
+
     /// Closes an approval that is used now, so that nobody joins it any more.
     pub(super) fn close_approval(&self, token: &VerifiedToken, sealed: &str) {
         if let Some(approver) = &self.approver {
