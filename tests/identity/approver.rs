@@ -383,19 +383,23 @@ async fn a_person_may_approve_fewer_chunks_than_were_asked_for() {
 
 #[tokio::test]
 async fn a_no_that_nobody_comes_back_for_is_heard() {
+    let alone: Change = |approval, _| approval.key_file = None;
+    let replica: Change = |_, _| {};
+    // The last two numbers are those of rings and of polls.
     let rows = [
-        ("no answer yet", refused("authorization_pending"), Code::Ok, 2),
-        ("a no", refused("access_denied"), Code::ResourceExhausted, 1),
+        ("no answer yet", alone, refused("authorization_pending"), Code::Ok, 2, 1),
+        ("a no", alone, refused("access_denied"), Code::ResourceExhausted, 1, 1),
+        ("a no that another replica may be asked for", replica, refused("access_denied"), Code::Ok, 2, 0),
     ];
-    for (row, answer, expected, rings) in rows {
-        let world = World::start(|_, _| {}).await;
+    for (row, change, answer, expected, rings, polls) in rows {
+        let world = World::start(change).await;
         let anne = world.token("anne", &[]);
         world.request(Approved::Retrieve(secret()), &anne).await.unwrap();
         world.issuer.set(TOKEN, answer);
         let other = RetrieveRequest { top_k: 9, ..secret() };
         let again = world.request(Approved::Retrieve(other), &anne).await;
         assert_eq!(again.err().map_or(Code::Ok, |status| status.code()), expected, "{row}");
-        assert_eq!(world.issuer.forms(ASK).len(), rings, "{row}");
+        assert_eq!((world.issuer.forms(ASK).len(), world.issuer.forms(TOKEN).len()), (rings, polls), "{row}");
         let states: Vec<String> = records(world.data.path())
             .into_iter()
             .filter_map(|record| record.approval)

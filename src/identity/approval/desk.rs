@@ -1,8 +1,8 @@
 //! Decides when a person may be asked, and when the issuer. This code is pure: its callers hand in the time.
 //!
 //! INVARIANT (no flood): an agent rings its person at most [`OPEN_MAX`] times at once and [`RINGS_MAX`] times a day, and not for
-//! [`PAUSE_SECONDS`] after a no. What one agent does never keeps another one from asking: the limit of a person is higher than
-//! that of any one agent, and no client takes all places.
+//! [`PAUSE_SECONDS`] after a no that is heard. What one agent does never keeps another one from asking: the limit of a person is
+//! higher than that of any one agent, and no client takes all places.
 
 use std::collections::{HashMap, VecDeque};
 
