@@ -14,8 +14,9 @@ use crate::settings::Secret;
 
 /// The shortest secret that replicas may share, in bytes.
 const KEY_BYTES_MIN: usize = 32;
-/// The longest sealed approval that is opened, in characters.
-const SEALED_BYTES_MAX: usize = 8_192;
+/// The longest sealed approval that is opened, in characters. It names the actors of a token, which has at most 16 KiB, in a form
+/// that may be three times as long.
+const SEALED_BYTES_MAX: usize = 64 * 1_024;
 /// The random bytes of a nonce.
 const RANDOM_BYTES: usize = 16;
 /// Keeps the key of approvals apart from every other key that a file may serve for.
@@ -194,6 +195,16 @@ mod tests {
             assert_eq!(one.open(std::str::from_utf8(&changed).unwrap()), None, "changed at {place}");
             assert_eq!(one.open(sealed.get(..place).unwrap()), None, "cut at {place}");
         }
+    }
+
+    #[test]
+    fn a_long_history_is_no_reason_to_ask_in_vain() {
+        let mut approval = approval();
+        approval.asker.actors = vec![format!("agent:{}", "%2F".repeat(160)); 75];
+        let seal = Seal::new(None).unwrap();
+        let sealed = seal.seal(&approval).unwrap();
+        assert_eq!(seal.open(&sealed), Some(approval));
+        assert_eq!(seal.open(&"A".repeat(SEALED_BYTES_MAX + 1)), None);
     }
 
     #[test]

@@ -231,7 +231,8 @@ fn asked(members: &Map<String, Value>, expiry_seconds: u64) -> Option<Asked> {
     let interval = members.get("interval").map_or(Some(INTERVAL_SECONDS), Value::as_u64)?;
     // An issuer may give more time than was asked for. Nobody waits for it.
     let expires_in = members.get("expires_in")?.as_u64()?.min(expiry_seconds);
-    let is_taken = is_visible(id) && id.len() <= ID_BYTES_MAX;
+    // A question that ends at once would leave its asker free to ask again at once.
+    let is_taken = is_visible(id) && id.len() <= ID_BYTES_MAX && expires_in > 0;
     let interval = interval.clamp(1, INTERVAL_SECONDS_MAX);
     is_taken.then(|| Asked { id: id.to_owned(), expires_in, interval })
 }
@@ -294,6 +295,7 @@ mod tests {
             ("an id with a line break", json!({"auth_req_id": "a\n", "expires_in": 60}), None),
             ("a huge id", json!({"auth_req_id": "a".repeat(ID_BYTES_MAX + 1), "expires_in": 60}), None),
             ("no time", json!({"auth_req_id": "a"}), None),
+            ("a time of nothing", json!({"auth_req_id": "a", "expires_in": 0}), None),
             ("a negative time", json!({"auth_req_id": "a", "expires_in": -1}), None),
         ];
         for (row, answer, expected) in rows {
