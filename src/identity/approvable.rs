@@ -27,6 +27,8 @@ pub struct ApprovableRequest {
     pub classification_max: Option<String>,
     /// The most chunks that the request can give, on all of its pages.
     pub chunks_max: u64,
+    /// The words of the request: the text of its query, or the ids that it names. `None` if it has none. They decide nothing.
+    pub words: Option<String>,
     /// Bytes that are equal only for equal requests. The pages of one search are one request.
     pub encoded: Vec<u8>,
     /// The token of a further page of an approved search; `None` for the first page.

@@ -64,6 +64,18 @@ pub enum ApprovalError {
     NoNonce,
 }
 
+/// The facts about a request that a person reads before they say yes, beside what an approval is bound to. They decide
+/// nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ShownFacts {
+    /// The purpose that the caller states.
+    pub purpose: Option<String>,
+    /// The actors who act for the person, the outermost one first, and the client that asks. Empty if the issuer knows them.
+    pub requested_by: Vec<String>,
+    /// The words of the request, if the person is to read them.
+    pub query: Option<String>,
+}
+
 /// The approval that a request needs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RequiredApproval {
@@ -201,14 +213,17 @@ impl ApprovalRules {
         let nonce = self.nonces.as_ref().and_then(|nonces| nonces.make(token.facts(), now));
         let Some(nonce) = nonce else { return ApprovalError::NoNonce };
         let grant = Grant::of(request, nonce, chunks_max);
-        let authorization_details = self.details(token.audience(), request, &grant, None);
+        // The issuer knows the client that will ask it, and what that client tells of itself.
+        let shown = ShownFacts::default();
+        let authorization_details = self.details(token.audience(), request, &grant, &shown);
         let Grant { request_sha256, .. } = grant;
         ApprovalError::Required(RequiredApproval { authorization_details, request_sha256, chunks_max })
     }
 
     /// Returns the value of `authorization_details` by which a token for `audience` shows that a person has approved a request.
     #[must_use]
-    pub fn details(&self, audience: &str, request: &ApprovableRequest, grant: &Grant, purpose: Option<&str>) -> Json {
+    pub fn details(&self, audience: &str, request: &ApprovableRequest, grant: &Grant, shown: &ShownFacts) -> Json {
+        let ShownFacts { purpose, requested_by, query } = shown;
         let mut object = json!({
             "type": self.details.type_name,
             "locations": [audience],
@@ -220,9 +235,14 @@ impl ApprovalRules {
             "single_use": true,
         });
         if let Json::Object(object) = &mut object {
-            let ceiling = request.classification_max.as_deref().map(|ceiling| ("classification_max", ceiling));
-            for (name, value) in ceiling.into_iter().chain(purpose.map(|purpose| ("purpose", purpose))) {
-                object.insert(name.to_owned(), value.into());
+            let texts = [("classification_max", &request.classification_max), ("purpose", purpose), ("query", query)];
+            for (name, value) in texts {
+                if let Some(value) = value {
+                    object.insert(name.to_owned(), value.as_str().into());
+                }
+            }
+            if !requested_by.is_empty() {
+                object.insert("requested_by".to_owned(), requested_by.as_slice().into());
             }
         }
         Json::Array(vec![object])

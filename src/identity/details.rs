@@ -344,6 +344,7 @@ impl Detail {
     fn parse(object: &Map<String, Json>, config: &DetailsConfig, audience: &str) -> Option<Self> {
         let mut detail = Self { is_for_us: true, ..Self::default() };
         let (mut request_sha256, mut nonce) = (None, None);
+        let mut is_told_of_request = false;
         for (member, value) in object {
             match member.as_str() {
                 "type" => {}
@@ -368,6 +369,9 @@ impl Detail {
                 "nonce" => nonce = Some(value.as_str()?.to_owned()),
                 "single_use" => detail.single_use = value.as_bool()?,
                 "purpose" => detail.purpose = Some(value.as_str()?.to_owned()),
+                // These are for the person who approves.
+                "requested_by" => is_told_of_request = texts(value).map(|_names| true)?,
+                "query" => is_told_of_request = value.as_str().map(|_words| true)?,
                 _ => return None,
             }
         }
@@ -377,6 +381,10 @@ impl Detail {
             // One of them binds nothing without the other.
             (Some(_), None) | (None, Some(_)) => return None,
         };
+        // Without the digest of the request, nothing compares them with it, and somebody may have meant them to narrow.
+        if is_told_of_request && detail.approval.is_none() {
+            return None;
+        }
         // A token for one request must name its query or the request, and an approval is for one request.
         let names_request = detail.query_sha256.is_some() || detail.approval.is_some();
         let fits_together = if detail.single_use { names_request } else { detail.approval.is_none() };

@@ -10,7 +10,10 @@ use crate::authz::decision_key::{write_contextual, write_count, write_text};
 use crate::engine::Contextual;
 use crate::identity::Principal;
 use crate::identity::approvable::{Action, ApprovableRequest};
+use crate::vector_store::Query;
 
+/// The most ids that stand in the words of a request. A person reads no more of them.
+const NAMED_IDS_MAX: usize = 10;
 /// The first byte. It changes whenever the form of the bytes does.
 const VERSION: u8 = 1;
 
@@ -28,6 +31,10 @@ impl RetrievalRequest {
             collection: self.collection.clone(),
             classification_max: named(classification_max),
             chunks_max: if self.page.is_some() { one_page.max(top_k_max.into()) } else { one_page },
+            words: match &self.query {
+                Query::Text(text) | Query::Hybrid { text, .. } => Some(text.clone()),
+                Query::Vector(_) => None,
+            },
             encoded,
             page_token: self.page.clone().filter(|token| !token.is_empty()),
         }
@@ -59,6 +66,7 @@ impl RecheckRequest {
             collection: self.collection.clone(),
             classification_max: None,
             chunks_max: u64::try_from(self.chunk_ids.len()).unwrap_or(u64::MAX),
+            words: first_of(self.chunk_ids.iter()),
             encoded,
             page_token: None,
         }
@@ -92,6 +100,7 @@ impl FetchRequest {
             collection: self.collection.clone(),
             classification_max: named(classification_max),
             chunks_max: u64::try_from(self.chunks_max(chunks_max)).unwrap_or(u64::MAX),
+            words: first_of(self.chunk_ids.iter().chain(&self.document_ids)),
             encoded,
             page_token: None,
         }
@@ -130,6 +139,12 @@ fn write_ids(out: &mut Vec<u8>, ids: &[String]) {
     for id in ids {
         write_text(out, id);
     }
+}
+
+/// Returns the first ids in words.
+fn first_of<'i>(ids: impl Iterator<Item = &'i String>) -> Option<String> {
+    let ids: Vec<&str> = ids.take(NAMED_IDS_MAX).map(String::as_str).collect();
+    Some(ids.join(", ")).filter(|words| !words.is_empty())
 }
 
 fn named(classification_max: &str) -> Option<String> {

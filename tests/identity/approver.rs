@@ -33,8 +33,8 @@ use crate::support::http::Call;
 use crate::support::issuer::{HttpAnswer, SigningKey, TestIssuer};
 use crate::support::running::Running;
 
-const ASK: &str = "/ask";
-const TOKEN: &str = "/token";
+pub(crate) const ASK: &str = "/ask";
+pub(crate) const TOKEN: &str = "/token";
 const MCP_URL: &str = "https://ragward.example/mcp";
 const SECRET: &str = "the secret of the client, which nobody else sees";
 
@@ -44,14 +44,16 @@ type Change = fn(&mut BackchannelConfig, &mut IdentityConfig);
 /// reason of the refusal, empty for an answer.
 type Row = (&'static str, Change, Option<HttpAnswer>, Vec<(&'static str, Value)>, &'static str, &'static str);
 
-struct World {
-    running: Running,
+/// A server that asks persons, and its issuer.
+pub(crate) struct World {
+    pub(crate) running: Running,
     key: SigningKey,
-    issuer: TestIssuer,
-    data: TempDir,
+    pub(crate) issuer: TestIssuer,
+    pub(crate) data: TempDir,
 }
 
-fn rules(identity: &mut IdentityConfig) {
+/// Lets secret chunks need approvals.
+pub(crate) fn rules(identity: &mut IdentityConfig) {
     identity.details = DetailsConfig {
         classification_key: Some("classification".to_owned()),
         classifications: ["public", "internal", "secret"].map(str::to_owned).to_vec(),
@@ -61,7 +63,7 @@ fn rules(identity: &mut IdentityConfig) {
 }
 
 /// Starts a server with a key for approvals that outlives it.
-async fn serve(
+pub(crate) async fn serve(
     data: &TempDir,
     issuer: &TestIssuer,
     change: impl FnOnce(&mut BackchannelConfig, &mut IdentityConfig),
@@ -77,6 +79,7 @@ async fn serve(
         key_file: Some(file("approval.key", "a key of at least thirty-two bytes")),
         scope: format!("openid {RETRIEVE}"),
         binding_message: BindingMessage::Code,
+        show_query: false,
         expiry: Duration::from_mins(5),
         details: IssuerDetails::Required,
     };
@@ -98,7 +101,7 @@ async fn serve(
 }
 
 impl World {
-    async fn start(change: impl FnOnce(&mut BackchannelConfig, &mut IdentityConfig)) -> Self {
+    pub(crate) async fn start(change: impl FnOnce(&mut BackchannelConfig, &mut IdentityConfig)) -> Self {
         let key = SigningKey::es256("key");
         let issuer = TestIssuer::start(&[&key]).await;
         issuer.serve_backchannel(ASK, TOKEN);
@@ -109,7 +112,7 @@ impl World {
         Self { running, key, issuer, data }
     }
 
-    fn token(&self, subject: &str, more: &[(&str, Value)]) -> String {
+    pub(crate) fn token(&self, subject: &str, more: &[(&str, Value)]) -> String {
         let mut claims = self.issuer.claims(subject, RETRIEVE);
         for (name, value) in more {
             claims[*name] = value.clone();
@@ -117,17 +120,17 @@ impl World {
         self.key.sign(&claims)
     }
 
-    async fn request(&self, request: Approved, token: &str) -> Result<RequestApprovalResponse, Status> {
+    pub(crate) async fn request(&self, request: Approved, token: &str) -> Result<RequestApprovalResponse, Status> {
         let request = RequestApprovalRequest { request: Some(request), purpose: "answer a question".to_owned() };
         Ok(self.running.client.retrieval().request_approval(with_token(request, token)).await?.into_inner())
     }
 
-    async fn ask(&self, request: RetrieveRequest, token: &str) -> Result<RetrieveResponse, Status> {
+    pub(crate) async fn ask(&self, request: RetrieveRequest, token: &str) -> Result<RetrieveResponse, Status> {
         Ok(self.running.client.retrieval().retrieve(with_token(request, token)).await?.into_inner())
     }
 
     /// Lets the issuer give a token with the details that Ragward asked for, and with other claims.
-    fn approve(&self, subject: &str, more: &[(&str, Value)]) {
+    pub(crate) fn approve(&self, subject: &str, more: &[(&str, Value)]) {
         let asked = self.issuer.forms(ASK).pop().unwrap();
         let details = asked.get("authorization_details").map(|text| serde_json::from_str::<Value>(text).unwrap());
         let mut claims = vec![("jti", json!("of the approval"))];
@@ -164,25 +167,25 @@ impl ClientKey {
     }
 }
 
-fn refused(code: &str) -> HttpAnswer {
+pub(crate) fn refused(code: &str) -> HttpAnswer {
     HttpAnswer::Refusal(400, json!({ "error": code }))
 }
 
-fn secret() -> RetrieveRequest {
+pub(crate) fn secret() -> RetrieveRequest {
     RetrieveRequest { classification_max: "secret".to_owned(), ..about_leave("") }
 }
 
-fn with(approval: &RequestApprovalResponse) -> RetrieveRequest {
+pub(crate) fn with(approval: &RequestApprovalResponse) -> RetrieveRequest {
     RetrieveRequest { approval: approval.approval.clone(), ..secret() }
 }
 
-fn ids(answer: &RetrieveResponse) -> Vec<&str> {
+pub(crate) fn ids(answer: &RetrieveResponse) -> Vec<&str> {
     let mut ids: Vec<&str> = answer.chunks.iter().map(|chunk| chunk.id.as_str()).collect();
     ids.sort_unstable();
     ids
 }
 
-fn reason(status: &Status) -> String {
+pub(crate) fn reason(status: &Status) -> String {
     status.get_error_details().error_info().map(|info| info.reason.clone()).unwrap_or_default()
 }
 
@@ -197,6 +200,7 @@ async fn a_person_says_yes_and_the_request_is_answered_once() {
     assert_eq!((field("client_id"), field("client_secret")), (Some("ragward"), Some(SECRET)));
     let details: Value = serde_json::from_str(field("authorization_details").unwrap()).unwrap();
     assert_eq!((&details[0]["purpose"], &details[0]["chunks_max"]), (&json!("answer a question"), &json!(10)));
+    assert_eq!(details[0]["requested_by"], json!(["assistant"]));
     assert!(!format!("{asked:?}").contains("leave"), "the query is not told");
 
     let again = world.request(Approved::Retrieve(secret()), &anne).await.unwrap();
@@ -490,6 +494,57 @@ async fn details_approve_only_where_the_issuer_has_them() {
         let token = world.token("anne", &[("authorization_details", details), ("jti", json!("approved"))]);
         let answered = world.ask(secret(), &token).await.map_err(|status| status.code());
         assert_eq!(answered.as_ref().err(), (!is_answered).then_some(&Code::PermissionDenied), "{row}");
+    }
+}
+
+#[tokio::test]
+async fn a_person_reads_who_asks_and_the_query_only_if_configured() {
+    let text = |text: String| RetrieveRequest { query: Some(Query::Text(text)), ..secret() };
+    let vector = Query::Vector(ragward::proto::retrieval::Vector { values: vec![1.0] });
+    let fetch = FetchRequest {
+        collection: "handbook".to_owned(),
+        chunk_ids: vec!["document:roadmap#1".to_owned(), "page:draft#1".to_owned()],
+        classification_max: "secret".to_owned(),
+        ..FetchRequest::default()
+    };
+    let long = "leave ".repeat(100);
+    let cut = long.chars().take(256).chain(['…']).collect();
+    let rows = [
+        ("a text", Approved::Retrieve(text("leave".to_owned())), Some("leave".to_owned())),
+        ("lines and tabs", Approved::Retrieve(text("leave\n\tnow".to_owned())), Some("leave  now".to_owned())),
+        (
+            "what nobody sees",
+            Approved::Retrieve(text("leave\u{202e}\u{7}\u{200b}".to_owned())),
+            Some("leave\u{fffd}\u{fffd}\u{fffd}".to_owned()),
+        ),
+        ("a long text", Approved::Retrieve(text(long)), Some(cut)),
+        ("a vector", Approved::Retrieve(RetrieveRequest { query: Some(vector), ..secret() }), None),
+        ("ids", Approved::Fetch(fetch), Some("document:roadmap#1, page:draft#1".to_owned())),
+    ];
+    for shows in [true, false] {
+        for (row, request, query) in &rows {
+            let world = World::start(|approval, identity| {
+                approval.binding_message = BindingMessage::Request;
+                approval.show_query = shows;
+                identity.delegation.relation = Some(ragward::language::Relation::parse("can_act_for").unwrap());
+            })
+            .await;
+            let agent = world.token("anne", &[acted("helper")]);
+            let approval = world.request(request.clone(), &agent).await.unwrap();
+            let asked = world.issuer.forms(ASK).pop().unwrap();
+            let details: Value = serde_json::from_str(&asked["authorization_details"]).unwrap();
+            let shown = query.as_ref().filter(|_| shows);
+            assert_eq!(details[0].get("query").and_then(Value::as_str), shown.map(String::as_str), "{row}, {shows}");
+            assert_eq!(details[0]["requested_by"], json!(["agent:helper", "assistant"]), "{row}");
+            let chunks_max = &details[0]["chunks_max"];
+            let ending = shown.map(|query| format!(": {query}")).unwrap_or_default();
+            let expected = format!(
+                "{}: agent:helper through assistant asks for {chunks_max} chunks of handbook up to secret, to answer a \
+                 question{ending}",
+                approval.code
+            );
+            assert_eq!(asked["binding_message"], expected, "{row}, {shows}");
+        }
     }
 }
 

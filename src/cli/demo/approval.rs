@@ -114,6 +114,7 @@ fn config(handbook: &Path, data: DataConfig, issuer: &Issuer) -> Result<Config, 
         key_file: None,
         scope: "openid ragward:retrieve".to_owned(),
         binding_message: BindingMessage::Code,
+        show_query: false,
         expiry: std::time::Duration::from_secs(EXPIRY_SECONDS),
         details: IssuerDetails::Required,
     };

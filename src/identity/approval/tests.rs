@@ -35,6 +35,7 @@ fn request(collection: &str, ceiling: &str, encoded: &[u8]) -> ApprovableRequest
         collection: collection.to_owned(),
         classification_max: Some(ceiling.to_owned()).filter(|name| !name.is_empty()),
         chunks_max: 10,
+        words: None,
         encoded: encoded.to_vec(),
         page_token: None,
     }
@@ -234,6 +235,45 @@ fn an_approval_leaves_nothing_beside_it() {
     };
     assert!(self::principal(&token, "").for_request(&facts).is_err());
     assert!(principal.for_request(&facts).is_ok());
+}
+
+#[test]
+fn what_a_person_reads_stands_in_approvals_alone() {
+    let rules = ApprovalRules::new(&settings()).unwrap();
+    let this = request("handbook", "secret", b"this");
+    let grant = Grant::of(&this, "0".repeat(32), 5);
+    let shown = ShownFacts {
+        purpose: Some("answer a question".to_owned()),
+        requested_by: vec!["agent:helper".to_owned(), "desk".to_owned()],
+        query: Some("leave".to_owned()),
+    };
+    let approval = rules.details("ragward", &this, &grant, &shown)[0].clone();
+    assert_eq!(
+        (&approval["purpose"], &approval["requested_by"], &approval["query"]),
+        (&json!("answer a question"), &json!(["agent:helper", "desk"]), &json!("leave"))
+    );
+    let with = |object: &Value, member: &str, value: Value| {
+        let mut object = object.clone();
+        object[member] = value;
+        object
+    };
+    let plain = json!({ "type": "ragward_retrieval" });
+    let rows = [
+        ("an approval", approval.clone(), true),
+        (
+            "an approval without a word",
+            rules.details("ragward", &this, &grant, &ShownFacts::default())[0].clone(),
+            true,
+        ),
+        ("names that are no list", with(&approval, "requested_by", json!("desk")), false),
+        ("a query that is no text", with(&approval, "query", json!(["leave"])), false),
+        ("somebody who asks, without a request", with(&plain, "requested_by", json!(["desk"])), false),
+        ("a query, without a request", with(&plain, "query", json!("leave")), false),
+    ];
+    for (row, object, is_read) in rows {
+        let details = AuthorizationDetails::parse(&json!([object]), &settings().details, "ragward");
+        assert_eq!(details.is_ok_and(|details| details.is_some()), is_read, "{row}");
+    }
 }
 
 #[test]

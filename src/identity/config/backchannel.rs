@@ -27,6 +27,10 @@ pub struct BackchannelConfig {
     /// The text that the person reads before they say yes.
     #[serde(default)]
     pub binding_message: BindingMessage,
+    /// Whether the person, and so the issuer, reads the query of a search, or the first ids of a fetch: at most 256 characters.
+    /// They stand in the details, and in the text if that is `"request"`.
+    #[serde(default)]
+    pub show_query: bool,
     /// How long the person may take, and the approval can be used: at most `1h`. Whole seconds count.
     #[serde(default = "default_expiry", with = "PositiveDuration")]
     pub expiry: Duration,
@@ -42,7 +46,7 @@ pub enum BindingMessage {
     /// The code alone: issuers limit such texts, and the details tell the rest.
     #[default]
     Code,
-    /// The code, the client, the collection, the ceiling, the most chunks and the purpose.
+    /// The code, the client and the agent, the collection, the ceiling, the most chunks and the purpose.
     Request,
 }
 

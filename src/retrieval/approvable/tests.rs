@@ -6,7 +6,7 @@ use super::*;
 use crate::authz::Consistency;
 use crate::identity::sample;
 use crate::retrieval::request::{FetchParts, NamedPrincipal, RetrievalParts};
-use crate::vector_store::{Filter, Query};
+use crate::vector_store::Filter;
 
 fn parts() -> RetrievalParts {
     RetrievalParts::new("user:anne", "handbook", Query::Text("leave".to_owned()))

@@ -12,6 +12,7 @@ use tonic::Code;
 use super::{Authentication, TokenAuthentication, challenge, now};
 use crate::audit::AuditedApproval;
 use crate::identity::approvable::{ApprovableRequest, Approval, Grant};
+use crate::identity::approval::ShownFacts;
 use crate::identity::approval::desk::{AskedQuestion, Consent, Desk, Outcome, Pace, Poll, Ring, Told};
 use crate::identity::approval::sealed::{Asker, OpenApproval, Seal, random_code, random_nonce};
 use crate::identity::config::{BackchannelConfig, BindingMessage, IssuerDetails};
@@ -22,12 +23,14 @@ use crate::retrieval::{FieldViolation, RetrievalError};
 use crate::server::audit::Draft;
 use crate::server::refusal::{APPROVAL_REQUIRED, Refusal};
 use crate::token_endpoint::OAuthClient;
-use crate::visible::{is_visible, visible_line};
+use crate::visible::is_visible;
 
 /// The longest time that an approval may be open, in seconds.
 const EXPIRY_SECONDS_MAX: u64 = 3_600;
 /// The longest purpose, in bytes. A person reads it on a telephone.
 const PURPOSE_BYTES_MAX: usize = 256;
+/// The longest text of somebody else that a person reads, such as a query, in characters.
+const SHOWN_CHARACTERS_MAX: usize = 256;
 /// Refuses every approval that does not fit its request. The caller does not learn why, as it does not for a page token.
 const NOT_OF_REQUEST: &str = "is no approval of this request by this caller; ask for one with RequestApproval";
 /// Refuses to ask where nobody is asked.
@@ -247,6 +250,13 @@ impl Approver {
             ));
         }
         let seal = Seal::new(key.transpose()?.as_ref())?;
+        let shows_code_alone =
+            config.details == IssuerDetails::Unsupported && config.binding_message == BindingMessage::Code;
+        if shows_code_alone && config.show_query {
+            let text = "`approval.show_query` needs `approval.binding_message = \"request\"` where `approval.details` is \
+                        `\"unsupported\"`: the person would not see the query";
+            return Err(text.to_owned());
+        }
         Ok(Self { backchannel, config: config.clone(), seal, desk: Mutex::default() })
     }
 
@@ -270,11 +280,16 @@ impl Approver {
         let NewQuestion { asker, request, grant, purpose } = question;
         let code = random_code().ok_or_else(no_random)?;
         let resource = tokens.own.verifier.audience();
-        let stated = Some(purpose.as_str()).filter(|purpose| !purpose.is_empty());
-        let details = tokens.approvals.details(resource, request, grant, stated).to_string();
+        let words = request.words.as_deref().filter(|_| self.config.show_query);
+        let shown = ShownFacts {
+            purpose: Some(legible(purpose)).filter(|purpose| !purpose.is_empty()),
+            requested_by: asker.actors.iter().chain([&asker.client_id]).map(|name| legible(name)).collect(),
+            query: words.map(legible),
+        };
+        let details = tokens.approvals.details(resource, request, grant, &shown).to_string();
         let binding_message = match self.config.binding_message {
             BindingMessage::Code => code.clone(),
-            BindingMessage::Request => described(&code, question),
+            BindingMessage::Request => described(&code, request, grant, &shown),
         };
         let asked = self.backchannel.ask(Question {
             subject: &asker.subject,
@@ -461,16 +476,31 @@ impl TokenAuthentication {
     }
 }
 
-/// Describes a request to the person who approves it.
-fn described(code: &str, question: &NewQuestion) -> String {
-    let NewQuestion { asker, request, grant, purpose } = question;
-    let through = asker.actors.first().unwrap_or(&asker.client_id);
-    let ceiling = request.classification_max.as_ref().map(|ceiling| format!(" up to {ceiling}")).unwrap_or_default();
-    let purpose = if purpose.is_empty() { String::new() } else { format!(", to {purpose}") };
-    let text =
-        format!("{code}: {through} asks for {} chunks of {}{ceiling}{purpose}", grant.chunks_max, request.collection);
-    // The names of clients and agents are as their issuer spells them.
-    visible_line(&text)
+/// Describes a request to the person who approves it, for whom their agent asks.
+fn described(code: &str, request: &ApprovableRequest, grant: &Grant, shown: &ShownFacts) -> String {
+    let ShownFacts { purpose, requested_by, query } = shown;
+    let asking = requested_by.join(" through ");
+    let part = |before: &str, text: Option<&str>| text.map(|text| format!("{before}{text}")).unwrap_or_default();
+    let ceiling = request.classification_max.as_deref().map(legible);
+    let ceiling = part(" up to ", ceiling.as_deref());
+    let (purpose, query) = (part(", to ", purpose.as_deref()), part(": ", query.as_deref()));
+    let (chunks_max, collection) = (grant.chunks_max, legible(&request.collection));
+    format!("{code}: {asking} asks for {chunks_max} chunks of {collection}{ceiling}{purpose}{query}")
+}
+
+/// Returns a text of somebody else as a person can read it: one line without invisible characters, cut to
+/// [`SHOWN_CHARACTERS_MAX`]. Otherwise whoever wrote it could hide a part of the question.
+fn legible(text: &str) -> String {
+    let shown = |c: char| match c {
+        '\n' | '\t' => ' ',
+        c if is_visible(c) => c,
+        _ => char::REPLACEMENT_CHARACTER,
+    };
+    let mut legible: String = text.chars().take(SHOWN_CHARACTERS_MAX).map(shown).collect();
+    if text.chars().nth(SHOWN_CHARACTERS_MAX).is_some() {
+        legible.push('…');
+    }
+    legible
 }
 
 fn not_asked(error: BackchannelError) -> Refusal {
