@@ -252,7 +252,7 @@ impl ApprovalRules {
     /// `None` if the token lacks the details that were asked for.
     #[must_use]
     pub fn consented(&self, token: &VerifiedToken, request: &ApprovableRequest, grant: &Grant) -> Option<u64> {
-        let asked = self.details(token.audience(), request, grant, None);
+        let asked = self.details(token.audience(), request, grant, &ShownFacts::default());
         let asked = AuthorizationDetails::parse(&asked, &self.details, token.audience()).ok()??;
         token.details.as_deref()?.consents_to(&asked)
     }

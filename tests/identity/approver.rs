@@ -129,6 +129,12 @@ impl World {
         Ok(self.running.client.retrieval().retrieve(with_token(request, token)).await?.into_inner())
     }
 
+    /// Lets the issuer put its questions under this id, and wait a minute between polls.
+    pub(crate) fn asks_as(&self, id: &str) {
+        let asked = json!({ "auth_req_id": id, "expires_in": 120, "interval": 60 });
+        self.issuer.set(ASK, HttpAnswer::Json(asked));
+    }
+
     /// Lets the issuer give a token with the details that Ragward asked for, and with other claims.
     pub(crate) fn approve(&self, subject: &str, more: &[(&str, Value)]) {
         let asked = self.issuer.forms(ASK).pop().unwrap();
@@ -363,13 +369,25 @@ async fn what_the_issuer_answers_decides_or_fails() {
 }
 
 #[tokio::test]
-async fn a_person_may_approve_fewer_chunks_than_were_asked_for() {
+async fn only_what_was_asked_for_or_fewer_chunks_proves_an_approval() {
+    let unproved = || Err("APPROVAL_UNPROVED");
     let rows = [
-        ("as many as were asked for", "chunks_max", json!(10), Ok(ANNES.len())),
-        ("one", "chunks_max", json!(1), Ok(1)),
-        ("more", "chunks_max", json!(11), Err("APPROVAL_UNPROVED")),
-        ("a lower ceiling", "classification_max", json!("internal"), Err("APPROVAL_UNPROVED")),
-        ("one document alone", "identifiers", json!(["document:roadmap"]), Err("APPROVAL_UNPROVED")),
+        ("all of it", "purpose", json!("another purpose, which decides nothing"), Ok(ANNES.len())),
+        ("as many chunks as were asked for", "chunks_max", json!(10), Ok(ANNES.len())),
+        ("one chunk", "chunks_max", json!(1), Ok(1)),
+        ("more chunks", "chunks_max", json!(11), unproved()),
+        ("a lower ceiling", "classification_max", json!("internal"), unproved()),
+        ("one document alone", "identifiers", json!(["document:roadmap"]), unproved()),
+        ("some documents alone", "identifiers", json!(["document:welcome"]), unproved()),
+        ("another collection", "collections", json!(["hr"]), unproved()),
+        ("one more collection", "collections", json!(["handbook", "hr"]), unproved()),
+        ("another action", "actions", json!(["fetch"]), unproved()),
+        ("one more action", "actions", json!(["fetch", "retrieve"]), unproved()),
+        ("another server", "locations", json!(["https://other.example"]), unproved()),
+        ("another request", "request_sha256", json!("0".repeat(64)), unproved()),
+        ("another nonce", "nonce", json!("0".repeat(32)), unproved()),
+        ("several requests", "single_use", json!(false), unproved()),
+        ("a member of somebody else", "all_chunks", json!(true), unproved()),
     ];
     for (row, member, value, expected) in rows {
         let world = World::start(|_, _| {}).await;
@@ -415,9 +433,54 @@ async fn a_no_that_nobody_comes_back_for_is_heard() {
 }
 
 #[tokio::test]
+async fn slow_down_without_end_is_heeded() {
+    let world = World::start(|_, _| {}).await;
+    world.asks_as("question");
+    let anne = world.token("anne", &[]);
+    let approval = world.request(Approved::Retrieve(secret()), &anne).await.unwrap();
+    world.issuer.set(TOKEN, refused("slow_down"));
+    for _ in 0..20 {
+        let pending = world.ask(with(&approval), &anne).await.unwrap_err();
+        assert_eq!(reason(&pending), "APPROVAL_PENDING", "{pending:?}");
+        assert!(pending.get_error_details().retry_info().is_some(), "{pending:?}");
+    }
+    assert_eq!(world.issuer.forms(TOKEN).len(), 1, "the issuer is left alone");
+}
+
+#[tokio::test]
+async fn an_issuer_that_hangs_keeps_nobody_waiting() {
+    let world = World::start(|_, _| {}).await;
+    world.asks_as("question");
+    let anne = world.token("anne", &[]);
+    let address = world.running.address.to_string();
+    let retrieve = json!({ "text": "leave", "topK": 10, "classificationMax": "secret" });
+    let late = async |path: &str, body: &Value| {
+        let call = Call::json(path, body).bearer(&anne).with("connect-timeout-ms", "1000");
+        let reply = call.send(&address).await;
+        assert_eq!((reply.status, &reply.json()["code"]), (504, &json!("deadline_exceeded")), "{}", reply.text());
+    };
+    let approval = world.request(Approved::Retrieve(secret()), &anne).await.unwrap();
+    world.issuer.set(TOKEN, HttpAnswer::Hang);
+    let mut approved = retrieve.clone();
+    approved["approval"] = json!(approval.approval);
+    late("/v1/collections/handbook/retrieve", &approved).await;
+    let pending = world.ask(with(&approval), &anne).await.unwrap_err();
+    assert_eq!((reason(&pending).as_str(), world.issuer.forms(TOKEN).len()), ("APPROVAL_PENDING", 1), "one poll runs");
+
+    world.issuer.set(ASK, HttpAnswer::Hang);
+    let mut other = retrieve;
+    other["collection"] = json!("handbook");
+    other["topK"] = json!(9);
+    late("/v1/approvals", &json!({ "retrieve": other, "purpose": "answer a question" })).await;
+    let joined = world.request(Approved::Retrieve(RetrieveRequest { top_k: 9, ..secret() }), &anne).await.unwrap_err();
+    assert_eq!((joined.code(), world.issuer.forms(ASK).len()), (Code::ResourceExhausted, 2), "it is being asked");
+}
+
+#[tokio::test]
 async fn an_issuer_that_does_not_ask_is_an_error() {
     let rows = [
         ("a page", HttpAnswer::Html),
+        ("a flood", HttpAnswer::Bytes(10_000_000)),
         ("an outage", HttpAnswer::Status(503)),
         ("a redirect", HttpAnswer::Redirect("http://127.0.0.1:1/".to_owned())),
         ("an unknown person", refused("unknown_user_id")),
