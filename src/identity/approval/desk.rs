@@ -148,11 +148,11 @@ impl Desk {
         if open.iter().any(|open| open.is_of(asker, encoded)) {
             return Vec::new();
         }
-        let asked = |open: &OpenQuestion| {
+        let told = |open: &OpenQuestion| {
             let sealed = open.told.as_ref()?.sealed.clone();
             Some(AskedQuestion { request: open.request.clone(), sealed })
         };
-        open.iter().filter_map(asked).collect()
+        open.iter().filter_map(told).collect()
     }
 
     /// Decides whether a person is asked to approve a request.
