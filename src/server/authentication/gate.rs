@@ -185,7 +185,6 @@ impl Gate<'_> {
             }
         })?;
         // A verified token may be remembered from a call over another connection. So this is looked at here, for every call.
-        let sent = presented.token;
         let new_nonce = self.confirm(&token, presented, headers)?;
         draft.bearer(&token);
         if !permits(&token, access) {
@@ -197,8 +196,11 @@ impl Gate<'_> {
         let begin = || resource.verifier.begin_use(&token, now()).map_err(|refusal| self.invalid(refusal));
         let one_use = if route.uses_token_up() { begin()?.map(Arc::new) } else { None };
         let bearer = match tokens.after_gate {
-            AfterGate::TakenOff => None,
-            AfterGate::ForSources => Some(BearerToken::new(sent, token.facts())),
+            // Nothing else asks sources, so no other service holds the token.
+            AfterGate::ForSources if access == Access::Needs(Scope::Retrieve) => {
+                Some(BearerToken::new(presented.token, token.facts()))
+            }
+            AfterGate::ForSources | AfterGate::TakenOff => None,
         };
         Ok(Admitted { new_nonce, token, bearer, access, settled, one_use })
     }
