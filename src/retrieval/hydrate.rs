@@ -47,6 +47,13 @@ pub(super) struct Hydrated {
     pub(super) withheld: usize,
 }
 
+/// The candidates that the details of a token may admit.
+pub(super) struct Narrowed {
+    pub(super) candidates: Vec<Permitted<Candidate>>,
+    /// How many candidates were left out because their chunks are gone or were replaced since the search.
+    pub(super) changed: usize,
+}
+
 impl Hydration<'_> {
     /// Reads the best permitted candidates, as many as are wanted.
     ///
@@ -104,7 +111,9 @@ impl Hydration<'_> {
         stages: &mut StageTimes,
     ) -> Result<(), RetrievalError> {
         let candidates = if gate.has_sources() && self.principal.details_ask_for_chunks() {
-            self.within_details(candidates, answer, stages).await?
+            let Narrowed { candidates, changed } = self.within_details(candidates, stages).await?;
+            answer.pass_over(changed, 0);
+            candidates
         } else {
             candidates
         };
@@ -135,21 +144,20 @@ impl Hydration<'_> {
 
     /// Keeps the candidates that the details of the principal's token may admit, and counts none of them. So no source is asked
     /// about the others: what leaves for a third party has the bounds of the answer.
-    async fn within_details(
+    pub(super) async fn within_details(
         self,
         mut candidates: Vec<Permitted<Candidate>>,
-        answer: &mut AnswerDraft<'_>,
         stages: &mut StageTimes,
-    ) -> Result<Vec<Permitted<Candidate>>, RetrievalError> {
+    ) -> Result<Narrowed, RetrievalError> {
         let metadata = stages.measure(Stage::Hydrate, self.read_metadata(&candidates)).await?;
         let found =
             |candidate: &Candidate| metadata.get(&candidate.chunk_id).filter(|chunk| chunk.guard == candidate.guard);
         let total = candidates.len();
         candidates.retain(|candidate| found(candidate.item()).is_some());
-        answer.pass_over(total - candidates.len(), 0);
+        let changed = total - candidates.len();
         let may_be_admitted = |chunk: &ChunkMetadata| self.principal.ledger().admit(&chunk.guard, &chunk.metadata);
         candidates.retain(|candidate| found(candidate.item()).is_some_and(may_be_admitted));
-        Ok(candidates)
+        Ok(Narrowed { candidates, changed })
     }
 
     /// Keeps those permitted candidates that the details of the principal's token permit, too. It reads no text.

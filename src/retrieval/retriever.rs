@@ -135,11 +135,15 @@ impl Retriever {
         let enforcing = enforcer.enforce_beside(found_chunks, &decoys);
         let mut permitted = stages.measure(Stage::Authorize, enforcing).await?;
         let hydration = Hydration { vector_store, collection, search: None, principal, deadline };
+        if gate.has_sources() && principal.details_ask_for_chunks() {
+            permitted = hydration.within_details(permitted, &mut stages).await?.candidates;
+        }
+        let sifted = stages.measure(Stage::Authorize, gate.sift(hydration.lookup(), permitted)).await?;
+        permitted = sifted.candidates;
+        // The details count after the sources: a chunk that its source withholds must not take the place of another one.
         if principal.details_ask_for_chunks() {
             permitted = hydration.admit(permitted, &mut stages).await?;
         }
-        let sifted = stages.measure(Stage::Authorize, gate.sift(hydration.lookup(), permitted)).await?;
-        let permitted = sifted.candidates;
         for candidate in &permitted {
             document_ids.remove(&candidate.item().chunk_id);
         }

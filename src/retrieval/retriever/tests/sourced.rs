@@ -319,6 +319,46 @@ async fn no_source_is_asked_about_what_the_details_leave_out() {
     assert_eq!(wiki.asked(), ["open-hidden", "open1", "open4"]);
 }
 
+/// Details that permit one chunk give the next one in place of what the source withholds, whatever way they are asked for. Otherwise
+/// a missing chunk would tell that another one is there.
+#[cfg(feature = "server")]
+#[tokio::test]
+async fn what_a_source_withholds_takes_no_place_in_the_details() {
+    use serde_json::json;
+
+    use crate::identity::Caller;
+    use crate::identity::config::IdentityConfig;
+
+    let claims = json!({"authorization_details": [{"type": "ragward_retrieval", "chunks_max": 1}]});
+    let token = sample::token_with(&IdentityConfig::default(), &claims);
+    let caller = Caller::Verified { other_users: token.other_users(), token: Arc::clone(&token) };
+    let bearer = BearerToken::new("token", token.facts());
+    let principal = || NamedPrincipal::Known(caller.principal("").unwrap().with_bearer(Some(bearer.clone())));
+    let deadline = || Instant::now() + Duration::from_mins(1);
+    let rows: [(&str, &[&str]); 3] = [
+        ("nothing is before it", &["open1"]),
+        ("the authorizer withholds the first", &["shut", "open1"]),
+        ("the source withholds the first", &["open-hidden", "open1"]),
+    ];
+    for (row, guards) in rows {
+        let retriever = retriever(shelf(guards, Fault::None), &Wiki::new(unless_hidden), true);
+        let chunk_ids: Vec<String> = (0..guards.len()).map(|number| format!("{number:04}")).collect();
+        let last = chunk_ids.last().cloned().into_iter().collect::<Vec<_>>();
+        let collection = || "handbook".to_owned();
+        let asked = RecheckRequest::new(principal(), collection(), chunk_ids.clone(), Consistency::default()).unwrap();
+        let rechecked = retriever.recheck(&asked, deadline()).await.unwrap();
+        let left: Vec<String> =
+            rechecked.candidates.iter().map(|candidate| candidate.item().chunk_id.clone()).collect();
+        assert_eq!(left, last, "{row}: a re-check");
+        let (document_ids, consistency) = (Vec::new(), Consistency::default());
+        let asked =
+            FetchParts { principal: principal(), collection: collection(), chunk_ids, document_ids, consistency };
+        let fetched = retriever.fetch(&FetchRequest::new(asked).unwrap(), deadline()).await.unwrap();
+        let left: Vec<String> = fetched.chunks.iter().map(|chunk| chunk.item().id.clone()).collect();
+        assert_eq!(left, last, "{row}: a fetch");
+    }
+}
+
 /// The one thing that depends on what a source withholds, beside the work: `SECURITY.md` names it.
 #[tokio::test]
 async fn what_a_source_withholds_may_move_scores_and_nothing_else() {
