@@ -59,7 +59,8 @@ pub(super) struct SourceGate<'r> {
     deadline: Instant,
     /// What the sources said of each document.
     verdicts: HashMap<AskedDocument, bool>,
-    /// Whether all chunks of a document have one guard and one classification, by the id of the document.
+    /// Whether all chunks of a document have one guard and one classification, and are within the details of the token, by the id
+    /// of the document.
     uniform: HashMap<String, bool>,
     /// How many times a source was asked.
     asked: usize,
@@ -305,8 +306,8 @@ impl<'r> SourceGate<'r> {
         Ok(texts)
     }
 
-    /// Finds out which documents have one guard and one classification, where the text comes from a source: that text is of the
-    /// whole document, so whoever gets it gets what stands in all chunks.
+    /// Finds out which documents have one guard and one classification, and no chunk that the details of the token leave out, where
+    /// the text comes from a source: that text is of the whole document, so whoever gets it gets what stands in all chunks.
     async fn look_at_documents(
         &mut self,
         lookup: ChunkLookup<'_>,
@@ -322,7 +323,7 @@ impl<'r> SourceGate<'r> {
             if is_known {
                 continue;
             }
-            let is_uniform = is_uniform(lookup, systems.classification_key(), chunk).await?;
+            let is_uniform = is_uniform(lookup, systems.classification_key(), self.principal, chunk).await?;
             self.uniform.insert(chunk.document_id.clone(), is_uniform);
         }
         Ok(())
@@ -351,10 +352,12 @@ async fn metadata_for(
     if needed.is_empty() { Ok(HashMap::new()) } else { lookup.metadata(&needed).await }
 }
 
-/// Returns whether all chunks of a document have the guard and the classification of this one.
+/// Returns whether all chunks of a document have the guard and the classification of this one, and are within the details of the
+/// principal's token.
 async fn is_uniform(
     lookup: ChunkLookup<'_>,
     classification_key: Option<&str>,
+    principal: &Principal,
     chunk: &ChunkMetadata,
 ) -> Result<bool, RetrievalError> {
     let ChunkLookup { vector_store, collection, search: _, deadline } = lookup;
@@ -364,7 +367,9 @@ async fn is_uniform(
     if guards.as_slice() != std::slice::from_ref(&chunk.guard) {
         return Ok(false);
     }
-    let Some(key) = classification_key else { return Ok(true) };
+    if classification_key.is_none() && !principal.details_ask_for_chunks() {
+        return Ok(true);
+    }
     let guards = HashSet::from([chunk.guard.clone()]);
     let finding = vector_store.find_in_document(collection, &chunk.document_id, &guards);
     let found = within(deadline, finding).await?;
@@ -374,6 +379,12 @@ async fn is_uniform(
     let siblings = within(deadline, vector_store.read_metadata(collection, None, &found)).await?;
     // A chunk that was replaced meanwhile may have any classification.
     let is_whole = siblings.len() == found.len() && !siblings.is_empty();
-    let class = chunk.metadata.get(key);
-    Ok(is_whole && siblings.iter().all(|sibling| sibling.metadata.get(key) == class && sibling.guard == chunk.guard))
+    let has_class = |sibling: &ChunkMetadata| {
+        classification_key.is_none_or(|key| sibling.metadata.get(key) == chunk.metadata.get(key))
+    };
+    // Details may look at other metadata than the classification.
+    let is_admitted = |sibling: &ChunkMetadata| principal.ledger().admit(&sibling.guard, &sibling.metadata);
+    let is_like_this =
+        |sibling: &ChunkMetadata| sibling.guard == chunk.guard && has_class(sibling) && is_admitted(sibling);
+    Ok(is_whole && siblings.iter().all(is_like_this))
 }

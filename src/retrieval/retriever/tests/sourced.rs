@@ -289,6 +289,45 @@ async fn the_text_of_a_source_stands_for_documents_of_one_guard_and_class() {
     assert_eq!(asked, expected.into_iter().collect(), "no source is asked about a document that is mixed");
 }
 
+/// The text of a source is that of the whole document, so it is nothing for a token whose details leave a part of it out.
+#[tokio::test]
+async fn the_text_of_a_source_is_within_the_details() {
+    let chunk_of = |id: &str, document_id: &str, guard_id: &str, area: &str| {
+        let mut chunk = chunk(id, document_id, guard_id, "a", "canary of the store about leave");
+        chunk.metadata.insert("area".to_owned(), Value::Text(area.to_owned()));
+        chunk
+    };
+    let document = |id: &str, guard_id: &str, areas: [&str; 2]| {
+        let chunks = areas.iter().enumerate();
+        let chunks = chunks.map(|(at, area)| chunk_of(&format!("{id}#{at}"), id, guard_id, area)).collect();
+        Document { id: id.to_owned(), title: String::new(), chunks }
+    };
+    let documents = vec![
+        document("public", "open1", ["public", "public"]),
+        document("partly", "open2", ["public", "secret"]),
+        document("secret", "open3", ["secret", "secret"]),
+    ];
+    let (store, _directory) = exact(documents).await;
+    let wiki = Arc::new(Wiki {
+        reply: |id| Ok(SourceReply::Released(Some(SourceText { text: format!("text of {id}"), title: String::new() }))),
+        text: SourceTextFrom::Source,
+        asked: Mutex::default(),
+    });
+    let retriever = retriever(store, &wiki, true);
+    let public = OneOf { key: "area".to_owned(), values: ["public".to_owned()].into() };
+    let all = ["partly#0", "partly#1", "public#0", "public#1", "secret#0", "secret#1"];
+    let rows: [(&str, NamedPrincipal, &[&str]); 2] = [
+        ("no details", with_token(), &all),
+        ("details that leave a part out", with_token().on_condition(&public), &["public#0", "public#1"]),
+    ];
+    for (row, principal, expected) in rows {
+        let parts = RetrievalParts { principal, ..parts(leave(), 10) };
+        let mut found = ids(&asking(&retriever, parts).await.unwrap());
+        found.sort_unstable();
+        assert_eq!(found, expected, "{row}");
+    }
+}
+
 #[tokio::test]
 async fn no_source_is_asked_about_what_the_details_leave_out() {
     let document = |id: &str, guard_id: &str, class: &str| {
