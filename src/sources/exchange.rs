@@ -178,6 +178,10 @@ impl TokenExchange {
         if !is_of_type(granted.issued_type.as_ref(), self.issued_types) {
             return Err(SourceFault::ExchangedToken);
         }
+        // That token is good here. With it, the source could call Ragward as the user.
+        if granted.token.expose() == bearer.expose() {
+            return Err(SourceFault::ExchangedToken);
+        }
         let of_jwt = self.check_claims(granted.token.expose(), bearer.subject(), since_1970)?;
         let lifetime = granted.lifetime.min(left).min(of_jwt);
         if lifetime.is_zero() {

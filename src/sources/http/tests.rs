@@ -321,6 +321,37 @@ async fn a_vault_is_asked_for_the_token_of_a_connection() {
     assert!(asked[0].authorization.is_empty());
 }
 
+/// An authorization server may give back what it got. At the source, that would be the key of the user to Ragward.
+#[tokio::test]
+async fn the_token_of_a_call_is_never_taken_for_that_of_a_source() {
+    let rows = [("a vault, which names no audience", json!(null)), ("an audience that it has, too", json!("rag"))];
+    for (row, audience) in rows {
+        let is_vault = audience.is_null();
+        let world = World::start(
+            |_asked| Answer::Status(200),
+            |settings| {
+                let exchange = settings["exchange"].as_object_mut().unwrap();
+                exchange.insert("audience".to_owned(), audience);
+                if is_vault {
+                    exchange.insert("grant".to_owned(), json!("auth0_federated_connection"));
+                    exchange.insert("connection".to_owned(), json!("google-oauth2"));
+                }
+            },
+        )
+        .await;
+        world.issuer.set(|asked| {
+            let fields = form_urlencoded::parse(asked.body.as_bytes());
+            let subject_token = fields.into_owned().find(|(name, _)| name == "subject_token").map(|(_, value)| value);
+            let answer = json!({"access_token": subject_token, "token_type": "Bearer", "expires_in": 60});
+            Answer::Body(200, answer.to_string())
+        });
+        let text = jwt(&json!({"sub": "anne", "aud": "rag"}));
+        let anne = BearerToken::new(&text, sample::token("anne", "ragward:retrieve", NOW + 600).facts());
+        assert_eq!(world.fault("1", &anne).await, Some(SourceFault::ExchangedToken), "{row}");
+        assert!(world.source.asked().is_empty(), "{row}");
+    }
+}
+
 #[tokio::test]
 async fn an_answer_must_be_about_the_document() {
     let page = |body: &str| Answer::Body(200, body.to_owned());
