@@ -26,7 +26,7 @@ impl BearerToken {
         Self(Arc::new(Parts {
             text: Secret::new(text),
             digest: RememberedTokens::digest(text),
-            subject: facts.subject.clone(),
+            subject: facts.standard_subject.clone(),
             expires_at: facts.expires_at,
         }))
     }
@@ -43,7 +43,7 @@ impl BearerToken {
         self.0.digest
     }
 
-    /// Returns the subject as the issuer spells it (`sub`).
+    /// Returns the subject as other tokens of its issuer name it (`sub`), whatever claim the profile reads.
     #[must_use]
     pub fn subject(&self) -> &str {
         &self.0.subject
@@ -70,8 +70,31 @@ impl fmt::Debug for BearerToken {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::identity::claims;
+    use crate::identity::config::{CheckedConfig, IdentityConfig, IssuerConfig, ProviderProfile};
     use crate::identity::sample::{self, NOW};
+
+    /// An exchanged token has the same `sub`. The claim that names the user here is the provider's own, and need not be in it.
+    #[test]
+    fn the_subject_is_that_of_the_standards() {
+        let person = json!({"uid": "00u1", "sub": "anne@example.com", "cid": "desk", "jti": "AT.1", "scp": []});
+        let machine = json!({"sub": "job", "cid": "job", "jti": "AT.2", "scp": []});
+        let settings = IdentityConfig { audience: Some("ragward".to_owned()), ..IdentityConfig::default() };
+        let config = CheckedConfig::new(&settings).unwrap();
+        let okta = IssuerConfig { profile: ProviderProfile::Okta, ..IssuerConfig::new("issuer") };
+        let rows = [("a person", person, "00u1", "anne@example.com"), ("a machine", machine, "job", "job")];
+        for (row, mut claims, subject, expected) in rows {
+            let all = claims.as_object_mut().unwrap();
+            let times = json!({"iss": "issuer", "aud": "ragward", "iat": NOW, "exp": NOW + 60});
+            all.extend(times.as_object().unwrap().clone());
+            let verified = claims::check(all, &okta, &config, NOW).unwrap();
+            let bearer = BearerToken::new("text", verified.facts());
+            assert_eq!((verified.facts().subject.as_str(), bearer.subject()), (subject, expected), "{row}");
+        }
+    }
 
     #[test]
     fn a_token_is_not_shown() {

@@ -90,6 +90,7 @@ pub(super) fn check_by(
     let facts = TokenFacts {
         issuer: issuer.issuer.as_str().into(),
         subject: subject.to_owned(),
+        standard_subject: claims.get("sub").and_then(Value::as_str).unwrap_or(subject).to_owned(),
         client_id: client_id.to_owned(),
         token_id,
         scopes,

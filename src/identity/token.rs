@@ -53,6 +53,8 @@ pub struct TokenFacts {
     pub issuer: Arc<str>,
     /// The subject as the issuer spells it: `sub`, or the claim that its profile names.
     pub subject: String,
+    /// The claim `sub`, by which the issuer names the subject in other tokens; the `subject` if the token has none.
+    pub standard_subject: String,
     /// The client that the token was issued to: `client_id`, or the claim that the issuer's profile names.
     pub client_id: String,
     /// The token's id: `jti`, or what stands for it in the issuer's profile. Only its digest is recorded.

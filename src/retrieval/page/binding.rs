@@ -118,8 +118,9 @@ fn write_details(out: &mut Vec<u8>, details: PagedDetails<'_>) {
 
 fn write_token(out: &mut Vec<u8>, token: &TokenFacts) {
     // The id and the end of the token are left out, so that a client goes on with its next token when this one expires
-    // between two pages.
-    let TokenFacts { issuer, subject, client_id, token_id: _, scopes, actors, expires_at: _ } = token;
+    // between two pages. Its `sub` may be a login name, which says nothing beside the subject.
+    let TokenFacts { issuer, subject, standard_subject: _, client_id, token_id: _, scopes, actors, expires_at: _ } =
+        token;
     for text in [&**issuer, subject, client_id] {
         write_text(out, text);
     }

@@ -69,7 +69,7 @@ fn facts(scope: &str) -> TokenFacts {
 
 /// Returns the facts of a token without those that the next token of the same bearer changes.
 fn any_of(facts: TokenFacts) -> TokenFacts {
-    TokenFacts { token_id: String::new(), expires_at: 0, ..facts }
+    TokenFacts { standard_subject: String::new(), token_id: String::new(), expires_at: 0, ..facts }
 }
 
 fn read_query(reader: &mut Reader<'_>) -> Query {
