@@ -3,7 +3,8 @@
 //! INVARIANT (one user, one token): a token is kept under the digest of the token that it was exchanged for, so nobody else gets
 //! it. It is kept no longer than either of the two is good.
 //!
-//! INVARIANT (bounded work): one exchange at a time for one token. Those who wait for one that fails fail with it.
+//! INVARIANT (bounded work): one exchange at a time for one token, and [`EXCHANGES_MAX`] for all of them. Those who wait for one that
+//! fails fail with it.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -15,6 +16,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use reqwest::header::HeaderValue;
 use serde_json::{Map, Value};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::SourceFault;
@@ -28,6 +30,9 @@ use crate::token_endpoint::{Form, LIFETIME_MAX, TokenEndpoint, TokenEndpointSett
 const DEPTH_MAX: usize = 8;
 /// How long before its end a kept token is not used any more at the soonest: it has to be good when it arrives.
 const UNUSED_BEFORE_MAX: Duration = Duration::from_secs(30);
+/// The most exchanges that run at a time for one source. An authorization server takes tens of milliseconds for one, so it can give
+/// some hundred tokens a second.
+const EXCHANGES_MAX: usize = 16;
 /// The most tokens of one source that are kept. When there are more, all that nobody uses at that moment are forgotten.
 const KEPT_MAX: usize = 8_192;
 /// How often tokens that have ended are forgotten, at the next exchange.
@@ -48,6 +53,8 @@ pub(super) struct TokenExchange {
     issued_types: &'static [&'static str],
     /// The audience that an exchanged JWT must name.
     audience: Option<String>,
+    /// The exchanges that may run at a time.
+    running: Semaphore,
     kept: Mutex<Kept>,
 }
 
@@ -97,6 +104,7 @@ impl TokenExchange {
             form,
             issued_types,
             audience: audience.clone().or_else(|| resource.clone()),
+            running: Semaphore::new(EXCHANGES_MAX),
             kept: Mutex::new(Kept { slots: HashMap::new(), sweep_at: Instant::now() + SWEEP_INTERVAL }),
         })
     }
@@ -172,8 +180,10 @@ impl TokenExchange {
         if left.is_zero() {
             return Err(SourceFault::Ended);
         }
-        // The time of the request counts from its beginning, so that a slow answer makes no token look younger.
+        // The lifetime counts from here, so that neither a wait nor a slow answer makes a token look younger.
         let began = Instant::now();
+        // Nobody closes the semaphore.
+        let _turn = self.running.acquire().await.map_err(|_closed| SourceFault::ExchangeUnreachable)?;
         let granted = self.endpoint.ask(self.form.clone().with("subject_token", bearer.expose())).await?;
         if !is_of_type(granted.issued_type.as_ref(), self.issued_types) {
             return Err(SourceFault::ExchangedToken);

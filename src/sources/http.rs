@@ -130,10 +130,7 @@ impl SourceSystems for HttpSources {
         if is_remembered && let Some(released) = self.decisions.get(question) {
             return Ok(if released { SourceReply::Released(None) } else { SourceReply::Withheld });
         }
-        // Nobody closes the semaphore.
-        let Ok(_slot) = source.slots.acquire().await else {
-            return Err(unavailable(&source.name, SourceFault::Unreachable));
-        };
+        // The answer may be a little younger than this, which only makes it count for less time.
         let asked_at = Instant::now();
         match source.ask(question).await {
             Ok(reply) => {
@@ -186,21 +183,29 @@ impl Source {
     async fn ask(&self, question: &SourceQuestion<'_>) -> Result<SourceReply, SourceFault> {
         let SourceQuestion { document, bearer, since_1970, .. } = *question;
         let token = self.exchange.token(bearer, since_1970).await?;
-        let answered = self.send(document, &token).await?;
-        let (answered, verdict) = match verdict(answered.status()) {
-            Verdict::Unauthorized => {
-                // The source may have withdrawn the token. One new exchange shows whether it takes any.
-                let token = self.exchange.token_after(&token, bearer, since_1970).await?;
-                let answered = self.send(document, &token).await?;
-                let verdict = verdict(answered.status());
-                (answered, verdict)
-            }
-            verdict @ (Verdict::Released | Verdict::Withheld | Verdict::Unclear(_)) => (answered, verdict),
-        };
-        match verdict {
-            Verdict::Released => self.read(document, answered).await,
-            Verdict::Withheld => Ok(SourceReply::Withheld),
-            Verdict::Unauthorized => Err(SourceFault::Status(StatusCode::UNAUTHORIZED.as_u16())),
+        if let Some(reply) = self.ask_with(document, &token).await? {
+            return Ok(reply);
+        }
+        // The source may have withdrawn the token. One new exchange shows whether it takes any.
+        let token = self.exchange.token_after(&token, bearer, since_1970).await?;
+        let reply = self.ask_with(document, &token).await?;
+        reply.ok_or(SourceFault::Status(StatusCode::UNAUTHORIZED.as_u16()))
+    }
+
+    /// Asks with this token; `None` if the source does not take it. A slot is held only while the source is asked: whoever waits
+    /// for a token must not keep the source from those who have one.
+    async fn ask_with(
+        &self,
+        document: &SourceDocument,
+        token: &ExchangedToken,
+    ) -> Result<Option<SourceReply>, SourceFault> {
+        // Nobody closes the semaphore.
+        let _slot = self.slots.acquire().await.map_err(|_closed| SourceFault::Unreachable)?;
+        let answered = self.send(document, token).await?;
+        match verdict(answered.status()) {
+            Verdict::Released => self.read(document, answered).await.map(Some),
+            Verdict::Withheld => Ok(Some(SourceReply::Withheld)),
+            Verdict::Unauthorized => Ok(None),
             Verdict::Unclear(status) => Err(SourceFault::Status(status)),
         }
     }

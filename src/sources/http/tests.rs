@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use futures::future::join_all;
+use futures::future::{Either, join_all, select};
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -483,6 +483,20 @@ async fn one_exchange_serves_all_who_wait_for_it() {
     // A narrower token of the same user is another token.
     assert_eq!(released(&world.ask("0", &bearer("anne", 2)).await), Some(true));
     assert_eq!(world.issuer.asked().len(), 2);
+}
+
+/// Whoever waits for a token keeps the source from nobody who has one.
+#[tokio::test]
+async fn an_exchange_that_hangs_takes_no_place_at_the_source() {
+    let world = World::start(|_asked| Answer::Status(200), |settings| settings["concurrency"] = json!(1)).await;
+    let (anne, bob) = (bearer("anne", 1), bearer("bob", 1));
+    assert_eq!(released(&world.ask("1", &anne).await), Some(true));
+    world.issuer.set(|_asked| Answer::Hang);
+    // Bob is first, and his exchange ends only when its time is over.
+    match select(Box::pin(world.ask("2", &bob)), Box::pin(world.ask("2", &anne))).await {
+        Either::Right((reply, _bob)) => assert_eq!(released(&reply), Some(true)),
+        Either::Left((reply, _anne)) => panic!("Anne had to wait for Bob: {reply:?}"),
+    }
 }
 
 #[tokio::test]
