@@ -128,7 +128,9 @@ impl PeopleConfig {
             self.subject_has.as_ref().is_none_or(|part| !part.is_empty() && subject.contains(part.as_str()));
         let has_client = self.clients.is_empty() || is_among(client_id, &self.clients);
         let is_machine = self.machines.iter().any(|pattern| pattern.fits(subject));
-        has_claim && has_client && is_like_people && !is_machine && !says_machine(claims, subject)
+        // A profile may read the client from a claim that only this provider has.
+        let is_client = subject == client_id || claims.get("sub").and_then(Value::as_str) == Some(client_id);
+        has_claim && has_client && is_like_people && !is_machine && !is_client && !says_machine(claims, subject)
     }
 
     /// Returns whether the settings name a mark of people, so that the mark of the issuer's profile does not count.
@@ -408,6 +410,20 @@ mod tests {
             let mut claims = base.clone();
             claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
             let found = [&by_time, &by_client, &by_value, &by_scope].map(|people| is_person(people, &claims));
+            assert_eq!(found, expected, "{row}");
+        }
+    }
+
+    #[test]
+    fn a_client_is_no_person_whatever_claim_names_it() {
+        let rows = [
+            ("a person", "anne", "anne", true),
+            ("the client itself", "desk", "desk", false),
+            ("the client, whose name is read from elsewhere", "desk", "5c2f4a4e", false),
+        ];
+        for (row, sub, subject, expected) in rows {
+            let claims = json!({"sub": sub, "application": "desk", "auth_time": 1_800_000_000});
+            let found = PeopleConfig::default().is_person(claims.as_object().unwrap(), subject, "desk");
             assert_eq!(found, expected, "{row}");
         }
     }
