@@ -52,6 +52,9 @@ pub(super) fn check_by(
     let TokenTimes { issued_at, expires_at } = check_times(claims, profile, config.leeway_seconds(), now)?;
     // Such a token is bound to a key, and its bearer has not proved yet that it has that key (RFC 7800).
     let confirmation = claims.get("cnf").map(Confirmation::of_claim).transpose()?;
+    if TokenProfile::says_bound(claims) && confirmation.is_none() {
+        return Err(Refusal::Confirmation);
+    }
     let client_id = profile.client(claims)?;
     if !issuer.clients.is_empty() && !issuer.clients.iter().any(|listed| listed == client_id) {
         return Err(Refusal::Client);

@@ -30,6 +30,8 @@ const SUBJECT: &str = "sub";
 const TENANT: &str = "tid";
 /// The audience that Keycloak puts into each token of a person. It names no server.
 const PLACEHOLDER_AUDIENCE: &str = "account";
+/// The value of the claim `typ` of a token that is bound to a key.
+const BOUND_TOKEN_TYPE: &str = "DPoP";
 /// The number of bytes of a tenant's id: 32 hexadecimal digits and four hyphens.
 const TENANT_BYTES: usize = 36;
 
@@ -290,6 +292,11 @@ impl TokenProfile {
     pub(super) fn is_access_token(&self, claims: &Map<String, Value>) -> bool {
         let is_marked = self.access.is_empty() || self.access.iter().any(|mark| mark.is_on(claims));
         is_marked && !self.refused.iter().any(|claim| claims.contains_key(claim))
+    }
+
+    /// Returns whether a token says of itself that it is bound to a key.
+    pub(super) fn says_bound(claims: &Map<String, Value>) -> bool {
+        claims.get("typ").and_then(Value::as_str).is_some_and(|kind| kind.eq_ignore_ascii_case(BOUND_TOKEN_TYPE))
     }
 
     /// Returns whether a token comes from the tenant that its issuer's URL names.

@@ -1,6 +1,8 @@
 //! The rows of each provider's profile.
 
-use super::{ClaimMark, Lenience, MachineSubject, ProviderProfile, ScopePrefix, SubjectClaim, TokenProfile};
+use super::{
+    BOUND_TOKEN_TYPE, ClaimMark, Lenience, MachineSubject, ProviderProfile, ScopePrefix, SubjectClaim, TokenProfile,
+};
 use crate::identity::people::{PeopleConfig, TextPattern};
 
 /// The types of an access token (RFC 9068, section 4). Media types are compared without regard to case.
@@ -75,12 +77,12 @@ fn auth0() -> TokenProfile {
     }
 }
 
-/// Keycloak says in a claim `typ` what a token is: `Bearer`, `ID`, `Refresh`. Only people have sessions (`sid`). Its tokens
-/// can be set to have a `nonce`.
+/// Keycloak says in a claim `typ` what a token is: `Bearer`, `ID`, `Refresh`, and `DPoP` for an access token that is bound to a
+/// key. Only people have sessions (`sid`). Its tokens can be set to have a `nonce`.
 fn keycloak() -> TokenProfile {
     TokenProfile {
         types: [words(&["JWT"]), words(&ACCESS_TOKEN_TYPES)].concat(),
-        access: vec![mark("typ", &["Bearer"])],
+        access: vec![mark("typ", &["Bearer", BOUND_TOKEN_TYPE])],
         refused: words(&HASHES),
         missing_audience: Lenience::Accept,
         client: words(&["azp", "client_id"]),

@@ -2,6 +2,9 @@ use serde_json::json;
 
 use super::checked::ProfileError;
 use super::*;
+use crate::identity::claims;
+use crate::identity::config::{CheckedConfig, IdentityConfig, IssuerConfig};
+use crate::identity::sample::NOW;
 
 const TENANT_A: &str = "5c2f4a4e-9c1a-4b58-8d3f-0a1b2c3d4e5f";
 const PROFILES: [ProviderProfile; 7] = [
@@ -88,6 +91,42 @@ fn clients_must_agree() {
     ];
     for (row, value, expected) in rows {
         assert_eq!(entra.client(&claims(value)), expected, "{row}");
+    }
+}
+
+/// Keycloak names the kind of a token in its claims. An access token that is bound to a key has another kind than one that is not.
+#[test]
+fn the_kinds_of_keycloaks_tokens_are_told_apart() {
+    let issuer = IssuerConfig {
+        profile: ProviderProfile::Keycloak,
+        clients: vec!["desk".to_owned()],
+        direct_clients: Some(vec!["desk".to_owned()]),
+        ..IssuerConfig::new("https://login.example/realms/acme")
+    };
+    let settings = IdentityConfig { audience: Some("https://rag.example".to_owned()), ..IdentityConfig::default() };
+    let config = CheckedConfig::new(&settings).unwrap();
+    let good = json!({
+        "iss": issuer.issuer, "sub": "anne", "azp": "desk", "sid": "s1", "jti": "onrtac:1", "scope": "ragward:retrieve",
+        "iat": NOW, "exp": NOW + 60,
+    });
+    let key = json!({"jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"});
+    let rows = [
+        ("an access token", json!({"typ": "Bearer"}), Ok(false)),
+        ("one that is bound to a key", json!({"typ": "DPoP", "cnf": key}), Ok(true)),
+        ("one that is bound to a key and does not say so", json!({"typ": "Bearer", "cnf": key}), Ok(true)),
+        ("one that says so and is not", json!({"typ": "DPoP"}), Err(Refusal::Confirmation)),
+        ("an ID token", json!({"typ": "ID"}), Err(Refusal::Type)),
+        ("an ID token with a key", json!({"typ": "ID", "cnf": key}), Err(Refusal::Type)),
+        ("a refresh token", json!({"typ": "Refresh", "cnf": key}), Err(Refusal::Type)),
+        ("a token of a session that goes on", json!({"typ": "Offline"}), Err(Refusal::Type)),
+        ("a logout token", json!({"typ": "Logout"}), Err(Refusal::Type)),
+        ("user info", json!({}), Err(Refusal::Type)),
+    ];
+    for (row, change, expected) in rows {
+        let mut claims = good.as_object().unwrap().clone();
+        claims.extend(change.as_object().unwrap().clone());
+        let checked = claims::check(&claims, &issuer, &config, NOW);
+        assert_eq!(checked.map(|token| token.bound_key().is_some()), expected, "{row}");
     }
 }
 
