@@ -58,7 +58,7 @@ use crate::retrieval::{RetrievalConfig, Retriever};
 use crate::server::{ServerError, TlsError};
 use crate::settings::SecretError;
 #[cfg(feature = "server")]
-use crate::sources::{HttpSources, SourceSetupError, SourceSystems};
+use crate::sources::{HttpSources, SourceSetupError, SourceSystems, check_issuers};
 use crate::storage::StorageError;
 use crate::tuple_store::RelationshipStores;
 use crate::vector_store::exact::ExactStore;
@@ -317,6 +317,8 @@ fn sources(config: &Config) -> Result<Option<Arc<dyn SourceSystems>>, AppError> 
     if config.sources.is_empty() {
         return Ok(None);
     }
+    let issuers: Vec<&str> = config.identity.issuers.iter().map(|issuer| issuer.issuer.as_str()).collect();
+    check_issuers(&config.sources, &issuers).map_err(SourceSetupError::Setting)?;
     let sources = HttpSources::new(&config.sources, config.identity.details.classification_key.as_deref())?;
     Ok(Some(Arc::new(sources)))
 }

@@ -31,7 +31,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-pub use self::config::{ExchangeConfig, ExchangeGrant, SourceConfig, SourceMethod, SourceTextFrom, check};
+pub use self::config::{
+    ExchangeConfig, ExchangeGrant, SourceConfig, SourceMethod, SourceTextFrom, check, check_issuers,
+};
 #[cfg(feature = "server")]
 pub use self::http::HttpSources;
 #[cfg(feature = "server")]
@@ -141,7 +143,7 @@ impl fmt::Debug for SourceText {
 /// The reason why a source does not say whether the user may see a document.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SourceError {
-    /// The call has no token of the user, so nobody can be asked as the user.
+    /// The call has no token of the user, or one whose issuer has nothing to do with the source. So nobody can be asked as the user.
     #[error("the user's own access token is needed, because a source is asked as the user")]
     NoToken,
     /// The source or its authorization server gave no answer that counts.

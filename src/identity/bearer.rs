@@ -15,6 +15,7 @@ pub struct BearerToken(Arc<Parts>);
 struct Parts {
     text: Secret,
     digest: [u8; 32],
+    issuer: Arc<str>,
     subject: String,
     expires_at: u64,
 }
@@ -26,6 +27,7 @@ impl BearerToken {
         Self(Arc::new(Parts {
             text: Secret::new(text),
             digest: RememberedTokens::digest(text),
+            issuer: Arc::clone(&facts.issuer),
             subject: facts.standard_subject.clone(),
             expires_at: facts.expires_at,
         }))
@@ -41,6 +43,12 @@ impl BearerToken {
     #[must_use]
     pub fn digest(&self) -> [u8; 32] {
         self.0.digest
+    }
+
+    /// Returns the issuer, exactly as configured (`iss`).
+    #[must_use]
+    pub fn issuer(&self) -> &str {
+        &self.0.issuer
     }
 
     /// Returns the subject as other tokens of its issuer name it (`sub`), whatever claim the profile reads.

@@ -73,6 +73,10 @@ pub struct ExchangeConfig {
     /// The token endpoint of the authorization server. The token of the call goes there, and nowhere else. It needs `https`,
     /// except on loopback.
     pub token_url: String,
+    /// The issuers (`identity.issuers.issuer`) whose tokens are exchanged. The token of another issuer goes nowhere, and its call is
+    /// refused what has this source. When there are none, those of the only issuer; with several issuers, it must be set.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub issuers: Vec<String>,
     /// The client, with its secret or its key.
     #[serde(flatten)]
     pub client: OAuthClientConfig,
@@ -145,6 +149,27 @@ pub fn check(sources: &[SourceConfig]) -> Result<(), String> {
             return Err(format!("`sources.guard_type` `{guard_type}` occurs twice; a type has one source"));
         }
         source.check().map_err(|rule| format!("source `{name}`: {rule}"))?;
+    }
+    Ok(())
+}
+
+/// Checks whose tokens the authorization servers get. `issuers` are those whose tokens are accepted.
+///
+/// # Errors
+/// Returns a sentence that names the settings.
+pub fn check_issuers(sources: &[SourceConfig], issuers: &[&str]) -> Result<(), String> {
+    for SourceConfig { name, exchange, .. } in sources {
+        if exchange.issuers.is_empty() && issuers.len() > 1 {
+            return Err(format!(
+                "source `{name}`: there are several `identity.issuers`, so `exchange.issuers` must name those whose tokens its \
+                 authorization server gets"
+            ));
+        }
+        if let Some(unknown) = exchange.issuers.iter().find(|issuer| !issuers.contains(&issuer.as_str())) {
+            return Err(format!(
+                "source `{name}`: `exchange.issuers` names `{unknown}`, which is none of `identity.issuers`"
+            ));
+        }
     }
     Ok(())
 }
@@ -236,6 +261,26 @@ mod tests {
     fn refused(sources: &[Value]) -> Option<String> {
         let read: Result<Vec<SourceConfig>, _> = serde_json::from_value(json!(sources));
         read.map_err(|error| error.to_string()).and_then(|sources| check(&sources)).err()
+    }
+
+    /// The token of a partner's user must not reach the authorization server of somebody else.
+    #[test]
+    fn an_authorization_server_gets_the_tokens_of_named_issuers() {
+        let of = |issuers: &[&str]| with(&[("/exchange/issuers", json!(issuers))]);
+        let rows: [(&str, Value, &[&str], Option<&str>); 6] = [
+            ("the only issuer", with(&[]), &["a"], None),
+            ("the only issuer by its name", of(&["a"]), &["a"], None),
+            ("one of two", of(&["a"]), &["a", "b"], None),
+            ("both", of(&["b", "a"]), &["a", "b"], None),
+            ("two, and none is named", with(&[]), &["a", "b"], Some("must name those")),
+            ("another one", of(&["a", "c"]), &["a", "b"], Some("names `c`")),
+        ];
+        for (row, source, issuers, expected) in rows {
+            let sources: Vec<SourceConfig> = serde_json::from_value(json!([source])).unwrap();
+            let told = check_issuers(&sources, issuers).err();
+            assert_eq!(told.is_some(), expected.is_some(), "{row}: {told:?}");
+            assert!(told.unwrap_or_default().contains(expected.unwrap_or_default()), "{row}");
+        }
     }
 
     #[test]

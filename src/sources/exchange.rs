@@ -47,6 +47,8 @@ const AUTH0_TOKEN: &str = "http://auth0.com/oauth/token-type/federated-connectio
 /// Exchanges tokens at one authorization server, for one source.
 pub(super) struct TokenExchange {
     endpoint: TokenEndpoint,
+    /// The issuers whose tokens are exchanged; those of the only one if there are none.
+    issuers: Vec<String>,
     /// The fields of each request that are always the same.
     form: Form,
     /// The types that an exchanged token may have, if the answer names one.
@@ -101,12 +103,18 @@ impl TokenExchange {
             .with("connection", connection.as_deref());
         Ok(Self {
             endpoint: TokenEndpoint::new(endpoint).map_err(SourceSetupError::Setting)?,
+            issuers: settings.issuers.clone(),
             form,
             issued_types,
             audience: audience.clone().or_else(|| resource.clone()),
             running: Semaphore::new(EXCHANGES_MAX),
             kept: Mutex::new(Kept { slots: HashMap::new(), sweep_at: Instant::now() + SWEEP_INTERVAL }),
         })
+    }
+
+    /// Returns whether the token of a call may go to the authorization server.
+    pub(super) fn takes(&self, bearer: &BearerToken) -> bool {
+        self.issuers.is_empty() || self.issuers.iter().any(|issuer| issuer == bearer.issuer())
     }
 
     /// Returns a token of the source for the bearer of a token, kept or new.

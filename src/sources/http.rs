@@ -126,6 +126,9 @@ impl SourceSystems for HttpSources {
         let Some(source) = self.sources.get(question.document.source) else {
             return Err(unavailable("", SourceFault::Unreachable));
         };
+        if !source.exchange.takes(question.bearer) {
+            return Err(SourceError::NoToken);
+        }
         let is_remembered = source.text == SourceTextFrom::Store;
         if is_remembered && let Some(released) = self.decisions.get(question) {
             return Ok(if released { SourceReply::Released(None) } else { SourceReply::Withheld });

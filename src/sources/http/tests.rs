@@ -148,7 +148,7 @@ struct World {
     source: TestServer,
     issuer: TestServer,
     sources: HttpSources,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl World {
@@ -179,7 +179,7 @@ impl World {
         change(&mut settings);
         let settings: Vec<SourceConfig> = vec![serde_json::from_value(settings).unwrap()];
         check(&settings).unwrap();
-        Self { sources: HttpSources::new(&settings, None).unwrap(), source, issuer, _directory: directory }
+        Self { sources: HttpSources::new(&settings, None).unwrap(), source, issuer, directory }
     }
 
     async fn ask(&self, document: &str, bearer: &BearerToken) -> Result<SourceReply, SourceError> {
@@ -319,6 +319,43 @@ async fn a_vault_is_asked_for_the_token_of_a_connection() {
     .map(|(name, value)| (name.to_owned(), value.to_owned()));
     assert_eq!(form, HashMap::from(expected));
     assert!(asked[0].authorization.is_empty());
+}
+
+#[tokio::test]
+async fn the_token_of_another_issuer_goes_nowhere() {
+    let rows: [(&str, &[&str], bool); 4] = [
+        ("the only issuer", &[], true),
+        ("its issuer", &["issuer"], true),
+        ("its issuer and another one", &["https://other.example", "issuer"], true),
+        ("another issuer", &["https://other.example", "issuer/"], false),
+    ];
+    for (row, issuers, is_asked) in rows {
+        let change = |settings: &mut Value| {
+            settings["exchange"]["issuers"] = json!(issuers);
+            settings["remember"] = json!("30s");
+        };
+        let world = World::start(|_asked| Answer::Status(200), change).await;
+        let reply = world.ask("1", &bearer("anne", 1)).await;
+        assert_eq!(reply.is_ok(), is_asked, "{row}: {reply:?}");
+        assert!(is_asked || reply == Err(SourceError::NoToken), "{row}: {reply:?}");
+        let asked = usize::from(is_asked);
+        assert_eq!((world.issuer.asked().len(), world.source.asked().len()), (asked, asked), "{row}");
+    }
+}
+
+#[tokio::test]
+async fn the_secret_of_an_exchange_may_change() {
+    let change = |settings: &mut Value| settings["exchange"]["secret_in"] = json!("body");
+    let world = World::start(|_asked| Answer::Status(200), change).await;
+    let rows = [("the first one", SECRET, SECRET), ("another one", "second", "second"), ("none", "", "second")];
+    for (number, (row, written, expected)) in rows.into_iter().enumerate() {
+        std::fs::write(world.directory.path().join("secret"), written).unwrap();
+        assert_eq!(released(&world.ask("1", &bearer("anne", number)).await), Some(true), "{row}");
+        let asked = world.issuer.asked();
+        let mut fields = form_urlencoded::parse(asked[number].body.as_bytes());
+        let sent = fields.find(|(name, _)| name == "client_secret").map(|(_, secret)| secret.into_owned());
+        assert_eq!(sent.as_deref(), Some(expected), "{row}");
+    }
 }
 
 /// An authorization server may give back what it got. At the source, that would be the key of the user to Ragward.
