@@ -62,7 +62,12 @@ impl RememberedDecisions {
         if decisions.len() >= REMEMBERED_MAX {
             decisions.clear();
         }
-        decisions.insert(DecisionKey::of(question), Remembered { released, asked_at, until: asked_at + lasts });
+        let key = DecisionKey::of(question);
+        // An answer that took long must not bring back what a later question has ended.
+        let is_older = decisions.get(&key).is_some_and(|known| known.asked_at > asked_at);
+        if !is_older {
+            decisions.insert(key, Remembered { released, asked_at, until: asked_at + lasts });
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<DecisionKey, Remembered>> {
@@ -130,7 +135,10 @@ mod tests {
         }
         remembered.insert(&asked, false, asked_at, LASTS);
         assert_eq!(remembered.get(&asked), Some(false), "the last answer counts");
-        tokio::time::advance(LASTS).await;
+        remembered.insert(&asked, false, later, LASTS);
+        remembered.insert(&asked, true, asked_at, LASTS);
+        assert_eq!(remembered.get(&asked), Some(false), "the answer to an earlier question came later");
+        tokio::time::advance(LASTS + Duration::from_millis(1)).await;
         assert_eq!(remembered.get(&asked), None, "its time is over");
         remembered.insert(&asked, true, Instant::now(), Duration::ZERO);
         assert_eq!(remembered.get(&asked), None, "nothing is remembered for no time");
