@@ -320,7 +320,15 @@ fn sources(config: &Config) -> Result<Option<Arc<dyn SourceSystems>>, AppError> 
     let issuers: Vec<&str> = config.identity.issuers.iter().map(|issuer| issuer.issuer.as_str()).collect();
     check_issuers(&config.sources, &issuers).map_err(SourceSetupError::Setting)?;
     let sources = HttpSources::new(&config.sources, config.identity.details.classification_key.as_deref())?;
-    Ok(Some(Arc::new(sources)))
+    Ok(Some(Arc::new(sources.barring(&own_audiences(config)))))
+}
+
+/// Returns the names by which tokens may mean this server.
+#[cfg(feature = "server")]
+fn own_audiences(config: &Config) -> Vec<String> {
+    let of_mcp = config.server.mcp.iter().map(|mcp| mcp.url.clone());
+    let of_issuers = config.identity.issuers.iter().filter_map(|issuer| issuer.tokens.audience.clone());
+    config.identity.audience.iter().cloned().chain(of_mcp).chain(of_issuers).collect()
 }
 
 /// Makes the key of page tokens: the configured one, or a random one.

@@ -55,6 +55,8 @@ pub(super) struct TokenExchange {
     issued_types: &'static [&'static str],
     /// The audience that an exchanged JWT must name.
     audience: Option<String>,
+    /// The audiences that an exchanged JWT must not name.
+    barred: Vec<String>,
     /// The exchanges that may run at a time.
     running: Semaphore,
     kept: Mutex<Kept>,
@@ -107,9 +109,16 @@ impl TokenExchange {
             form,
             issued_types,
             audience: audience.clone().or_else(|| resource.clone()),
+            barred: Vec::new(),
             running: Semaphore::new(EXCHANGES_MAX),
             kept: Mutex::new(Kept { slots: HashMap::new(), sweep_at: Instant::now() + SWEEP_INTERVAL }),
         })
+    }
+
+    /// Takes no exchanged token that names one of these audiences, too.
+    #[must_use]
+    pub(super) fn barring(self, audiences: &[String]) -> Self {
+        Self { barred: audiences.to_vec(), ..self }
     }
 
     /// Returns whether the token of a call may go to the authorization server.
@@ -221,7 +230,8 @@ impl TokenExchange {
             Some(Value::Array(named)) => named.iter().any(|named| named.as_str() == Some(audience.as_str())),
             Some(Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_)) | None => false,
         };
-        if !self.audience.as_ref().is_none_or(names) {
+        // A token that is good here, too, would let the source call this server as the user.
+        if !self.audience.as_ref().is_none_or(names) || self.barred.iter().any(names) {
             return Err(SourceFault::ExchangedToken);
         }
         match claims.get("exp") {
@@ -295,7 +305,7 @@ mod tests {
     fn exchange(token_url: &str, proof: &Value) -> TokenExchange {
         let mut settings = json!({"token_url": token_url, "client_id": "ragward", "audience": "wiki"});
         settings.as_object_mut().unwrap().extend(proof.as_object().unwrap().clone());
-        TokenExchange::new(&serde_json::from_value(settings).unwrap()).unwrap()
+        TokenExchange::new(&serde_json::from_value(settings).unwrap()).unwrap().barring(&["rag".to_owned()])
     }
 
     fn jwt(claims: &Value) -> String {
@@ -333,6 +343,8 @@ mod tests {
             ("another spelling", json!({"sub": "Anne"}), None),
             ("no subject", json!({"sub": null}), None),
             ("another audience", json!({"aud": "drive"}), None),
+            ("that of this server, too", json!({"aud": ["wiki", "rag"]}), None),
+            ("one that begins like that of this server", json!({"aud": ["wiki", "rag/mcp"]}), Some(60)),
             ("other audiences", json!({"aud": ["drive", "wikis"]}), None),
             ("no audience", json!({"aud": null}), None),
             ("an audience that is a table", json!({"aud": {"wiki": true}}), None),

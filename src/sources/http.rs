@@ -90,6 +90,13 @@ impl HttpSources {
         Ok(Self { sources, by_type, classification_key, decisions: RememberedDecisions::default() })
     }
 
+    /// Takes no exchanged token that names one of these audiences, too: those of this server.
+    #[must_use]
+    pub fn barring(self, audiences: &[String]) -> Self {
+        let barring = |source: Source| Source { exchange: source.exchange.barring(audiences), ..source };
+        Self { sources: self.sources.into_iter().map(barring).collect(), ..self }
+    }
+
     fn of(&self, guard: &Object) -> Option<(usize, &Source)> {
         let number = *self.by_type.get(guard.type_name())?;
         Some((number, self.sources.get(number)?))
