@@ -117,8 +117,8 @@ pub enum SourceTextFrom {
     /// From the vector store.
     #[default]
     Store,
-    /// From the source, as the user sees it there now. A chunk then has the text of its whole document. All chunks of the
-    /// document need one guard and one classification, or they are withheld.
+    /// From the source, as the user sees it there now. A chunk then has the text of its whole document, which `url` names by
+    /// `{id}`. All chunks of the document need one guard and one classification, or they are withheld.
     Source,
 }
 
@@ -191,6 +191,12 @@ impl SourceConfig {
             }
             SourceTextFrom::Source if self.expect.is_none() || self.text_at.is_none() => {
                 let rule = "`text = \"source\"` needs `method = \"GET\"`, `expect` and `text_at`";
+                return Err(rule.to_owned());
+            }
+            // Whoever may write under one guard chooses the metadata there, and not what other guards protect.
+            SourceTextFrom::Source if self.url.contains("{metadata.") => {
+                let rule = "`text = \"source\"` needs `{id}` in `url`: with `{metadata.KEY}`, whoever writes a document could put the \
+                            text of any other one under its guard";
                 return Err(rule.to_owned());
             }
             SourceTextFrom::Store | SourceTextFrom::Source => {}
@@ -288,6 +294,7 @@ mod tests {
         let get = ("/method", json!("GET"));
         let (expect, text_at) = (("/expect", json!("/id")), ("/text_at", json!("/body")));
         let from_source = ("/text", json!("source"));
+        let by_metadata = ("/url", json!("https://wiki.example/pages/{metadata.page}"));
         let vault = ("/exchange/grant", json!("auth0_federated_connection"));
         let connection = ("/exchange/connection", json!("google"));
         let rows = [
@@ -296,6 +303,12 @@ mod tests {
             ("an expectation of HEAD", with(std::slice::from_ref(&expect)), Some("needs `method")),
             ("no pointer", with(&[get.clone(), ("/expect", json!("id"))]), Some("JSON pointer")),
             ("its text", with(&[get.clone(), expect.clone(), from_source.clone(), text_at.clone()]), None),
+            (
+                "its text, of whatever its metadata name",
+                with(&[get.clone(), expect.clone(), from_source.clone(), text_at.clone(), by_metadata.clone()]),
+                Some("needs `{id}`"),
+            ),
+            ("its yes, about what its metadata name", with(&[by_metadata]), None),
             ("its text from nowhere", with(&[get.clone(), expect, from_source.clone()]), Some("`text_at`")),
             ("its text of anything", with(&[get, from_source, text_at.clone()]), Some("`expect`")),
             ("a place for no text", with(&[text_at]), Some("are for `text")),
