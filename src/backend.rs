@@ -10,9 +10,11 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::Service;
@@ -32,6 +34,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const TCP_KEEPALIVE: Duration = Duration::from_secs(20);
 const TCP_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const TCP_KEEPALIVE_RETRIES: u32 = 3;
+/// The shortest time between two lines of the log which say that a server does not answer.
+const TELL_INTERVAL: Duration = Duration::from_mins(1);
 
 /// A channel whose calls carry a secret.
 #[derive(Clone, Debug)]
@@ -329,31 +333,50 @@ impl ServerAddress<'_> {
     }
 }
 
-/// Remembers whether the last call to a server was answered. The log gets a line when that changes, not at every call.
+/// Remembers whether the last call to a server was answered. The log gets a line when that changes, not at every call, and not
+/// more than one a minute: where calls are made for users, one of them could make a server fail in turn with others.
 #[derive(Debug)]
 pub(crate) struct Reach {
     server: &'static str,
     is_up: AtomicBool,
+    /// Whether the log says that the server does not answer.
+    is_told: AtomicBool,
+    told_at: Mutex<Option<Instant>>,
 }
 
 impl Reach {
     /// Creates the state of a server that is presumed to be up.
     pub(crate) const fn new(server: &'static str) -> Self {
-        Self { server, is_up: AtomicBool::new(true) }
+        Self { server, is_up: AtomicBool::new(true), is_told: AtomicBool::new(false), told_at: Mutex::new(None) }
     }
 
     /// Notes that a call was answered, even if with a refusal.
     pub(crate) fn answered(&self) {
-        if !self.is_up.swap(true, Ordering::Relaxed) {
+        if !self.is_up.swap(true, Ordering::Relaxed) && self.is_told.swap(false, Ordering::Relaxed) {
             tracing::info!(server = self.server, "the server answers again");
         }
     }
 
     /// Notes that a call was not answered.
     pub(crate) fn failed(&self, error: &dyn fmt::Display) {
-        if self.is_up.swap(false, Ordering::Relaxed) {
+        if self.fails() {
             tracing::warn!(server = self.server, %error, "the server does not answer");
         }
+    }
+
+    /// Notes that a call was not answered, and returns whether that is to be told.
+    fn fails(&self) -> bool {
+        self.is_up.store(false, Ordering::Relaxed);
+        if self.is_told.load(Ordering::Relaxed) {
+            return false;
+        }
+        let mut told_at = self.told_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if told_at.is_some_and(|told_at| told_at.elapsed() < TELL_INTERVAL) {
+            return false;
+        }
+        *told_at = Some(Instant::now());
+        self.is_told.store(true, Ordering::Relaxed);
+        true
     }
 }
 
@@ -447,6 +470,27 @@ mod tests {
         ];
         for (what, status, expected) in rows {
             assert_eq!(is_of_the_connection(&status), expected, "{what}: {status:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_that_come_and_go_are_told_now_and_then() {
+        let rows = [
+            ("the first", 0, false, true),
+            ("it goes on", 10, false, false),
+            ("after an answer, at once", 0, true, false),
+            ("after another answer, within the minute", 40, true, false),
+            ("that one goes on past the minute", 20, false, true),
+            ("it goes on for long", 600, false, false),
+            ("after an answer, long after", 600, true, true),
+        ];
+        let reach = Reach::new("server");
+        for (row, seconds, is_answered, is_told) in rows {
+            tokio::time::advance(Duration::from_secs(seconds)).await;
+            if is_answered {
+                reach.answered();
+            }
+            assert_eq!(reach.fails(), is_told, "{row}");
         }
     }
 
