@@ -99,6 +99,7 @@ impl App {
             url_key: mcp.url_key.clone(),
             url_hosts: mcp.url_hosts.clone(),
             explain: mcp.explain,
+            approval_page: self.config.approval.as_ref().and_then(|approval| approval.page_url.clone()),
         });
         let services = Services { tls, authentication, guards, mcp, audit, ..self.local_services() };
         let verifier = self.replica.as_ref().and_then(|replica| replica.verifier());

@@ -22,6 +22,8 @@ use crate::vector_store::VectorStoreError;
 
 /// The reason of a request that a person has to approve.
 pub(super) const APPROVAL_REQUIRED: &str = "APPROVAL_REQUIRED";
+/// The reason of a request whose person has not answered yet.
+pub(super) const APPROVAL_PENDING: &str = "APPROVAL_PENDING";
 /// The fact that says which token to ask for.
 pub(super) const AUTHORIZATION_DETAILS: &str = "authorization_details";
 /// The longest list of wrong fields in one refusal. gRPC sends it in a header, and clients refuse long headers.

@@ -82,6 +82,7 @@ pub(crate) async fn serve(
         show_query: false,
         expiry: Duration::from_mins(5),
         details: IssuerDetails::Required,
+        page_url: None,
     };
     let mut identity = identity(issuer);
     rules(&mut identity);
@@ -665,4 +666,120 @@ async fn an_agent_at_the_door_for_mcp_asks_by_its_call() {
     world.approve("anne", &[]);
     let found = search(json!({ "approval": shown["approval"] })).await;
     assert_eq!(found["structuredContent"]["results"].as_array().map(Vec::len), Some(ANNES.len()), "{found}");
+}
+
+const PAGE: &str = "https://login.example/requests";
+
+/// Returns a search of an agent in the newest revision of MCP, whose client can do `can`. `more` are more parameters of the call.
+fn newest_search(token: &str, can: &Value, query: &str, more: &Value) -> Call {
+    let revision = "2026-07-28";
+    let mut params = json!({
+        "name": "search",
+        "arguments": { "query": query, "classification_max": "secret" },
+        "_meta": {
+            "io.modelcontextprotocol/protocolVersion": revision,
+            "io.modelcontextprotocol/clientCapabilities": can,
+        },
+    });
+    params.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let message = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params });
+    let call = Call::json("/mcp", &message).bearer(token).with("mcp-protocol-version", revision);
+    call.with("mcp-method", "tools/call").with("mcp-name", "search")
+}
+
+#[tokio::test]
+async fn a_client_of_mcp_is_asked_in_a_form_that_it_can_show() {
+    let form = || json!({ "elicitation": { "form": {} } });
+    let page = || json!({ "elicitation": { "url": {} } });
+    let both = || json!({ "elicitation": { "form": {}, "url": {} } });
+    let rows = [
+        ("a client that cannot ask", json!({}), Some(PAGE), None),
+        ("one that can show a page, where there is none", page(), None, None),
+        ("forms, by an empty capability", json!({ "elicitation": {} }), Some(PAGE), Some("form")),
+        ("forms", form(), Some(PAGE), Some("form")),
+        ("a page", page(), Some(PAGE), Some("url")),
+        ("both, without a page", both(), None, Some("form")),
+        ("both, and a page", both(), Some(PAGE), Some("url")),
+    ];
+    for (row, can, page, expected) in rows {
+        let world = World::start(|approval, _| approval.page_url = page.map(str::to_owned)).await;
+        let token = world.token("anne", &[("aud", json!(MCP_URL))]);
+        let address = world.running.address.to_string();
+        let told = newest_search(&token, &can, "leave", &json!({})).send(&address).await.json()["result"].clone();
+        let code = world.issuer.forms(ASK).pop().unwrap()["binding_message"].clone();
+        let Some(mode) = expected else {
+            assert_eq!((&told["resultType"], &told["isError"]), (&json!("complete"), &json!(true)), "{row}: {told}");
+            assert!(told["content"][1]["text"].as_str().unwrap().contains(&code), "{row}: {told}");
+            continue;
+        };
+        assert_eq!(told["resultType"], "input_required", "{row}: {told}");
+        let asked = &told["inputRequests"]["approval"];
+        assert_eq!((&asked["method"], &asked["params"]["mode"]), (&json!("elicitation/create"), &json!(mode)), "{row}");
+        assert!(asked["params"]["message"].as_str().unwrap().contains(&code), "{row}: {asked}");
+        assert_eq!(asked["params"]["url"], if mode == "url" { json!(PAGE) } else { Value::Null }, "{row}");
+        world.approve("anne", &[]);
+        let answer = json!({
+            "requestState": told["requestState"], "inputResponses": { "approval": { "action": "accept" } },
+        });
+        let found = newest_search(&token, &can, "leave", &answer).send(&address).await.json()["result"].clone();
+        let results = found["structuredContent"]["results"].as_array().map(Vec::len);
+        assert_eq!((results, &found["resultType"]), (Some(ANNES.len()), &json!("complete")), "{row}: {found}");
+        let again = newest_search(&token, &can, "leave", &answer).send(&address).await.json()["result"].clone();
+        assert_eq!(again["isError"], true, "{row}: the approval is used: {again}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_client_of_mcp_brings_back_approves_nothing() {
+    let world = World::start(|_, _| {}).await;
+    let of_mcp = ("aud", json!(MCP_URL));
+    let (anne, bob) = (world.token("anne", &[of_mcp.clone()]), world.token("bob", &[of_mcp]));
+    let can = json!({ "elicitation": {} });
+    let address = world.running.address.to_string();
+    let told = newest_search(&anne, &can, "leave", &json!({})).send(&address).await.json()["result"].clone();
+    let state = told["requestState"].as_str().unwrap();
+    let changed = {
+        let mut text = state.to_owned().into_bytes();
+        text[20] = if text[20] == b'A' { b'B' } else { b'A' };
+        String::from_utf8(text).unwrap()
+    };
+    let answer = |state: &str, action: &str| json!({ "requestState": state, "inputResponses": { "approval": { "action": action } } });
+    let doubled = json!({
+        "requestState": state, "arguments": { "query": "leave", "classification_max": "secret", "approval": state },
+    });
+    let rows = [
+        ("a no to the client", &anne, "leave", answer(state, "decline")),
+        ("a dialog that was closed", &anne, "leave", answer(state, "cancel")),
+        ("an unknown word", &anne, "leave", answer(state, "approve")),
+        ("a changed state", &anne, "leave", answer(&changed, "accept")),
+        ("another person", &bob, "leave", answer(state, "accept")),
+        ("another query", &anne, "pay", answer(state, "accept")),
+        ("two approvals", &anne, "leave", doubled),
+    ];
+    for (row, token, query, more) in rows {
+        let refused = newest_search(token, &can, query, &more).send(&address).await.json()["result"].clone();
+        assert_eq!(
+            (&refused["isError"], &refused["resultType"]),
+            (&json!(true), &json!("complete")),
+            "{row}: {refused}"
+        );
+    }
+    assert!(world.issuer.forms(TOKEN).is_empty(), "the issuer was asked for none of them");
+    let faults = [
+        ("a state that is no text", json!({ "requestState": 1 })),
+        ("responses in a list", json!({ "requestState": state, "inputResponses": [] })),
+    ];
+    for (row, more) in faults {
+        let reply = newest_search(&anne, &can, "leave", &more).send(&address).await;
+        assert_eq!((reply.status, &reply.json()["error"]["code"]), (400, &json!(-32_602)), "{row}");
+    }
+    // The person has not answered the issuer, so the client asks again.
+    let pending =
+        newest_search(&anne, &can, "leave", &answer(state, "accept")).send(&address).await.json()["result"].clone();
+    assert_eq!(
+        (&pending["resultType"], &pending["requestState"]),
+        (&json!("input_required"), &json!(state)),
+        "{pending}"
+    );
+    assert_eq!(world.issuer.forms(TOKEN).len(), 1);
 }

@@ -117,6 +117,7 @@ fn config(handbook: &Path, data: DataConfig, issuer: &Issuer) -> Result<Config, 
         show_query: false,
         expiry: std::time::Duration::from_secs(EXPIRY_SECONDS),
         details: IssuerDetails::Required,
+        page_url: None,
     };
     let identity = IdentityConfig {
         approval: vec![ApprovalConfig { collection: Some(COLLECTION.to_owned()), ..ApprovalConfig::default() }],

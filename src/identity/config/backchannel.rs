@@ -37,6 +37,11 @@ pub struct BackchannelConfig {
     /// Whether the issuer puts `authorization_details` into tokens.
     #[serde(default)]
     pub details: IssuerDetails,
+    /// The page at which every person finds and answers the questions to them, if the issuer has one, such as
+    /// `https://login.example.com/requests`. Clients of MCP are asked to open it. It needs `https`, except on `localhost`,
+    /// `127.0.0.1` and `[::1]`. When unset, persons answer on their device alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub page_url: Option<String>,
 }
 
 /// The text that a person reads before they say yes.

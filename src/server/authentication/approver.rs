@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 use tonic::Code;
+use url::Url;
 
 use super::{Authentication, TokenAuthentication, challenge, now};
 use crate::audit::AuditedApproval;
@@ -21,7 +22,7 @@ use crate::identity::{
 };
 use crate::retrieval::{FieldViolation, RetrievalError};
 use crate::server::audit::Draft;
-use crate::server::refusal::{APPROVAL_REQUIRED, Refusal};
+use crate::server::refusal::{APPROVAL_PENDING, APPROVAL_REQUIRED, Refusal};
 use crate::token_endpoint::OAuthClient;
 use crate::visible::is_visible;
 
@@ -96,7 +97,7 @@ impl NotApproved {
             |reason: &'static str, text: &'static str| Refusal::new(Code::PermissionDenied, text).with_reason(reason);
         match self {
             Self::NotOfRequest => FieldViolation::new("approval", NOT_OF_REQUEST).into(),
-            Self::Pending(seconds) => denied("APPROVAL_PENDING", "the person has not answered yet; ask again later")
+            Self::Pending(seconds) => denied(APPROVAL_PENDING, "the person has not answered yet; ask again later")
                 .with_retry_after(Duration::from_secs(seconds)),
             Self::Denied => denied("APPROVAL_DENIED", "the person said no"),
             Self::Expired => denied("APPROVAL_EXPIRED", "the approval has expired; ask for a new one"),
@@ -234,9 +235,16 @@ struct NewQuestion {
 
 impl Approver {
     fn new(verifier: &TokenVerifier, config: &BackchannelConfig) -> Result<Self, String> {
-        let BackchannelConfig { issuer, client, key_file, expiry, .. } = config;
+        let BackchannelConfig { issuer, client, key_file, expiry, page_url, .. } = config;
         if !(1..=EXPIRY_SECONDS_MAX).contains(&expiry.as_secs()) {
             return Err(format!("`approval.expiry` must be from 1s to {EXPIRY_SECONDS_MAX}s"));
+        }
+        if let Some(page) = page_url
+            && !is_page(page)
+        {
+            return Err(format!(
+                "`approval.page_url` is `{page}`, which persons cannot open safely; write it like `https://login.example.com/requests`"
+            ));
         }
         let key = key_file.as_ref().map(|file| file.read().map_err(|e| format!("`approval.key_file`: {e}")));
         let backchannel = verifier.backchannel(issuer, OAuthClient::new("approval", client)?);
@@ -476,6 +484,14 @@ impl TokenAuthentication {
     }
 }
 
+/// Returns whether persons may be asked to open a URL.
+fn is_page(text: &str) -> bool {
+    let Ok(url) = Url::parse(text) else { return false };
+    let is_loopback = matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
+    let is_safe = url.scheme() == "https" || url.scheme() == "http" && is_loopback;
+    is_safe && url.username().is_empty() && url.password().is_none()
+}
+
 /// Describes a request to the person who approves it, for whom their agent asks.
 fn described(code: &str, request: &ApprovableRequest, grant: &Grant, shown: &ShownFacts) -> String {
     let ShownFacts { purpose, requested_by, query } = shown;
@@ -521,4 +537,27 @@ fn not_asked(error: BackchannelError) -> Refusal {
 
 fn no_random() -> Refusal {
     challenge::unavailable("no approval can be asked for now; try again later", "APPROVAL_UNAVAILABLE")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_is_one_that_browsers_open_safely() {
+        let rows = [
+            ("a page", "https://login.example/requests", true),
+            ("loopback", "http://127.0.0.1:8080/requests", true),
+            ("loopback of IPv6", "http://[::1]:8080/requests", true),
+            ("no TLS", "http://login.example/requests", false),
+            ("a name that begins like localhost", "http://localhost.attacker.example/", false),
+            ("a user", "https://anne@login.example/requests", false),
+            ("a script", "javascript:alert(1)", false),
+            ("a path", "/requests", false),
+            ("nothing", "", false),
+        ];
+        for (row, page, expected) in rows {
+            assert_eq!(is_page(page), expected, "{row}");
+        }
+    }
 }

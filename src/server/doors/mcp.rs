@@ -13,6 +13,7 @@
 
 mod call;
 mod described;
+mod input;
 mod links;
 mod local;
 mod message;
@@ -38,6 +39,7 @@ use tonic::{Code, Status};
 use tower::Service;
 
 use self::call::Call;
+use self::input::Input;
 use self::links::Links;
 pub use self::local::{LocalMcp, McpAsked, PendingCall};
 pub use self::message::RequestId;
@@ -77,6 +79,8 @@ pub struct McpSettings {
     pub url_hosts: Vec<String>,
     /// Whether there is a tool `explain` for callers who may call `Explain`.
     pub explain: bool,
+    /// The page at which persons answer questions for approvals; `None` if they answer on a device of theirs alone.
+    pub approval_page: Option<String>,
 }
 
 /// The door for MCP.
@@ -99,6 +103,13 @@ enum Asked<'d> {
     Own(RequestId, &'d OwnAnswer),
     /// Nothing that is answered.
     Notification,
+}
+
+/// Where the request of an RPC comes from.
+struct Origin {
+    id: RequestId,
+    revision: Revision,
+    input: Input,
 }
 
 /// Marks a request whose token the door takes. The gate judges the call anyway.
@@ -196,9 +207,10 @@ impl McpDoor {
         }
         match message.method.as_str() {
             "resources/read" => {
+                let origin = Origin { id, revision: message.revision, input: Input::of(&message)? };
                 let uri = message.params.get("uri").and_then(Json::as_str).unwrap_or_default().to_owned();
                 let request = tools::read_request(&uri);
-                Ok(self.rpc(message.revision, id, Action::Read, request, uri))
+                Ok(self.rpc(origin, Action::Read, request, uri))
             }
             "tools/call" => self.tool_call(message, id),
             _ => Err(Fault::no_method(&message)),
@@ -209,25 +221,25 @@ impl McpDoor {
         let action = message.params.get("name").and_then(Json::as_str).and_then(Action::of_tool);
         let offered = action.filter(|action| *action != Action::Explain || self.settings.explain);
         let Some(action) = offered else { return Err(Fault::no_tool(id, message.revision)) };
+        let origin = Origin { id, revision: message.revision, input: Input::of(&message)? };
         let arguments = message.params.remove("arguments").unwrap_or_else(|| Json::Object(Map::new()));
         let request = action.request(arguments, self.settings.collection.as_deref());
-        Ok(self.rpc(message.revision, id, action, request, String::new()))
+        Ok(self.rpc(origin, action, request, String::new()))
     }
 
     /// Returns the call of the RPC behind a message, whose request may be wrong. `uri` is the one that is read;
     /// empty for a tool.
-    fn rpc(
-        self: &Arc<Self>,
-        revision: Revision,
-        id: RequestId,
-        action: Action,
-        request: Result<Json, Refusal>,
-        uri: String,
-    ) -> Asked<'_> {
+    fn rpc(self: &Arc<Self>, origin: Origin, action: Action, request: Result<Json, Refusal>, uri: String) -> Asked<'_> {
+        let Origin { id, revision, input } = origin;
+        let request = match action {
+            Action::Search | Action::Fetch | Action::Read => request.and_then(|request| input.complete(request)),
+            // An explanation shows no text, so nobody approves one.
+            Action::Explain => request,
+        };
         let collection = request.as_ref().ok().and_then(|request| request.get("collection")?.as_str());
         let collection = collection.unwrap_or_default().to_owned();
         let encoded = request.and_then(|request| self.encoded(action, &request));
-        Asked::Rpc(Call { id, revision, action, collection, uri, door: Arc::clone(self) }, encoded)
+        Asked::Rpc(Call { id, revision, action, collection, uri, input, door: Arc::clone(self) }, encoded)
     }
 
     /// Encodes the request of an action's RPC.
@@ -325,6 +337,9 @@ impl McpCall {
             if !self.is_let_in.load(Ordering::Relaxed) {
                 return refused(&self.shape, Some(id), refusal);
             }
+        }
+        if let Some(asked) = self.call.input_required(refusal) {
+            return response(&self.shape, StatusCode::OK, &asked);
         }
         let is_hidden = refusal.code() == Code::NotFound;
         if is_of_the_gate(refusal) || *action == Action::Read && !is_hidden {

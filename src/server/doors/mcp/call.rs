@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value as Json, json};
 use tonic::Code;
 
+use super::input::Input;
 use super::message::{self, Fault, RequestId, Revision};
 use super::tools::{self, Action};
 use super::{McpDoor, own, results};
@@ -22,6 +23,8 @@ pub(super) struct Call {
     pub(super) collection: String,
     /// The URI that a client reads; empty for a tool.
     pub(super) uri: String,
+    /// What the client can ask its person, and what it brings back.
+    pub(super) input: Input,
     pub(super) door: Arc<McpDoor>,
 }
 
@@ -55,6 +58,12 @@ impl Call {
     /// Returns the fault that a caller is told who may not call this tool.
     pub(super) fn no_tool(&self) -> Fault {
         Fault::no_tool(self.id.clone(), self.revision)
+    }
+
+    /// Returns the response that lets the client ask its person, if the call waits for that person.
+    pub(super) fn input_required(&self, refusal: &Refusal) -> Option<Json> {
+        let asked = self.input.asked(refusal, self.door.settings.approval_page.as_deref())?;
+        Some(message::succeeded(&self.id, &asked))
     }
 
     /// Returns the response about a refusal. That of a tool is a result, so that the model reads what is wrong with its call.

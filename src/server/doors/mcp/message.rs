@@ -20,7 +20,7 @@ const DEPTH_MAX: usize = 68;
 /// The key of `_meta` that tells the revision of a request.
 const REVISION_KEY: &str = "io.modelcontextprotocol/protocolVersion";
 /// The key of `_meta` that tells what the client can do.
-const CAPABILITIES_KEY: &str = "io.modelcontextprotocol/clientCapabilities";
+pub(super) const CAPABILITIES_KEY: &str = "io.modelcontextprotocol/clientCapabilities";
 const REVISION_HEADER: &str = "mcp-protocol-version";
 const METHOD_HEADER: &str = "mcp-method";
 const NAME_HEADER: &str = "mcp-name";
@@ -115,7 +115,7 @@ pub(super) struct Fault {
 
 impl Fault {
     /// Returns the fault of a message that is wrong in itself.
-    fn new(code: i64, text: impl Into<Cow<'static, str>>) -> Self {
+    pub(super) fn new(code: i64, text: impl Into<Cow<'static, str>>) -> Self {
         Self::of(code, Refusal::new(Code::InvalidArgument, text))
     }
 
