@@ -2,6 +2,7 @@
 //! inside this process, over a data directory (`--data`). A command that needs no service (models, single checks,
 //! files) calls the lower modules directly.
 
+mod approval;
 mod attach;
 mod audit;
 mod check;

@@ -5,6 +5,7 @@ mod identity {
     mod absent_claims;
     mod approval;
     mod approver;
+    mod approver_commands;
     mod commands;
     mod delegation;
     mod explain;

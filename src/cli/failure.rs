@@ -71,6 +71,11 @@ impl Failure {
         self
     }
 
+    /// Says the same in words of the command.
+    pub(super) fn retold(self, text: impl Into<String>) -> Self {
+        Self { text: text.into(), ..self }
+    }
+
     /// Returns the sentence, for a program that shows it to the person.
     pub(super) fn text(&self) -> &str {
         &self.text

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
+use super::approval::ApprovalArgs;
 use super::chunks::{ChunkJson, shown};
 use super::consistency::ConsistencyArgs;
 use super::output::table;
@@ -26,6 +27,8 @@ pub(super) struct FetchArgs {
     classification_max: String,
     #[command(flatten)]
     context: RequestContextArgs,
+    #[command(flatten)]
+    approval: ApprovalArgs,
     #[command(flatten)]
     consistency: ConsistencyArgs,
     #[command(flatten)]
@@ -58,7 +61,7 @@ pub(super) async fn run(args: FetchArgs, config: Option<PathBuf>, output: &Outpu
         context: args.context.read()?,
     };
     let services = args.connection.open_existing(config).await?;
-    let answer = services.client().retrieval().fetch(request).await?;
+    let answer = args.approval.send(request, services.client()).await?;
     services.close().await;
     let token = client::consistency_token(&answer).to_owned();
     let response = answer.into_inner();

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
+use super::approval::ApprovalArgs;
 use super::chunks::{ChunkJson, shown};
 use super::consistency::ConsistencyArgs;
 use super::filter::FilterArgs;
@@ -42,6 +43,8 @@ pub(super) struct RetrieveArgs {
     classification_max: String,
     #[command(flatten)]
     context: RequestContextArgs,
+    #[command(flatten)]
+    approval: ApprovalArgs,
     #[command(flatten)]
     consistency: ConsistencyArgs,
     /// Return one page: `first` for the first page, or the token that the page before ended with.
@@ -109,7 +112,7 @@ pub(super) async fn run(args: RetrieveArgs, config: Option<PathBuf>, output: &Ou
         context: args.context.read()?,
     };
     let services = args.connection.open_existing(config).await?;
-    let answer = services.client().retrieval().retrieve(request).await?;
+    let answer = args.approval.send(request, services.client()).await?;
     services.close().await;
     let token = client::consistency_token(&answer).to_owned();
     let response = answer.into_inner();

@@ -1,0 +1,93 @@
+//! The command line asks its person for an approval, waits for the answer, and says how it ended.
+
+use std::process::{Output, Stdio};
+
+use ragward::proto::retrieval::request_approval_request::Request as Approved;
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::process::Command;
+
+use crate::identity::approver::{ASK, TOKEN, World, refused, secret};
+use crate::identity::world::ANNES;
+use crate::support::issuer::HttpAnswer;
+
+/// Returns the search that needs an approval, as a command of Anne with these flags.
+fn retrieve(world: &World, flags: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ragward"));
+    for name in ["RAGWARD_SERVER", "RAGWARD_CA_FILE"] {
+        command.env_remove(name);
+    }
+    let server = format!("http://{}", world.running.address);
+    command.args(["retrieve", "leave", "--collection", "handbook", "--classification-max", "secret"]);
+    command.args(["--output", "json", "--server", &server]).args(flags).env("RAGWARD_TOKEN", world.token("anne", &[]));
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    command
+}
+
+fn told(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[tokio::test]
+async fn a_command_shows_the_code_and_waits_for_a_yes() {
+    let world = World::start(|_, _| {}).await;
+    let mut command = retrieve(&world, &["--ask-approval", "--purpose", "write a letter"]);
+    let mut running = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(running.stderr.take().unwrap()).lines();
+    let mut shown = Vec::new();
+    while let Some(line) = lines.next_line().await.unwrap() {
+        let is_last = line.contains("--approval");
+        shown.push(line);
+        if is_last {
+            break;
+        }
+    }
+    let asked = world.issuer.forms(ASK).pop().unwrap();
+    assert!(shown.iter().any(|line| line.trim() == asked["binding_message"]), "the code is shown: {shown:?}");
+    let details: Value = serde_json::from_str(&asked["authorization_details"]).unwrap();
+    assert_eq!(details[0]["purpose"], "write a letter");
+    world.approve("anne", &[]);
+    let mut answer = String::new();
+    running.stdout.take().unwrap().read_to_string(&mut answer).await.unwrap();
+    assert!(running.wait().await.unwrap().success(), "{answer}");
+    let answer: Value = serde_json::from_str(&answer).unwrap();
+    assert_eq!(answer["chunks"].as_array().map(Vec::len), Some(ANNES.len()), "{answer}");
+}
+
+#[tokio::test]
+async fn a_command_ends_with_the_answer_of_the_person() {
+    let rows = [
+        ("a no", refused("access_denied"), "the person said no", 2),
+        ("too late", refused("expired_token"), "the approval has expired", 2),
+        ("an outage", HttpAnswer::Status(500), "the issuer does not answer about approvals", 3),
+    ];
+    for (row, answer, expected, exit) in rows {
+        let world = World::start(|_, _| {}).await;
+        world.issuer.set(TOKEN, answer);
+        let output = retrieve(&world, &["--ask-approval"]).output().await.unwrap();
+        assert!(told(&output).contains(expected), "{row}: {}", told(&output));
+        assert_eq!((output.status.code(), output.stdout.is_empty()), (Some(exit), true), "{row}");
+    }
+}
+
+#[tokio::test]
+async fn a_command_brings_an_approval_that_it_has() {
+    let world = World::start(|_, _| {}).await;
+    let output = retrieve(&world, &[]).output().await.unwrap();
+    assert!(told(&output).contains("--ask-approval"), "it says how to ask: {}", told(&output));
+    let approval = world.request(Approved::Retrieve(secret()), &world.token("anne", &[])).await.unwrap().approval;
+    let other = retrieve(&world, &["--approval", &approval, "--top-k", "11"]).output().await.unwrap();
+    assert!(told(&other).contains("is no approval of this request"), "{}", told(&other));
+    let pending = retrieve(&world, &["--approval", &approval]).output().await.unwrap();
+    assert!(told(&pending).contains("has not answered yet"), "{}", told(&pending));
+    let flags = ["--approval", &approval, "--ask-approval"];
+    assert_eq!(retrieve(&world, &flags).output().await.unwrap().status.code(), Some(2), "one of the two flags");
+
+    let world = World::start(|_, _| {}).await;
+    let approval = world.request(Approved::Retrieve(secret()), &world.token("anne", &[])).await.unwrap().approval;
+    world.approve("anne", &[]);
+    let given = retrieve(&world, &["--approval", &approval]).output().await.unwrap();
+    assert!(given.status.success(), "{}", told(&given));
+    let used = retrieve(&world, &["--approval", &approval]).output().await.unwrap();
+    assert!(told(&used).contains("was used"), "{}", told(&used));
+}
