@@ -164,7 +164,7 @@ impl TrustedAuthorities {
     }
 
     /// Like [`TrustedAuthorities::http_client`], but calls with TLS go through `proxy`, if there is one. The proxy carries
-    /// TLS and cannot read it. No environment variable names a proxy: whoever sets one must not come between.
+    /// TLS and cannot read it. The library reads no environment variable: `config` decides which calls have a proxy.
     ///
     /// # Errors
     /// When the library of TLS or HTTP cannot be set up, or cannot use the proxy.

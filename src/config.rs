@@ -1,11 +1,13 @@
 //! The configuration: defaults < TOML file < environment (`RAGWARD__SECTION__KEY`) < command-line flags. This is the
 //! only module that reads the environment, except for `RAGWARD_CONFIG` and `RUST_LOG`, which `cli` takes before there
-//! is a configuration.
+//! is a configuration. The proxy of issuers may come from `HTTPS_PROXY`.
 //!
 //! Each module describes its own section. This module has the root, which puts the sections together, and the layers.
 
 mod called_server;
 mod layers;
+#[cfg(feature = "server")]
+mod proxy;
 mod state_directory;
 mod token;
 
@@ -156,7 +158,11 @@ impl Config {
         environment: impl Iterator<Item = (OsString, OsString)>,
         overrides: &Overrides,
     ) -> Result<Self, ConfigError> {
-        let mut loaded = layers::read(file, environment)?;
+        let variables: Vec<(OsString, OsString)> = environment.collect();
+        let mut loaded = layers::read(file, variables.iter().cloned())?;
+        // Without a server, nothing calls issuers.
+        #[cfg(feature = "server")]
+        proxy::fill(&mut loaded.identity.issuers, &variables)?;
         if let Some(directory) = &overrides.data {
             loaded.data.directory.clone_from(directory);
         }

@@ -8,6 +8,7 @@ mod identity {
     mod approver_commands;
     mod commands;
     mod delegation;
+    mod env_proxy;
     mod explain;
     mod keycloak;
     mod keys;

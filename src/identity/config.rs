@@ -112,8 +112,8 @@ pub struct IssuerConfig {
     /// unset, those that the system trusts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
-    /// The proxy through which its key set and metadata are read, such as `http://proxy.example:3128`. When unset, there is
-    /// none, whatever `HTTPS_PROXY` says.
+    /// The proxy through which its key set and metadata are read, and approvals asked for, such as
+    /// `http://proxy.example:3128`. When unset, that of the variable `HTTPS_PROXY`, unless `NO_PROXY` has the host of the issuer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy_url: Option<String>,
 }
