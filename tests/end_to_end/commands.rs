@@ -318,6 +318,7 @@ fn a_configuration_is_valid_only_if_a_server_takes_it() {
     let oauth = "[authorizer]\nkind = 'openfga'\n[authorizer.openfga.client_credentials]\n\
                  token_url = 'https://login.example/token'\nclient_id = 'ragward'\n";
     let approval = "[approval]\nissuer = 'https://i.example'\nclient_id = 'ragward'\n";
+    let asking = format!("{approval}client_secret_file = '{secret}'\n");
     let rows: Vec<ConfigurationRow<'_>> = vec![
         ("nothing", String::new(), true, ""),
         ("nobody says who is asking", String::new(), false, "--insecure-identity"),
@@ -347,6 +348,11 @@ fn a_configuration_is_valid_only_if_a_server_takes_it() {
         ("a proxy", format!("{issuer}proxy_url = 'http://proxy.example:3128'"), false, ""),
         ("a proxy with a password", format!("{issuer}proxy_url = 'http://a:secret@proxy.example:3128'"), false, "`proxy_url` must have the form"),
         ("a proxy to this machine", format!("{issuer}proxy_url = 'http://proxy.example:3128'").replace("https://i.example", "http://127.0.0.1:1"), false, "`proxy_url` is set, and"),
+        ("approvals by a client that is let in", format!("{issuer}clients = ['desk', 'ragward']\n{asking}"), false, ""),
+        ("approvals by a client that is not let in", format!("{issuer}clients = ['desk']\n{asking}"), false, "add `ragward` to `clients` of the issuer"),
+        ("approvals by a client that is an actor", format!("{issuer}direct_clients = ['desk']\n{asking}"), false, "add `ragward` to `direct_clients` of the issuer"),
+        ("approvals by a client that no person uses", format!("{issuer}people = {{ clients = ['desk'] }}\n{asking}"), false, "add `ragward` to `people.clients` of the issuer"),
+        ("approvals on a page without TLS", format!("{issuer}{asking}page_url = 'http://i.example/'"), false, "`approval.page_url` is `http://i.example/`"),
         ("pages may call, with tokens", format!("{issuer}[server]\ncors_origins = ['https://app.example', 'http://localhost:3000']"), false, ""),
         ("pages may call, and everybody is believed", "[server]\ncors_origins = ['https://app.example']".to_owned(), true, "`server.cors_origins` lets web pages call"),
         ("any page may call", format!("{issuer}[server]\ncors_origins = ['*']"), false, "`*` is no origin"),

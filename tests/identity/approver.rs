@@ -85,6 +85,8 @@ pub(crate) async fn serve(
         page_url: None,
     };
     let mut identity = identity(issuer);
+    // The token of this client proves an approval, so it counts as a person's own.
+    identity.issuers[0].people.clients.push("ragward".to_owned());
     rules(&mut identity);
     change(&mut approval, &mut identity);
     let mcp = McpConfig {

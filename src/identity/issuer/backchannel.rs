@@ -112,12 +112,18 @@ impl Backchannel {
         &self.issuer.config.issuer
     }
 
-    /// Returns whether the issuer's settings take a token of this client as a person's own. The token that proves an approval is one.
+    /// Returns the lists in the issuer's settings that lack this client, by the names of the settings. With any of them, a token
+    /// of the client is not a person's own, and such a token is what proves an approval.
     #[must_use]
-    pub fn is_taken(&self) -> bool {
+    pub fn lists_without_client(&self) -> Vec<&'static str> {
         let (config, client) = (&self.issuer.config, self.client.id());
-        let is_listed = config.clients.is_empty() || config.clients.iter().any(|listed| listed == client);
-        is_listed && config.is_direct(client)
+        let lacks = |list: &[String]| !list.is_empty() && !list.iter().any(|listed| listed == client);
+        let lists = [
+            ("clients", lacks(&config.clients)),
+            ("direct_clients", !config.is_direct(client)),
+            ("people.clients", lacks(&config.people.clients)),
+        ];
+        lists.into_iter().filter(|(_, lacks)| *lacks).map(|(name, _)| name).collect()
     }
 
     /// Asks a person.
@@ -256,7 +262,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::identity::config::IssuerConfig;
+    use crate::identity::config::{IssuerConfig, PeopleConfig};
     use crate::settings::{OAuthClientConfig, SecretFile};
 
     #[test]
@@ -266,19 +272,23 @@ mod tests {
         std::fs::write(&path, "the secret of the client").unwrap();
         let client = OAuthClientConfig::with_secret("ragward", SecretFile::new(path));
         let (own, other) = (|| vec!["ragward".to_owned()], || vec!["desk".to_owned()]);
-        let rows = [
-            ("no lists", Vec::new(), None, true),
-            ("listed", own(), None, true),
-            ("listed as both", own(), Some(own()), true),
-            ("another client listed", other(), None, false),
-            ("listed, and not as a front end", own(), Some(other()), false),
-            ("no front end at all", Vec::new(), Some(Vec::new()), false),
+        let none = Vec::new;
+        let rows: [(&str, Vec<String>, Option<Vec<String>>, Vec<String>, &[&str]); 8] = [
+            ("no lists", none(), None, none(), &[]),
+            ("listed", own(), None, none(), &[]),
+            ("listed everywhere", own(), Some(own()), own(), &[]),
+            ("another client listed", other(), None, none(), &["clients"]),
+            ("listed, and not as a front end", own(), Some(other()), none(), &["direct_clients"]),
+            ("no front end at all", none(), Some(none()), none(), &["direct_clients"]),
+            ("people have other clients", none(), None, other(), &["people.clients"]),
+            ("in no list", other(), Some(other()), other(), &["clients", "direct_clients", "people.clients"]),
         ];
-        for (row, clients, direct_clients, expected) in rows {
-            let config = IssuerConfig { clients, direct_clients, ..IssuerConfig::new("https://login.example") };
+        for (row, clients, direct_clients, of_people, expected) in rows {
+            let people = PeopleConfig { clients: of_people, ..PeopleConfig::default() };
+            let config = IssuerConfig { clients, direct_clients, people, ..IssuerConfig::new("https://login.example") };
             let issuer = Arc::new(Issuer::new(config).unwrap());
             let backchannel = Backchannel::new(issuer, OAuthClient::new("approval", &client).unwrap());
-            assert_eq!(backchannel.is_taken(), expected, "{row}");
+            assert_eq!(backchannel.lists_without_client(), expected, "{row}");
         }
     }
 

@@ -250,11 +250,13 @@ impl Approver {
         let backchannel = verifier.backchannel(issuer, OAuthClient::new("approval", client)?);
         let backchannel = backchannel
             .ok_or_else(|| format!("`approval.issuer` is `{issuer}`, which is none of `identity.issuers`"))?;
-        if !backchannel.is_taken() {
+        let lists = backchannel.lists_without_client();
+        if !lists.is_empty() {
             let client_id = &client.client_id;
+            let lists = lists.iter().map(|list| format!("`{list}`")).collect::<Vec<String>>().join(", ");
             return Err(format!(
-                "`approval.client_id` is `{client_id}`, which `clients` or `direct_clients` of its issuer lacks: the token of this \
-                 client proves an approval"
+                "`approval.client_id` is `{client_id}`, and tokens of this client prove approvals only if the issuer's settings take \
+                 them for a person's own: add `{client_id}` to {lists} of the issuer `{issuer}`"
             ));
         }
         let seal = Seal::new(key.transpose()?.as_ref())?;
