@@ -1,5 +1,5 @@
-//! Metrics and traces, in one place. Their names and labels are a contract. Labels come from fixed sets, and this
-//! module never receives a user, an object, an id or a text.
+//! Metrics and traces, in one place. Their names and labels are a contract. Labels come from fixed sets, or are names of
+//! the configuration. This module never receives a user, an object, an id or a text.
 //!
 //! The crates `metrics` and `tracing` have global state, and only this module uses it. `cli` sets that state once.
 //! Nothing is decided from it. Without it, every constructor would take a handle.
@@ -43,6 +43,10 @@ const REPLICA_TRUSTED: &str = "ragward_replica_trusted";
 const REPLICA_ROUTED: &str = "ragward_replica_routed_kinds";
 const REPLICA_DIFFERENCES: &str = "ragward_replica_differences_total";
 const VERIFIED: &str = "ragward_verifications_total";
+const SOURCE_QUESTIONS: &str = "ragward_source_questions_total";
+const SOURCE_SECONDS: &str = "ragward_source_duration_seconds";
+const EXCHANGES: &str = "ragward_token_exchanges_total";
+const APPROVALS: &str = "ragward_approvals_total";
 const AUDIT_BATCH: &str = "ragward_audit_batch_size";
 const AUDIT_WAITING: &str = "ragward_audit_queue_records";
 const AUDIT_FAILED: &str = "ragward_audit_failed_records_total";
@@ -112,6 +116,23 @@ pub fn replica_difference(wrongly: &'static str) {
 /// Counts a decision of the replica that was checked with the server. The outcome is one of a fixed set.
 pub fn verified(outcome: &'static str) {
     counter!(VERIFIED, "outcome" => outcome).increment(1);
+}
+
+/// Counts a question to a source, and the time until its answer. The name of the source is that of the configuration, and
+/// the outcome is one of a fixed set.
+pub fn source_asked(source: &str, outcome: &'static str, took: Duration) {
+    counter!(SOURCE_QUESTIONS, "source" => source.to_owned(), "outcome" => outcome).increment(1);
+    histogram!(SOURCE_SECONDS, "source" => source.to_owned()).record(took);
+}
+
+/// Counts a token that was exchanged for a source, or was not. The labels are as for [`source_asked`].
+pub fn token_exchanged(source: &str, outcome: &'static str) {
+    counter!(EXCHANGES, "source" => source.to_owned(), "outcome" => outcome).increment(1);
+}
+
+/// Counts a question to a person, or its end. The outcome is one of a fixed set.
+pub fn approval(outcome: &'static str) {
+    counter!(APPROVALS, "outcome" => outcome).increment(1);
 }
 
 tokio::task_local! {

@@ -24,6 +24,7 @@ use super::config::{ExchangeConfig, ExchangeGrant};
 use super::setup::SourceSetupError;
 use crate::identity::BearerToken;
 use crate::strict_json;
+use crate::telemetry;
 use crate::token_endpoint::{Form, LIFETIME_MAX, TokenEndpoint, TokenEndpointSettings, TokenFault};
 
 /// The deepest nesting of the claims of a token.
@@ -46,6 +47,8 @@ const AUTH0_TOKEN: &str = "http://auth0.com/oauth/token-type/federated-connectio
 
 /// Exchanges tokens at one authorization server, for one source.
 pub(super) struct TokenExchange {
+    /// The name of the source.
+    source: String,
     endpoint: TokenEndpoint,
     /// The issuers whose tokens are exchanged; those of the only one if there are none.
     issuers: Vec<String>,
@@ -88,7 +91,7 @@ impl TokenExchange {
     ///
     /// # Errors
     /// When a setting cannot be used.
-    pub(super) fn new(settings: &ExchangeConfig) -> Result<Self, SourceSetupError> {
+    pub(super) fn new(source: &str, settings: &ExchangeConfig) -> Result<Self, SourceSetupError> {
         let ExchangeConfig { token_url, client, audience, resource, connection, ca_file, .. } = settings;
         let endpoint = TokenEndpointSettings { table: "exchange", token_url, client, ca_file: ca_file.as_deref() };
         let (grant, asked_type, issued_types): (&str, &str, &'static [&'static str]) = match settings.grant {
@@ -104,6 +107,7 @@ impl TokenExchange {
             .with("scope", (!settings.scopes.is_empty()).then_some(settings.scopes.join(" ").as_str()))
             .with("connection", connection.as_deref());
         Ok(Self {
+            source: source.to_owned(),
             endpoint: TokenEndpoint::new(endpoint).map_err(SourceSetupError::Setting)?,
             issuers: settings.issuers.clone(),
             form,
@@ -146,6 +150,7 @@ impl TokenExchange {
         }
         // A caller who goes away drops the lock, and the next one asks.
         let exchanged = self.exchange(bearer, since_1970).await;
+        telemetry::token_exchanged(&self.source, if exchanged.is_ok() { "exchanged" } else { "failed" });
         *token = exchanged.as_ref().ok().cloned();
         slot.ended.fetch_add(1, Ordering::Release);
         exchanged
@@ -305,7 +310,8 @@ mod tests {
     fn exchange(token_url: &str, proof: &Value) -> TokenExchange {
         let mut settings = json!({"token_url": token_url, "client_id": "ragward", "audience": "wiki"});
         settings.as_object_mut().unwrap().extend(proof.as_object().unwrap().clone());
-        TokenExchange::new(&serde_json::from_value(settings).unwrap()).unwrap().barring(&["rag".to_owned()])
+        let exchange = TokenExchange::new("wiki", &serde_json::from_value(settings).unwrap()).unwrap();
+        exchange.barring(&["rag".to_owned()])
     }
 
     fn jwt(claims: &Value) -> String {

@@ -26,6 +26,7 @@ use crate::chunk::Metadata;
 use crate::client_tls::TrustedAuthorities;
 use crate::language::Object;
 use crate::strict_json;
+use crate::telemetry;
 
 /// The largest text of a document in bytes, as for a chunk of a vector store.
 const TEXT_BYTES_MAX: usize = 65_536;
@@ -142,7 +143,9 @@ impl SourceSystems for HttpSources {
         }
         // The answer may be a little younger than this, which only makes it count for less time.
         let asked_at = Instant::now();
-        match source.ask(question).await {
+        let answered = source.ask(question).await;
+        telemetry::source_asked(&source.name, outcome(&answered), asked_at.elapsed());
+        match answered {
             Ok(reply) => {
                 source.reach.answered();
                 if is_remembered {
@@ -185,7 +188,7 @@ impl Source {
             remember: settings.remember,
             http: http.map_err(|e| wrong("url", &e))?,
             slots: Semaphore::new(usize::try_from(settings.concurrency).unwrap_or(Semaphore::MAX_PERMITS)),
-            exchange: TokenExchange::new(&settings.exchange)?,
+            exchange: TokenExchange::new(&settings.name, &settings.exchange)?,
             reach: Reach::new("source"),
         })
     }
@@ -254,6 +257,15 @@ impl Source {
                 Ok(SourceReply::Released(Some(SourceText { text: text.to_owned(), title: title.to_owned() })))
             }
         }
+    }
+}
+
+/// Names how a question ended, for the metrics.
+fn outcome(answered: &Result<SourceReply, SourceFault>) -> &'static str {
+    match answered {
+        Ok(SourceReply::Released(_)) => "released",
+        Ok(SourceReply::Withheld) => "withheld",
+        Err(_) => "failed",
     }
 }
 

@@ -7,8 +7,9 @@ use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder};
 
 use super::{
-    AUDIT_BATCH, AUDIT_FAILED, AUDIT_WAITING, CHECK_BATCH, CHECKS, REPLICA_DIFFERENCES, REPLICA_LAG, REPLICA_ROUTED,
-    REPLICA_TRUSTED, REPLICA_UNTOLD, REQUEST_SECONDS, REQUESTS, STAGE_SECONDS, TOKENS_REFUSED, VERIFIED,
+    APPROVALS, AUDIT_BATCH, AUDIT_FAILED, AUDIT_WAITING, CHECK_BATCH, CHECKS, EXCHANGES, REPLICA_DIFFERENCES,
+    REPLICA_LAG, REPLICA_ROUTED, REPLICA_TRUSTED, REPLICA_UNTOLD, REQUEST_SECONDS, REQUESTS, SOURCE_QUESTIONS,
+    SOURCE_SECONDS, STAGE_SECONDS, TOKENS_REFUSED, VERIFIED,
 };
 
 /// The bounds of the buckets for durations: from the time of a remembered decision to the longest time of a request.
@@ -67,6 +68,10 @@ fn describe() {
     describe_gauge!(REPLICA_ROUTED, Unit::Count, "Kinds of questions that the replica may not decide.");
     describe_counter!(REPLICA_DIFFERENCES, Unit::Count, "Confirmed differences, by the wrong answer of the replica.");
     describe_counter!(VERIFIED, Unit::Count, "Decisions of the replica that were checked with the server, by outcome.");
+    describe_counter!(SOURCE_QUESTIONS, Unit::Count, "Questions to sources, by source and outcome.");
+    describe_histogram!(SOURCE_SECONDS, Unit::Seconds, "Time until a source has answered, by source.");
+    describe_counter!(EXCHANGES, Unit::Count, "Tokens that were exchanged for sources, by source and outcome.");
+    describe_counter!(APPROVALS, Unit::Count, "Questions to persons and their ends, by outcome.");
     describe_histogram!(AUDIT_BATCH, Unit::Count, "Audit records that are written at once.");
     describe_gauge!(AUDIT_WAITING, Unit::Count, "Audit records that are on their way.");
     describe_counter!(AUDIT_FAILED, Unit::Count, "Audit records that could not be kept.");

@@ -1,5 +1,6 @@
 //! Approvals that Ragward itself asks persons for, at an issuer that answers well or badly.
 
+use std::process::Stdio;
 use std::time::Duration;
 
 use base64::Engine;
@@ -28,10 +29,12 @@ use tonic_types::StatusExt;
 
 use crate::identity::delegation::acted;
 use crate::identity::rpcs::records;
+use crate::identity::secrets::http_get;
 use crate::identity::world::{ANNES, RETRIEVE, about_leave, identity, start_with, with_token};
 use crate::support::http::Call;
 use crate::support::issuer::{HttpAnswer, SigningKey, TestIssuer};
-use crate::support::running::Running;
+use crate::support::running::{Running, config};
+use crate::support::served::Served;
 
 pub(crate) const ASK: &str = "/ask";
 pub(crate) const TOKEN: &str = "/token";
@@ -62,12 +65,19 @@ pub(crate) fn rules(identity: &mut IdentityConfig) {
     identity.approval = vec![ApprovalConfig { classification: Some("secret".to_owned()), ..ApprovalConfig::default() }];
 }
 
-/// Starts a server with a key for approvals that outlives it.
-pub(crate) async fn serve(
+/// The settings of a server that asks for approvals.
+struct Settings {
+    identity: IdentityConfig,
+    approval: BackchannelConfig,
+    mcp: McpConfig,
+}
+
+/// Returns settings with a key for approvals that outlives the server.
+fn settings(
     data: &TempDir,
     issuer: &TestIssuer,
     change: impl FnOnce(&mut BackchannelConfig, &mut IdentityConfig),
-) -> Running {
+) -> Settings {
     let file = |name: &str, text: &str| {
         let path = data.path().join(name);
         std::fs::write(&path, text).unwrap();
@@ -96,6 +106,16 @@ pub(crate) async fn serve(
         url_hosts: Vec::new(),
         explain: false,
     };
+    Settings { identity, approval, mcp }
+}
+
+/// Starts a server with these settings.
+pub(crate) async fn serve(
+    data: &TempDir,
+    issuer: &TestIssuer,
+    change: impl FnOnce(&mut BackchannelConfig, &mut IdentityConfig),
+) -> Running {
+    let Settings { identity, approval, mcp } = settings(data, issuer, change);
     let change = |config: &mut Config| {
         config.approval = Some(approval);
         config.server.mcp = Some(mcp);
@@ -784,4 +804,43 @@ async fn what_a_client_of_mcp_brings_back_approves_nothing() {
         "{pending}"
     );
     assert_eq!(world.issuer.forms(TOKEN).len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn questions_and_their_ends_are_counted() {
+    let World { running, key, issuer, data } = World::start(|_, _| {}).await;
+    running.stop().await.unwrap();
+    let token = key.sign(&issuer.claims("anne", RETRIEVE));
+    // This finds a free port, since the exporter does not take port 0.
+    let metrics_address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let Settings { identity, approval, mcp: _ } = settings(&data, &issuer, |_, _| {});
+    let mut config = config(data.path());
+    (config.server.insecure_identity, config.identity, config.approval) = (false, identity, Some(approval));
+    config.telemetry.metrics_listen = Some(metrics_address);
+    let file = data.path().join("ragward.toml");
+    std::fs::write(&file, toml::to_string(&config).unwrap()).unwrap();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_ragward"));
+    command.args(["--config", file.to_str().unwrap(), "serve", "--listen", "127.0.0.1:0"]).stdin(Stdio::null());
+    let served = Served::start(command);
+
+    issuer.set(TOKEN, refused("access_denied"));
+    let question = |query: &str| RequestApprovalRequest {
+        request: Some(Approved::Retrieve(RetrieveRequest { query: Some(Query::Text(query.to_owned())), ..secret() })),
+        purpose: String::new(),
+    };
+    let mut client = served.client.retrieval();
+    let asked = client.request_approval(with_token(question("leave"), &token)).await.unwrap().into_inner();
+    let denied = client.retrieve(with_token(with(&asked), &token)).await.unwrap_err();
+    assert_eq!(reason(&denied), "APPROVAL_DENIED");
+    client.request_approval(with_token(question("pay"), &token)).await.unwrap_err();
+    let metrics = http_get(metrics_address, "/metrics");
+    served.stop().await;
+    let counted: Vec<&str> = metrics.lines().filter(|line| line.starts_with("ragward_approvals_total{")).collect();
+    for outcome in ["asked", "denied", "throttled"] {
+        assert!(
+            counted.contains(&format!("ragward_approvals_total{{outcome=\"{outcome}\"}} 1").as_str()),
+            "{outcome}: {counted:?}"
+        );
+    }
+    assert_eq!(counted.len(), 3, "{counted:?}");
 }

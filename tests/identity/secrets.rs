@@ -154,6 +154,9 @@ async fn check(level: &str) {
         "ragward_tokens_refused_total{check=\"signature\"} 1",
         "ragward_stage_duration_seconds_count{stage=\"hydrate\"} 1",
         "ragward_checks_total{outcome=\"allowed\"}",
+        "ragward_source_questions_total{source=\"wiki\",outcome=\"released\"}",
+        "ragward_source_duration_seconds_count{source=\"wiki\"}",
+        "ragward_token_exchanges_total{source=\"wiki\",outcome=\"exchanged\"}",
     ] {
         assert!(metrics.contains(measure), "{measure}: {metrics}");
     }

@@ -23,6 +23,7 @@ use crate::identity::{
 use crate::retrieval::{FieldViolation, RetrievalError};
 use crate::server::audit::Draft;
 use crate::server::refusal::{APPROVAL_PENDING, APPROVAL_REQUIRED, Refusal};
+use crate::telemetry;
 use crate::token_endpoint::OAuthClient;
 use crate::visible::is_visible;
 
@@ -209,6 +210,7 @@ impl Authentication {
         let told = match ring {
             Ring::Joined(told) => told,
             Ring::Later(seconds) => {
+                telemetry::approval("throttled");
                 let text = "the person was asked too often, or has just said no; try again later";
                 return Err(Refusal::busy(text, Duration::from_secs(seconds)));
             }
@@ -280,8 +282,14 @@ impl Approver {
         let told = approver.ask(&tokens, &question).await;
         let NewQuestion { asker, request, .. } = &question;
         match &told {
-            Ok(told) => approver.desk().told(asker, &request.encoded, told),
-            Err(_) => approver.desk().untold(asker, &request.encoded),
+            Ok(told) => {
+                telemetry::approval("asked");
+                approver.desk().told(asker, &request.encoded, told);
+            }
+            Err(_) => {
+                telemetry::approval("not_asked");
+                approver.desk().untold(asker, &request.encoded);
+            }
         }
         told
     }
@@ -433,6 +441,7 @@ impl Approver {
                 return Err(NotApproved::Unknown(error));
             }
         };
+        telemetry::approval(name_of(outcome));
         approver.desk().ended(&open.name(), &open.asker, sealed, outcome, now());
         Ok(outcome)
     }
@@ -483,6 +492,16 @@ impl TokenAuthentication {
             return unproved("the login at the approval is too weak or too old (`identity.step_up`)");
         }
         Outcome::Approved(Consent { at: token.issued_at(), chunks_max })
+    }
+}
+
+/// Names how a question ended, for the metrics.
+fn name_of(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Approved(_) => "approved",
+        Outcome::Denied => "denied",
+        Outcome::Expired => "expired",
+        Outcome::Unproved => "unproved",
     }
 }
 
