@@ -265,6 +265,9 @@ mod tests {
     use crate::identity::config::{IssuerConfig, PeopleConfig};
     use crate::settings::{OAuthClientConfig, SecretFile};
 
+    /// The name of a row, `clients`, `direct_clients`, `people.clients`, and the lists that lack the client.
+    type ListRow = (&'static str, Vec<String>, Option<Vec<String>>, Vec<String>, &'static [&'static str]);
+
     #[test]
     fn the_token_of_an_approval_is_of_a_client_that_is_let_in() {
         let directory = tempfile::tempdir().unwrap();
@@ -273,7 +276,7 @@ mod tests {
         let client = OAuthClientConfig::with_secret("ragward", SecretFile::new(path));
         let (own, other) = (|| vec!["ragward".to_owned()], || vec!["desk".to_owned()]);
         let none = Vec::new;
-        let rows: [(&str, Vec<String>, Option<Vec<String>>, Vec<String>, &[&str]); 8] = [
+        let rows: [ListRow; 8] = [
             ("no lists", none(), None, none(), &[]),
             ("listed", own(), None, none(), &[]),
             ("listed everywhere", own(), Some(own()), own(), &[]),
