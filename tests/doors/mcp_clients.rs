@@ -5,15 +5,16 @@
 
 use std::ffi::OsString;
 use std::process::Command;
+use std::time::Duration;
 
 use ragward::client::Client;
 use ragward::config::Config;
-use ragward::identity::config::IssuerConfig;
+use ragward::identity::config::{ApprovalConfig, BackchannelConfig, BindingMessage, IssuerConfig, IssuerDetails};
 use ragward::language::Relation;
 use ragward::proto::ingest::{Chunk, Document, UpsertDocumentsRequest};
 use ragward::proto::metadata::value::Kind;
 use ragward::server_config::McpConfig;
-use ragward::settings::Secret;
+use ragward::settings::{Secret, SecretFile};
 use serde_json::{Value, json};
 
 use crate::doors::clients::{Outcome, assert_done, folder, outcome, python, python_packages, skip};
@@ -27,6 +28,8 @@ const NODE: &str = "NODE_22_BIN";
 /// The folders with `LangChain`'s packages that `.ci/run` installs, as in `PYTHONPATH`.
 const LANGCHAIN_PACKAGES: &str = "PYTHON_LANGCHAIN_PATH";
 const READ: &str = "ragward:retrieve";
+/// The page at which persons answer. Nobody opens it here.
+const PAGE: &str = "https://login.example/requests";
 
 fn given(variable: &str) -> Option<OsString> {
     std::env::var_os(variable).filter(|value| !value.is_empty())
@@ -125,6 +128,34 @@ async fn a_session_of_an_official_client_gets_what_holds_at_each_call() {
     for (script, mut command) in official("mcp_session.py", "session.mjs") {
         command.env("MCP_URL", url(&world)).env("MCP_TOKENS", tokens.to_string());
         command.env("RAGWARD_URL", format!("http://{}", world.address)).env("RAGWARD_TOKEN", &operator);
+        assert_done(script, command).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn official_clients_ask_their_person() {
+    let directory = tempfile::tempdir().unwrap();
+    let secret = directory.path().join("approval.secret");
+    std::fs::write(&secret, "the secret of the client").unwrap();
+    let world = start(|settings| {
+        let collection = Some(COLLECTION.to_owned());
+        settings.identity.approval = vec![ApprovalConfig { collection, ..ApprovalConfig::default() }];
+        settings.approval = Some(BackchannelConfig {
+            issuer: settings.identity.issuers[0].issuer.clone(),
+            client_id: "assistant".to_owned(),
+            client_secret_file: SecretFile::new(secret),
+            key_file: None,
+            scope: format!("openid {READ}"),
+            binding_message: BindingMessage::Code,
+            expiry: Duration::from_mins(5),
+            details: IssuerDetails::Unsupported,
+            page_url: Some(PAGE.to_owned()),
+        });
+    })
+    .await;
+    world.approves_all("anne", READ);
+    for (script, mut command) in official("mcp_approval.py", "approval.mjs") {
+        command.env("MCP_URL", url(&world)).env("MCP_TOKEN", token(&world)).env("APPROVAL_PAGE", PAGE);
         assert_done(script, command).await;
     }
 }

@@ -7,11 +7,12 @@ use ragward::audit::{AuditKey, Event, Record, read_log};
 use ragward::config::Config;
 use ragward::identity::config::{IdentityConfig, IssuerConfig, PeopleConfig};
 use ragward::language::{RelationshipTuple, dsl};
+use serde_json::json;
 
 use crate::support::documents::document;
 use crate::support::held_port::HeldPort;
 use crate::support::http::{Call, Reply};
-use crate::support::issuer::{AUDIENCE, SigningKey, TestIssuer};
+use crate::support::issuer::{AUDIENCE, HttpAnswer, SigningKey, TestIssuer};
 use crate::support::running::{Running, config};
 use crate::support::served::Served;
 
@@ -92,6 +93,15 @@ impl World {
         let mut claims = self.issuer.claims(subject, scope);
         claims["aud"] = audience.clone();
         self.key.sign(&claims)
+    }
+
+    /// Lets the issuer ask persons, and lets this one approve whatever is asked.
+    pub(crate) fn approves_all(&self, subject: &str, scope: &str) {
+        self.issuer.serve_backchannel("/ask", "/token");
+        let asked = json!({ "auth_req_id": "question", "expires_in": 120, "interval": 1 });
+        self.issuer.set("/ask", HttpAnswer::Json(asked));
+        let given = json!({ "access_token": self.token(subject, scope), "token_type": "Bearer" });
+        self.issuer.set("/token", HttpAnswer::Json(given));
     }
 
     pub(crate) async fn send(&self, call: &Call) -> Reply {
