@@ -42,7 +42,7 @@ pub(super) struct ApprovalArgs {
 
 /// A request that a person can approve.
 pub(super) trait Approvable: Clone {
-    /// The answer to the request.
+    /// The answer that the request gets.
     type Answer;
 
     /// Returns the request as the person is asked about it.
@@ -51,7 +51,7 @@ pub(super) trait Approvable: Clone {
     /// Returns the request with an approval.
     fn with_approval(self, approval: &str) -> Self;
 
-    /// Sends the request.
+    /// Sends the request to a server, and returns the answer.
     async fn send(self, client: &Client) -> Result<Response<Self::Answer>, Status>;
 }
 
