@@ -349,6 +349,7 @@ impl From<&Status> for Refusal {
                 let details = info.metadata.remove(AUTHORIZATION_DETAILS).unwrap_or_default();
                 refusal.with_reason(APPROVAL_REQUIRED).with_fact(AUTHORIZATION_DETAILS, details)
             }
+            Some(info) if info.reason == APPROVAL_PENDING => refusal.with_reason(APPROVAL_PENDING),
             Some(_) | None => refusal,
         }
     }

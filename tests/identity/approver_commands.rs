@@ -3,25 +3,31 @@
 use std::process::{Output, Stdio};
 
 use ragward::proto::retrieval::request_approval_request::Request as Approved;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::Command;
 
 use crate::identity::approver::{ASK, TOKEN, World, refused, secret};
+use crate::identity::mcp::Desktop;
 use crate::identity::world::ANNES;
 use crate::support::issuer::HttpAnswer;
 
-/// Returns the search that needs an approval, as a command of Anne with these flags.
-fn retrieve(world: &World, flags: &[&str]) -> Command {
+/// Returns a command of Anne at the server.
+fn command(world: &World, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ragward"));
     for name in ["RAGWARD_SERVER", "RAGWARD_CA_FILE"] {
         command.env_remove(name);
     }
     let server = format!("http://{}", world.running.address);
-    command.args(["retrieve", "leave", "--collection", "handbook", "--classification-max", "secret"]);
-    command.args(["--output", "json", "--server", &server]).args(flags).env("RAGWARD_TOKEN", world.token("anne", &[]));
-    command.stdin(Stdio::null()).kill_on_drop(true);
+    command.args(arguments).args(["--collection", "handbook", "--server", &server]);
+    command.env("RAGWARD_TOKEN", world.token("anne", &[])).stdin(Stdio::null()).kill_on_drop(true);
     command
+}
+
+/// Returns the search that needs an approval, as a command of Anne with these flags.
+fn retrieve(world: &World, flags: &[&str]) -> Command {
+    let search = ["retrieve", "leave", "--classification-max", "secret", "--output", "json"];
+    command(world, &[&search[..], flags].concat())
 }
 
 fn told(output: &Output) -> String {
@@ -90,4 +96,44 @@ async fn a_command_brings_an_approval_that_it_has() {
     assert!(given.status.success(), "{}", told(&given));
     let used = retrieve(&world, &["--approval", &approval]).output().await.unwrap();
     assert!(told(&used).contains("was used"), "{}", told(&used));
+}
+
+#[tokio::test]
+async fn a_desktop_client_asks_its_person() {
+    let rows = [
+        ("a client that can ask", Some(json!({ "elicitation": {} }))),
+        ("one that cannot", Some(json!({}))),
+        ("the older revision", None),
+    ];
+    for (row, can) in rows {
+        let world = World::start(|_, _| {}).await;
+        let mut desktop = Desktop::start(command(&world, &["mcp", "--stdio"]));
+        let call = |approval: &Value, more: Value| {
+            let arguments = json!({ "query": "leave", "classification_max": "secret", "approval": approval });
+            let mut params = json!({ "name": "search", "arguments": arguments });
+            if let Some(can) = &can {
+                params["_meta"] = json!({
+                    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+                    "io.modelcontextprotocol/clientCapabilities": can,
+                });
+            }
+            params.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            params
+        };
+        let told = desktop.ask("tools/call", &call(&Value::Null, json!({}))).await;
+        let code = world.issuer.forms(ASK).pop().unwrap()["binding_message"].clone();
+        assert!(told.to_string().contains(&code), "{row}: {told}");
+        world.approve("anne", &[]);
+        let again = if told["resultType"] == "input_required" {
+            let said = json!({ "approval": { "action": "accept" } });
+            call(&Value::Null, json!({ "requestState": told["requestState"], "inputResponses": said }))
+        } else {
+            let shown: Value = serde_json::from_str(told["content"][1]["text"].as_str().unwrap()).unwrap();
+            assert_eq!(shown["error"], "APPROVAL_REQUIRED", "{row}");
+            call(&shown["approval"], json!({}))
+        };
+        assert_eq!(told["resultType"] == "input_required", row == "a client that can ask", "{row}: {told}");
+        let found = desktop.ask("tools/call", &again).await;
+        assert_eq!(found["structuredContent"]["results"].as_array().map(Vec::len), Some(ANNES.len()), "{row}: {found}");
+    }
 }

@@ -50,7 +50,7 @@ impl Desktop {
     }
 
     /// Sends a request, and returns its result.
-    async fn ask(&mut self, method: &str, params: &Value) -> Value {
+    pub(crate) async fn ask(&mut self, method: &str, params: &Value) -> Value {
         self.send(&json!({ "jsonrpc": "2.0", "id": "a", "method": method, "params": params })).await;
         let line = self.output.next_line().await.unwrap().expect("the command ended");
         let answer: Value = serde_json::from_str(&line).unwrap();

@@ -80,7 +80,7 @@ pub(super) enum NotApproved {
 
 impl RequestedApproval {
     /// Returns the refusal of a call by which the person was asked. It has all that the next call needs.
-    pub(super) fn into_refusal(self) -> Refusal {
+    pub(in crate::server) fn into_refusal(self) -> Refusal {
         let Self { sealed, code, poll_after, .. } = self;
         let text = "a person has to approve this request, and is being asked: show them the code, and repeat the call with this \
                     `approval` once they have said yes";

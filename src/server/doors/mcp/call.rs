@@ -60,7 +60,7 @@ impl Call {
         Fault::no_tool(self.id.clone(), self.revision)
     }
 
-    /// Returns the response that lets the client ask its person, if the call waits for that person.
+    /// Returns the response that lets the client ask its person, if the call waits for that person and the client can.
     pub(super) fn input_required(&self, refusal: &Refusal) -> Option<Json> {
         let asked = self.input.asked(refusal, self.door.settings.approval_page.as_deref())?;
         Some(message::succeeded(&self.id, &asked))
@@ -68,6 +68,9 @@ impl Call {
 
     /// Returns the response about a refusal. That of a tool is a result, so that the model reads what is wrong with its call.
     pub(super) fn refused(&self, refusal: &Refusal) -> Json {
+        if let Some(asked) = self.input_required(refusal) {
+            return asked;
+        }
         match (self.action, refusal.code()) {
             // A collection that is not there looks like a chunk that is not there.
             (Action::Fetch, Code::NotFound) => self.succeeded(failure(tools::NOTHING_THERE)),

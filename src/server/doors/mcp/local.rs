@@ -7,17 +7,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message as _;
-use tonic::{Request, Status};
+use tonic::{Code, Request, Status};
+use tonic_types::StatusExt;
 
 use super::call::Call;
 use super::message::{Fault, Message, RequestId};
 use super::tools::Action;
 use super::{Asked, MESSAGE_BYTES_MAX, McpDoor, McpSettings};
 use crate::backend::BackendChannel;
+use crate::proto::retrieval::request_approval_request::Request as ToApprove;
 use crate::proto::retrieval::retrieval_service_client::RetrievalServiceClient;
-use crate::proto::retrieval::{ExplainRequest, FetchRequest, RetrieveRequest};
+use crate::proto::retrieval::{
+    ExplainRequest, FetchRequest, RequestApprovalRequest, RequestApprovalResponse, RetrieveRequest,
+};
+use crate::server::authentication::RequestedApproval;
 use crate::server::doors::messages_of;
-use crate::server::refusal::Refusal;
+use crate::server::refusal::{APPROVAL_REQUIRED, Refusal};
 use crate::server::{ServerError, reflection};
 
 /// The notification by which a client gives up a call.
@@ -122,12 +127,22 @@ impl PendingCall {
             Action::Search => {
                 let mut request = RetrieveRequest::decode(request.as_slice()).map_err(|error| lost(&error))?;
                 user.clone_into(&mut request.user);
-                self.call.searched(service.retrieve(timed(request, time_max)).await?.into_inner())
+                match service.retrieve(timed(request.clone(), time_max)).await {
+                    Ok(answer) => self.call.searched(answer.into_inner()),
+                    Err(refused) => {
+                        return self.asked(service, ToApprove::Retrieve(request), refused, time_max).await;
+                    }
+                }
             }
             Action::Fetch | Action::Read => {
                 let mut request = FetchRequest::decode(request.as_slice()).map_err(|error| lost(&error))?;
                 user.clone_into(&mut request.user);
-                self.call.fetched(service.fetch(timed(request, time_max)).await?.into_inner())
+                match service.fetch(timed(request.clone(), time_max)).await {
+                    Ok(answer) => self.call.fetched(answer.into_inner()),
+                    Err(refused) => {
+                        return self.asked(service, ToApprove::Fetch(request), refused, time_max).await;
+                    }
+                }
             }
             Action::Explain => {
                 let mut request = ExplainRequest::decode(request.as_slice()).map_err(|error| lost(&error))?;
@@ -139,11 +154,39 @@ impl PendingCall {
         Ok(answer.to_string())
     }
 
+    /// Asks the person about a request that was refused for want of an approval, as the door does by the call itself. Any other
+    /// refusal stays as it was.
+    async fn asked(
+        &self,
+        mut service: RetrievalServiceClient<BackendChannel>,
+        request: ToApprove,
+        refused: Status,
+        time_max: Duration,
+    ) -> Result<String, Status> {
+        if refused.get_details_error_info().is_none_or(|info| info.reason != APPROVAL_REQUIRED) {
+            return Err(refused);
+        }
+        let question = RequestApprovalRequest { request: Some(request), purpose: String::new() };
+        match service.request_approval(timed(question, time_max)).await {
+            Ok(asked) => Ok(self.refused(&requested(asked.into_inner()).into_refusal())),
+            // This server asks nobody. The client learns which token to ask the issuer for.
+            Err(status) if [Code::FailedPrecondition, Code::Unimplemented].contains(&status.code()) => Err(refused),
+            Err(status) => Err(status),
+        }
+    }
+
     /// Returns the message that tells the client, and the model behind it, why its call was refused.
     #[must_use]
     pub fn refused(&self, refusal: &Refusal) -> String {
         self.call.refused(refusal).to_string()
     }
+}
+
+/// Takes over what a server says of a question that it has put.
+fn requested(answer: RequestApprovalResponse) -> RequestedApproval {
+    let RequestApprovalResponse { approval, code, expires_at, poll_after_seconds } = answer;
+    let expires_at = expires_at.and_then(|end| u64::try_from(end.seconds).ok()).unwrap_or_default();
+    RequestedApproval { sealed: approval, code, expires_at, poll_after: poll_after_seconds.into() }
 }
 
 fn lost(error: &prost::DecodeError) -> Refusal {
