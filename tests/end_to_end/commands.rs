@@ -318,7 +318,6 @@ fn a_configuration_is_valid_only_if_a_server_takes_it() {
     let oauth = "[authorizer]\nkind = 'openfga'\n[authorizer.openfga.client_credentials]\n\
                  token_url = 'https://login.example/token'\nclient_id = 'ragward'\n";
     let approval = "[approval]\nissuer = 'https://i.example'\nclient_id = 'ragward'\n";
-    let asking = format!("{approval}client_secret_file = '{secret}'\n");
     let rows: Vec<ConfigurationRow<'_>> = vec![
         ("nothing", String::new(), true, ""),
         ("nobody says who is asking", String::new(), false, "--insecure-identity"),
@@ -348,11 +347,6 @@ fn a_configuration_is_valid_only_if_a_server_takes_it() {
         ("a proxy", format!("{issuer}proxy_url = 'http://proxy.example:3128'"), false, ""),
         ("a proxy with a password", format!("{issuer}proxy_url = 'http://a:secret@proxy.example:3128'"), false, "`proxy_url` must have the form"),
         ("a proxy to this machine", format!("{issuer}proxy_url = 'http://proxy.example:3128'").replace("https://i.example", "http://127.0.0.1:1"), false, "`proxy_url` is set, and"),
-        ("approvals by a client that is let in", format!("{issuer}clients = ['desk', 'ragward']\n{asking}"), false, ""),
-        ("approvals by a client that is not let in", format!("{issuer}clients = ['desk']\n{asking}"), false, "add `ragward` to `clients` of the issuer"),
-        ("approvals by a client that is an actor", format!("{issuer}direct_clients = ['desk']\n{asking}"), false, "add `ragward` to `direct_clients` of the issuer"),
-        ("approvals by a client that no person uses", format!("{issuer}people = {{ clients = ['desk'] }}\n{asking}"), false, "add `ragward` to `people.clients` of the issuer"),
-        ("approvals on a page without TLS", format!("{issuer}{asking}page_url = 'http://i.example/'"), false, "`approval.page_url` is `http://i.example/`"),
         ("pages may call, with tokens", format!("{issuer}[server]\ncors_origins = ['https://app.example', 'http://localhost:3000']"), false, ""),
         ("pages may call, and everybody is believed", "[server]\ncors_origins = ['https://app.example']".to_owned(), true, "`server.cors_origins` lets web pages call"),
         ("any page may call", format!("{issuer}[server]\ncors_origins = ['*']"), false, "`*` is no origin"),
@@ -400,6 +394,52 @@ fn a_configuration_is_valid_only_if_a_server_takes_it() {
         ("a file as the audit directory", format!("[audit]\ndirectory = '{short}'"), true, "audit.directory"),
         ("an audit key that is none", format!("[audit]\nkey_file = '{}'", path("data/audit.key")), true, "audit.key"),
         ("an audit key below a file", format!("[audit]\nkey_file = '{short}/key'"), true, "audit.key_file"),
+    ];
+    assert_validated(directory.path(), &rows);
+}
+
+/// The client of approvals is one whose tokens count as a person's own.
+#[test]
+fn approvals_need_a_client_that_can_prove_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let secret = directory.path().join("secret");
+    std::fs::write(&secret, "s".repeat(32)).unwrap();
+    let issuer = "[identity]\naudience = 'https://r.example'\n[[identity.issuers]]\nissuer = 'https://i.example'\n";
+    let approval = format!(
+        "[approval]\nissuer = 'https://i.example'\nclient_id = 'ragward'\nclient_secret_file = '{}'\n",
+        secret.display()
+    );
+    let rows: Vec<ConfigurationRow<'_>> = vec![
+        (
+            "approvals by a client that is let in",
+            format!("{issuer}clients = ['desk', 'ragward']\n{approval}"),
+            false,
+            "",
+        ),
+        (
+            "approvals by a client that is not let in",
+            format!("{issuer}clients = ['desk']\n{approval}"),
+            false,
+            "add `ragward` to `clients` of the issuer",
+        ),
+        (
+            "approvals by a client that is an actor",
+            format!("{issuer}direct_clients = ['desk']\n{approval}"),
+            false,
+            "add `ragward` to `direct_clients` of the issuer",
+        ),
+        (
+            "approvals by a client that no person uses",
+            format!("{issuer}people = {{ clients = ['desk'] }}\n{approval}"),
+            false,
+            "add `ragward` to `people.clients` of the issuer",
+        ),
+        (
+            "approvals on a page without TLS",
+            format!("{issuer}{approval}page_url = 'http://i.example/'"),
+            false,
+            "`approval.page_url` is `http://i.example/`",
+        ),
     ];
     assert_validated(directory.path(), &rows);
 }
