@@ -14,7 +14,7 @@ use ragward::language::Relation;
 use ragward::proto::ingest::{Chunk, Document, UpsertDocumentsRequest};
 use ragward::proto::metadata::value::Kind;
 use ragward::server_config::McpConfig;
-use ragward::settings::{Secret, SecretFile};
+use ragward::settings::{OAuthClientConfig, Secret, SecretFile};
 use serde_json::{Value, json};
 
 use crate::doors::clients::{Outcome, assert_done, folder, outcome, python, python_packages, skip};
@@ -142,11 +142,11 @@ async fn official_clients_ask_their_person() {
         settings.identity.approval = vec![ApprovalConfig { collection, ..ApprovalConfig::default() }];
         settings.approval = Some(BackchannelConfig {
             issuer: settings.identity.issuers[0].issuer.clone(),
-            client_id: "assistant".to_owned(),
-            client_secret_file: SecretFile::new(secret),
+            client: OAuthClientConfig::with_secret("assistant", SecretFile::new(secret)),
             key_file: None,
             scope: format!("openid {READ}"),
             binding_message: BindingMessage::Code,
+            show_query: false,
             expiry: Duration::from_mins(5),
             details: IssuerDetails::Unsupported,
             page_url: Some(PAGE.to_owned()),

@@ -319,6 +319,7 @@ mod tests {
 
     fn request(encoded: &[u8]) -> ApprovableRequest {
         ApprovableRequest {
+            words: None,
             action: Action::Retrieve,
             collection: "handbook".to_owned(),
             classification_max: None,

@@ -178,7 +178,8 @@ fn an_issuer_gives_the_object_that_was_asked_for() {
     let rules = ApprovalRules::new(&settings()).unwrap();
     let this = request("handbook", "secret", b"this");
     let grant = Grant::of(&this, "nonce".to_owned(), 5);
-    let asked = rules.details("ragward", &this, &grant, Some("answer a question"))[0].clone();
+    let shown = ShownFacts { purpose: Some("answer a question".to_owned()), ..ShownFacts::default() };
+    let asked = rules.details("ragward", &this, &grant, &shown)[0].clone();
     let with = |name: &str, value: Value| {
         let mut object = asked.clone();
         object[name] = value;

@@ -281,15 +281,12 @@ impl Approver {
         let Some(approver) = &tokens.approver else { return Err(Refusal::lost()) };
         let told = approver.ask(&tokens, &question).await;
         let NewQuestion { asker, request, .. } = &question;
-        match &told {
-            Ok(told) => {
-                telemetry::approval("asked");
-                approver.desk().told(asker, &request.encoded, told);
-            }
-            Err(_) => {
-                telemetry::approval("not_asked");
-                approver.desk().untold(asker, &request.encoded);
-            }
+        if let Ok(told) = &told {
+            telemetry::approval("asked");
+            approver.desk().told(asker, &request.encoded, told);
+        } else {
+            telemetry::approval("not_asked");
+            approver.desk().untold(asker, &request.encoded);
         }
         told
     }
