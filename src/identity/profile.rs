@@ -115,6 +115,10 @@ pub struct TokensConfig {
     /// The name of a machine whose token lacks the claim of the subject.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub machine_subject: Option<MachineSubject>,
+    /// The claim by which the issuer knows a person who is asked for an approval (`login_hint`). When unset, it is the claim of the
+    /// subject; for Keycloak it is `preferred_username`. Decisions do not use it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub login_hint: Option<String>,
     /// The treatment of times with fractions of a second.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fractional_times: Option<Lenience>,
@@ -196,6 +200,8 @@ pub(super) struct TokenProfile {
     machines: Vec<ClaimMark>,
     subject: SubjectClaim,
     machine_subject: MachineSubject,
+    /// The claim of the name by which the issuer asks a person. `None` is the subject.
+    login_hint: Option<String>,
     fractional_times: Lenience,
     nulls: Lenience,
     /// The tenant that the claim `tid` must name.
@@ -268,6 +274,7 @@ impl TokenProfile {
             machines: tokens.machines.unwrap_or(base.machines),
             subject: tokens.subject.unwrap_or(base.subject),
             machine_subject: tokens.machine_subject.unwrap_or(base.machine_subject),
+            login_hint: tokens.login_hint.or(base.login_hint),
             fractional_times: tokens.fractional_times.unwrap_or(base.fractional_times),
             nulls: tokens.nulls.unwrap_or(base.nulls),
             tenant: (profile == ProviderProfile::Entra).then(|| tenant_of(issuer).unwrap_or_default().to_owned()),
@@ -350,6 +357,16 @@ impl TokenProfile {
             return Err(Refusal::Claim);
         }
         Ok(Subject { name: client, is_client: true })
+    }
+
+    /// Reads the name by which the issuer asks a person. Returns `None` if the token does not tell it.
+    pub(super) fn login_hint<'c>(
+        &self,
+        claims: &'c Map<String, Value>,
+        subject: &'c str,
+    ) -> Result<Option<&'c str>, Refusal> {
+        let Some(claim) = &self.login_hint else { return Ok(Some(subject)) };
+        self.optional(claims, claim).map(|_given| name(claims, claim)).transpose()
     }
 
     /// Returns whether a token has a mark of machines' tokens.

@@ -44,6 +44,8 @@ pub struct VerifiedToken {
     pub(super) issued_at: u64,
     /// The way in which the user logged in (`acr`).
     pub(super) authentication_class: Option<String>,
+    /// The name by which the issuer asks the person.
+    pub(super) login_hint: Option<String>,
 }
 
 /// The facts that a verified token states, for the audit record and for delegation.
@@ -155,6 +157,13 @@ impl VerifiedToken {
     #[must_use]
     pub fn is_of_person(&self) -> bool {
         self.user.as_ref().is_some_and(|user| user.type_name() == self.user_type.as_str())
+    }
+
+    /// Returns the name by which the issuer asks the person for an approval; `None` if the token does not tell it. It may be
+    /// somebody else's by now, so only the subject of the issuer's answer says who was asked.
+    #[must_use]
+    pub fn login_hint(&self) -> Option<&str> {
+        self.login_hint.as_deref()
     }
 
     /// Returns the time at which the token was issued (`iat`), in seconds since 1970.

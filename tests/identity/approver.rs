@@ -500,6 +500,24 @@ async fn an_issuer_that_hangs_keeps_nobody_waiting() {
 }
 
 #[tokio::test]
+async fn a_person_is_asked_by_the_name_that_the_issuer_knows() {
+    let world = World::start(|_, identity| {
+        identity.issuers[0].tokens.login_hint = Some("preferred_username".to_owned());
+    })
+    .await;
+    let unnamed = world.request(Approved::Retrieve(secret()), &world.token("anne", &[])).await.unwrap_err();
+    assert_eq!(unnamed.code(), Code::PermissionDenied, "{unnamed:?}");
+    assert!(world.issuer.forms(ASK).is_empty(), "nobody was asked");
+    let anne = world.token("anne", &[("preferred_username", json!("anne.berg"))]);
+    let approval = world.request(Approved::Retrieve(secret()), &anne).await.unwrap();
+    assert_eq!(world.issuer.forms(ASK).pop().unwrap()["login_hint"], "anne.berg");
+    // The name is somebody else's by now, who says yes.
+    world.approve("bob", &[("preferred_username", json!("anne.berg"))]);
+    let refused = world.ask(with(&approval), &anne).await.unwrap_err();
+    assert_eq!(reason(&refused), "APPROVAL_UNPROVED", "{refused:?}");
+}
+
+#[tokio::test]
 async fn an_issuer_that_does_not_ask_is_an_error() {
     let rows = [
         ("a page", HttpAnswer::Html),

@@ -192,6 +192,10 @@ fn wrong_for_provider(shape: &Shape) -> Vec<(String, Value)> {
             row("no scope of ours", json!({"scope": "openid profile email"})),
             row("no scope at all", json!({"scope": null})),
             row("a refresh token", json!({"typ": "Refresh"})),
+            row(
+                "a token of the kind for keys, as a plain bearer",
+                json!({"typ": "DPoP", "cnf": {"jkt": "A".repeat(43)}}),
+            ),
             row("the kind in small letters", json!({"typ": "bearer"})),
             // An exchanged token: the client acts, and no delegation is configured.
             row("a client that acts", json!({"azp": JOB})),

@@ -41,8 +41,8 @@ struct Endpoints {
 /// A question to a person.
 #[derive(Clone, Copy, Debug)]
 pub struct Question<'a> {
-    /// The person, by the subject that the issuer's tokens name.
-    pub subject: &'a str,
+    /// The person, by the name that the issuer takes.
+    pub login_hint: &'a str,
     /// The scopes of the token.
     pub scope: &'a str,
     /// The audience of the token.
@@ -134,7 +134,7 @@ impl Backchannel {
         let expiry = question.expiry_seconds.to_string();
         let form = Form::default()
             .with("scope", question.scope)
-            .with("login_hint", question.subject)
+            .with("login_hint", question.login_hint)
             .with("binding_message", question.binding_message)
             .with("resource", question.resource)
             .with("requested_expiry", expiry.as_str())

@@ -176,6 +176,9 @@ fn check_names(rows: &TokenProfile, tokens: &TokensConfig) -> Result<(), Profile
     if tokens.audience.as_ref().is_some_and(|audience| !is_name(audience)) {
         return Err(ProfileError::Empty("audience"));
     }
+    if tokens.login_hint.as_ref().is_some_and(|claim| !is_name(claim)) {
+        return Err(ProfileError::Empty("login_hint"));
+    }
     let marks = [("access", &rows.access), ("machines", &rows.machines)];
     for (row, marks) in marks {
         if marks.iter().any(|mark| mark.claim.is_empty()) {

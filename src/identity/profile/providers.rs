@@ -50,6 +50,7 @@ fn rfc9068() -> TokenProfile {
         machines: Vec::new(),
         subject: SubjectClaim::Sub,
         machine_subject: MachineSubject::Claim,
+        login_hint: None,
         fractional_times: Lenience::Refuse,
         nulls: Lenience::Refuse,
         tenant: None,
@@ -78,7 +79,7 @@ fn auth0() -> TokenProfile {
 }
 
 /// Keycloak says in a claim `typ` what a token is: `Bearer`, `ID`, `Refresh`, and `DPoP` for an access token that is bound to a
-/// key. Only people have sessions (`sid`). Its tokens can be set to have a `nonce`.
+/// key. Only people have sessions (`sid`). Its tokens can be set to have a `nonce`. It asks a person only by the name of their login.
 fn keycloak() -> TokenProfile {
     TokenProfile {
         types: [words(&["JWT"]), words(&ACCESS_TOKEN_TYPES)].concat(),
@@ -87,6 +88,7 @@ fn keycloak() -> TokenProfile {
         missing_audience: Lenience::Accept,
         client: words(&["azp", "client_id"]),
         machines: vec![mark("jti", &KEYCLOAK_CLIENT_GRANTS)],
+        login_hint: Some("preferred_username".to_owned()),
         people: by_claim("sid"),
         ..lenient()
     }

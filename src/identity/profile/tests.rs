@@ -163,6 +163,37 @@ fn a_missing_subject_is_the_client_or_nobody() {
 }
 
 #[test]
+fn keycloak_says_what_a_token_is() {
+    let keycloak = profile(ProviderProfile::Keycloak, json!({}));
+    let kinds =
+        [("Bearer", true), ("DPoP", true), ("ID", false), ("Refresh", false), ("Offline", false), ("dpop", false)];
+    for (kind, expected) in kinds {
+        assert_eq!(keycloak.is_access_token(&claims(json!({ "typ": kind }))), expected, "{kind}");
+    }
+}
+
+#[test]
+fn a_person_is_asked_by_the_name_that_the_issuer_knows() {
+    use ProviderProfile::{Keycloak, Okta, Rfc9068};
+    let by_email = json!({"login_hint": "email"});
+    let named = json!({"preferred_username": "anne.berg", "email": "anne@example.com"});
+    let rows = [
+        ("by the subject", Rfc9068, json!({}), named.clone(), Ok(Some("7f3c"))),
+        ("by the subject of the profile", Okta, json!({}), named.clone(), Ok(Some("7f3c"))),
+        ("by the name of the login", Keycloak, json!({}), named.clone(), Ok(Some("anne.berg"))),
+        ("by another claim", Keycloak, by_email.clone(), named.clone(), Ok(Some("anne@example.com"))),
+        ("by a claim that the settings name", Rfc9068, by_email, named, Ok(Some("anne@example.com"))),
+        ("without the name", Keycloak, json!({}), json!({"sub": "7f3c"}), Ok(None)),
+        ("an empty name", Keycloak, json!({}), json!({"preferred_username": ""}), Err(Refusal::Claim)),
+        ("two names", Keycloak, json!({}), json!({"preferred_username": ["a", "b"]}), Err(Refusal::Claim)),
+    ];
+    for (row, provider, tokens, value, expected) in rows {
+        let value = claims(value);
+        assert_eq!(profile(provider, tokens).login_hint(&value, "7f3c"), expected, "{row}");
+    }
+}
+
+#[test]
 fn equal_claims_are_one_token() {
     let auth0 = profile(ProviderProfile::Auth0, json!({}));
     let id = |value: Value| auth0.token_id(&claims(value));
@@ -264,6 +295,7 @@ fn a_profile_without_a_mark_does_not_start() {
         ("no claim of the client", Auth0, json!({"client": []}), Err(ProfileError::Empty("client"))),
         ("no scopes", Auth0, json!({"scopes": []}), Err(ProfileError::Empty("scopes"))),
         ("no id", Auth0, json!({"token_id": ""}), Err(ProfileError::Empty("token_id"))),
+        ("no claim to ask a person by", Keycloak, json!({"login_hint": ""}), Err(ProfileError::Empty("login_hint"))),
         ("no machines", Entra, json!({"machines": []}), Err(ProfileError::NoMachines)),
         ("the audience of all", Keycloak, json!({"audience": "account"}), Err(ProfileError::PlaceholderAudience)),
         ("another audience", Keycloak, json!({"audience": "ragward"}), Ok(())),

@@ -39,6 +39,10 @@ const NOT_OF_REQUEST: &str = "is no approval of this request by this caller; ask
 const NOBODY_ASKED: &str = "this server asks nobody for approvals (`approval`): ask the issuer for a token with the \
                             `authorization_details` that the refusal names";
 
+/// Refuses to ask a person whom the issuer would not find.
+const NO_LOGIN_HINT: &str = "the token does not tell the name by which its issuer asks the person (`tokens.login_hint` of the \
+                             issuer); get one with the scope that has it, such as `profile`";
+
 /// Asks persons at their issuer.
 #[derive(Debug)]
 pub(super) struct Approver {
@@ -173,6 +177,9 @@ impl Authentication {
         if !token.is_of_person() || principal.asserted_by().is_some() || token.holds_approval() || !is_asked_here {
             return Err(challenge::not_own());
         }
+        let Some(login_hint) = token.login_hint().map(str::to_owned) else {
+            return Err(Refusal::denied(NO_LOGIN_HINT));
+        };
         // The person reads it beside our own words. So nothing in it may begin a line, turn the text around or hide.
         let is_shown = |c: char| is_visible(c) && !matches!(c, '\n' | '\t');
         if purpose.len() > PURPOSE_BYTES_MAX || !purpose.chars().all(is_shown) {
@@ -217,7 +224,8 @@ impl Authentication {
             Ring::Now => {
                 // The question is put even if its caller goes away. Whoever asks again joins it. The task ends when the
                 // calls to the issuer do, which have a limit of their own.
-                let question = NewQuestion { asker, request: request.clone(), grant, purpose: purpose.to_owned() };
+                let (request, purpose) = (request.clone(), purpose.to_owned());
+                let question = NewQuestion { asker, login_hint, request, grant, purpose };
                 let asking = tokio::spawn(Approver::put(Arc::clone(tokens), question));
                 asking.await.map_err(|_lost| Refusal::lost())??
             }
@@ -230,6 +238,8 @@ impl Authentication {
 /// A question that is put to a person now.
 struct NewQuestion {
     asker: Asker,
+    /// The name by which the issuer asks the person.
+    login_hint: String,
     request: ApprovableRequest,
     grant: Grant,
     purpose: String,
@@ -292,7 +302,7 @@ impl Approver {
     }
 
     async fn ask(&self, tokens: &TokenAuthentication, question: &NewQuestion) -> Result<Told, Refusal> {
-        let NewQuestion { asker, request, grant, purpose } = question;
+        let NewQuestion { asker, login_hint, request, grant, purpose } = question;
         let code = random_code().ok_or_else(no_random)?;
         let resource = tokens.own.verifier.audience();
         let words = request.words.as_deref().filter(|_| self.config.show_query);
@@ -307,7 +317,7 @@ impl Approver {
             BindingMessage::Request => described(&code, request, grant, &shown),
         };
         let asked = self.backchannel.ask(Question {
-            subject: &asker.subject,
+            login_hint,
             scope: &self.config.scope,
             resource,
             binding_message: &binding_message,
