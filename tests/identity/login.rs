@@ -18,13 +18,13 @@ use crate::support::provider::Provider;
 const RETRIEVE: [&str; 4] = ["retrieve", "--collection", "handbook", "the leave pay release budget"];
 
 /// The person's machine: commands there share a folder of states and no token of the environment.
-struct Machine<'a> {
-    states: tempfile::TempDir,
-    server: &'a str,
+pub(crate) struct Machine<'a> {
+    pub(crate) states: tempfile::TempDir,
+    pub(crate) server: &'a str,
 }
 
 impl Machine<'_> {
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = ragward();
         for name in ["RAGWARD_TOKEN", "RAGWARD_SERVER", "RAGWARD_CA_FILE"] {
             command.env_remove(name);
@@ -37,32 +37,32 @@ impl Machine<'_> {
         self.command(arguments).output().await.unwrap()
     }
 
-    async fn json(&self, arguments: &[&str]) -> Value {
+    pub(crate) async fn json(&self, arguments: &[&str]) -> Value {
         let output = self.run(&[arguments, &["--output", "json"]].concat()).await;
         assert!(output.status.success(), "{arguments:?}: {}", told(&output));
         serde_json::from_slice(&output.stdout).unwrap()
     }
 }
 
-fn told(output: &Output) -> String {
+pub(crate) fn told(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 /// A `ragward login` that waits for the person.
-struct Waiting {
+pub(crate) struct Waiting {
     process: Child,
     told: Lines<BufReader<ChildStderr>>,
 }
 
 impl Waiting {
-    fn start(mut command: Command) -> Self {
+    pub(crate) fn start(mut command: Command) -> Self {
         let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let told = BufReader::new(process.stderr.take().unwrap()).lines();
         Self { process, told }
     }
 
     /// Returns the next indented line, which is for the person.
-    async fn shown(&mut self) -> String {
+    pub(crate) async fn shown(&mut self) -> String {
         loop {
             let line = self.told.next_line().await.unwrap().expect("the login ended");
             if let Some(shown) = line.strip_prefix("    ") {
@@ -72,7 +72,7 @@ impl Waiting {
     }
 
     /// Waits for the end. The output has what was not shown yet.
-    async fn output(self) -> Output {
+    pub(crate) async fn output(self) -> Output {
         let Self { process, mut told } = self;
         let rest = async {
             let mut rest = String::new();

@@ -128,7 +128,7 @@ impl World {
     }
 }
 
-fn hash(text: &str) -> String {
+pub(crate) fn hash(text: &str) -> String {
     URL_SAFE_NO_PAD.encode(digest(&SHA256, text.as_bytes()))
 }
 
@@ -143,7 +143,7 @@ fn thumbprint(key: &SigningKey) -> String {
     hash(&format!(r#"{{"crv":"P-256","kty":"EC","x":"{x}","y":"{y}"}}"#))
 }
 
-fn signed(key: &SigningKey, claims: &Value) -> String {
+pub(crate) fn signed(key: &SigningKey, claims: &Value) -> String {
     let header = json!({"typ": "dpop+jwt", "alg": "ES256", "jwk": public_jwk(key)});
     key.sign_text(&header.to_string(), &claims.to_string())
 }

@@ -20,9 +20,9 @@ use crate::support::provider::Provider;
 
 pub(crate) const AUDIENCE: &str = "https://rag.example/api";
 /// The server as its clients know it, as if a proxy stood in front.
-const PUBLIC: &str = "https://rag.example";
+pub(crate) const PUBLIC: &str = "https://rag.example";
 /// A query that matches all pages of the handbook.
-const QUERY: &str = "the leave pay release budget";
+pub(crate) const QUERY: &str = "the leave pay release budget";
 
 impl Provider {
     /// Logs a person in and lets the client retrieve, within `details` if there are any.
@@ -43,7 +43,7 @@ impl Provider {
 /// `ragward serve` over the handbook, as its operator would start it.
 pub(crate) struct Served {
     pub(crate) address: String,
-    client: Client,
+    pub(crate) client: Client,
     _process: Child,
     _data: tempfile::TempDir,
 }
@@ -59,7 +59,7 @@ impl Served {
     }
 
     /// Starts a server with a configuration, whose files may be in the directory.
-    async fn configured(configuration: impl FnOnce(&Path) -> String) -> Self {
+    pub(crate) async fn configured(configuration: impl FnOnce(&Path) -> String) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let data = directory.path().join("data").to_str().unwrap().to_owned();
         let run = async |arguments: &[&str]| {
@@ -76,7 +76,7 @@ impl Served {
     }
 
     /// Returns the guards of the chunks that the bearer of a token sees.
-    async fn seen(&self, token: &str) -> Result<BTreeSet<String>, Code> {
+    pub(crate) async fn seen(&self, token: &str) -> Result<BTreeSet<String>, Code> {
         let request = RetrieveRequest {
             collection: "handbook".to_owned(),
             query: Some(Query::Text(QUERY.to_owned())),
@@ -123,12 +123,12 @@ async fn address(log: ChildStderr) -> String {
     address
 }
 
-fn pages(names: &[&str]) -> BTreeSet<String> {
+pub(crate) fn pages(names: &[&str]) -> BTreeSet<String> {
     names.iter().map(|name| format!("document:{name}")).collect()
 }
 
 /// Settings of a server whose handbook needs approvals, for which it asks the provider itself.
-fn asks_for_approvals(issuer: &str, directory: &Path) -> String {
+pub(crate) fn asks_for_approvals(issuer: &str, directory: &Path) -> String {
     let secret = directory.join("approval.secret");
     std::fs::write(&secret, "the secret of ragward").unwrap();
     format!(
@@ -138,7 +138,7 @@ fn asks_for_approvals(issuer: &str, directory: &Path) -> String {
     )
 }
 
-fn reason(status: &Status) -> String {
+pub(crate) fn reason(status: &Status) -> String {
     status.get_error_details().error_info().map(|info| info.reason.clone()).unwrap_or_default()
 }
 
