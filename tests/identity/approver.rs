@@ -773,7 +773,8 @@ async fn a_client_of_mcp_is_asked_in_a_form_that_it_can_show() {
 async fn what_a_client_of_mcp_brings_back_approves_nothing() {
     let world = World::start(|_, _| {}).await;
     let of_mcp = ("aud", json!(MCP_URL));
-    let (anne, bob) = (world.token("anne", &[of_mcp.clone()]), world.token("bob", &[of_mcp]));
+    let (anne, bob) =
+        (world.token("anne", std::slice::from_ref(&of_mcp)), world.token("bob", std::slice::from_ref(&of_mcp)));
     let can = json!({ "elicitation": {} });
     let address = world.running.address.to_string();
     let told = newest_search(&anne, &can, "leave", &json!({})).send(&address).await.json()["result"].clone();

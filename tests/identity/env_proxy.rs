@@ -82,6 +82,9 @@ async fn head(connection: &mut (impl AsyncRead + Unpin)) -> Option<String> {
     String::from_utf8(request).ok()
 }
 
+/// Environment variables, what they are, and whether calls then go through the proxy.
+type VariablesRow<'a> = (&'a str, &'a [(&'a str, &'a str)], bool);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_come_through_the_proxy_of_the_environment() {
     let (authority, key) = (Authority::new(), SigningKey::es256("key"));
@@ -105,7 +108,7 @@ async fn keys_come_through_the_proxy_of_the_environment() {
     claims["iss"] = json!(format!("https://{NAME}"));
     let token = key.sign(&claims);
 
-    let rows: [(&str, &[(&str, &str)], bool); 4] = [
+    let rows: [VariablesRow<'_>; 4] = [
         ("the variable", &[("HTTPS_PROXY", proxy)], true),
         ("the variable in small letters", &[("https_proxy", proxy)], true),
         ("its host is exempt", &[("HTTPS_PROXY", proxy), ("NO_PROXY", NAME)], false),
