@@ -43,8 +43,8 @@ pub struct ServerConfig {
     #[serde(deserialize_with = "origins")]
     pub cors_origins: Vec<String>,
     /// The URL of the server as its clients know it, such as `https://rag.example.com`, without the paths of calls. It needs
-    /// `https`, except on `localhost` and `127.0.0.1`. When unset, tokens that are bound to a key (DPoP) are refused, except at the
-    /// door for MCP: their proofs name the URL of each request.
+    /// `https`, except on `localhost` and `127.0.0.1`. HTTP clients may call the server by its host. When unset, tokens that are
+    /// bound to a key (DPoP) are refused, except at the door for MCP: their proofs name the URL of each request.
     #[serde(deserialize_with = "public_url")]
     pub public_url: Option<String>,
     /// The client of `ragward login` at the issuers. The server shows it to everybody, so it must be a public client, which has

@@ -18,6 +18,7 @@ mod identity {
     mod mcp_tools;
     mod names;
     mod people;
+    mod ping;
     mod plain_http;
     mod possession;
     mod profiles;

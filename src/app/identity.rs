@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{AppError, possession};
 use crate::config::Config;
 use crate::identity::approval::ApprovalRules;
+use crate::identity::config::{BackchannelConfig, Delivery};
 use crate::identity::{StepUpRules, TokenVerifier};
 use crate::server::{Authentication, TokenAuthentication};
 
@@ -46,6 +47,12 @@ pub(super) fn authentication(config: &Config) -> Result<Authentication, AppError
             let tokens = TokenAuthentication::new(verifier, identity.write_relation.clone(), step_up).map_err(wrong)?;
             let tokens = tokens.with_approvals(ApprovalRules::new(identity)?);
             let tokens = match &config.approval {
+                Some(BackchannelConfig { delivery: Delivery::Ping, .. }) if config.server.public_url.is_none() => {
+                    return Err(wrong(
+                        "`approval.delivery = \"ping\"` needs `server.public_url`, below which the issuer notifies \
+                         `/ciba/notify`",
+                    ));
+                }
                 Some(approval) => tokens.with_approver(approval).map_err(wrong)?,
                 None => tokens,
             };

@@ -109,14 +109,18 @@ impl App {
         Ok(PreparedServer { services, protection, shutdown_timeout, old_names, _recording: recording })
     }
 
-    /// Returns the names under which the server may be called, and the pages that may call. A URL as an audience of tokens names
-    /// the server, too.
+    /// Returns the names under which the server may be called, and the pages that may call. Its public URL names the server, too,
+    /// and so does a URL as an audience of tokens.
     fn guards(&self) -> Guards {
         let server = &self.config.server;
-        let audiences = [self.config.identity.audience.as_deref(), server.mcp.as_ref().map(|mcp| mcp.url.as_str())];
-        let urls = audiences.into_iter().flatten().filter_map(|audience| url::Url::parse(audience).ok());
-        let of_audiences = urls.filter_map(|url| url.host_str().map(str::to_owned));
-        let hosts = server.hosts.iter().cloned().chain(of_audiences).collect();
+        let names = [
+            server.public_url.as_deref(),
+            self.config.identity.audience.as_deref(),
+            server.mcp.as_ref().map(|mcp| mcp.url.as_str()),
+        ];
+        let urls = names.into_iter().flatten().filter_map(|name| url::Url::parse(name).ok());
+        let of_urls = urls.filter_map(|url| url.host_str().map(str::to_owned));
+        let hosts = server.hosts.iter().cloned().chain(of_urls).collect();
         let addresses = if server.listen.ip().is_loopback() { Addresses::Loopback } else { Addresses::Any };
         Guards { hosts, addresses, origins: server.cors_origins.clone() }
     }

@@ -8,6 +8,7 @@
 //! nothing.
 
 pub(crate) mod desk;
+pub(crate) mod notification;
 pub(crate) mod sealed;
 
 use std::collections::BTreeMap;

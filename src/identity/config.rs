@@ -9,7 +9,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use self::backchannel::{BackchannelConfig, BindingMessage, IssuerDetails};
+pub use self::backchannel::{BackchannelConfig, BindingMessage, Delivery, IssuerDetails};
 pub(super) use self::checked::{CheckedConfig, is_quotable};
 pub use super::details::DetailsConfig;
 use super::key_set::Algorithm;

@@ -8,7 +8,9 @@ mod approval;
 mod approver;
 mod challenge;
 mod gate;
+mod notification;
 mod possession;
+mod question;
 mod scheme;
 mod untold;
 
@@ -19,6 +21,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub(super) use self::approval::{ApprovalCall, Approved};
 pub(super) use self::approver::RequestedApproval;
 pub(super) use self::gate::GateLayer;
+pub(super) use self::notification::NotificationApi;
 pub(super) use self::possession::{NONCE_HEADER, PROOF_HEADER, RequestTarget, algorithm_names};
 pub use self::possession::{Nonces, Possession};
 

@@ -37,7 +37,7 @@ use super::arriving;
 use super::authentication::RequestTarget;
 use super::doors::Doors;
 use super::health::Watches;
-use super::operations::Access;
+use super::operations::{Access, Route};
 use super::tls::{ClientCertificate, Secured, Tls};
 use crate::audit::Door;
 
@@ -52,6 +52,8 @@ const BROKEN_STREAMS_MAX: usize = 4_096;
 /// The largest headers of a request. A token that is too long may still fit, and is refused like any wrong token.
 /// Larger headers end the connection.
 const HEADER_BYTES_MAX: u32 = 64 * 1024;
+/// The longest `authorization` of a notification that is looked at, in bytes. A token that is made here is shorter.
+const NOTIFICATION_TOKEN_BYTES_MAX: usize = 256;
 /// The largest part of one answer that waits in the connection's buffer for the client to take it.
 const SEND_BUFFER_BYTES_MAX: usize = 256 * 1024;
 /// A silent connection is asked this often whether it is still there, and has [`KEEPALIVE_TIMEOUT`] to answer.
@@ -294,11 +296,12 @@ fn builder() -> Builder<TokioExecutor> {
     builder
 }
 
-/// Copies the parts of a request's head that a service reads when the request needs no token.
+/// Copies the parts of a request's head that a service reads when the request needs no access token.
 ///
 /// Nobody refuses such a request before its message has arrived, and its headers may be as large as [`HEADER_BYTES_MAX`]. The
-/// copy lets go of their memory.
-fn without_ballast(parts: &Parts) -> Parts {
+/// copy lets go of their memory. Of a notification it also keeps a short `authorization`, twice if it is there twice, since one
+/// that is not alone is refused.
+fn without_ballast(parts: &Parts, route: &Route) -> Parts {
     let (mut light, ()) = Request::new(()).into_parts();
     (light.method, light.version) = (parts.method.clone(), parts.version);
     // Cannot fail: a path alone is a URI.
@@ -310,6 +313,13 @@ fn without_ballast(parts: &Parts) -> Parts {
             parts.headers.get_all(&name).iter().filter_map(|value| HeaderValue::from_bytes(value.as_bytes()).ok());
         for value in values {
             light.headers.append(name.clone(), value);
+        }
+    }
+    if matches!(route, Route::Notification) {
+        let values = parts.headers.get_all(header::AUTHORIZATION).iter().take(2);
+        let short = values.filter(|value| value.len() <= NOTIFICATION_TOKEN_BYTES_MAX);
+        for value in short.filter_map(|value| HeaderValue::from_bytes(value.as_bytes()).ok()) {
+            light.headers.append(header::AUTHORIZATION, value);
         }
     }
     light
@@ -355,7 +365,7 @@ where
         let running = self.activity.begin(AnswerEnd::of(route.answer_bytes_max()));
         let (request, leftover) = leftover::watched(request);
         let (parts, body) = request.into_parts();
-        let parts = if route.access() == Access::Open { without_ballast(&parts) } else { parts };
+        let parts = if route.access() == Access::Open { without_ballast(&parts, &route) } else { parts };
         let request = Request::from_parts(parts, body);
         let (mut request, slot) =
             arriving::bounded(request, &route, &self.answers, arrival.answer_growth(), self.request_timeout);

@@ -15,7 +15,7 @@ use tonic_health::pb::health_server::HealthServer;
 use tower::Service;
 
 use super::answers::AnswerSlot;
-use super::authentication::{Authentication, algorithm_names};
+use super::authentication::{Authentication, NotificationApi, algorithm_names};
 use super::doors::{DoorCall, Doors};
 use super::health::{HealthApi, Readiness};
 use super::ingest::IngestApi;
@@ -42,6 +42,8 @@ use crate::proto::retrieval::retrieval_service_server::RetrievalServiceServer;
 pub(super) struct Dispatcher {
     routes: Routes,
     public: Arc<Public>,
+    /// `None` if issuers send no notifications.
+    notifications: Option<NotificationApi>,
 }
 
 impl Dispatcher {
@@ -80,7 +82,8 @@ impl Dispatcher {
             Authentication::Believed => Vec::new(),
         };
         let public = Public { readiness: Arc::clone(readiness), openapi: doors.openapi(), resource_metadata };
-        Ok(Self { routes: routes.prepare(), public: Arc::new(public) })
+        let notifications = services.authentication.notifications();
+        Ok(Self { routes: routes.prepare(), public: Arc::new(public), notifications })
     }
 }
 
@@ -102,6 +105,15 @@ impl Service<http::Request<Body>> for Dispatcher {
             Route::Public => {
                 let (public, method, uri) = (Arc::clone(&self.public), request.method().clone(), request.uri().clone());
                 return Box::pin(async move { public.answer(&method, uri.path()).await });
+            }
+            Route::Notification => {
+                let notifications = self.notifications.clone();
+                return Box::pin(async move {
+                    match notifications {
+                        Some(notifications) => notifications.answer(request).await,
+                        None => Err(Refusal::lost()),
+                    }
+                });
             }
             // The door has the answer for everybody whom the gate lets in.
             Route::Mcp(_) => return Box::pin(std::future::ready(Ok(http::Response::new(Body::empty())))),

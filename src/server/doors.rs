@@ -50,7 +50,7 @@ pub use self::mcp::{LocalMcp, McpAsked, McpSettings, PendingCall, RequestId};
 use self::openfga::ErrorNames;
 use self::routes::{BodyPart, Fields, HttpRoute, Lookup};
 use super::answers::AnswerSlot;
-use super::operations::{Access, MCP_CALL, Messages, NotServed, Operation, Route, is_grpc_type};
+use super::operations::{Access, MCP_CALL, Messages, NOTIFICATION, NotServed, Operation, Route, is_grpc_type};
 use super::plain_http::{self, BodyAllowed};
 use super::refusal::{HttpFault, Refusal};
 use super::{ServerError, grpc, reflection};
@@ -82,6 +82,8 @@ pub(super) enum Arrival {
     Call(Arc<HttpCall>),
     /// A message of MCP. Its body tells whether it calls an RPC.
     Mcp(Arc<McpDoor>, Shape),
+    /// An issuer's notification about an approval.
+    Notification(Shape),
     /// A request that no service sees. It still passes the stack, which records it.
     Refused(NotServed, Shape),
     /// A browser asks what a page may send; these are the methods.
@@ -105,6 +107,13 @@ pub(super) struct Shape {
     body_allowed: BodyAllowed,
 }
 
+/// Whether issuers send notifications about approvals to the port. Where they do not, their path is a path like any other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Notifications {
+    Taken,
+    Absent,
+}
+
 /// Recognizes requests and renders answers.
 #[derive(Clone)]
 pub(super) struct Doors(Arc<Tables>);
@@ -117,6 +126,7 @@ struct Tables {
     error_names: ErrorNames,
     /// `None` if MCP is not served.
     mcp: Option<Arc<McpDoor>>,
+    notifications: Notifications,
     /// The description of our own routes.
     openapi: Bytes,
     /// The places in which large JSON of requests is read.
@@ -137,6 +147,7 @@ impl Arrival {
             Self::Call(call) => Route::Rpc(call.operation),
             // The message may still turn out to call a tool. Then the body of that call reserves the room for its answer.
             Self::Mcp(..) => Route::Mcp(MCP_CALL),
+            Self::Notification(_) => Route::Notification,
             Self::Refused(fault, _) => Route::Refused(fault.clone()),
             Self::Preflight(..) => Route::Public,
         }
@@ -147,7 +158,7 @@ impl Arrival {
         match self {
             Self::Call(call) => call.answer_growth(),
             Self::Mcp(..) => mcp::ANSWER_GROWTH,
-            Self::AsItIs | Self::Refused(..) | Self::Preflight(..) => 1,
+            Self::AsItIs | Self::Notification(_) | Self::Refused(..) | Self::Preflight(..) => 1,
         }
     }
 }
@@ -172,7 +183,11 @@ impl DoorCall {
 impl Doors {
     /// # Errors
     /// When the services cannot be described.
-    pub(super) fn new(guards: Guards, mcp: Option<McpSettings>) -> Result<Self, ServerError> {
+    pub(super) fn new(
+        guards: Guards,
+        mcp: Option<McpSettings>,
+        notifications: Notifications,
+    ) -> Result<Self, ServerError> {
         let pool = reflection::pool()?;
         let mut routes = routes::read(DESCRIPTORS)?;
         let openapi = openapi::document(&pool, &routes).to_string().into();
@@ -181,7 +196,7 @@ impl Doors {
         let messages = messages_of(&pool);
         let mcp = mcp.map(|settings| McpDoor::new(settings, &messages)).transpose()?.map(Arc::new);
         let (error_names, reading) = (ErrorNames::of(&pool), BlockingPool::with_slots(LARGE_READS_MAX));
-        Ok(Self(Arc::new(Tables { guards, routes, messages, error_names, mcp, openapi, reading })))
+        Ok(Self(Arc::new(Tables { guards, routes, messages, error_names, mcp, notifications, openapi, reading })))
     }
 
     /// Returns the description of our own routes (`OpenAPI`), as JSON.
@@ -206,6 +221,12 @@ impl Doors {
         let shape = Shape { dialect, page, body_allowed };
         if let Some(mcp) = self.0.mcp.as_ref().filter(|_| path == mcp::PATH) {
             return Self::mcp_message(mcp, request, shape);
+        }
+        if self.0.notifications == Notifications::Taken && path == NOTIFICATION {
+            if request.method() == Method::POST {
+                return Arrival::Notification(shape);
+            }
+            return Arrival::Refused(NotServed::Method(None, Cow::Borrowed("POST")), shape);
         }
         match Operation::at(path) {
             Some(operation) => self.connect_call(operation, request, shape),
@@ -504,6 +525,11 @@ where
                     }
                     Ok(door.answered(stack, request, shape).await)
                 })
+            }
+            Arrival::Notification(shape) => {
+                request.extensions_mut().insert(Route::Notification);
+                let answering = self.stack.call(request);
+                Box::pin(async move { Ok(answering.await.unwrap_or_else(|refusal| doors.refused(&shape, &refusal))) })
             }
             Arrival::Refused(fault, shape) => {
                 request.extensions_mut().insert(Route::Refused(fault));

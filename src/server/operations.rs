@@ -5,8 +5,8 @@
 //! can add an RPC and forget one of them. A test compares the table with the descriptors of all services.
 //!
 //! INVARIANT (no success without a service): the gate refuses every request that is neither a gRPC call of an RPC in
-//! this table nor a request for a probe or a public document. So no service ever gives an empty success to a request
-//! that it does not understand.
+//! this table nor a request for a probe or a public document, nor an issuer's notification. So no service ever gives an
+//! empty success to a request that it does not understand.
 
 use std::borrow::Cow;
 
@@ -27,6 +27,8 @@ const WELL_KNOWN: &str = "/.well-known/";
 pub(super) const LIVEZ: &str = "/livez";
 /// The path that tells whether a retrieval would be answered.
 pub(super) const READYZ: &str = "/readyz";
+/// The path to which issuers send notifications about approvals, where they do.
+pub(super) const NOTIFICATION: &str = "/ciba/notify";
 /// The path of the description of the HTTP routes.
 pub(super) const OPENAPI: &str = "/openapi.json";
 
@@ -228,6 +230,8 @@ pub(super) enum Route {
     /// A request over plain HTTP for what everybody may read: a probe or a public document, whether or not there is one under
     /// this name.
     Public,
+    /// An issuer's notification about an approval, over plain HTTP. It brings a token of its own, at which the gate does not look.
+    Notification,
     /// A question of MCP's own, such as for the list of tools. The door answers it once the gate has let its caller in. This is
     /// its name in the record.
     Mcp(&'static str),
@@ -290,7 +294,7 @@ impl Route {
             // Whoever may call no tool learns nothing of the tools.
             Self::Mcp(_) | Self::Unlisted(..) | Self::Refused(NotServed::Mcp(_)) => Access::Needs(Scope::Retrieve),
             // A browser's page is refused before its visitor's token is looked at.
-            Self::Public | Self::Refused(NotServed::Host | NotServed::Origin) => Access::Open,
+            Self::Public | Self::Notification | Self::Refused(NotServed::Host | NotServed::Origin) => Access::Open,
             Self::Refused(_) => Access::AnyToken,
         }
     }
@@ -298,7 +302,7 @@ impl Route {
     /// Returns the refusal of a request that no service may see; `None` for one that a service answers.
     pub(super) fn refusal(&self) -> Option<Refusal> {
         match self {
-            Self::Rpc(_) | Self::Unlisted(..) | Self::Public | Self::Mcp(_) => None,
+            Self::Rpc(_) | Self::Unlisted(..) | Self::Public | Self::Notification | Self::Mcp(_) => None,
             Self::UnknownRpc => Some(Refusal::new(Code::Unimplemented, "there is no such RPC")),
             Self::Refused(not_served) => Some(not_served.refusal()),
         }
@@ -318,6 +322,7 @@ impl Route {
             Self::Refused(NotServed::Method(operation, _)) => *operation,
             Self::UnknownRpc
             | Self::Public
+            | Self::Notification
             | Self::Mcp(_)
             | Self::Refused(NotServed::Host | NotServed::Origin | NotServed::Path | NotServed::Mcp(_)) => None,
         }
@@ -334,9 +339,12 @@ impl Route {
         match self {
             Self::Mcp(name) => name,
             Self::Refused(NotServed::Mcp(_)) => MCP_CALL,
-            Self::Rpc(_) | Self::Unlisted(..) | Self::UnknownRpc | Self::Public | Self::Refused(_) => {
-                self.operation().map_or(UNKNOWN_CALL, Operation::name)
-            }
+            Self::Rpc(_)
+            | Self::Unlisted(..)
+            | Self::UnknownRpc
+            | Self::Public
+            | Self::Notification
+            | Self::Refused(_) => self.operation().map_or(UNKNOWN_CALL, Operation::name),
         }
     }
 
@@ -344,7 +352,8 @@ impl Route {
         match self {
             Self::Rpc(operation) | Self::Unlisted(operation, _) => operation.is_recorded,
             Self::UnknownRpc | Self::Mcp(_) | Self::Refused(_) => true,
-            Self::Public => false,
+            // A notification decides nothing. The record of the answer says who approved it.
+            Self::Public | Self::Notification => false,
         }
     }
 
@@ -367,7 +376,12 @@ impl Route {
             Self::Rpc(Operation { answer: Messages::One, .. })
             | Self::Unlisted(Operation { answer: Messages::One, .. }, _)
             | Self::Mcp(_) => Code::Ok,
-            Self::Rpc(_) | Self::Unlisted(..) | Self::UnknownRpc | Self::Public | Self::Refused(_) => Code::Unknown,
+            Self::Rpc(_)
+            | Self::Unlisted(..)
+            | Self::UnknownRpc
+            | Self::Public
+            | Self::Notification
+            | Self::Refused(_) => Code::Unknown,
         }
     }
 }

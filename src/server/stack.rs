@@ -31,7 +31,7 @@ use super::authentication::{Authentication, GateLayer, PROOF_HEADER};
 use super::connections::{self, Arrived, PortSettings, STREAMS_MAX};
 use super::deadline::AnswerBy;
 use super::dispatcher::Dispatcher;
-use super::doors::{DoorCall, Doors, KnowsBearer, Port, frames};
+use super::doors::{DoorCall, Doors, KnowsBearer, Notifications, Port, frames};
 use super::health::Readiness;
 use super::operations::Route;
 use super::refusal::Refusal;
@@ -83,7 +83,11 @@ impl Stack {
     /// When the services cannot be described.
     pub fn new(services: Services) -> Result<Self, ServerError> {
         let readiness = Readiness::new(&services);
-        let doors = Doors::new(services.guards.clone(), services.mcp.clone())?;
+        let notifications = match services.authentication.notifications() {
+            Some(_) => Notifications::Taken,
+            None => Notifications::Absent,
+        };
+        let doors = Doors::new(services.guards.clone(), services.mcp.clone(), notifications)?;
         let dispatcher = Dispatcher::new(&services, &readiness, &doors)?;
         let work = OngoingWork::default();
         let authentication = services.authentication.clone();

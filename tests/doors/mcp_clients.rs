@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use ragward::client::Client;
 use ragward::config::Config;
-use ragward::identity::config::{ApprovalConfig, BackchannelConfig, BindingMessage, IssuerConfig, IssuerDetails};
+use ragward::identity::config::{
+    ApprovalConfig, BackchannelConfig, BindingMessage, Delivery, IssuerConfig, IssuerDetails,
+};
 use ragward::language::Relation;
 use ragward::proto::ingest::{Chunk, Document, UpsertDocumentsRequest};
 use ragward::proto::metadata::value::Kind;
@@ -144,6 +146,7 @@ async fn official_clients_ask_their_person() {
             issuer: settings.identity.issuers[0].issuer.clone(),
             client: OAuthClientConfig::with_secret("assistant", SecretFile::new(secret)),
             key_file: None,
+            delivery: Delivery::Poll,
             scope: format!("openid {READ}"),
             binding_message: BindingMessage::Code,
             show_query: false,

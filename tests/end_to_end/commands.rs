@@ -398,9 +398,9 @@ fn a_configuration_is_valid_only_if_a_server_takes_it() {
     assert_validated(directory.path(), &rows);
 }
 
-/// The client of approvals is one whose tokens count as a person's own.
+/// The client of approvals is one whose tokens count as a person's own, and the issuer can reach whom it is to notify.
 #[test]
-fn approvals_need_a_client_that_can_prove_them() {
+fn approvals_need_settings_by_which_they_can_be_given() {
     let directory = tempfile::tempdir().unwrap();
     let secret = directory.path().join("secret");
     std::fs::write(&secret, "s".repeat(32)).unwrap();
@@ -439,6 +439,25 @@ fn approvals_need_a_client_that_can_prove_them() {
             format!("{issuer}{approval}page_url = 'http://i.example/'"),
             false,
             "`approval.page_url` is `http://i.example/`",
+        ),
+        (
+            "answers that the issuer notifies of",
+            format!("{issuer}{approval}delivery = 'ping'\n[server]\npublic_url = 'https://r.example'\n"),
+            false,
+            "",
+        ),
+        (
+            "answers that the issuer notifies nobody of",
+            format!("{issuer}{approval}delivery = 'ping'\n"),
+            false,
+            "`approval.delivery = \"ping\"` needs `server.public_url`",
+        ),
+        ("answers that the issuer brings", format!("{issuer}{approval}delivery = 'push'\n"), false, "push"),
+        (
+            "a query that nobody sees",
+            format!("{issuer}{approval}show_query = true\ndetails = 'unsupported'\n"),
+            false,
+            "`approval.show_query` needs",
         ),
     ];
     assert_validated(directory.path(), &rows);

@@ -8,7 +8,8 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use ragward::audit::AuditedApproval;
 use ragward::config::Config;
 use ragward::identity::config::{
-    ApprovalConfig, BackchannelConfig, BindingMessage, DetailsConfig, IdentityConfig, IssuerDetails, StepUpConfig,
+    ApprovalConfig, BackchannelConfig, BindingMessage, Delivery, DetailsConfig, IdentityConfig, IssuerDetails,
+    StepUpConfig,
 };
 use ragward::language::RelationshipTuple;
 use ragward::proto::retrieval::request_approval_request::Request as Approved;
@@ -38,6 +39,7 @@ use crate::support::served::Served;
 
 pub(crate) const ASK: &str = "/ask";
 pub(crate) const TOKEN: &str = "/token";
+const PUBLIC_URL: &str = "https://ragward.example";
 const MCP_URL: &str = "https://ragward.example/mcp";
 const SECRET: &str = "the secret of the client, which nobody else sees";
 
@@ -87,6 +89,7 @@ fn settings(
         issuer: issuer.url.clone(),
         client: OAuthClientConfig::with_secret("ragward", file("client.secret", SECRET)),
         key_file: Some(file("approval.key", "a key of at least thirty-two bytes")),
+        delivery: Delivery::Poll,
         scope: format!("openid {RETRIEVE}"),
         binding_message: BindingMessage::Code,
         show_query: false,
@@ -118,6 +121,7 @@ pub(crate) async fn serve(
     let Settings { identity, approval, mcp } = settings(data, issuer, change);
     let change = |config: &mut Config| {
         config.approval = Some(approval);
+        config.server.public_url = Some(PUBLIC_URL.to_owned());
         config.server.mcp = Some(mcp);
     };
     start_with(data.path(), identity, change).await
@@ -231,6 +235,7 @@ async fn a_person_says_yes_and_the_request_is_answered_once() {
     assert_eq!((&details[0]["purpose"], &details[0]["chunks_max"]), (&json!("answer a question"), &json!(10)));
     assert_eq!(details[0]["requested_by"], json!(["assistant"]));
     assert!(!format!("{asked:?}").contains("leave"), "the query is not told");
+    assert!(!asked.contains_key("client_notification_token"), "nobody is notified");
 
     let again = world.request(Approved::Retrieve(secret()), &anne).await.unwrap();
     assert_eq!((again.approval, world.issuer.forms(ASK).len()), (approval.approval.clone(), 1), "an equal one joins");

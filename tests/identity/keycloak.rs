@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ragward::proto::retrieval::request_approval_request::Request as Approved;
-use ragward::proto::retrieval::retrieve_request::Query;
 use ragward::proto::retrieval::{RequestApprovalRequest, RetrieveRequest, RetrieveResponse};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -17,7 +16,7 @@ use tonic::{Code, Status};
 
 use crate::identity::login::{Machine, Waiting, told};
 use crate::identity::possession::{hash, signed};
-use crate::identity::provider::{AUDIENCE, PUBLIC, QUERY, Served, asks_for_approvals, pages, reason};
+use crate::identity::provider::{AUDIENCE, PUBLIC, QUERY, Served, about, asks_for_approvals, pages, reason};
 use crate::identity::world::{RETRIEVE, with_token};
 use crate::support::http::{Call, Reply};
 use crate::support::issuer::{SigningKey, now};
@@ -203,16 +202,9 @@ async fn default_tokens_count_by_their_client(keycloak: &Keycloak) {
 async fn people_approve_at_keycloak(keycloak: &mut Keycloak) {
     let issuer = keycloak.issuer();
     let served = Served::configured(|directory| {
-        without_audience(&issuer) + &asks_for_approvals(&issuer, directory) + "details = 'unsupported'\n"
+        without_audience(&issuer) + &asks_for_approvals(&issuer, "ragward", directory) + "details = 'unsupported'\n"
     })
     .await;
-    let about = |text: &str, approval: &str| RetrieveRequest {
-        collection: "handbook".to_owned(),
-        query: Some(Query::Text(text.to_owned())),
-        top_k: 10,
-        approval: approval.to_owned(),
-        ..RetrieveRequest::default()
-    };
     let ask = async |request: RetrieveRequest, token: &str| -> Result<RetrieveResponse, Status> {
         Ok(served.client.retrieval().retrieve(with_token(request, token)).await?.into_inner())
     };

@@ -128,14 +128,24 @@ pub(crate) fn pages(names: &[&str]) -> BTreeSet<String> {
 }
 
 /// Settings of a server whose handbook needs approvals, for which it asks the provider itself.
-pub(crate) fn asks_for_approvals(issuer: &str, directory: &Path) -> String {
+pub(crate) fn asks_for_approvals(issuer: &str, client_id: &str, directory: &Path) -> String {
     let secret = directory.join("approval.secret");
-    std::fs::write(&secret, "the secret of ragward").unwrap();
+    std::fs::write(&secret, format!("the secret of {client_id}")).unwrap();
     format!(
-        "[[identity.approval]]\ncollection = 'handbook'\nchunks_max = 3\n[approval]\nissuer = '{issuer}'\nclient_id = 'ragward'\n\
-         client_secret_file = '{}'\n",
+        "[[identity.approval]]\ncollection = 'handbook'\nchunks_max = 3\n[approval]\nissuer = '{issuer}'\n\
+         client_id = '{client_id}'\nclient_secret_file = '{}'\n",
         secret.display()
     )
+}
+
+pub(crate) fn about(text: &str, approval: &str) -> RetrieveRequest {
+    RetrieveRequest {
+        collection: "handbook".to_owned(),
+        query: Some(Query::Text(text.to_owned())),
+        top_k: 10,
+        approval: approval.to_owned(),
+        ..RetrieveRequest::default()
+    }
 }
 
 pub(crate) fn reason(status: &Status) -> String {
@@ -146,17 +156,11 @@ pub(crate) fn reason(status: &Status) -> String {
 async fn a_person_approves_at_a_real_provider() {
     let Some(mut provider) = Provider::start().await else { return };
     let issuer = provider.issuer.clone();
-    let configuration =
-        |directory: &Path| configuration(&issuer, Some("ragward-cli")) + &asks_for_approvals(&issuer, directory);
+    let configuration = |directory: &Path| {
+        configuration(&issuer, Some("ragward-cli")) + &asks_for_approvals(&issuer, "ragward", directory)
+    };
     let served = Served::configured(configuration).await;
     let anne = provider.login("anne", None).await;
-    let about = |text: &str, approval: &str| RetrieveRequest {
-        collection: "handbook".to_owned(),
-        query: Some(Query::Text(text.to_owned())),
-        top_k: 10,
-        approval: approval.to_owned(),
-        ..RetrieveRequest::default()
-    };
     let ask = async |request: RetrieveRequest, token: &str| -> Result<RetrieveResponse, Status> {
         Ok(served.client.retrieval().retrieve(with_token(request, token)).await?.into_inner())
     };
@@ -180,6 +184,39 @@ async fn a_person_approves_at_a_real_provider() {
         let asked = served.client.retrieval().request_approval(with_token(request, &anne)).await.unwrap().into_inner();
         provider.token(json!({"flow": "answer", "user": "anne", "says": says})).await;
         match ask(about(text, &asked.approval), &anne).await {
+            Ok(answer) => assert_eq!((expected, answer.chunks.len()), ("", 3), "{says}"),
+            Err(status) => assert_eq!(reason(&status), expected, "{says}: {status:?}"),
+        }
+    }
+}
+
+/// The provider waits for the answer to its notification, and fails unless that is 204. Without the notification, the second try
+/// after the answer would come too early: the provider names no pause, so that is five seconds.
+#[tokio::test]
+async fn a_real_provider_notifies_of_answers() {
+    let Some(mut provider) = Provider::start().await else { return };
+    let issuer = provider.issuer.clone();
+    let configuration = |directory: &Path| {
+        let approvals = asks_for_approvals(&issuer, "ragward-ping", directory);
+        format!("{}{approvals}delivery = 'ping'\nshow_query = true\n", configuration(&issuer, Some("ragward-cli")))
+    };
+    let served = Served::configured(configuration).await;
+    provider.token(json!({"flow": "notify", "url": format!("{}/ciba/notify", served.address)})).await;
+    let anne = provider.login("anne", None).await;
+    let retrieve = async |text: &str, approval: &str| -> Result<RetrieveResponse, Status> {
+        let request = about(text, approval);
+        Ok(served.client.retrieval().retrieve(with_token(request, &anne)).await?.into_inner())
+    };
+    for (text, says, expected) in [(QUERY, "yes", ""), ("pay", "no", "APPROVAL_DENIED")] {
+        let purpose = "answer a question".to_owned();
+        let request = RequestApprovalRequest { request: Some(Approved::Retrieve(about(text, ""))), purpose };
+        let asked = served.client.retrieval().request_approval(with_token(request, &anne)).await.unwrap().into_inner();
+        for attempt in ["the first poll", "too early"] {
+            let pending = retrieve(text, &asked.approval).await.unwrap_err();
+            assert_eq!(reason(&pending), "APPROVAL_PENDING", "{attempt}: {pending:?}");
+        }
+        provider.token(json!({"flow": "answer", "user": "anne", "says": says})).await;
+        match retrieve(text, &asked.approval).await {
             Ok(answer) => assert_eq!((expected, answer.chunks.len()), ("", 3), "{says}"),
             Err(status) => assert_eq!(reason(&status), expected, "{says}: {status:?}"),
         }

@@ -21,7 +21,9 @@ use crate::cli::output::{excerpt, table};
 use crate::cli::{Failure, Output};
 use crate::client::Client;
 use crate::config::{Config, DataConfig};
-use crate::identity::config::{ApprovalConfig, BackchannelConfig, BindingMessage, IdentityConfig, IssuerDetails};
+use crate::identity::config::{
+    ApprovalConfig, BackchannelConfig, BindingMessage, Delivery, IdentityConfig, IssuerDetails,
+};
 use crate::proto::ingest::PutDocumentRequest;
 use crate::proto::retrieval::request_approval_request::Request as ToApprove;
 use crate::proto::retrieval::retrieve_request::Query;
@@ -112,6 +114,7 @@ fn config(handbook: &Path, data: DataConfig, issuer: &Issuer) -> Result<Config, 
         issuer: issuer.url().to_owned(),
         client: OAuthClientConfig::with_secret("ragward", SecretFile::new(secret)),
         key_file: None,
+        delivery: Delivery::Poll,
         scope: "openid ragward:retrieve".to_owned(),
         binding_message: BindingMessage::Code,
         show_query: false,

@@ -1,12 +1,15 @@
 //! Decides when a person may be asked, and when the issuer. This code is pure: its callers hand in the time.
 //!
+//! INVARIANT (no forced polls): a notification asks the issuer nothing. It only ends the wait before the next poll, which the
+//! agent of the question causes, and it does so once for each question.
+//!
 //! INVARIANT (no flood): an agent rings its person at most [`OPEN_MAX`] times at once and [`RINGS_MAX`] times a day, and not for
 //! [`PAUSE_SECONDS`] after a no that is heard. What one agent does never keeps another one from asking: the limit of a person is
 //! higher than that of any one agent, and no client takes all places.
 
 use std::collections::{HashMap, VecDeque};
 
-use super::sealed::Asker;
+use super::sealed::{Asker, OpenApproval};
 use crate::identity::approvable::ApprovableRequest;
 
 /// The most open questions of one agent.
@@ -36,7 +39,7 @@ pub(crate) struct Desk {
     agents: HashMap<Asker, AgentState>,
     /// The times of the rings of each person, by issuer and subject.
     persons: HashMap<(String, String), VecDeque<u64>>,
-    /// What is known of each question, by its name.
+    /// What is known of each question, by the nonce of its approval. An issuer may give an id twice.
     questions: HashMap<String, Standing>,
 }
 
@@ -115,11 +118,35 @@ pub(crate) struct Consent {
 
 #[derive(Debug)]
 struct Standing {
+    /// The issuer's id of the question.
+    question: String,
     next_poll: u64,
     interval: u64,
     is_polling: bool,
+    notification: Notification,
     outcome: Option<Outcome>,
     expires_at: u64,
+}
+
+/// The issuer's notification that the person has answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Notification {
+    Awaited,
+    /// It has arrived, so the next poll waits for nothing.
+    Arrived,
+    /// A poll has followed it. Later notifications change nothing.
+    Heeded,
+}
+
+/// What a notification is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Notified {
+    /// A question that is known here.
+    Known,
+    /// A question that another replica put, or nobody. It changes nothing here.
+    Unknown,
+    /// Another question than the one whose token came with the notification.
+    Another,
 }
 
 /// The pace of polls from now on, as the issuer asks for it.
@@ -215,45 +242,65 @@ impl Desk {
         self.close(asker, |open| open.is_of(asker, encoded) && open.told.is_none());
     }
 
+    /// Notes a question that the issuer has put, so that its notification is known.
+    pub(crate) fn put(&mut self, open: &OpenApproval, now: u64) {
+        // Without room for it, its notification changes nothing.
+        self.standing(open, now);
+    }
+
+    /// Lets the issuer be asked about a question at once, because it has notified this server. `nonce` is that of the
+    /// approval whose token came with the notification, and `question` is the id that the notification names.
+    pub(crate) fn notified(&mut self, nonce: &str, question: &str) -> Notified {
+        let Some(standing) = self.questions.get_mut(nonce) else { return Notified::Unknown };
+        if standing.question != question {
+            return Notified::Another;
+        }
+        if standing.notification == Notification::Awaited {
+            standing.notification = Notification::Arrived;
+        }
+        Notified::Known
+    }
+
     /// Decides whether the issuer is asked about a question.
-    pub(crate) fn poll(&mut self, question: &str, interval: u64, expires_at: u64, now: u64) -> Poll {
-        if self.questions.len() >= REMEMBERED_MAX {
-            self.questions.retain(|_, standing| now < standing.expires_at);
-        }
-        if self.questions.len() >= REMEMBERED_MAX && !self.questions.contains_key(question) {
-            return Poll::Later(PAUSE_SECONDS);
-        }
-        let interval = interval.clamp(SOON_SECONDS, INTERVAL_SECONDS_MAX);
-        let unknown = || Standing { next_poll: now, interval, is_polling: false, outcome: None, expires_at };
-        let standing = self.questions.entry(question.to_owned()).or_insert_with(unknown);
+    pub(crate) fn poll(&mut self, open: &OpenApproval, now: u64) -> Poll {
+        let Some(standing) = self.standing(open, now) else { return Poll::Later(PAUSE_SECONDS) };
         if let Some(outcome) = standing.outcome {
             return Poll::Known(outcome);
         }
         if standing.is_polling {
             return Poll::Later(SOON_SECONDS);
         }
-        if now < standing.next_poll {
-            return Poll::Later(standing.next_poll - now);
+        match standing.notification {
+            Notification::Arrived => standing.notification = Notification::Heeded,
+            Notification::Awaited | Notification::Heeded if now < standing.next_poll => {
+                return Poll::Later(standing.next_poll - now);
+            }
+            Notification::Awaited | Notification::Heeded => {}
         }
         (standing.is_polling, standing.next_poll) = (true, now.saturating_add(standing.interval));
         Poll::Now
     }
 
     /// Notes that the person has not answered, and returns the seconds until the next poll.
-    pub(crate) fn pending(&mut self, question: &str, pace: Pace, now: u64) -> u64 {
-        let Some(standing) = self.questions.get_mut(question) else { return INTERVAL_SECONDS_MAX };
+    pub(crate) fn pending(&mut self, open: &OpenApproval, pace: Pace, now: u64) -> u64 {
+        let Some(standing) = self.questions.get_mut(&open.nonce) else { return INTERVAL_SECONDS_MAX };
         standing.is_polling = false;
         if pace == Pace::Slower {
             let slower = standing.interval.saturating_add(SLOW_DOWN_SECONDS);
             standing.interval = slower.min(INTERVAL_SECONDS_MAX);
         }
         standing.next_poll = now.saturating_add(standing.interval);
-        standing.interval
+        match standing.notification {
+            // The person answered while the issuer was asked.
+            Notification::Arrived => SOON_SECONDS,
+            Notification::Awaited | Notification::Heeded => standing.interval,
+        }
     }
 
     /// Notes how a question ended. After a no, the agent of its asker may not ask for a while.
-    pub(crate) fn ended(&mut self, question: &str, asker: &Asker, sealed: &str, outcome: Outcome, now: u64) {
-        if let Some(standing) = self.questions.get_mut(question) {
+    pub(crate) fn ended(&mut self, open: &OpenApproval, sealed: &str, outcome: Outcome, now: u64) {
+        let asker = &open.asker;
+        if let Some(standing) = self.questions.get_mut(&open.nonce) {
             (standing.is_polling, standing.outcome) = (false, Some(outcome));
         }
         if outcome == Outcome::Denied {
@@ -267,6 +314,26 @@ impl Desk {
     /// Closes a question, so that nobody joins it any more.
     pub(crate) fn used(&mut self, asker: &Asker, sealed: &str) {
         self.close(asker, |open| open.told.as_ref().is_some_and(|told| told.sealed == sealed));
+    }
+
+    /// Returns what is known of a question; `None` if there is no room for one more.
+    fn standing(&mut self, open: &OpenApproval, now: u64) -> Option<&mut Standing> {
+        if self.questions.len() >= REMEMBERED_MAX {
+            self.questions.retain(|_, standing| now < standing.expires_at);
+        }
+        if self.questions.len() >= REMEMBERED_MAX && !self.questions.contains_key(&open.nonce) {
+            return None;
+        }
+        let unknown = || Standing {
+            question: open.question.clone(),
+            next_poll: now,
+            interval: open.interval.clamp(SOON_SECONDS, INTERVAL_SECONDS_MAX),
+            is_polling: false,
+            notification: Notification::Awaited,
+            outcome: None,
+            expires_at: open.expires_at,
+        };
+        Some(self.questions.entry(open.nonce.clone()).or_insert_with(unknown))
     }
 
     fn close(&mut self, asker: &Asker, is_closed: impl Fn(&OpenQuestion) -> bool) {
@@ -329,6 +396,19 @@ mod tests {
         }
     }
 
+    /// Returns the approval of a question of Anne, whose nonce and id these are.
+    fn open(nonce: &str, question: &str) -> OpenApproval {
+        OpenApproval {
+            asker: asker("anne", "a"),
+            nonce: nonce.to_owned(),
+            request_sha256: "0".repeat(64),
+            chunks_max: 5,
+            question: question.to_owned(),
+            interval: 5,
+            expires_at: LATER,
+        }
+    }
+
     fn told(sealed: &str) -> Told {
         let (sealed, request_sha256) = (sealed.to_owned(), "digest".to_owned());
         Told { sealed, request_sha256, code: "code".to_owned(), expires_at: LATER, interval: 5 }
@@ -355,7 +435,7 @@ mod tests {
             rings(&mut desk, &a, NOW + round * 300);
         }
         assert!(rings(&mut desk, &b, NOW + 100 * 300) > 0, "the other one may ask");
-        desk.ended("question", &a, "sealed", Outcome::Denied, NOW + 100 * 300);
+        desk.ended(&open("n", "q"), "sealed", Outcome::Denied, NOW + 100 * 300);
         assert!(desk.agents[&b].paused_until == 0, "the pause is that of the one who was denied");
     }
 
@@ -376,7 +456,7 @@ mod tests {
         desk.told(&other, b"this", &Told { expires_at: now + 300, ..told("sealed") });
         let joining = Asker { actors: vec!["agent:b".to_owned()], ..anne };
         assert_eq!(desk.ring(&joining, &request(b"this"), now + 300, now), Ring::Now, "it cannot use that approval");
-        desk.ended("question", &other, "sealed", Outcome::Denied, now);
+        desk.ended(&OpenApproval { asker: other, ..open("n", "q") }, "sealed", Outcome::Denied, now);
         let after_a_no = desk.ring(&joining, &request(b"that"), now + 300, now);
         assert_eq!(after_a_no, Ring::Later(PAUSE_SECONDS), "the pause is that of the agent");
     }
@@ -442,28 +522,77 @@ mod tests {
     #[test]
     fn after_a_no_the_person_is_left_alone() {
         let (mut desk, anne) = (Desk::default(), asker("anne", "a"));
-        desk.ended("question", &anne, "sealed", Outcome::Denied, NOW);
+        desk.ended(&open("n", "q"), "sealed", Outcome::Denied, NOW);
         assert_eq!(desk.ring(&anne, &request(b"this"), LATER, NOW), Ring::Later(PAUSE_SECONDS));
         assert_eq!(desk.ring(&anne, &request(b"this"), LATER, NOW + PAUSE_SECONDS), Ring::Now);
     }
 
     #[test]
     fn the_issuer_is_asked_as_often_as_it_says() {
-        let (mut desk, anne) = (Desk::default(), asker("anne", "a"));
-        assert_eq!(desk.poll("q", 5, LATER, NOW), Poll::Now);
-        assert_eq!(desk.poll("q", 5, LATER, NOW), Poll::Later(SOON_SECONDS), "one poll at a time");
-        assert_eq!(desk.pending("q", Pace::Kept, NOW), 5);
-        assert_eq!(desk.poll("q", 5, LATER, NOW + 4), Poll::Later(1));
+        let (mut desk, q) = (Desk::default(), OpenApproval { expires_at: u64::MAX, ..open("n", "q") });
+        assert_eq!(desk.poll(&q, NOW), Poll::Now);
+        assert_eq!(desk.poll(&q, NOW), Poll::Later(SOON_SECONDS), "one poll at a time");
+        assert_eq!(desk.pending(&q, Pace::Kept, NOW), 5);
+        assert_eq!(desk.poll(&q, NOW + 4), Poll::Later(1));
         let mut now = NOW + 5;
         for slowed_down in 1..50 {
-            assert_eq!(desk.poll("q", 5, u64::MAX, now), Poll::Now);
-            let wait = desk.pending("q", Pace::Slower, now);
+            assert_eq!(desk.poll(&q, now), Poll::Now);
+            let wait = desk.pending(&q, Pace::Slower, now);
             assert_eq!(wait, (5 + slowed_down * SLOW_DOWN_SECONDS).min(INTERVAL_SECONDS_MAX));
             now += wait;
         }
-        assert_eq!(desk.poll("q", 5, LATER, now), Poll::Now);
+        assert_eq!(desk.poll(&q, now), Poll::Now);
         let approved = Outcome::Approved(Consent { at: 7, chunks_max: 3 });
-        desk.ended("q", &anne, "sealed", approved, now);
-        assert_eq!(desk.poll("q", 5, LATER, now), Poll::Known(approved), "the token is given once");
+        desk.ended(&q, "sealed", approved, now);
+        assert_eq!(desk.poll(&q, now), Poll::Known(approved), "the token is given once");
+    }
+
+    #[test]
+    fn a_notification_ends_one_wait_of_its_own_question() {
+        // A row's name; the nonce and the id of the notification; what it is about; the next poll.
+        let rows = [
+            ("its own", "n", "q", Notified::Known, Poll::Now),
+            ("another id", "n", "r", Notified::Another, Poll::Later(5)),
+            ("another nonce", "m", "q", Notified::Unknown, Poll::Later(5)),
+            ("nothing", "", "", Notified::Unknown, Poll::Later(5)),
+        ];
+        for (row, nonce, question, about, next) in rows {
+            let (mut desk, q) = (Desk::default(), open("n", "q"));
+            desk.put(&q, NOW);
+            assert_eq!(desk.poll(&q, NOW), Poll::Now, "{row}");
+            desk.pending(&q, Pace::Kept, NOW);
+            assert_eq!(desk.notified(nonce, question), about, "{row}");
+            assert_eq!(desk.poll(&q, NOW), next, "{row}");
+            assert_eq!(desk.questions.len(), 1, "{row}: nothing is remembered of it");
+        }
+    }
+
+    #[test]
+    fn notifications_without_end_allow_one_poll() {
+        let (mut desk, q) = (Desk::default(), open("n", "q"));
+        desk.put(&q, NOW);
+        let polls = (0..100).filter(|_| {
+            assert_eq!(desk.notified("n", "q"), Notified::Known);
+            let is_polled = desk.poll(&q, NOW) == Poll::Now;
+            if is_polled {
+                desk.pending(&q, Pace::Slower, NOW);
+            }
+            is_polled
+        });
+        assert_eq!(polls.count(), 1);
+    }
+
+    #[test]
+    fn a_notification_during_a_poll_allows_the_next_one() {
+        let (mut desk, q) = (Desk::default(), open("n", "q"));
+        assert_eq!(desk.poll(&q, NOW), Poll::Now);
+        assert_eq!(desk.notified("n", "q"), Notified::Known);
+        assert_eq!(desk.poll(&q, NOW), Poll::Later(SOON_SECONDS), "one poll at a time");
+        assert_eq!(desk.pending(&q, Pace::Slower, NOW), SOON_SECONDS);
+        assert_eq!(desk.poll(&q, NOW), Poll::Now);
+        let approved = Outcome::Approved(Consent { at: 7, chunks_max: 5 });
+        desk.ended(&q, "sealed", approved, NOW);
+        assert_eq!(desk.notified("n", "q"), Notified::Known, "a late one");
+        assert_eq!(desk.poll(&q, NOW), Poll::Known(approved), "and nobody is asked again");
     }
 }

@@ -8,6 +8,7 @@ use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::{Deserialize, Serialize};
 
+use super::notification::NotificationKey;
 use crate::identity::approvable::Grant;
 use crate::identity::token::TokenFacts;
 use crate::settings::Secret;
@@ -21,6 +22,8 @@ const SEALED_BYTES_MAX: usize = 64 * 1_024;
 const RANDOM_BYTES: usize = 16;
 /// Keeps the key of approvals apart from every other key that a file may serve for.
 const LABEL: &[u8] = b"ragward approval 1";
+/// Keeps the key of notifications apart from that of approvals.
+const NOTIFICATION_LABEL: &[u8] = b"ragward approval notification 1";
 
 /// The caller for whom a person is asked: equal callers can join, and others cannot use the approval.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -49,9 +52,12 @@ pub(crate) struct OpenApproval {
     pub(crate) expires_at: u64,
 }
 
-/// Seals approvals and opens them.
+/// Seals approvals and opens them, and has the key of the notifications about them.
 #[derive(Debug)]
-pub(crate) struct Seal(LessSafeKey);
+pub(crate) struct Seal {
+    approvals: LessSafeKey,
+    notifications: NotificationKey,
+}
 
 impl Asker {
     /// Returns the asker whose token this is.
@@ -73,11 +79,6 @@ impl Asker {
 }
 
 impl OpenApproval {
-    /// Returns the name of its question, which no other approval has even if the issuer gives an id twice.
-    pub(crate) fn name(&self) -> String {
-        format!("{}:{}", self.nonce, self.question)
-    }
-
     pub(crate) fn grant(&self) -> Grant {
         let Self { nonce, request_sha256, chunks_max, .. } = self.clone();
         Grant { nonce, request_sha256, chunks_max }
@@ -104,9 +105,16 @@ impl Seal {
                 random.as_slice()
             }
         };
-        let key = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, bytes), LABEL);
-        let key = UnboundKey::new(&AES_256_GCM, key.as_ref());
-        Ok(Self(LessSafeKey::new(key.map_err(|_length| "the key of approvals has a wrong length".to_owned())?)))
+        let secret = hmac::Key::new(hmac::HMAC_SHA256, bytes);
+        let key = UnboundKey::new(&AES_256_GCM, hmac::sign(&secret, LABEL).as_ref());
+        let key = key.map_err(|_length| "the key of approvals has a wrong length".to_owned())?;
+        let notifications = NotificationKey::new(hmac::sign(&secret, NOTIFICATION_LABEL).as_ref());
+        Ok(Self { approvals: LessSafeKey::new(key), notifications })
+    }
+
+    /// Returns the key of the tokens that issuers send with their notifications.
+    pub(crate) fn notifications(&self) -> &NotificationKey {
+        &self.notifications
     }
 
     /// Seals an approval; `None` if the system gives no random numbers.
@@ -115,7 +123,7 @@ impl Seal {
         random_bytes(&mut nonce).ok()?;
         let mut content = serde_json::to_vec(approval).ok()?;
         let unique = Nonce::assume_unique_for_key(nonce);
-        self.0.seal_in_place_append_tag(unique, Aad::from(LABEL), &mut content).ok()?;
+        self.approvals.seal_in_place_append_tag(unique, Aad::from(LABEL), &mut content).ok()?;
         Some(URL_SAFE_NO_PAD.encode([nonce.as_slice(), &content].concat()))
     }
 
@@ -128,7 +136,7 @@ impl Seal {
         let (nonce, content) = sealed.split_first_chunk::<NONCE_LEN>()?;
         let mut content = content.to_vec();
         let unique = Nonce::assume_unique_for_key(*nonce);
-        let opened = self.0.open_in_place(unique, Aad::from(LABEL), &mut content).ok()?;
+        let opened = self.approvals.open_in_place(unique, Aad::from(LABEL), &mut content).ok()?;
         serde_json::from_slice(opened).ok()
     }
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::settings::{OAuthClientConfig, PositiveDuration, SecretFile};
 
 /// The approvals that Ragward itself asks persons for, at their issuer (CIBA). Its client there needs the grant
-/// `urn:openid:params:grant-type:ciba` in the mode `poll`.
+/// `urn:openid:params:grant-type:ciba` in the mode that `delivery` names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BackchannelConfig {
@@ -21,6 +21,9 @@ pub struct BackchannelConfig {
     /// random one, and approvals that are open then are of no use any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_file: Option<SecretFile>,
+    /// The way in which Ragward learns that the person has answered.
+    #[serde(default)]
+    pub delivery: Delivery,
     /// The scopes of the token that proves the approval.
     #[serde(default = "default_scope")]
     pub scope: String,
@@ -42,6 +45,18 @@ pub struct BackchannelConfig {
     /// `127.0.0.1` and `[::1]`. When unset, persons answer on their device alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub page_url: Option<String>,
+}
+
+/// The way in which Ragward learns that a person has answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Delivery {
+    /// It asks the issuer at the issuer's pace, whenever the agent asks.
+    #[default]
+    Poll,
+    /// The issuer also notifies `POST /ciba/notify` below `server.public_url`, which must be set. Then the
+    /// agent's next try asks the issuer at once.
+    Ping,
 }
 
 /// The text that a person reads before they say yes.

@@ -1,5 +1,5 @@
 //! Asks a person at their issuer, on a device of theirs (CIBA, `OpenID` Connect Client-Initiated Backchannel Authentication
-//! Core 1.0, in its poll mode).
+//! Core 1.0, in its modes poll and ping).
 //!
 //! What the issuer answers is not believed beyond what this module reads from it, and no word of it is repeated: it could hold
 //! a secret. Whether the token proves anything is decided elsewhere.
@@ -51,6 +51,8 @@ pub struct Question<'a> {
     pub binding_message: &'a str,
     /// The `authorization_details` of the token, as JSON; `None` for an issuer that has none.
     pub details: Option<&'a str>,
+    /// The token by which the issuer shows that its notification is its own; `None` if it sends none.
+    pub notification_token: Option<&'a str>,
     /// How long the person may take, in seconds.
     pub expiry_seconds: u64,
 }
@@ -138,7 +140,8 @@ impl Backchannel {
             .with("binding_message", question.binding_message)
             .with("resource", question.resource)
             .with("requested_expiry", expiry.as_str())
-            .with("authorization_details", question.details);
+            .with("authorization_details", question.details)
+            .with("client_notification_token", question.notification_token);
         match self.post(&self.endpoints().await?.authorize, form).await? {
             Answer::Success(members) => asked(&members, question.expiry_seconds).ok_or(BackchannelError::Unusable),
             Answer::Refusal(code) if code == "unknown_user_id" => Err(BackchannelError::UnknownPerson),

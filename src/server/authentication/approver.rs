@@ -8,15 +8,15 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 use tonic::Code;
-use url::Url;
 
+use super::question::{described, is_page, legible};
 use super::{Authentication, TokenAuthentication, challenge, now};
 use crate::audit::AuditedApproval;
 use crate::identity::approvable::{ApprovableRequest, Approval, Grant};
 use crate::identity::approval::ShownFacts;
-use crate::identity::approval::desk::{AskedQuestion, Consent, Desk, Outcome, Pace, Poll, Ring, Told};
+use crate::identity::approval::desk::{AskedQuestion, Consent, Desk, Notified, Outcome, Pace, Poll, Ring, Told};
 use crate::identity::approval::sealed::{Asker, OpenApproval, Seal, random_code, random_nonce};
-use crate::identity::config::{BackchannelConfig, BindingMessage, IssuerDetails};
+use crate::identity::config::{BackchannelConfig, BindingMessage, Delivery, IssuerDetails};
 use crate::identity::{
     Asked, Backchannel, BackchannelError, Caller, Polled, Principal, Question, TokenVerifier, VerifiedToken,
 };
@@ -31,8 +31,6 @@ use crate::visible::is_visible;
 const EXPIRY_SECONDS_MAX: u64 = 3_600;
 /// The longest purpose, in bytes. A person reads it on a telephone.
 const PURPOSE_BYTES_MAX: usize = 256;
-/// The longest text of somebody else that a person reads, such as a query, in characters.
-const SHOWN_CHARACTERS_MAX: usize = 256;
 /// Refuses every approval that does not fit its request. The caller does not learn why, as it does not for a page token.
 const NOT_OF_REQUEST: &str = "is no approval of this request by this caller; ask for one with RequestApproval";
 /// Refuses to ask where nobody is asked.
@@ -286,6 +284,21 @@ impl Approver {
         self.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Returns whether the issuer sends notifications.
+    pub(super) fn takes_notifications(&self) -> bool {
+        self.config.delivery == Delivery::Ping
+    }
+
+    /// Returns the nonce of the question whose notification a bearer token belongs to; `None` if it belongs to none.
+    pub(super) fn nonce_of(&self, bearer: &str) -> Option<String> {
+        self.seal.notifications().nonce(bearer, now())
+    }
+
+    /// Notes that the issuer has notified this server of an answer. Nobody is asked anything by that.
+    pub(super) fn notified(&self, nonce: &str, question: &str) -> Notified {
+        self.desk().notified(nonce, question)
+    }
+
     /// Puts a question to a person, and notes what the asker is told of it.
     async fn put(tokens: Arc<TokenAuthentication>, question: NewQuestion) -> Result<Told, Refusal> {
         let Some(approver) = &tokens.approver else { return Err(Refusal::lost()) };
@@ -316,12 +329,20 @@ impl Approver {
             BindingMessage::Code => code.clone(),
             BindingMessage::Request => described(&code, request, grant, &shown),
         };
+        let notification_token = match self.config.delivery {
+            Delivery::Poll => None,
+            Delivery::Ping => {
+                let expires_at = now().saturating_add(self.config.expiry.as_secs());
+                Some(self.seal.notifications().token(&grant.nonce, expires_at).ok_or_else(no_random)?)
+            }
+        };
         let asked = self.backchannel.ask(Question {
             login_hint,
             scope: &self.config.scope,
             resource,
             binding_message: &binding_message,
             details: (self.config.details == IssuerDetails::Required).then_some(details.as_str()),
+            notification_token: notification_token.as_deref(),
             expiry_seconds: self.config.expiry.as_secs(),
         });
         let Asked { id, expires_in, interval } = asked.await.map_err(not_asked)?;
@@ -337,6 +358,7 @@ impl Approver {
             expires_at,
         };
         let sealed = self.seal.seal(&open).ok_or_else(no_random)?;
+        self.desk().put(&open, now());
         Ok(Told { sealed, request_sha256: open.request_sha256, code, expires_at, interval })
     }
 
@@ -363,7 +385,7 @@ impl Approver {
         if open.expires_at <= moment {
             return Err(NotApproved::Expired);
         }
-        let poll = approver.desk().poll(&open.name(), open.interval, open.expires_at, moment);
+        let poll = approver.desk().poll(&open, moment);
         let outcome = match poll {
             Poll::Later(seconds) => return Err(NotApproved::Pending(seconds)),
             Poll::Known(outcome) => outcome,
@@ -416,7 +438,7 @@ impl Approver {
         let mut polls = Vec::new();
         for AskedQuestion { request, sealed } in asked {
             let Some(open) = approver.seal.open(&sealed) else { continue };
-            let poll = approver.desk().poll(&open.name(), open.interval, open.expires_at, now());
+            let poll = approver.desk().poll(&open, now());
             if poll == Poll::Now {
                 // Like the poll of a caller who comes back, it goes on if this caller goes away.
                 let polled = PolledQuestion { open, request, sealed };
@@ -449,12 +471,12 @@ impl Approver {
             }
         };
         telemetry::approval(name_of(outcome));
-        approver.desk().ended(&open.name(), &open.asker, sealed, outcome, now());
+        approver.desk().ended(open, sealed, outcome, now());
         Ok(outcome)
     }
 
     fn pending(&self, open: &OpenApproval, pace: Pace) -> NotApproved {
-        NotApproved::Pending(self.desk().pending(&open.name(), pace, now()))
+        NotApproved::Pending(self.desk().pending(open, pace, now()))
     }
 }
 
@@ -512,41 +534,6 @@ fn name_of(outcome: Outcome) -> &'static str {
     }
 }
 
-/// Returns whether persons may be asked to open a URL.
-fn is_page(text: &str) -> bool {
-    let Ok(url) = Url::parse(text) else { return false };
-    let is_loopback = matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
-    let is_safe = url.scheme() == "https" || url.scheme() == "http" && is_loopback;
-    is_safe && url.username().is_empty() && url.password().is_none()
-}
-
-/// Describes a request to the person who approves it, for whom their agent asks.
-fn described(code: &str, request: &ApprovableRequest, grant: &Grant, shown: &ShownFacts) -> String {
-    let ShownFacts { purpose, requested_by, query } = shown;
-    let asking = requested_by.join(" through ");
-    let part = |before: &str, text: Option<&str>| text.map(|text| format!("{before}{text}")).unwrap_or_default();
-    let ceiling = request.classification_max.as_deref().map(legible);
-    let ceiling = part(" up to ", ceiling.as_deref());
-    let (purpose, query) = (part(", to ", purpose.as_deref()), part(": ", query.as_deref()));
-    let (chunks_max, collection) = (grant.chunks_max, legible(&request.collection));
-    format!("{code}: {asking} asks for {chunks_max} chunks of {collection}{ceiling}{purpose}{query}")
-}
-
-/// Returns a text of somebody else as a person can read it: one line without invisible characters, cut to
-/// [`SHOWN_CHARACTERS_MAX`]. Otherwise whoever wrote it could hide a part of the question.
-fn legible(text: &str) -> String {
-    let shown = |c: char| match c {
-        '\n' | '\t' => ' ',
-        c if is_visible(c) => c,
-        _ => char::REPLACEMENT_CHARACTER,
-    };
-    let mut legible: String = text.chars().take(SHOWN_CHARACTERS_MAX).map(shown).collect();
-    if text.chars().nth(SHOWN_CHARACTERS_MAX).is_some() {
-        legible.push('…');
-    }
-    legible
-}
-
 fn not_asked(error: BackchannelError) -> Refusal {
     tracing::warn!(%error, "no person was asked for an approval");
     match error {
@@ -565,27 +552,4 @@ fn not_asked(error: BackchannelError) -> Refusal {
 
 fn no_random() -> Refusal {
     challenge::unavailable("no approval can be asked for now; try again later", "APPROVAL_UNAVAILABLE")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_page_is_one_that_browsers_open_safely() {
-        let rows = [
-            ("a page", "https://login.example/requests", true),
-            ("loopback", "http://127.0.0.1:8080/requests", true),
-            ("loopback of IPv6", "http://[::1]:8080/requests", true),
-            ("no TLS", "http://login.example/requests", false),
-            ("a name that begins like localhost", "http://localhost.attacker.example/", false),
-            ("a user", "https://anne@login.example/requests", false),
-            ("a script", "javascript:alert(1)", false),
-            ("a path", "/requests", false),
-            ("nothing", "", false),
-        ];
-        for (row, page, expected) in rows {
-            assert_eq!(is_page(page), expected, "{row}");
-        }
-    }
 }

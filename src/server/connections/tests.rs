@@ -14,8 +14,7 @@ use tower::{Layer, service_fn};
 use super::*;
 use crate::server::arriving::MESSAGE_MAX;
 use crate::server::audit::{AuditLayer, OngoingWork};
-use crate::server::doors::{Doors, Guards, Port};
-use crate::server::operations::Route;
+use crate::server::doors::{Doors, Guards, Notifications, Port};
 use crate::server::refusal::Refusal;
 use crate::server::tls::HANDSHAKE_MAX;
 use crate::server::tls::sample::{self, Authority, Life};
@@ -53,7 +52,7 @@ impl World {
             }
         });
         let (connections, incoming) = mpsc::channel(16);
-        let doors = Doors::new(Guards::default(), None).unwrap();
+        let doors = Doors::new(Guards::default(), None, Notifications::Absent).unwrap();
         let stack = AuditLayer { audit: None, work: OngoingWork::default() }.layer(service);
         let service = BoxCloneSyncService::new(Port::new(doors.clone(), stack));
         let incoming = ReceiverStream::new(incoming);
@@ -140,13 +139,35 @@ fn a_request_that_needs_no_token_keeps_no_headers_but_its_form() {
         .header("large", "x".repeat(60_000))
         .header("authorization", "Bearer large");
     let (parts, ()) = request.body(()).unwrap().into_parts();
-    let light = without_ballast(&parts);
+    let light = without_ballast(&parts, &Route::of(&Request::from_parts(parts.clone(), ())));
     assert_eq!((&light.method, light.version), (&parts.method, parts.version));
     assert_eq!(light.uri, "/grpc.health.v1.Health/Check");
     let mut names: Vec<&str> = light.headers.keys().map(HeaderName::as_str).collect();
     names.sort_unstable();
     assert_eq!(names, ["content-type", "grpc-encoding"]);
     assert_eq!(Route::of(&Request::from_parts(light, ())), Route::of(&Request::from_parts(parts, ())));
+}
+
+#[test]
+fn a_notification_keeps_its_own_short_token() {
+    let long = "x".repeat(NOTIFICATION_TOKEN_BYTES_MAX + 1);
+    let rows = [
+        ("none", vec![], 0),
+        ("a short one", vec!["Bearer a"], 1),
+        ("two", vec!["Bearer a", "Bearer b"], 2),
+        ("three", vec!["Bearer a", "Bearer b", "Bearer c"], 2),
+        ("a long one", vec![long.as_str()], 0),
+    ];
+    for (row, values, expected) in rows {
+        let mut request = Request::post("/ciba/notify").header("large", "x".repeat(60_000));
+        for value in values {
+            request = request.header("authorization", value);
+        }
+        let (parts, ()) = request.body(()).unwrap().into_parts();
+        let light = without_ballast(&parts, &Route::Notification);
+        assert_eq!(light.headers.get_all("authorization").iter().count(), expected, "{row}");
+        assert_eq!(light.headers.len(), expected, "{row}: nothing else is kept");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -251,7 +272,7 @@ async fn a_system_without_room_is_asked_now_and_then() {
     });
     let service = service_fn(|_: Request<Body>| async { Ok::<_, Infallible>(Response::new(Body::empty())) });
     let stop = sleep(Duration::from_mins(1));
-    let doors = Doors::new(Guards::default(), None).unwrap();
+    let doors = Doors::new(Guards::default(), None, Notifications::Absent).unwrap();
     serve(doors, BoxCloneSyncService::new(service), failing, settings(None), stop).await;
     assert!((30..100).contains(&tries.load(Ordering::Relaxed)), "{tries:?}");
 }

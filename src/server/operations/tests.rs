@@ -39,7 +39,7 @@ fn only_an_answer_of_one_message_is_known_to_be_ok() {
     let nothing = Refusal::new(Code::InvalidArgument, "there is no tool of this name");
     let unlisted = Route::Unlisted(Operation::at(RETRIEVE).unwrap(), nothing);
     assert_eq!(unlisted.answered_code(), Code::Ok, "a door made the call");
-    for route in [Route::UnknownRpc, Route::Public, Route::Refused(NotServed::Path)] {
+    for route in [Route::UnknownRpc, Route::Public, Route::Notification, Route::Refused(NotServed::Path)] {
         assert_eq!(route.answered_code(), Code::Unknown, "{route:?}");
     }
 }
@@ -79,7 +79,7 @@ fn only_grpc_reaches_a_service() {
         Route::Refused(NotServed::Version(operation)),
     );
     let nothing = Route::Refused(NotServed::Path);
-    let rows: [Row; 29] = [
+    let rows: [Row; 30] = [
         ("gRPC", "POST", RETRIEVE, v2, grpc, Route::Rpc(operation)),
         ("gRPC, its encoding said", "POST", RETRIEVE, v2, &["application/grpc+proto"], Route::Rpc(operation)),
         ("gRPC, in capitals", "POST", RETRIEVE, v2, &["Application/gRPC"], Route::Rpc(operation)),
@@ -113,6 +113,7 @@ fn only_grpc_reaches_a_service() {
         ("whether the process runs", "GET", LIVEZ, v1, &[], Route::Public),
         ("whether it is ready", "HEAD", READYZ, v1, &[], Route::Public),
         ("the description of the routes", "GET", OPENAPI, v2, &[], Route::Public),
+        ("a notification, which its door recognizes", "POST", NOTIFICATION, v1, &["application/json"], nothing.clone()),
         ("below a probe", "GET", "/readyz/authorizer", v1, &[], nothing.clone()),
         ("gRPC to a probe", "POST", READYZ, v2, grpc, Route::UnknownRpc),
         ("gRPC to a public document", "POST", "/.well-known/a", v2, grpc, Route::UnknownRpc),

@@ -7,7 +7,7 @@ import { createInterface } from "node:readline";
 import { SignJWT, exportJWK, generateKeyPair } from "jose";
 
 import * as browser from "./browser.mjs";
-import { ACCESS_TOKEN, CIBA, REDIRECT_URI, TOKEN_EXCHANGE, answerQuestion, start } from "./provider.mjs";
+import { ACCESS_TOKEN, CIBA, REDIRECT_URI, TOKEN_EXCHANGE, answerQuestion, notifyAt, start } from "./provider.mjs";
 
 // The library's own messages must not mix with the answers.
 console.info = console.error;
@@ -133,6 +133,12 @@ async function answer({ user, says }) {
   return says;
 }
 
+/** The server of the test takes notifications at this address. */
+async function notify({ url }) {
+  notifyAt(url);
+  return url;
+}
+
 async function token(client_id, parameters, bound = false) {
   const url = discovered.token_endpoint;
   const key = bound ? await generateKeyPair("ES256") : undefined;
@@ -176,6 +182,7 @@ const FLOWS = {
   client,
   ask,
   answer,
+  notify,
   open: (request) => (request.chromium ? browser.open(request) : open(request)),
   type: (request) => (request.chromium ? browser.type(request) : type(request)),
 };

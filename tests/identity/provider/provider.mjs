@@ -23,9 +23,26 @@ const SCOPES = "ragward:retrieve ragward:ingest ragward:administer ragward:expla
 // The scopes that the provider itself grants.
 const OWN_SCOPES = `openid offline_access ${SCOPES}`;
 // The algorithm that signs the tokens of each client; clients that registered themselves have that of the first.
-const ALGORITHMS = { desk: "RS256", "desk-helper": "ES256", crawler: "ES256", "ragward-cli": "RS256", ragward: "ES256" };
+const ALGORITHMS = {
+  desk: "RS256",
+  "desk-helper": "ES256",
+  crawler: "ES256",
+  "ragward-cli": "RS256",
+  ragward: "ES256",
+  "ragward-ping": "ES256",
+};
 // The command line renews a token that lasts no longer than 30 seconds, so it renews these each time.
 const LIFETIMES = { "ragward-cli": 20 };
+
+// The address at which the test's server is registered to take notifications (CIBA ping). The standard wants TLS there.
+const NOTIFICATIONS = "https://rag.example/ciba/notify";
+// Where the test's server listens in truth.
+let notified = NOTIFICATIONS;
+
+/** Sends notifications to this address from now on. */
+export function notifyAt(url) {
+  notified = url;
+}
 
 // The questions that wait for an answer, by the person who is asked (CIBA).
 const questions = new Map();
@@ -92,6 +109,9 @@ function configuration(jwks) {
   return {
     jwks,
     cookies: { keys: ["only this process reads them"] },
+    // A proxy with TLS would stand in front of the server. The library reaches no address of this machine by itself.
+    fetch: (url, { method, headers, body, redirect, signal }) =>
+      fetch(url === NOTIFICATIONS ? notified : url, { method, headers, body, redirect, signal }),
     clients: [
       client("desk", {
         grant_types: ["authorization_code"],
@@ -101,6 +121,11 @@ function configuration(jwks) {
       client("desk-helper", { grant_types: [TOKEN_EXCHANGE] }),
       client("crawler", { grant_types: ["client_credentials"] }),
       client("ragward", { grant_types: [CIBA], backchannel_token_delivery_mode: "poll" }),
+      client("ragward-ping", {
+        grant_types: [CIBA],
+        backchannel_token_delivery_mode: "ping",
+        backchannel_client_notification_endpoint: NOTIFICATIONS,
+      }),
       {
         client_id: "ragward-cli",
         application_type: "native",
@@ -126,7 +151,7 @@ function configuration(jwks) {
       deviceFlow: { enabled: true },
       ciba: {
         enabled: true,
-        deliveryModes: ["poll"],
+        deliveryModes: ["poll", "ping"],
         processLoginHint: (_ctx, hint) => hint,
         validateRequestContext: () => undefined,
         verifyUserCode: () => undefined,

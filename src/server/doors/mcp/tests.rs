@@ -12,7 +12,7 @@ use tower::service_fn;
 use super::*;
 use crate::proto::retrieval::{Chunk, FetchRequest, RetrieveRequest};
 use crate::server::answers::Answers;
-use crate::server::doors::{Arrival, Doors, Guards};
+use crate::server::doors::{Arrival, Doors, Guards, Notifications};
 
 /// The requests and messages that reached the stack.
 #[derive(Debug, Default)]
@@ -46,7 +46,7 @@ async fn sent_to(
     request: http::Request<Body>,
     refusal: Option<Refusal>,
 ) -> (StatusCode, HeaderMap, Json, Seen) {
-    let doors = Doors::new(Guards::default(), Some(settings)).unwrap();
+    let doors = Doors::new(Guards::default(), Some(settings), Notifications::Absent).unwrap();
     let Arrival::Mcp(door, shape) = doors.arrival(&request) else { panic!("no message of MCP") };
     let seen = Arc::new(Mutex::new(Seen::default()));
     let noted = Arc::clone(&seen);
@@ -327,7 +327,7 @@ async fn each_fault_has_one_code() {
 #[tokio::test(start_paused = true)]
 async fn few_questions_of_one_connection_run_at_a_time() {
     const RUNNING_MAX: usize = 16;
-    let doors = Doors::new(Guards::default(), Some(McpSettings::default())).unwrap();
+    let doors = Doors::new(Guards::default(), Some(McpSettings::default()), Notifications::Absent).unwrap();
     let slot = AnswerSlot::new(&Answers::new(), Instant::now() + Duration::from_secs(1));
     // The record of a question is never kept here.
     let stack = service_fn(|request: http::Request<Body>| async move {
@@ -381,8 +381,8 @@ async fn a_tool_that_fails_tells_the_model_why() {
 
 #[test]
 fn the_head_of_a_request_is_checked_before_its_body() {
-    let doors = Doors::new(Guards::default(), Some(McpSettings::default())).unwrap();
-    let shut = Doors::new(Guards::default(), None).unwrap();
+    let doors = Doors::new(Guards::default(), Some(McpSettings::default()), Notifications::Absent).unwrap();
+    let shut = Doors::new(Guards::default(), None, Notifications::Absent).unwrap();
     let arrival = |request: http::request::Builder| doors.arrival(&request.uri(PATH).body(()).unwrap());
     let local = |method: &str| http::Request::builder().method(method).header("host", "localhost");
     let json = |method: &str| local(method).header("content-type", "application/json");
