@@ -14,11 +14,12 @@ use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use http_body_util::BodyExt;
 use tokio::time::Instant;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::Service;
-use tonic::codegen::http::{self, HeaderValue, StatusCode, Uri};
+use tonic::codegen::http::{self, HeaderMap, HeaderValue, StatusCode, Uri};
 use tonic::transport::{Channel, Endpoint};
 
 pub use crate::client_tls::CaFileError;
@@ -269,22 +270,29 @@ impl Service<http::Request<Body>> for BackendChannel {
             };
             let Some(secret) = secret else { return channel.call(request).await };
             request.headers_mut().insert(secret.name, secret.value.clone());
-            let answered = channel.call(request).await;
-            if let Ok(answer) = &answered
-                && is_unauthenticated(answer)
-            {
+            let answer = channel.call(request).await?;
+            if answer.status() == StatusCode::UNAUTHORIZED || is_unauthenticated(answer.headers()) {
                 credential.refused(&secret);
+                return Ok(answer);
             }
-            answered
+            // A server that has sent headers tells its status at the end.
+            Ok(answer.map(|body| {
+                Body::new(body.map_frame(move |frame| {
+                    if frame.trailers_ref().is_some_and(is_unauthenticated) {
+                        credential.refused(&secret);
+                    }
+                    frame
+                }))
+            }))
         })
     }
 }
 
-/// Returns whether a server does not take the secret of a call. It says so before anything else, in the head of its answer.
-fn is_unauthenticated(response: &http::Response<Body>) -> bool {
-    let number = response.headers().get("grpc-status").and_then(|value| value.to_str().ok()?.parse::<u32>().ok());
+/// Returns whether headers, or trailers, say that a server does not take the secret of a call.
+fn is_unauthenticated(headers: &HeaderMap) -> bool {
+    let number = headers.get("grpc-status").and_then(|value| value.to_str().ok()?.parse::<u32>().ok());
     // gRPC's own code, and `OpenFGA`'s numbers for tokens.
-    response.status() == StatusCode::UNAUTHORIZED || matches!(number, Some(16 | 1_001..=1_500))
+    matches!(number, Some(16 | 1_001..=1_500))
 }
 
 /// Returns whether nobody on the way can read a secret that is sent to this address: it has TLS, or it is on this machine.
