@@ -22,8 +22,8 @@ pub(super) use self::approval::{ApprovalCall, Approved};
 pub(super) use self::approver::RequestedApproval;
 pub(super) use self::gate::GateLayer;
 pub(super) use self::notification::NotificationApi;
-pub(super) use self::possession::{NONCE_HEADER, PROOF_HEADER, RequestTarget, algorithm_names};
 pub use self::possession::{Nonces, Possession};
+pub(super) use self::possession::{PROOF_HEADER, RequestTarget, algorithm_names};
 
 use self::approver::Approver;
 use self::challenge::TokenFault;

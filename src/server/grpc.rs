@@ -9,9 +9,8 @@ use tonic::codegen::http;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use super::authentication::NONCE_HEADER;
 use super::consistency_token;
-use super::refusal::{OPENFGA_NUMBER_HEADER, Refusal};
+use super::refusal::{NONCE_HEADER, OPENFGA_NUMBER_HEADER, Refusal};
 
 /// The domain of Ragward's reasons (`google.rpc.ErrorInfo.domain`).
 const DOMAIN: &str = "ragward";

@@ -2,8 +2,7 @@
 
 use tonic::codegen::http::{self, HeaderMap, HeaderValue, header};
 
-use super::authentication::NONCE_HEADER;
-use super::refusal::{HttpFault, Refusal};
+use super::refusal::{HttpFault, NONCE_HEADER, Refusal};
 
 /// Whether a response to a request may have a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

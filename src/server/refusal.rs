@@ -20,6 +20,8 @@ use crate::retrieval::{FieldViolation, RetrievalError};
 use crate::sources::SourceError;
 use crate::vector_store::VectorStoreError;
 
+/// The header in which a server gives a nonce (RFC 9449, section 8).
+pub(super) const NONCE_HEADER: &str = "dpop-nonce";
 /// The reason of a request that a person has to approve.
 pub(super) const APPROVAL_REQUIRED: &str = "APPROVAL_REQUIRED";
 /// The reason of a request whose person has not answered yet.

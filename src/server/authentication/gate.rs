@@ -10,7 +10,7 @@ use tonic::codegen::http::{self, HeaderMap, HeaderValue, header};
 use tower::{Layer, Service};
 
 use super::challenge::{self, TokenFault};
-use super::possession::{BoundCall, NONCE_HEADER, PROOF_HEADER, RequestTarget, Unproven};
+use super::possession::{BoundCall, PROOF_HEADER, RequestTarget, Unproven};
 use super::scheme::Scheme;
 use super::untold::{Settled, Unsettled};
 use super::{AfterGate, Authentication, Resource, TokenAuthentication, now};
@@ -20,7 +20,7 @@ use crate::identity::{self, AuthenticationError, BearerToken, Caller, Scope, Use
 use crate::retrieval::RetrievalError;
 use crate::server::audit::Draft;
 use crate::server::operations::{Access, Callable, Route};
-use crate::server::refusal::Refusal;
+use crate::server::refusal::{NONCE_HEADER, Refusal};
 use crate::server::tls::ClientCertificate;
 
 /// Puts the gate around services.

@@ -12,8 +12,6 @@ use crate::settings::{LiveSecret, SecretError, SecretFile};
 
 /// The header of a proof (RFC 9449, section 4.1). In gRPC, it is metadata of this name.
 pub(in crate::server) const PROOF_HEADER: &str = "dpop";
-/// The header in which a server gives a nonce (RFC 9449, section 8).
-pub(in crate::server) const NONCE_HEADER: &str = "dpop-nonce";
 
 /// The method and the path of a request as it arrived at the port, which its proof names. A door changes both when it turns
 /// the request into a gRPC call.

@@ -51,9 +51,8 @@ use super::json::{self, Strictness};
 use super::{DoorCall, RpcMessages, Shape, frames};
 use crate::proto::retrieval::{FetchResponse, RetrieveResponse};
 use crate::server::answers::AnswerSlot;
-use crate::server::authentication::NONCE_HEADER;
 use crate::server::operations::{Callable, NotServed, Operation, Route};
-use crate::server::refusal::Refusal;
+use crate::server::refusal::{NONCE_HEADER, Refusal};
 use crate::server::{ServerError, consistency_token, plain_http};
 
 /// The path of the door.
