@@ -35,7 +35,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const TCP_KEEPALIVE: Duration = Duration::from_secs(20);
 const TCP_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const TCP_KEEPALIVE_RETRIES: u32 = 3;
-/// The shortest time between two lines of the log which say that a server does not answer.
+/// The shortest time between two lines of the log that say that a server does not answer.
 const TELL_INTERVAL: Duration = Duration::from_mins(1);
 
 /// A channel whose calls carry a secret.
@@ -119,10 +119,10 @@ pub struct Credential(Kind);
 enum Kind {
     #[default]
     Nothing,
-    /// The same for all calls.
+    /// One header for all calls.
     #[cfg(feature = "server")]
     Fixed(SecretHeader),
-    /// That of a file, which may change.
+    /// The secret of a file, which may change.
     OfFile { header: HeaderForm, file: LiveSecret },
     /// An access token, which is asked for again before it ends.
     #[cfg(feature = "server")]
@@ -210,7 +210,7 @@ impl Credential {
     /// Returns the header that a call carries now.
     ///
     /// # Errors
-    /// When there should be one and there is none. Such a call must not leave.
+    /// When a call needs a header and there is none. Such a call must not leave.
     #[cfg_attr(not(feature = "server"), expect(clippy::unused_async, reason = "access tokens are waited for"))]
     async fn header(&self) -> Result<Option<SecretHeader>, Status> {
         match &self.0 {
@@ -229,11 +229,11 @@ impl Credential {
         }
     }
 
-    /// Notes that the server has refused a call with this header, so that a secret that has changed is found soon.
+    /// Notes that the server has refused a call with this header. So a secret that has changed is soon read.
     fn refused(&self, header: &SecretHeader) {
         match &self.0 {
             Kind::Nothing => tracing::debug!(header = header.name, "a server refuses a secret that it was not sent"),
-            // The caller has the only copy of it.
+            // The caller has the only copy of the header.
             #[cfg(feature = "server")]
             Kind::Fixed(_) => {}
             Kind::OfFile { file, .. } => file.refused(),
@@ -341,8 +341,8 @@ impl ServerAddress<'_> {
     }
 }
 
-/// Remembers whether the last call to a server was answered. The log gets a line when that changes, not at every call, and not
-/// more than one a minute: where calls are made for users, one of them could make a server fail in turn with others.
+/// Remembers whether the last call to a server was answered. The log gets a line only when that changes, and at most one a
+/// minute: otherwise a user whose calls always fail, in turn with other users, would fill the log.
 #[derive(Debug)]
 pub(crate) struct Reach {
     server: &'static str,
@@ -372,7 +372,7 @@ impl Reach {
         }
     }
 
-    /// Notes that a call was not answered, and returns whether that is to be told.
+    /// Notes that a call was not answered, and returns whether the log should say so.
     fn fails(&self) -> bool {
         self.is_up.store(false, Ordering::Relaxed);
         if self.is_told.load(Ordering::Relaxed) {

@@ -48,7 +48,7 @@ pub struct Config {
     pub retrieval: RetrievalConfig,
     /// The callers that are accepted, and how they prove who they are.
     pub identity: IdentityConfig,
-    /// The approvals that Ragward itself asks persons for. When unset, clients ask for them.
+    /// The approvals that Ragward itself asks people for. When unset, clients ask for them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub approval: Option<BackchannelConfig>,
     /// The systems that are asked, as the user, before a chunk leaves.

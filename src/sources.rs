@@ -4,8 +4,7 @@
 //! token of the call (RFC 8693). The source only narrows: it is asked about chunks that the authorizer has permitted, and
 //! withholds some of them.
 //!
-//! INVARIANT (fail closed): only an answer that says so releases a chunk. Whatever else happens, the chunk is withheld or the
-//! request fails.
+//! INVARIANT (fail closed): only a source's yes releases a chunk. In every other case the chunk is withheld or the request fails.
 //!
 //! INVARIANT (tokens stay here): the token of a call goes to the authorization server alone, and a token for a source to that
 //! source alone. Tokens for sources are in memory only, and no caller gets one.
@@ -59,14 +58,14 @@ pub trait SourceSystems: Send + Sync {
     /// Returns the name of a source, for the record.
     fn name(&self, source: usize) -> &str;
 
-    /// Asks a source about one document. It answers by the deadline of its settings at the latest.
+    /// Asks a source about one document. The answer comes within the timeout of the source's settings.
     ///
     /// # Errors
     /// When the source does not say whether the user may see the document.
     async fn ask(&self, question: &SourceQuestion<'_>) -> Result<SourceReply, SourceError>;
 }
 
-/// How chunks under a guard are released.
+/// The rule by which a source releases the chunks under a guard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SourceRule {
     /// The number of the source, from 0.
@@ -99,18 +98,18 @@ pub struct SourceQuestion<'q> {
     pub version: Option<Version>,
     /// The token of the call, whose subject is the user.
     pub bearer: &'q BearerToken,
-    /// Which earlier answers may count.
+    /// The earlier answers that may count.
     pub recall: Recall,
     /// The time of the request since 1970. The end of the token is compared with it.
     pub since_1970: Duration,
 }
 
-/// Says which earlier answers of a source may count.
+/// The earlier answers of a source that may count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recall {
-    /// All that are remembered.
+    /// All remembered answers.
     All,
-    /// Those that were given at this moment or later.
+    /// Answers from this moment or later.
     Since(Instant),
     /// No earlier answer counts.
     None,
@@ -143,7 +142,7 @@ impl fmt::Debug for SourceText {
 /// The reason why a source does not say whether the user may see a document.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SourceError {
-    /// The call has no token of the user, or one whose issuer has nothing to do with the source. So nobody can be asked as the user.
+    /// The call has no token of the user, or one of an issuer whose tokens are not exchanged. So no source can be asked as the user.
     #[error("the user's own access token is needed, because a source is asked as the user")]
     NoToken,
     /// The source or its authorization server gave no answer that counts.
@@ -151,12 +150,12 @@ pub enum SourceError {
     Unavailable {
         /// The name of the source.
         source_name: String,
-        /// What is wrong, in fixed words.
+        /// The fault, in fixed words.
         fault: SourceFault,
     },
 }
 
-/// What is wrong with an answer. It repeats nothing of what was sent or answered, but a status.
+/// The fault of an answer. It repeats nothing of the request and the answer but a status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum SourceFault {
     /// Nothing came in time, or the connection broke.
@@ -183,7 +182,7 @@ pub enum SourceFault {
     /// The private key of the client signs nothing, so nothing was sent.
     #[error("the client's private key cannot be used")]
     ClientKey,
-    /// The token endpoint gave something else than a token for this user and this source.
+    /// The token endpoint gave no token for this user and this source.
     #[error("the token endpoint gave no token that can be used")]
     ExchangedToken,
     /// The token of the call ends now, so nothing is exchanged for it.

@@ -1,6 +1,6 @@
-//! A client of an authorization server: how it proves who it is, how it asks for a token, and how it reads one.
+//! A client of an authorization server. It proves who it is, asks for a token, and reads the answer.
 //!
-//! INVARIANT (bounded work): an answer is read up to [`BYTES_MAX`], and no redirect is followed: a secret would go along.
+//! INVARIANT (bounded work): an answer is read up to [`BYTES_MAX`], and no redirect is followed, since it would take a secret along.
 //!
 //! INVARIANT (nothing leaks): a fault repeats nothing that was sent or answered but a status, and nothing shows a secret.
 
@@ -31,7 +31,7 @@ use crate::strict_json;
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest lifetime that is believed. A token that is withdrawn before its end is asked for anew at the first refusal.
 pub(crate) const LIFETIME_MAX: Duration = Duration::from_hours(24);
-/// The lifetime of a token whose authorization server does not tell it. RFC 6749 leaves it to the documentation.
+/// The lifetime of a token if the authorization server does not state it. RFC 6749 leaves it to the server's documentation.
 const LIFETIME_DEFAULT: Duration = Duration::from_mins(1);
 /// The largest answer in bytes. Tokens have a few kilobytes.
 const BYTES_MAX: usize = 64 * 1_024;

@@ -27,7 +27,7 @@ pub(super) fn authentication(config: &Config) -> Result<Authentication, AppError
              them out",
         )),
         (true, true) if !identity.approval.is_empty() || config.approval.is_some() => Err(wrong(
-            "approvals (`identity.approval`, `approval`) ask persons, and `--insecure-identity` knows none: leave one of them out",
+            "approvals (`identity.approval`, `approval`) ask people, and `--insecure-identity` knows none: leave one of them out",
         )),
         (true, true) if !config.sources.is_empty() => Err(wrong(
             "`sources` are asked with the access token of the user, and `--insecure-identity` asks for no token: leave one of \

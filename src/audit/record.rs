@@ -36,7 +36,7 @@ pub struct Record {
     /// The content that left with the answer. Missing if nothing did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub released: Option<Released>,
-    /// The approval of a person that the request needs or has. Missing if it needs none.
+    /// The approval that the request needs or has. Missing if it needs none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approval: Option<AuditedApproval>,
     /// The time that the call and its stages took.
@@ -180,16 +180,16 @@ pub struct AuditedDecision {
     pub completion: Option<String>,
 }
 
-/// The approval that a request needs or has: who approved what, and when.
+/// The approval that a request needs or has: what it is of, and who gave it when.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "Approval")]
 pub struct AuditedApproval {
-    /// `required` if the request was refused for want of an approval, `requested` if Ragward asked the person, `given` if the
-    /// person approved it, `denied` if the person said no.
+    /// `required` if the request was refused because it lacked an approval, `requested` if Ragward asked the person, `given` if
+    /// the person approved the request, `denied` if the person said no.
     pub state: String,
-    /// The proof: `details` if a token of the issuer holds those that were asked for, `code` if the issuer has none, so that only
-    /// its question to the person and the code bind the approval.
+    /// The proof: `details` if a token of the issuer holds the details that were asked for, `code` if the issuer has no details, so
+    /// that only its question to the person and the code bind the approval.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub evidence: Option<String>,
     /// The person who approved the request, as its issuer spells the subject.
@@ -198,7 +198,7 @@ pub struct AuditedApproval {
     /// The issuer that asked the person.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub issuer: Option<String>,
-    /// The time of the approval, in seconds since 1970: that at which the issuer gave the token.
+    /// The time of the approval, in seconds since 1970: the time at which the issuer gave the token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub approved_at: Option<u64>,
     /// The digest of the request and of a random number, as in the details that the person approved.
@@ -233,7 +233,7 @@ impl AuditedApproval {
 pub struct AuditedSource {
     /// The name of the source (`sources.name`).
     pub name: String,
-    /// The number of times that it was asked about a document, or had answered a moment ago.
+    /// The number of questions about a document. A question that a remembered answer decided counts, too.
     pub asked: u64,
     /// The number of documents that it withheld.
     pub withheld: u64,

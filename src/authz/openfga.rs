@@ -100,7 +100,7 @@ impl OpenFgaAuthorizer {
         Self::with_credential(config, credential(config)?)
     }
 
-    /// Like [`OpenFgaAuthorizer::new`], with a credential that others use, too.
+    /// Like [`OpenFgaAuthorizer::new`], with a credential that other callers of the server share.
     ///
     /// # Errors
     /// When the configuration cannot be used.

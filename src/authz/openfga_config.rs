@@ -29,7 +29,7 @@ pub struct OpenFgaConfig {
     /// A file with the server's pre-shared key, if it has one. It is sent to another machine only if the address is `https://`, or
     /// `tls` says that something else encrypts the way. The file is read again when it changes.
     pub api_token_file: Option<SecretFile>,
-    /// How to get access tokens for the server, instead of a pre-shared key.
+    /// The client that gets access tokens for the server, instead of a pre-shared key.
     pub client_credentials: Option<ClientCredentials>,
     /// `elsewhere` if something other than an `https://` address encrypts the way to the server, such as a service mesh.
     pub tls: Option<ServerTls>,

@@ -2,8 +2,8 @@
 //!
 //! INVARIANT (fail closed): a call without a good token does not leave. It fails like a call to a server that is out of reach.
 //!
-//! INVARIANT (bounded work): at most one request for a token runs at a time, however many calls wait for it. After one that failed,
-//! the next begins after [`PAUSE`] at the soonest.
+//! INVARIANT (bounded work): at most one request for a token runs at a time, however many calls wait for it. After a failed
+//! request, the next one begins after [`PAUSE`] at the soonest.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,9 +22,9 @@ use crate::token_endpoint::{Form, TokenEndpoint, TokenEndpointSettings, TokenFau
 const PAUSE: Duration = Duration::from_secs(1);
 /// The shortest lifetime. Tokens that live shorter would have to be asked for more often than once in [`PAUSE`].
 const LIFETIME_MIN: Duration = Duration::from_secs(2);
-/// How long before its end a token is asked for anew at the soonest.
+/// The longest time before the end of a token at which Ragward asks for the next one.
 const REFRESH_BEFORE_MAX: Duration = Duration::from_mins(1);
-/// How long before its end a token is not used any more at the soonest: it has to be good when it arrives.
+/// The longest time before the end of a token at which no call takes it any more: it has to be good when it arrives.
 const UNUSED_BEFORE_MAX: Duration = Duration::from_secs(5);
 
 /// Gets tokens and keeps the last one in memory. Clones share it.
@@ -100,7 +100,7 @@ impl TokenSource {
         }
         let ended = self.ended();
         let alone = Arc::clone(&self.0.fetching).lock_owned().await;
-        // A request that ended in the meantime has got everything that could be got.
+        // A request ended in the meantime. Another one would get nothing else.
         if self.ended() == ended
             && !self.pauses()
             && let Err(error) = self.begin_fetch(alone).await
@@ -136,7 +136,7 @@ impl TokenSource {
     }
 
     /// Asks for a token in a task of its own, which ends at the latest when the request times out. If a call ran the request
-    /// itself and were given up, the request would be lost, and with it the token for all others.
+    /// itself and its caller went away, the request would be lost, and with it the token for all other calls.
     fn begin_fetch(&self, alone: OwnedMutexGuard<()>) -> JoinHandle<()> {
         let source = self.clone();
         tokio::spawn(async move {

@@ -59,7 +59,7 @@ pub(super) struct DemoArgs {
     /// Show approvals: an agent asks for a secret page, and its person says yes, then no.
     #[arg(long, conflicts_with_all = ["agent", "mcp"])]
     approval: bool,
-    /// What the person says, where nobody is at a terminal: `yes,no`.
+    /// Answer for the person, where nobody is at a terminal: `yes,no`.
     #[arg(long, requires = "approval", value_delimiter = ',', value_name = "ANSWERS")]
     answers: Vec<approval::Says>,
 }

@@ -71,7 +71,7 @@ impl Failure {
         self
     }
 
-    /// Says the same in words of the command.
+    /// Replaces the text by one in the command's words.
     pub(super) fn retold(self, text: impl Into<String>) -> Self {
         Self { text: text.into(), ..self }
     }

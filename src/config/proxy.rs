@@ -1,8 +1,8 @@
 //! The proxy that the environment names for calls with TLS (`HTTPS_PROXY`), and the hosts that are called without it
 //! (`NO_PROXY`), as other programs read them.
 //!
-//! INVARIANT (end to end): the proxy is for issuers that have TLS alone. It carries what it can neither read nor change, so
-//! whoever sets the variable learns the names of the issuers and nothing else.
+//! INVARIANT (end to end): only calls with TLS go through the proxy, which can neither read nor change them. So whoever sets the
+//! variable learns the names of the issuers and nothing else.
 
 use std::ffi::OsString;
 
@@ -37,7 +37,7 @@ pub(super) fn fill(issuers: &mut [IssuerConfig], variables: &[(OsString, OsStrin
     Ok(())
 }
 
-/// Returns the first of some variables that is set. An empty one counts as unset.
+/// Returns the first of these variables that is set. An empty one counts as unset.
 fn first<'v>(
     variables: &'v [(OsString, OsString)],
     names: [&'static str; 2],

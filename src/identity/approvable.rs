@@ -1,4 +1,4 @@
-//! Requests that a person approves, and their approvals. What is here decides nothing.
+//! Requests that a person approves, and their approvals. This module decides nothing.
 
 use ring::digest::{Context, SHA256};
 
@@ -25,7 +25,7 @@ pub struct ApprovableRequest {
     pub collection: String,
     /// The highest classification that is asked for; `None` if the request names none.
     pub classification_max: Option<String>,
-    /// The most chunks that the request can give, on all of its pages.
+    /// The most chunks that the request can give, over all pages.
     pub chunks_max: u64,
     /// The words of the request: the text of its query, or the ids that it names. `None` if it has none. They decide nothing.
     pub words: Option<String>,
@@ -72,7 +72,7 @@ impl Action {
 }
 
 impl Grant {
-    /// Makes the approval of a request, which is asked for with a nonce.
+    /// Makes the approval of a request that this nonce tells from every other one.
     #[must_use]
     pub fn of(request: &ApprovableRequest, nonce: String, chunks_max: u64) -> Self {
         Self { request_sha256: request_sha256(&request.encoded, &nonce), nonce, chunks_max }

@@ -1,4 +1,4 @@
-//! Approvals: which requests a person has to approve, and how a token shows that the person did.
+//! Decides which requests a person has to approve, and whether a token shows that the person did.
 //!
 //! INVARIANT (per request): whether an approval is needed depends on the request and the configuration, never on what a
 //! search finds. So a refusal does not tell what is there.
@@ -23,7 +23,7 @@ use super::details::{ApprovalMark, AuthorizationDetails, DetailsConfig, OneOf};
 use super::principal::Principal;
 use super::token::{TokenFacts, VerifiedToken};
 
-/// How long an approval may be asked for and used, in seconds. A person has minutes to say yes, and a token for one request
+/// The time within which an approval can be asked for and used, in seconds. A person has minutes to say yes, and a token for one request
 /// rarely lives longer than an hour.
 const LIFETIME_SECONDS: u64 = 3_600;
 const KEY_BYTES: usize = 32;
@@ -43,7 +43,7 @@ pub struct ApprovalRules {
     nonces: Option<Nonces>,
 }
 
-/// A principal that may ask, and the approval that lets it.
+/// A principal whose request is let through, with the approval if there is one.
 #[derive(Debug)]
 pub struct Judged {
     /// The principal. Its rights are bounded to what needs no approval, or to what was approved.
@@ -59,14 +59,13 @@ pub enum ApprovalError {
     Required(RequiredApproval),
     /// The token approves another request.
     AnotherRequest,
-    /// Nobody can approve this: only persons approve, and only what they ask for themselves.
+    /// Nobody can approve the request: only people approve, and only their own requests.
     NotOwn,
     /// The system gives no random numbers for a nonce.
     NoNonce,
 }
 
-/// The facts about a request that a person reads before they say yes, beside what an approval is bound to. They decide
-/// nothing.
+/// The facts that a person reads before they say yes, beside those that the approval is bound to. They decide nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ShownFacts {
     /// The purpose that the caller states.
@@ -138,7 +137,7 @@ impl ApprovalRules {
         request: &ApprovableRequest,
         now: u64,
     ) -> Result<Judged, ApprovalError> {
-        // An approval is one of the person who asks. A pipeline that names a person does not speak for its yes.
+        // A person approves only their own requests. A pipeline that names a person cannot say yes for them.
         let is_own = token.is_of_person() && principal.asserted_by().is_none();
         let needed = self.chunks_max(request);
         if token.holds_approval()
@@ -158,7 +157,7 @@ impl ApprovalRules {
     /// Returns the most chunks of the approval that a request needs; `None` if it needs none.
     #[must_use]
     pub fn chunks_max(&self, request: &ApprovableRequest) -> Option<u64> {
-        // Callers refuse an unknown ceiling before they ask. Here it is above all others, so that it never needs less.
+        // Callers refuse an unknown ceiling before they ask. Here it counts as the highest one, so that it never needs less.
         let rank_of = |name: &str| self.details.rank(name).unwrap_or(usize::MAX);
         let rank = request.classification_max.as_deref().map(rank_of);
         let reaches = |lowest: usize| rank.is_some_and(|rank| rank >= lowest);
@@ -209,12 +208,12 @@ impl ApprovalRules {
         Some(Judged { principal: self.bounded(principal, request), approval })
     }
 
-    /// Says which approval a request needs.
+    /// Returns the refusal that names the approval which a request needs.
     fn required(&self, token: &VerifiedToken, request: &ApprovableRequest, chunks_max: u64, now: u64) -> ApprovalError {
         let nonce = self.nonces.as_ref().and_then(|nonces| nonces.make(token.facts(), now));
         let Some(nonce) = nonce else { return ApprovalError::NoNonce };
         let grant = Grant::of(request, nonce, chunks_max);
-        // The issuer knows the client that will ask it, and what that client tells of itself.
+        // A client asks the issuer itself, so the issuer knows who asks.
         let shown = ShownFacts::default();
         let authorization_details = self.details(token.audience(), request, &grant, &shown);
         let Grant { request_sha256, .. } = grant;

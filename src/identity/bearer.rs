@@ -21,7 +21,7 @@ struct Parts {
 }
 
 impl BearerToken {
-    /// Keeps a token that was verified, and that states these facts.
+    /// Keeps a verified token and its facts.
     #[must_use]
     pub fn new(text: &str, facts: &TokenFacts) -> Self {
         Self(Arc::new(Parts {

@@ -50,7 +50,7 @@ pub(super) fn check_by(
     let scopes = profile.scopes(claims, audience)?;
     check_audience(claims, profile, issuer, config, scopes)?;
     let TokenTimes { issued_at, expires_at } = check_times(claims, profile, config.leeway_seconds(), now)?;
-    // Such a token is bound to a key, and its bearer has not proved yet that it has that key (RFC 7800).
+    // Such a token is bound to a key (RFC 7800). The gate still has to check that its bearer has the key.
     let confirmation = claims.get("cnf").map(Confirmation::of_claim).transpose()?;
     if TokenProfile::says_bound(claims) && confirmation.is_none() {
         return Err(Refusal::Confirmation);
@@ -74,7 +74,7 @@ pub(super) fn check_by(
     let mut actors = actors(claims.get("act"), issuer, settings)?;
     let is_itself = is_client || acts_for_itself(claims, subject, client_id);
     if actors.is_empty() && !is_itself && !issuer.is_direct(client_id) {
-        // The provider may have exchanged the token, and does not say who acts. Whoever holds it acts.
+        // The provider may have exchanged the token without naming an actor. So its client is the actor.
         let object = names.user(&settings.actor_type, client_id).map_err(|_unfit| Refusal::Actor)?;
         actors.push(Actor { object });
     }
@@ -131,7 +131,7 @@ fn check_audience(
     if profile.takes_no_audience(claim) {
         return check_without_audience(claims, profile, issuer, config, scopes);
     }
-    // What stands for the audience in an issuer's tokens stands for that of the configuration, not of another door.
+    // `tokens.audience` replaces `identity.audience`, not the audience of another door.
     let configured = config.audience.as_str();
     let audience = if config.is_of_settings() { profile.audience(configured) } else { configured };
     let meant = match claim {
@@ -152,7 +152,7 @@ struct TokenTimes {
 }
 
 /// Refuses a token without audience, unless its client is listed, it has a scope of Ragward, and it opens this door. Without
-/// an audience, only these show that it is meant for this server.
+/// an audience, nothing else shows that it is meant for this server.
 fn check_without_audience(
     claims: &Map<String, Value>,
     profile: &TokenProfile,

@@ -78,7 +78,7 @@ pub struct IssuerConfig {
     /// The form of its tokens: that of a provider, or of RFC 9068.
     #[serde(default)]
     pub profile: ProviderProfile,
-    /// Rows of the profile that are replaced.
+    /// The rows of the profile that this issuer replaces.
     #[serde(default)]
     pub tokens: TokensConfig,
     /// The clients whose tokens are accepted, exactly as the tokens name them. When there are none, those of every client.
@@ -238,7 +238,7 @@ pub enum ProofNonces {
     /// made long before it is used.
     #[default]
     Required,
-    /// A nonce is not looked at: the time in a proof alone bounds its use.
+    /// Nobody looks at nonces: the time in a proof alone bounds its use.
     Unused,
 }
 

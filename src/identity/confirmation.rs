@@ -44,7 +44,7 @@ impl Confirmation {
     /// Reads the key that a token is bound to from its claim `cnf`.
     ///
     /// # Errors
-    /// When the claim asks for several proofs, or for one of another kind: that proof could not be checked.
+    /// When the claim asks for several proofs, or for a proof of a kind that Ragward cannot check.
     pub(super) fn of_claim(claim: &Value) -> Result<Self, Refusal> {
         let methods = claim.as_object().filter(|methods| methods.len() == 1).ok_or(Refusal::Confirmation)?;
         let (method, value) = methods.iter().next().ok_or(Refusal::Confirmation)?;

@@ -179,11 +179,11 @@ impl AuthorizationDetails {
         self.objects.iter().any(|object| object.approval.is_some())
     }
 
-    /// Keeps one object that approves this request, and no other one. `is_of_request` says whether an object's mark is
+    /// Keeps one object that approves this request, and drops the others. `is_of_request` says whether an object's mark is
     /// that of the request. Returns `None` if no object approves it.
     ///
-    /// The object must say itself what the person has seen: the action, the collection, a ceiling if the request names one, and
-    /// no more chunks than were asked for.
+    /// The object must itself name what the person has seen: the action, the collection, a ceiling if the request names one, and
+    /// a number of chunks, which may be lower than the one that was asked for.
     pub(super) fn approving(
         &self,
         request: &ApprovableRequest,
@@ -205,9 +205,9 @@ impl AuthorizationDetails {
         Some(Self { objects: vec![Detail { approval, ..object.clone() }] })
     }
 
-    /// Returns the most chunks that these details approve of what was asked for, which may be fewer. Returns `None` if no object
-    /// is the one that was asked for: one that differs in anything but the number of chunks and the purpose approves something
-    /// else, be it more or less.
+    /// Returns the most chunks that these details approve, which may be fewer than were asked for. Returns `None` if no object is
+    /// the one that was asked for. An object may differ in the purpose, and may name fewer chunks. With any other difference it
+    /// approves something else, be it more or less.
     pub(super) fn consents_to(&self, asked: &Self) -> Option<u64> {
         let [asked] = asked.objects.as_slice() else { return None };
         let terms = |object: &Detail| Detail { chunks_max: None, purpose: None, ..object.clone() };
@@ -215,8 +215,8 @@ impl AuthorizationDetails {
         consented.chunks_max.filter(|max| asked.chunks_max.is_some_and(|asked_max| *max <= asked_max))
     }
 
-    /// Binds details, if there are any, to an approval that does not stand in them. Returns `None` if there are several
-    /// objects.
+    /// Adds an approval that Ragward asked for to the details of the caller's token, if it has any. Returns `None` if there are
+    /// several objects.
     pub(super) fn granted(details: Option<&Self>, grant: &Grant) -> Option<Self> {
         let object = match details.map(|details| details.objects.as_slice()) {
             None => Detail { is_for_us: true, ..Detail::default() },
@@ -381,7 +381,7 @@ impl Detail {
             // One of them binds nothing without the other.
             (Some(_), None) | (None, Some(_)) => return None,
         };
-        // Without the digest of the request, nothing compares them with it, and somebody may have meant them to narrow.
+        // Without the digest, nothing compares these members with the request, and their writer may have meant them to narrow.
         if is_told_of_request && detail.approval.is_none() {
             return None;
         }

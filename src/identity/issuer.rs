@@ -66,7 +66,7 @@ pub(super) enum NoKey {
     Unavailable,
 }
 
-/// How a token names the key that signed it.
+/// The way in which a token names the key that signed it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum KeyName<'t> {
     /// By the key's id.

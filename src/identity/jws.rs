@@ -27,7 +27,7 @@ pub(super) struct Jws<'t> {
     claims: Map<String, Value>,
 }
 
-/// What a header says about its token.
+/// The header of a token.
 struct Header {
     media_type: Option<String>,
     algorithm: Algorithm,

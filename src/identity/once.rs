@@ -1,7 +1,7 @@
-//! Remembers what was used, for as long as it could be used again.
+//! Remembers the things that were used, for as long as they could be used again.
 //!
-//! INVARIANT (bounded memory): nothing is forgotten to make room. What finds no room is refused, and one owner can take the
-//! room of no other.
+//! INVARIANT (bounded memory): nothing is forgotten to make room. A thing for which there is no room is refused, and no owner can
+//! take the room of another.
 
 use std::collections::HashMap;
 
@@ -49,7 +49,7 @@ impl OnceOnly {
         if self.owners.get(&owner).is_some_and(|entries| entries.contains_key(&entry)) {
             return Err(NotOnce::Used);
         }
-        // While it is full, a search at each call would be work without end. The time has whole seconds.
+        // While the memory is full, a search at each call would be too much work. So there is one in each second.
         if self.is_full(&owner) && self.swept_at < now {
             self.sweep(now);
         }
@@ -110,7 +110,7 @@ mod tests {
         }
     }
 
-    /// Whatever is used and ends, the count is that of the entries.
+    /// The count is that of the entries, in whatever order entries are used and end.
     #[test]
     fn the_count_stays_right() {
         let mut used = OnceOnly::new(LIMITS);

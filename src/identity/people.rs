@@ -120,8 +120,7 @@ impl PeopleConfig {
     pub(super) fn is_person(&self, claims: &Map<String, Value>, subject: &str, client_id: &str) -> bool {
         let has_claim = match self.marking_claim() {
             Some(claim) => self.is_marked_by(claim, claims),
-            // If no claim is asked for, the clients alone mark people, or their subjects do. Settings with neither let
-            // nobody in.
+            // Without a claim, clients or subjects mark people. Settings with neither mark nobody.
             None => !self.clients.is_empty() || (self.subject_has.is_some() && !self.clients_alone),
         };
         let is_like_people =
@@ -138,7 +137,7 @@ impl PeopleConfig {
         self.claim.is_some() || self.clients_alone || self.subject_has.is_some()
     }
 
-    /// Returns the settings with the mark of other ones.
+    /// Returns these settings with the mark of others.
     pub(super) fn marked_like(&self, other: &Self) -> Self {
         Self { claim: other.claim.clone(), subject_has: other.subject_has.clone(), ..self.clone() }
     }

@@ -1,8 +1,8 @@
 //! The form of an issuer's tokens: what their provider calls the client, the scopes and the subject, and what shows that
 //! a token is an access token.
 //!
-//! A profile is a set of rows. `[identity.issuers.tokens]` replaces single rows. All other code reads the rows that hold
-//! in the end ([`TokenProfile`]) and knows no provider.
+//! A profile is a set of rows. `[identity.issuers.tokens]` replaces single rows. All other code reads the resulting rows
+//! ([`TokenProfile`]) and knows no provider.
 //!
 //! INVARIANT (a positive mark): a token is an access token by the `typ` of its header or by a claim that ID tokens
 //! lack. A profile that asks for neither is refused when a server starts.
@@ -214,11 +214,11 @@ pub(super) struct TokenProfile {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Subject<'c> {
     pub(super) name: &'c str,
-    /// Whether the client stands in for a subject that the token lacks, because it acts for itself.
+    /// Whether the token lacks a subject and its client, which acts for itself, stands in for it.
     pub(super) is_client: bool,
 }
 
-/// The direction in which a fraction of a second is left out. It never prolongs a token's life.
+/// The direction in which a time is rounded to whole seconds. It never prolongs a token's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rounding {
     Down,
@@ -380,8 +380,8 @@ impl TokenProfile {
         self.machines.iter().any(|mark| mark.is_on(claims))
     }
 
-    /// Reads the token's id. A token without one is known by the digest of its claims, not by that of its text: whoever
-    /// can change a signature without breaking it could use such a token again.
+    /// Reads the token's id. A token without one is known by the digest of its claims. The digest of its text would not do: some
+    /// signatures can be changed without breaking them, and the token could be used again.
     pub(super) fn token_id(&self, claims: &Map<String, Value>) -> Result<String, Refusal> {
         if claims.contains_key(&self.token_id) || self.missing_token_id == Lenience::Refuse {
             return name(claims, &self.token_id).map(str::to_owned);

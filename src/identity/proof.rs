@@ -29,7 +29,7 @@ const PROOF_BYTES_MAX: usize = 8 * 1_024;
 const DEPTH_MAX: usize = 8;
 /// The longest id of a proof in bytes. Clients take 16 to 36.
 const ID_BYTES_MAX: usize = 256;
-/// How old a proof may be in seconds, beside the difference between clocks. It is made for one request, right before it.
+/// The greatest age of a proof in seconds, beside the difference between clocks. A client makes it right before its one request.
 const AGE_SECONDS_MAX: u64 = 60;
 /// The proofs that are remembered until they are too old. A proof takes about a hundred bytes. One key has room for 300 requests
 /// a second, with a leeway of the default length.
@@ -147,7 +147,7 @@ impl ProofChecker {
         now: u64,
     ) -> Result<NonceAge, ProofFault> {
         let proof = Proof::parse(proof)?;
-        // Before anything is computed with a key that the caller chose.
+        // This stands before all work with a key that the caller chose.
         if proof.thumbprint != request.key {
             return Err(ProofFault::OtherKey);
         }

@@ -78,7 +78,7 @@ pub(super) struct UsedTokens {
 struct Used {
     /// Each use, by the digest of its name.
     uses: HashMap<Digest, UsedBy>,
-    /// How many uses each client has here.
+    /// The number of uses of each client.
     of_client: HashMap<Digest, usize>,
 }
 

@@ -77,7 +77,7 @@ impl TokenVerifier {
         self.issuers.iter().map(|issuer| issuer.config.issuer.as_str())
     }
 
-    /// Returns a client of one of the issuers that asks persons there; `None` if no issuer has this name.
+    /// Returns a client of one of the issuers that asks people there; `None` if no issuer has this name.
     pub(crate) fn backchannel(&self, issuer: &str, client: OAuthClient) -> Option<Backchannel> {
         let issuer = self.issuers.iter().find(|known| known.config.issuer == issuer)?;
         Some(Backchannel::new(Arc::clone(issuer), client))

@@ -81,9 +81,9 @@ pub struct Fetched {
 pub struct SourceReport {
     /// The name of the source.
     pub source: String,
-    /// How many times it was asked about a document, or had answered a moment ago.
+    /// The number of questions about a document. A question that a remembered answer decided counts, too.
     pub asked: usize,
-    /// How many documents it withheld.
+    /// The number of documents that it withheld.
     pub withheld: usize,
 }
 

@@ -1,4 +1,4 @@
-//! Says what an approval of a request is bound to: every field that decides which chunks the request can give.
+//! Encodes the fields of a request that an approval is bound to: all that decide which chunks the request can give.
 //!
 //! INVARIANT (injective): two requests have the same bytes only if they ask for the same. Every part is typed by its
 //! position or by a tag, and every text and list carries its length. The page token is left out, since the pages of one
@@ -126,7 +126,7 @@ fn begun(action: Action) -> Vec<u8> {
     encoded
 }
 
-/// Writes what the request states for conditions, and its ceiling.
+/// Writes the values that the request states for conditions, and its ceiling.
 fn write_bounds(out: &mut Vec<u8>, principal: &Principal, classification_max: &str) {
     let all = &principal.contextual().context;
     let stated = principal.stated_keys().iter().filter_map(|key| Some((key.clone(), all.get(key)?.clone())));

@@ -24,7 +24,7 @@ pub enum RetrievalError {
     /// The vector store gave no answer, or a wrong one.
     #[error(transparent)]
     VectorStore(#[from] VectorStoreError),
-    /// A source did not say whether the user may see a document.
+    /// A source did not say whether the user may see a document, or the call has no token to ask it with.
     #[error(transparent)]
     Source(#[from] SourceError),
     /// The collection cannot be searched this way.

@@ -43,14 +43,14 @@ pub(super) struct Hydrated {
     pub(super) chunks: Vec<Retrieved>,
     /// How many candidates were passed over because their chunks are gone or were replaced since the search.
     pub(super) changed: usize,
-    /// How many candidates sources withheld.
+    /// The number of candidates that sources withheld.
     pub(super) withheld: usize,
 }
 
 /// The candidates that the details of a token may admit.
 pub(super) struct Narrowed {
     pub(super) candidates: Vec<Permitted<Candidate>>,
-    /// How many candidates were left out because their chunks are gone or were replaced since the search.
+    /// The number of candidates whose chunks are gone or were replaced since the search.
     pub(super) changed: usize,
 }
 
@@ -117,7 +117,7 @@ impl Hydration<'_> {
         } else {
             candidates
         };
-        // Sources are asked before the details count what they admit: what a source withholds must not count.
+        // Sources are asked before the details count the chunks that they admit: a withheld chunk must not count.
         let lookup = self.lookup();
         let sifting = gate.sift(lookup, candidates);
         let Sifted { candidates, texts, withheld, changed } = stages.measure(Stage::Authorize, sifting).await?;
@@ -142,8 +142,8 @@ impl Hydration<'_> {
         Ok(())
     }
 
-    /// Keeps the candidates that the details of the principal's token may admit, and counts none of them. So no source is asked
-    /// about the others: what leaves for a third party has the bounds of the answer.
+    /// Keeps the candidates that the details of the principal's token may admit, and counts none of them. So no source, which is a
+    /// third party, learns of a chunk that cannot be in the answer.
     pub(super) async fn within_details(
         self,
         mut candidates: Vec<Permitted<Candidate>>,

@@ -98,7 +98,7 @@ pub(super) enum Progress {
     },
     /// The texts of permitted candidates were read.
     Read {
-        /// What sources withhold is not permitted here.
+        /// A chunk that its source withholds does not count as permitted.
         tally: Tally,
         /// How many chunks the answer has.
         chunks: usize,

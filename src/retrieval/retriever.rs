@@ -46,7 +46,7 @@ impl Retriever {
         Self { shared: Arc::new(Shared::new(authorizer, vector_store, config, pages, None)) }
     }
 
-    /// Like [`Retriever::new`], but asks `sources` about what the authorizer permits, before anything of it is released.
+    /// Like [`Retriever::new`], but asks `sources` about each chunk that the authorizer permits, before the chunk is released.
     #[must_use]
     pub fn with_sources(
         authorizer: Arc<dyn Authorizer>,

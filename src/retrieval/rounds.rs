@@ -226,7 +226,7 @@ impl<'r> Rounds<'r> {
         let Hydrated { chunks, changed, withheld } = hydrated;
         (self.answer.chunks, self.changed) = (chunks, changed);
         let tally = self.found.tally();
-        // What is learned is how much the authorizer permits, since candidates are checked by that.
+        // The plan learns how much the authorizer permits, since the authorizer alone checks candidates.
         self.learn(tally);
         let tally = Tally { permitted: tally.permitted.saturating_sub(withheld), ..tally };
         let (chunks, changed) = (self.answer.chunks.len(), self.changed);

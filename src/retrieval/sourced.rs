@@ -28,7 +28,7 @@ use crate::vector_store::{Search, VectorStore};
 /// The most documents that sources are asked about for one request. An answer that would need more ends as `LIMITED`. A re-check
 /// names no more.
 const DOCUMENTS_MAX: usize = 1_000;
-/// The most documents that one request asks about at a time. Each source has a limit for all requests, too.
+/// The most documents that one request asks about at a time. Each source also has a limit for all requests together.
 const CONCURRENT_MAX: usize = 16;
 
 /// Looks up the metadata of candidates of one collection, until a deadline. No text is read.
@@ -57,12 +57,11 @@ pub(super) struct SourceGate<'r> {
     recall: Recall,
     since_1970: Duration,
     deadline: Instant,
-    /// What the sources said of each document.
+    /// The verdict about each document; `true` is a release.
     verdicts: HashMap<AskedDocument, bool>,
-    /// Whether all chunks of a document have one guard and one classification, and are within the details of the token, by the id
-    /// of the document.
+    /// By the id of a document: whether its chunks have one guard and one classification, and are within the details of the token.
     uniform: HashMap<String, bool>,
-    /// How many times a source was asked.
+    /// The number of questions to all sources.
     asked: usize,
     is_spent: bool,
     reports: BTreeMap<usize, Counts>,
@@ -83,17 +82,17 @@ struct Counts {
 
 /// The candidates that sources release.
 pub(super) struct Sifted {
-    /// These, in their order.
+    /// The candidates, in their order.
     pub(super) candidates: Vec<Permitted<Candidate>>,
     /// The texts that come from sources, by chunk id.
     pub(super) texts: HashMap<String, SourceText>,
-    /// How many candidates sources withhold.
+    /// The number of candidates that sources withhold.
     pub(super) withheld: usize,
-    /// How many candidates were passed over because their chunks are gone or were replaced since the search.
+    /// The number of candidates whose chunks are gone or were replaced since the search.
     pub(super) changed: usize,
 }
 
-/// What is known of a candidate before its source is asked.
+/// The prospects of a candidate before its source is asked.
 enum Outlook {
     /// It has no source, or its source has released it.
     Released,
@@ -159,7 +158,7 @@ impl<'r> SourceGate<'r> {
         self.is_spent
     }
 
-    /// Returns what was asked, for the record.
+    /// Returns the counts of the questions to each source, for the record.
     pub(super) fn reports(&self) -> Vec<SourceReport> {
         let name = |source: usize| self.systems.map(|systems| systems.name(source)).unwrap_or_default().to_owned();
         let report = |(source, counts): (&usize, &Counts)| {
@@ -202,7 +201,7 @@ impl<'r> SourceGate<'r> {
                 Outlook::Changed => sifted.changed += 1,
                 Outlook::Open { asked, text } => match (self.verdicts.get(&asked), text) {
                     (Some(true), SourceTextFrom::Store) => sifted.candidates.push(candidate),
-                    // The text has just come. A document without one is withheld.
+                    // The text came with the answer. A document without one is withheld.
                     (Some(true), SourceTextFrom::Source) => match texts.get(&asked) {
                         Some(text) => {
                             sifted.texts.insert(candidate.item().chunk_id.clone(), text.clone());
@@ -211,7 +210,7 @@ impl<'r> SourceGate<'r> {
                         None => sifted.withheld += usize::from(!self.is_spent),
                     },
                     (Some(false), _) => sifted.withheld += 1,
-                    // It was not asked about, because too much was asked already.
+                    // The request has asked too often already, so nobody asked about this document.
                     (None, _) => {}
                 },
             }
@@ -219,7 +218,7 @@ impl<'r> SourceGate<'r> {
         Ok(sifted)
     }
 
-    /// Says what is known of a candidate before its source is asked.
+    /// Returns the prospects of a candidate before its source is asked.
     fn outlook(
         &self,
         systems: &dyn SourceSystems,
@@ -244,7 +243,7 @@ impl<'r> SourceGate<'r> {
         match (self.verdicts.get(&asked), rule.text) {
             (Some(false), _) => Outlook::Withheld,
             (Some(true), SourceTextFrom::Store) => Outlook::Released,
-            // Nobody keeps the text, so it is asked for again.
+            // Nobody keeps the text, so the source is asked again.
             (Some(true), SourceTextFrom::Source) | (None, _) => Outlook::Open { asked, text: rule.text },
         }
     }
@@ -306,8 +305,8 @@ impl<'r> SourceGate<'r> {
         Ok(texts)
     }
 
-    /// Finds out which documents have one guard and one classification, and no chunk that the details of the token leave out, where
-    /// the text comes from a source: that text is of the whole document, so whoever gets it gets what stands in all chunks.
+    /// Finds out which documents have one guard and one classification, and no chunk that the details of the token leave out. This
+    /// matters where the text comes from a source: that text is of the whole document, so it holds the text of all chunks.
     async fn look_at_documents(
         &mut self,
         lookup: ChunkLookup<'_>,
@@ -330,7 +329,7 @@ impl<'r> SourceGate<'r> {
     }
 }
 
-/// What a source said of a document.
+/// The answer of a source about a document.
 struct Answered<'q> {
     asked: &'q AskedDocument,
     reply: Result<SourceReply, SourceError>,

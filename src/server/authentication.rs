@@ -64,7 +64,7 @@ pub struct TokenAuthentication {
     write_relation: Relation,
     step_up: StepUpRules,
     approvals: ApprovalRules,
-    /// Asks persons for approvals; `None` if only clients do.
+    /// Asks people for approvals; `None` if only clients do.
     approver: Option<Approver>,
     remedy: Remedy,
     after_gate: AfterGate,
@@ -75,9 +75,9 @@ pub struct TokenAuthentication {
 /// The fate of a token that the gate has let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum AfterGate {
-    /// The services do not get it.
+    /// The services do not get the token.
     TakenOff,
-    /// Retrieval gets it, so that a source can be asked as its subject.
+    /// Retrieval gets the token, so that a source can be asked as its subject.
     ForSources,
 }
 
@@ -130,7 +130,7 @@ impl TokenAuthentication {
         })
     }
 
-    /// Asks for the approvals of persons that these rules name.
+    /// Asks for the approvals that these rules name.
     #[must_use]
     pub fn with_approvals(self, approvals: ApprovalRules) -> Self {
         Self { approvals, ..self }

@@ -299,8 +299,8 @@ fn builder() -> Builder<TokioExecutor> {
 /// Copies the parts of a request's head that a service reads when the request needs no access token.
 ///
 /// Nobody refuses such a request before its message has arrived, and its headers may be as large as [`HEADER_BYTES_MAX`]. The
-/// copy lets go of their memory. Of a notification it also keeps a short `authorization`, twice if it is there twice, since one
-/// that is not alone is refused.
+/// copy lets go of their memory. Of a notification it also keeps a short `authorization`, twice if it is there twice, so that two
+/// of them are refused.
 fn without_ballast(parts: &Parts, route: &Route) -> Parts {
     let (mut light, ()) = Request::new(()).into_parts();
     (light.method, light.version) = (parts.method.clone(), parts.version);

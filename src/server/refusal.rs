@@ -345,7 +345,7 @@ impl From<&Status> for Refusal {
             status.code()
         };
         let refusal = Self::new(code, status.message().to_owned());
-        // A command that calls another server passes on what that one asks for.
+        // A command that calls another server passes on the approval that the server asks for.
         match status.get_details_error_info() {
             Some(mut info) if info.reason == APPROVAL_REQUIRED => {
                 let details = info.metadata.remove(AUTHORIZATION_DETAILS).unwrap_or_default();

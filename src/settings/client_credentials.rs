@@ -1,4 +1,4 @@
-//! How Ragward itself gets access tokens for a server that it calls.
+//! The client with which Ragward gets access tokens for a server that it calls.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ use super::OAuthClientConfig;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClientCredentials {
-    /// The token endpoint of the authorization server. It needs `https`, except on this machine.
+    /// The token endpoint of the authorization server. It needs `https`, except on loopback.
     pub token_url: String,
     /// The client, with its secret or its key.
     #[serde(flatten)]

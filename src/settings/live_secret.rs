@@ -1,6 +1,6 @@
-//! A secret that may change while it is used: its file is looked at again and again.
+//! A secret that may change while it is used: its file is read again and again.
 //!
-//! Whoever uses the secret asks for the current one each time, and keeps none. So a change needs no restart, and no task that
+//! A user of the secret asks for the current one each time, and keeps none. So a change needs neither a restart nor a task that
 //! waits for it.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,10 +10,10 @@ use tokio::time::Instant;
 
 use super::{Secret, SecretError, SecretFile};
 
-/// How long a secret is used without a look at its file. The file is small and on this machine, so a look takes some tens of
-/// microseconds.
+/// The time for which a secret is used without a look at its file. The file is small and on this machine, so a look takes some
+/// tens of microseconds.
 const LOOK_INTERVAL: Duration = Duration::from_secs(10);
-/// How soon a look may follow another one when a server refuses the secret: it may have changed in between.
+/// The shortest time between two looks when a server refuses the secret, which may have changed in between.
 const LOOK_INTERVAL_MIN: Duration = Duration::from_secs(1);
 
 /// Says whether a text can be the secret, or what is wrong with it. The reason never repeats the text.
@@ -36,7 +36,7 @@ struct Seen {
     /// The last secret that could be used.
     secret: Arc<Secret>,
     looked_at: Instant,
-    /// What was wrong at the last look, so that each fault is told once.
+    /// The fault at the last look, so that the log names each fault once.
     fault: Option<SecretError>,
 }
 
@@ -51,8 +51,8 @@ impl LiveSecret {
         Ok(Self(Arc::new(Shared { file: file.clone(), fits, seen: Mutex::new(seen) })))
     }
 
-    /// Returns the secret of now. If the file has become one that cannot be used, this is the last secret that could be, and the
-    /// log says why.
+    /// Returns the current secret. If the file cannot be used any more, this is the last secret that could be used, and the log
+    /// says why.
     #[must_use]
     pub fn current(&self) -> Arc<Secret> {
         self.after(LOOK_INTERVAL)

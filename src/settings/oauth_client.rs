@@ -1,11 +1,11 @@
-//! How Ragward proves who it is, where it is a client of an authorization server.
+//! The credential with which Ragward, as a client, proves to an authorization server who it is.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::SecretFile;
 
-/// A client of an authorization server. It has a secret or a private key. The table that it stands in has its settings.
+/// A client of an authorization server, with a secret or a private key. Its settings stand in the table of its owner.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct OAuthClientConfig {
     /// The client that Ragward is at the authorization server.

@@ -19,13 +19,13 @@ const REMEMBER_MAX: Duration = Duration::from_secs(30);
 pub struct SourceConfig {
     /// A name for logs and records.
     pub name: String,
-    /// The `OpenFGA` type of the guards whose chunks need its yes.
+    /// The `OpenFGA` type of the guards whose chunks need the source's yes.
     #[schemars(with = "String")]
     pub guard_type: TypeName,
     /// The URL of a document, with one field as a whole segment of its path: `{id}` (the id of the guard) or
-    /// `{metadata.KEY}`. It needs `https`, except on `localhost`, `127.0.0.1` and `[::1]`.
+    /// `{metadata.KEY}`. It needs `https`, except on loopback.
     pub url: String,
-    /// How the document is asked for.
+    /// The way to ask for a document.
     #[serde(default)]
     pub method: SourceMethod,
     /// The place in the answer (a JSON pointer such as `/id`) that must equal the field of the URL. Set it if the source answers
@@ -41,14 +41,14 @@ pub struct SourceConfig {
     /// The place of the title in the answer (a JSON pointer), for `text = "source"`. When unset, the chunk has no title.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub title_at: Option<String>,
-    /// The longest that one answer of the source may take.
+    /// The longest time that one answer of the source may take.
     #[serde(default = "timeout", with = "PositiveDuration")]
     pub timeout: Duration,
     /// The most documents that the source is asked about at a time. More wait.
     #[serde(default = "concurrency", deserialize_with = "at_least_one")]
     pub concurrency: u32,
-    /// How long an answer counts for the same token, document and version, at most `30s`; `0s` for never. A right that the
-    /// source takes away may still count for this long. It does not apply to `text = "source"`.
+    /// The time for which an answer counts for the same token, document and version, at most `30s`; `0s` for never. A right that
+    /// the source takes away may still count for this long. It does not apply to `text = "source"`.
     #[serde(default = "remember", with = "HumanDuration")]
     pub remember: Duration,
     /// The private and link-local addresses that the source may have, each an address or a network such as `10.1.0.0/16`. An
@@ -59,11 +59,11 @@ pub struct SourceConfig {
     /// trusts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
-    /// How the token of a call is exchanged for a token of the source.
+    /// The exchange of the token of a call for a token of the source.
     pub exchange: ExchangeConfig,
 }
 
-/// How the token of a call is exchanged for a token of a source.
+/// The exchange of the token of a call for a token of a source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ExchangeConfig {
@@ -73,8 +73,8 @@ pub struct ExchangeConfig {
     /// The token endpoint of the authorization server. The token of the call goes there, and nowhere else. It needs `https`,
     /// except on loopback.
     pub token_url: String,
-    /// The issuers (`identity.issuers.issuer`) whose tokens are exchanged. The token of another issuer goes nowhere, and its call is
-    /// refused what has this source. When there are none, those of the only issuer; with several issuers, it must be set.
+    /// The issuers (`identity.issuers.issuer`) whose tokens are exchanged. The token of another issuer goes nowhere, and a call with
+    /// it that needs this source is refused. When there are none, those of the only issuer; with several issuers, it must be set.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub issuers: Vec<String>,
     /// The client, with its secret or its key.
@@ -98,7 +98,7 @@ pub struct ExchangeConfig {
     pub ca_file: Option<PathBuf>,
 }
 
-/// How a document is asked for.
+/// The way to ask for a document.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum SourceMethod {
     /// Only the status is asked for.
@@ -133,7 +133,7 @@ pub enum ExchangeGrant {
     Auth0FederatedConnection,
 }
 
-/// Checks what concerns several settings of the sections.
+/// Checks the settings of the sections against each other.
 ///
 /// # Errors
 /// Returns a sentence that names the settings.
@@ -153,7 +153,7 @@ pub fn check(sources: &[SourceConfig]) -> Result<(), String> {
     Ok(())
 }
 
-/// Checks whose tokens the authorization servers get. `issuers` are those whose tokens are accepted.
+/// Checks whose tokens the authorization servers get. `issuers` are the issuers whose tokens the server accepts.
 ///
 /// # Errors
 /// Returns a sentence that names the settings.
@@ -193,7 +193,7 @@ impl SourceConfig {
                 let rule = "`text = \"source\"` needs `method = \"GET\"`, `expect` and `text_at`";
                 return Err(rule.to_owned());
             }
-            // Whoever may write under one guard chooses the metadata there, and not what other guards protect.
+            // A writer under one guard chooses the metadata there, and must not get at texts that other guards protect.
             SourceTextFrom::Source if self.url.contains("{metadata.") => {
                 let rule = "`text = \"source\"` needs `{id}` in `url`: with `{metadata.KEY}`, whoever writes a document could put the \
                             text of any other one under its guard";

@@ -1,7 +1,7 @@
 //! The answers of sources that may count again for a short time.
 //!
-//! INVARIANT (complete key): an answer counts only for the same token, source, address, guard and version of the document. A
-//! decision is so never older than what it releases: each write gives a document another version.
+//! INVARIANT (complete key): an answer counts only for the same token, source, address, guard and version of the document. Each
+//! write gives a document another version. So an answer is never older than the chunks that it releases.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -63,7 +63,7 @@ impl RememberedDecisions {
             decisions.clear();
         }
         let key = DecisionKey::of(question);
-        // An answer that took long must not bring back what a later question has ended.
+        // A slow answer must not replace the answer to a later question.
         let is_older = decisions.get(&key).is_some_and(|known| known.asked_at > asked_at);
         if !is_older {
             decisions.insert(key, Remembered { released, asked_at, until: asked_at + lasts });

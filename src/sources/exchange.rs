@@ -29,14 +29,14 @@ use crate::token_endpoint::{Form, LIFETIME_MAX, TokenEndpoint, TokenEndpointSett
 
 /// The deepest nesting of the claims of a token.
 const DEPTH_MAX: usize = 8;
-/// How long before its end a kept token is not used any more at the soonest: it has to be good when it arrives.
+/// The longest time before the end of a kept token at which nobody uses it any more: it has to be good when it arrives.
 const UNUSED_BEFORE_MAX: Duration = Duration::from_secs(30);
 /// The most exchanges that run at a time for one source. An authorization server takes tens of milliseconds for one, so it can give
 /// some hundred tokens a second.
 const EXCHANGES_MAX: usize = 16;
 /// The most tokens of one source that are kept. When there are more, all that nobody uses at that moment are forgotten.
 const KEPT_MAX: usize = 8_192;
-/// How often tokens that have ended are forgotten, at the next exchange.
+/// The shortest time between two searches for tokens that have ended.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 
 const RFC8693: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
@@ -210,7 +210,7 @@ impl TokenExchange {
         if !is_of_type(granted.issued_type.as_ref(), self.issued_types) {
             return Err(SourceFault::ExchangedToken);
         }
-        // That token is good here. With it, the source could call Ragward as the user.
+        // The answer is the token of the call itself. With it, the source could call Ragward as the user.
         if granted.token.expose() == bearer.expose() {
             return Err(SourceFault::ExchangedToken);
         }

@@ -61,7 +61,7 @@ impl UrlTemplate {
         if !before.ends_with('/') || !(after.is_empty() || after.starts_with('/')) {
             return Err("its field must be a whole segment of the path");
         }
-        // What stands before the field has a host already, so the field cannot be a part of one.
+        // The text before the field has a host already, so the field cannot be a part of one.
         let whole =
             Url::parse(before).map_err(|_malformed| "it must be an address such as `https://host/pages/{id}`")?;
         let sample = Url::parse(&format!("{before}x{after}")).map_err(|_malformed| "it must be an address")?;

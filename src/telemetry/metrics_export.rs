@@ -71,7 +71,7 @@ fn describe() {
     describe_counter!(SOURCE_QUESTIONS, Unit::Count, "Questions to sources, by source and outcome.");
     describe_histogram!(SOURCE_SECONDS, Unit::Seconds, "Time until a source has answered, by source.");
     describe_counter!(EXCHANGES, Unit::Count, "Tokens that were exchanged for sources, by source and outcome.");
-    describe_counter!(APPROVALS, Unit::Count, "Questions to persons and their ends, by outcome.");
+    describe_counter!(APPROVALS, Unit::Count, "Questions to people and their ends, by outcome.");
     describe_histogram!(AUDIT_BATCH, Unit::Count, "Audit records that are written at once.");
     describe_gauge!(AUDIT_WAITING, Unit::Count, "Audit records that are on their way.");
     describe_counter!(AUDIT_FAILED, Unit::Count, "Audit records that could not be kept.");

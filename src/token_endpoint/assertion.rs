@@ -13,7 +13,7 @@ use crate::client_tls;
 
 /// The type of an assertion in a request for a token.
 pub(super) const TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
-/// How long an assertion is good, in seconds. It is made for one request, and clocks may differ by some of it.
+/// The lifetime of an assertion, in seconds. It is made for one request, and the clocks may differ by a part of this time.
 const LIFETIME_SECONDS: u64 = 60;
 /// The length of an assertion's id before it is encoded.
 const ID_BYTES: usize = 16;
@@ -26,16 +26,16 @@ pub(super) enum SigningKey {
     Rsa(Box<RsaKeyPair>),
 }
 
-/// What an assertion says.
+/// The claims of an assertion.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Claims<'c> {
     pub(super) client_id: &'c str,
     pub(super) audience: &'c str,
-    /// The time of now, in seconds since 1970.
+    /// The current time, in seconds since 1970.
     pub(super) now: u64,
 }
 
-/// The reason why a key signs nothing. It never repeats anything of the key.
+/// The reason why a key signs nothing. The text repeats nothing of the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum AssertionError {
     #[error("it is no private key in PEM form (`-----BEGIN PRIVATE KEY-----`, PKCS#8)")]

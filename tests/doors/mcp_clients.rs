@@ -30,7 +30,7 @@ const NODE: &str = "NODE_22_BIN";
 /// The folders with `LangChain`'s packages that `.ci/run` installs, as in `PYTHONPATH`.
 const LANGCHAIN_PACKAGES: &str = "PYTHON_LANGCHAIN_PATH";
 const READ: &str = "ragward:retrieve";
-/// The page at which persons answer. Nobody opens it here.
+/// The page at which people answer. Nobody opens it here.
 const PAGE: &str = "https://login.example/requests";
 
 fn given(variable: &str) -> Option<OsString> {

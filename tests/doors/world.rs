@@ -95,7 +95,7 @@ impl World {
         self.key.sign(&claims)
     }
 
-    /// Lets the issuer ask persons, and lets this one approve whatever is asked.
+    /// Lets the issuer ask people, and lets this one approve whatever is asked.
     pub(crate) fn approves_all(&self, subject: &str, scope: &str) {
         self.issuer.serve_backchannel("/ask", "/token");
         let asked = json!({ "auth_req_id": "question", "expires_in": 120, "interval": 1 });

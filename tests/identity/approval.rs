@@ -131,7 +131,7 @@ async fn an_approved_request_is_answered_once() {
         let refused = world.ask(secret(), &again).await.unwrap_err();
         assert_eq!(refused.code(), Code::Unauthenticated, "{row}: {refused:?}");
     }
-    // Somebody who may see nothing of it is told the same, and gets nothing by an approval.
+    // Somebody who may see nothing of it gets the same refusal, and nothing by an approval.
     let nobodys = details(&world.ask(secret(), &world.token("nobody", &[])).await.unwrap_err());
     assert_eq!(nobodys[0].as_object().unwrap().keys().len(), asked[0].as_object().unwrap().keys().len());
     let of_nobody = world.approved("nobody", &nobodys, "nobody");
@@ -250,7 +250,7 @@ async fn an_approval_widens_nothing() {
     let pipeline = world.token("anne", &[("scope", json!("ragward:retrieve ragward:assert_user"))]);
     let named = RetrieveRequest { user: "user:bob".to_owned(), ..secret() };
     let refused = world.ask(named, &pipeline).await.unwrap_err();
-    assert!(refused.code() == Code::PermissionDenied && refused.message().contains("only persons"), "{refused:?}");
+    assert!(refused.code() == Code::PermissionDenied && refused.message().contains("only people"), "{refused:?}");
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Approvals that Ragward itself asks persons for, at an issuer that answers well or badly.
+//! Approvals that Ragward itself asks people for, at an issuer that answers well or badly.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -49,7 +49,7 @@ type Change = fn(&mut BackchannelConfig, &mut IdentityConfig);
 /// reason of the refusal, empty for an answer.
 type Row = (&'static str, Change, Option<HttpAnswer>, Vec<(&'static str, Value)>, &'static str, &'static str);
 
-/// A server that asks persons, and its issuer.
+/// A server that asks people, and its issuer.
 pub(crate) struct World {
     pub(crate) running: Running,
     key: SigningKey,

@@ -390,7 +390,7 @@ async fn a_client_gets_a_nonce_and_repeats_it() {
     }
     assert_eq!(world.send(&with_nonce(Some(&nonce))).await.status, 200);
     assert_eq!(world.send(&with_nonce(Some(&nonce))).await.status, 200, "one nonce is good for many proofs");
-    // What is wrong for another reason gets no nonce.
+    // A proof with another fault gets no nonce.
     let reply = world.send(&Call::json(REST, &asked()).with("authorization", format!("DPoP {token}"))).await;
     assert!(reply.status == 401 && reply.header("dpop-nonce").is_none(), "{reply:?}");
 

@@ -104,7 +104,7 @@ async fn a_server_is_asked_with_access_tokens() {
         assert_eq!(matches!(refused, AuthzError::Unavailable(_)), is_unavailable, "{row}: {refused:?}");
         assert_eq!(matches!(refused, AuthzError::Refused(_)), !is_unavailable, "{row}: {refused:?}");
         assert!(!refused.to_string().contains("canary-93"), "{row}: {refused:?}");
-        // The same authorizer asks for another token by itself.
+        // Without a new start, the authorizer asks for another token.
         world.give(&world.claims(AUDIENCE));
         pass(A_WHILE).await;
         let again = authorizer.readiness().await;

@@ -200,7 +200,7 @@ impl TestIssuer {
         of_path.map(|(_, form)| url::form_urlencoded::parse(form.as_bytes()).into_owned().collect()).collect()
     }
 
-    /// Serves metadata with the endpoints by which a client asks persons (CIBA).
+    /// Serves metadata with the endpoints by which a client asks people (CIBA).
     pub(crate) fn serve_backchannel(&self, ask: &str, token: &str) {
         let metadata = json!({
             "issuer": self.url, "jwks_uri": format!("{}{KEYS}", self.url),

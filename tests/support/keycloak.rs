@@ -31,7 +31,7 @@ pub(crate) const REALM: &str = "acme";
 /// A running server with one realm.
 pub(crate) struct Keycloak {
     pub(crate) address: String,
-    /// The questions to persons, in their order.
+    /// The questions to people, in their order.
     questions: UnboundedReceiver<Question>,
     process: Child,
     _data: tempfile::TempDir,
@@ -198,7 +198,7 @@ async fn post(address: &str, path: &str, form: &[(&str, &str)], headers: &[(&str
     call.body(form.join("&")).send(address).await
 }
 
-/// Takes questions in place of the persons' devices.
+/// Takes questions in place of people's devices.
 async fn serve_devices(listener: TcpListener, asked: UnboundedSender<Question>) {
     while let Ok((mut connection, _)) = listener.accept().await {
         let question = read_question(&mut connection).await;

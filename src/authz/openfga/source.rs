@@ -34,7 +34,7 @@ impl OpenFgaSource {
         Self::with_credential(config, super::credential(config)?)
     }
 
-    /// Like [`OpenFgaSource::new`], with a credential that others use, too.
+    /// Like [`OpenFgaSource::new`], with a credential that other callers of the server share.
     ///
     /// # Errors
     /// When the configuration cannot be used.

@@ -117,7 +117,7 @@ async fn many_calls_wait_for_one_request() {
         assert_eq!(found, bearer(1));
     }
     assert_eq!(world.endpoint.asked().len(), 1);
-    // A call that is given up takes no request along.
+    // A call whose caller goes away does not end the request.
     let world = World::start(Answer::Token(300)).await;
     assert!(futures::FutureExt::now_or_never(world.token()).is_none());
     world.settled().await;

@@ -35,7 +35,7 @@ const COLLECTION: &str = "vault";
 const TITLE: &str = "The second mill";
 const TEXT: &str = "The board buys a second mill in March. The price is agreed, and the seller wants silence until then. \
                     Until the contract is signed, nobody outside the board and the people who prepare it may know.";
-/// Who may read the secret page: whoever may read this one, as Anne may.
+/// The guard of the secret page. Anne may read it.
 const GUARD: &str = "document:parental-leave";
 /// The questions of the agent, one for each answer of its person.
 const QUESTIONS: [&str; 2] = ["When does the board buy the mill?", "What is the price of the mill?"];
@@ -47,7 +47,7 @@ token nor the issuer's: it asked Ragward, Ragward asked the issuer, and the issu
 
 docs/src/approvals.md says how a server asks for approvals.";
 
-/// What the person says.
+/// The answer of the person.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Says {
@@ -66,12 +66,12 @@ struct ApprovalDemo {
 #[derive(Serialize)]
 struct Round {
     question: &'static str,
-    /// What the agent was told at first.
+    /// The refusal of the agent's first try.
     required: String,
-    /// What the person saw on their device.
+    /// The question on the person's device.
     device: Value,
     says: Says,
-    /// What the agent was told at last; empty if it got an answer.
+    /// The refusal of the agent's last try; empty if it got an answer.
     refused: String,
     chunks: Vec<FoundChunk>,
 }
@@ -154,7 +154,7 @@ async fn ask(client: &Client, device: &Device, question: &'static str, says: Opt
         RequestApprovalRequest { request: Some(ToApprove::Retrieve(request.clone())), purpose: PURPOSE.to_owned() };
     let approval = match client.retrieval().request_approval(to_approve).await {
         Ok(approval) => approval.into_inner(),
-        // Whoever has just said no is left alone for a minute.
+        // Nobody asks a person within a minute of their no.
         Err(status) => {
             let (says, device, refused) = (Says::No, Value::Null, status.message().to_owned());
             return Ok(Round { question, required, device, says, refused, chunks: Vec::new() });

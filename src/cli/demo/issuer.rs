@@ -27,7 +27,7 @@ const KEYS: &str = "/keys";
 const ASK: &str = "/ask";
 const TOKEN: &str = "/token";
 const KEY_ID: &str = "demo";
-/// The id of every question: the next one begins when the one before has ended.
+/// The id of every question. One question can have it at a time: the next begins when the one before has ended.
 const QUESTION_ID: &str = "question";
 /// The lifetime of a token, in seconds, which is longer than the demo takes.
 const LIFETIME_SECONDS: u64 = 300;
@@ -140,7 +140,7 @@ impl Issuer {
         serve(self.listener, pages)
     }
 
-    /// Like [`Issuer::serve`], and asks the person on a device when a client wants that.
+    /// Like [`Issuer::serve`], and asks the person on a device when a client asks for that.
     pub(super) fn serve_asking(self, device: Arc<Device>) -> impl Future<Output = Result<(), tonic::transport::Error>> {
         let Self { listener, signer } = self;
         let endpoints = json!({
@@ -170,7 +170,7 @@ impl Signer {
         Ok(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature)))
     }
 
-    /// Returns the pages with the metadata, which has these members more, and with the keys.
+    /// Returns the pages with the keys, and with the metadata and these additional members of it.
     fn documents(&self, more: &Value) -> Router {
         let mut metadata = json!({"issuer": self.url, "jwks_uri": format!("{}{KEYS}", self.url)});
         if let (Some(metadata), Some(more)) = (metadata.as_object_mut(), more.as_object()) {

@@ -3,9 +3,9 @@
 //! INVARIANT (no forced polls): a notification asks the issuer nothing. It only ends the wait before the next poll, which the
 //! agent of the question causes, and it does so once for each question.
 //!
-//! INVARIANT (no flood): an agent rings its person at most [`OPEN_MAX`] times at once and [`RINGS_MAX`] times a day, and not for
-//! [`PAUSE_SECONDS`] after a no that is heard. What one agent does never keeps another one from asking: the limit of a person is
-//! higher than that of any one agent, and no client takes all places.
+//! INVARIANT (no flood): an agent has at most [`OPEN_MAX`] open questions, rings its person at most [`RINGS_MAX`] times a day, and
+//! does not ring for [`PAUSE_SECONDS`] after a no that is heard. One agent never keeps another one from asking: the limit of a
+//! person is higher than that of any one agent, and no client takes all places.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -19,17 +19,17 @@ const RINGS_MAX: usize = 20;
 /// The most questions to one person within a day, by all agents together.
 const RINGS_OF_PERSON_MAX: usize = 60;
 const DAY_SECONDS: u64 = 86_400;
-/// How long an agent may not ask after a no.
+/// The time after a no in which the agent may not ask.
 const PAUSE_SECONDS: u64 = 60;
 /// The seconds that `slow_down` adds to the pause between polls (CIBA, section 11).
 const SLOW_DOWN_SECONDS: u64 = 5;
 /// The longest pause between polls. An issuer that says `slow_down` without end gets one poll in this time.
 const INTERVAL_SECONDS_MAX: u64 = 60;
-/// The most agents that are remembered, and the most persons and questions. Past this, nobody else is asked for.
+/// The most agents that are remembered, and the most people and questions. Past this, no further agent may ask.
 const REMEMBERED_MAX: usize = 10_000;
 /// The most agents of one client that are remembered, so that one client cannot use up the places of all.
 const REMEMBERED_OF_CLIENT_MAX: usize = 5_000;
-/// When to come back for a question that is being put right now.
+/// The wait for a question that is being put right now.
 const SOON_SECONDS: u64 = 1;
 
 /// The questions that are open, and the rings of the last day.
@@ -38,8 +38,8 @@ pub(crate) struct Desk {
     /// The state of each agent ([`Asker::agent`]).
     agents: HashMap<Asker, AgentState>,
     /// The times of the rings of each person, by issuer and subject.
-    persons: HashMap<(String, String), VecDeque<u64>>,
-    /// What is known of each question, by the nonce of its approval. An issuer may give an id twice.
+    people: HashMap<(String, String), VecDeque<u64>>,
+    /// The standing of each question, by the nonce of its approval. An issuer may give an id twice.
     questions: HashMap<String, Standing>,
 }
 
@@ -53,11 +53,11 @@ struct AgentState {
 
 #[derive(Debug)]
 struct OpenQuestion {
-    /// Who asked. Nobody else could use the approval.
+    /// The asker. Nobody else could use the approval.
     asker: Asker,
     request: ApprovableRequest,
     expires_at: u64,
-    /// What the asker was told; `None` while the issuer is asked.
+    /// The reply to the asker; `None` while the issuer is asked.
     told: Option<Told>,
 }
 
@@ -67,14 +67,14 @@ impl OpenQuestion {
     }
 }
 
-/// A question that a person may have answered meanwhile.
+/// An open question, which its person may have answered by now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct AskedQuestion {
     pub(crate) request: ApprovableRequest,
     pub(crate) sealed: String,
 }
 
-/// What an asker is told of its question.
+/// The reply to an asker whose question was put.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Told {
     pub(crate) sealed: String,
@@ -85,18 +85,18 @@ pub(crate) struct Told {
     pub(crate) interval: u64,
 }
 
-/// Whether a person is asked.
+/// The decision about a question to a person.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Ring {
     /// The person is asked now. The caller ends the ring with [`Desk::told`] or [`Desk::untold`].
     Now,
-    /// The person was asked the same already.
+    /// The person was asked this already.
     Joined(Told),
     /// The person must not be asked before these seconds have passed.
     Later(u64),
 }
 
-/// What is known of a question.
+/// The end of a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// The person said yes to this.
@@ -107,10 +107,10 @@ pub(crate) enum Outcome {
     Unproved,
 }
 
-/// What a person said yes to.
+/// The yes of a person.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Consent {
-    /// The time of the yes, as the issuer says.
+    /// The time of the yes, as the issuer states it.
     pub(crate) at: u64,
     /// The most chunks, on all pages. The person may have approved fewer than were asked for.
     pub(crate) chunks_max: u64,
@@ -132,20 +132,20 @@ struct Standing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Notification {
     Awaited,
-    /// It has arrived, so the next poll waits for nothing.
+    /// It has arrived, so the next poll need not wait.
     Arrived,
     /// A poll has followed it. Later notifications change nothing.
     Heeded,
 }
 
-/// What a notification is about.
+/// The question that a notification is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Notified {
     /// A question that is known here.
     Known,
-    /// A question that another replica put, or nobody. It changes nothing here.
+    /// A question that another replica put, or nobody. The notification changes nothing here.
     Unknown,
-    /// Another question than the one whose token came with the notification.
+    /// A question whose token is not the one that came with the notification.
     Another,
 }
 
@@ -156,7 +156,7 @@ pub(crate) enum Pace {
     Slower,
 }
 
-/// Whether the issuer is asked about a question.
+/// The decision about a poll of a question.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Poll {
     /// The issuer is asked now. The caller ends the poll with [`Desk::pending`] or [`Desk::ended`].
@@ -168,8 +168,8 @@ pub(crate) enum Poll {
 }
 
 impl Desk {
-    /// Returns the open questions of an asker's agent. Its person may have said no to one of them, which is to be known before the
-    /// agent asks again. Returns none if the asker would only join its own question.
+    /// Returns the open questions of an asker's agent. Its person may have said no to one of them, and that no has to count
+    /// before the agent asks again. Returns none if the asker would only join its own question.
     pub(crate) fn unheard(&self, asker: &Asker, encoded: &[u8]) -> Vec<AskedQuestion> {
         let open = self.agents.get(&asker.agent()).map(|state| state.open.as_slice()).unwrap_or_default();
         if open.iter().any(|open| open.is_of(asker, encoded)) {
@@ -203,32 +203,32 @@ impl Desk {
             let ends = state.open.iter().map(|open| open.expires_at).min().unwrap_or(now);
             return Ring::Later(ends.saturating_sub(now).max(SOON_SECONDS));
         }
-        let person = self.persons.entry((asker.issuer.clone(), asker.subject.clone())).or_default();
+        let person = self.people.entry((asker.issuer.clone(), asker.subject.clone())).or_default();
         forget_rings(person, now);
         for (rings, max) in [(&state.rings, RINGS_MAX), (&*person, RINGS_OF_PERSON_MAX)] {
             if let (true, Some(first)) = (rings.len() >= max, rings.front()) {
                 return Ring::Later(first.saturating_add(DAY_SECONDS).saturating_sub(now).max(SOON_SECONDS));
             }
         }
-        // A question counts from the moment at which it is put, since a failed one may have rung, too.
+        // A question counts even if putting it fails, since the person may have been asked all the same.
         state.rings.push_back(now);
         person.push_back(now);
         state.open.push(OpenQuestion { asker: asker.clone(), request: request.clone(), expires_at, told: None });
         Ring::Now
     }
 
-    /// Returns whether an agent has a place, or there is one for it.
+    /// Returns whether an agent is remembered, or there is room to remember it.
     fn has_room_for(&self, agent: &Asker) -> bool {
         if self.agents.contains_key(agent) {
             return true;
         }
         let is_of_client = |known: &&Asker| known.client_id == agent.client_id && known.issuer == agent.issuer;
         let of_client = self.agents.keys().filter(is_of_client).count();
-        let is_full = self.agents.len() >= REMEMBERED_MAX || self.persons.len() >= REMEMBERED_MAX;
+        let is_full = self.agents.len() >= REMEMBERED_MAX || self.people.len() >= REMEMBERED_MAX;
         !is_full && of_client < REMEMBERED_OF_CLIENT_MAX
     }
 
-    /// Notes what the asker is told of a question that was put.
+    /// Notes the reply to the asker of a question that was put.
     pub(crate) fn told(&mut self, asker: &Asker, encoded: &[u8], told: &Told) {
         let state = self.agents.get_mut(&asker.agent());
         let open = state.and_then(|state| state.open.iter_mut().find(|open| open.is_of(asker, encoded)));
@@ -244,7 +244,7 @@ impl Desk {
 
     /// Notes a question that the issuer has put, so that its notification is known.
     pub(crate) fn put(&mut self, open: &OpenApproval, now: u64) {
-        // Without room for it, its notification changes nothing.
+        // If there is no room for the question, its notification changes nothing.
         self.standing(open, now);
     }
 
@@ -316,7 +316,7 @@ impl Desk {
         self.close(asker, |open| open.told.as_ref().is_some_and(|told| told.sealed == sealed));
     }
 
-    /// Returns what is known of a question; `None` if there is no room for one more.
+    /// Returns the standing of a question; `None` if there is no room for one more.
     fn standing(&mut self, open: &OpenApproval, now: u64) -> Option<&mut Standing> {
         if self.questions.len() >= REMEMBERED_MAX {
             self.questions.retain(|_, standing| now < standing.expires_at);
@@ -347,7 +347,7 @@ impl Desk {
             state.forget(now);
             !state.open.is_empty() || !state.rings.is_empty() || now < state.paused_until
         });
-        self.persons.retain(|_, rings| {
+        self.people.retain(|_, rings| {
             forget_rings(rings, now);
             !rings.is_empty()
         });

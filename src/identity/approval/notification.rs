@@ -17,13 +17,13 @@ const TOKEN_CHARACTERS: usize = 2 * (NONCE_BYTES + EXPIRY_BYTES + MAC_BYTES);
 pub(crate) struct NotificationKey(hmac::Key);
 
 impl NotificationKey {
-    /// Makes the key from a secret that serves for nothing else.
+    /// Makes the key from a secret that has no other use.
     pub(super) fn new(secret: &[u8]) -> Self {
         Self(hmac::Key::new(hmac::HMAC_SHA256, secret))
     }
 
     /// Makes the token of a question, which is good until `expires_at`, in seconds since 1970. Returns `None` if the nonce is
-    /// none of [`random_nonce`](super::sealed::random_nonce).
+    /// not one of [`random_nonce`](super::sealed::random_nonce).
     pub(crate) fn token(&self, nonce: &str, expires_at: u64) -> Option<String> {
         let nonce = base16ct::lower::decode_vec(nonce).ok().filter(|nonce| nonce.len() == NONCE_BYTES)?;
         let content = [nonce.as_slice(), &expires_at.to_be_bytes()].concat();

@@ -25,7 +25,7 @@ const LABEL: &[u8] = b"ragward approval 1";
 /// Keeps the key of notifications apart from that of approvals.
 const NOTIFICATION_LABEL: &[u8] = b"ragward approval notification 1";
 
-/// The caller for whom a person is asked: equal callers can join, and others cannot use the approval.
+/// The caller for whom a person is asked. Equal askers join one question, and no other asker can use its approval.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Asker {
@@ -36,7 +36,7 @@ pub(crate) struct Asker {
     pub(crate) actors: Vec<String>,
 }
 
-/// What a sealed approval holds.
+/// The content of a sealed approval.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct OpenApproval {
@@ -71,8 +71,8 @@ impl Asker {
         }
     }
 
-    /// Returns the agent that is behind this asker, with the person and the client. Only the outermost actor is ever checked. The
-    /// others are history, which an agent may vary by who exchanges its token.
+    /// Returns the asker with its outermost actor alone: the agent that is checked. The other actors are history, which an agent
+    /// may vary by having its token exchanged along other ways.
     pub(crate) fn agent(&self) -> Self {
         Self { actors: self.actors.iter().take(1).cloned().collect(), ..self.clone() }
     }
@@ -148,7 +148,7 @@ pub(crate) fn random_nonce() -> Option<String> {
     Some(base16ct::lower::encode_string(&bytes))
 }
 
-/// Returns a code for people, such as `4F7K-9QXM`, of letters and digits that nobody mistakes for one another.
+/// Returns a code for people, such as `4F7K-9QXM`. It has no letters and digits that look alike.
 pub(crate) fn random_code() -> Option<String> {
     const LETTERS: &[u8; 32] = b"23456789ABCDEFGHJKLMNPQRSTUVWXYZ";
     let mut bytes = [0; 8];

@@ -1,4 +1,4 @@
-//! Shows which requests need an approval, and what is none.
+//! Tests which requests need an approval, and which tokens hold none.
 
 use std::sync::Arc;
 
@@ -278,7 +278,7 @@ fn what_a_person_reads_stands_in_approvals_alone() {
 }
 
 #[test]
-fn only_persons_approve_and_only_for_themselves() {
+fn only_people_approve_and_only_for_themselves() {
     let rules = ApprovalRules::new(&settings()).unwrap();
     let this = request("handbook", "secret", b"this");
     let machine = IdentityConfig { machine_type: Some(TypeName::parse("client").unwrap()), ..settings() };

@@ -1,4 +1,4 @@
-//! The section `[approval]`: the persons whom Ragward itself asks.
+//! The section `[approval]`: the approvals that Ragward itself asks people for.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::settings::{OAuthClientConfig, PositiveDuration, SecretFile};
 
-/// The approvals that Ragward itself asks persons for, at their issuer (CIBA). Its client there needs the grant
+/// The approvals that Ragward itself asks people for, at their issuer (CIBA). Its client there needs the grant
 /// `urn:openid:params:grant-type:ciba` in the mode that `delivery` names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BackchannelConfig {
-    /// The issuer whose persons are asked: one of `identity.issuers`. Its tokens alone can be used to ask.
+    /// The issuer that asks people: one of `identity.issuers`. Only callers with its tokens can ask for an approval.
     pub issuer: String,
     /// The client, with its secret or its key.
     #[serde(flatten)]
@@ -31,18 +31,18 @@ pub struct BackchannelConfig {
     #[serde(default)]
     pub binding_message: BindingMessage,
     /// Whether the person, and so the issuer, reads the query of a search, or the first ids of a fetch: at most 256 characters.
-    /// They stand in the details, and in the text if that is `"request"`.
+    /// They stand in the details, and in the text if `binding_message` is `"request"`.
     #[serde(default)]
     pub show_query: bool,
-    /// How long the person may take, and the approval can be used: at most `1h`. Whole seconds count.
+    /// The time in which the person can answer and the approval can be used, at most `1h`. Whole seconds count.
     #[serde(default = "default_expiry", with = "PositiveDuration")]
     pub expiry: Duration,
     /// Whether the issuer puts `authorization_details` into tokens.
     #[serde(default)]
     pub details: IssuerDetails,
-    /// The page at which every person finds and answers the questions to them, if the issuer has one, such as
-    /// `https://login.example.com/requests`. Clients of MCP are asked to open it. It needs `https`, except on `localhost`,
-    /// `127.0.0.1` and `[::1]`. When unset, persons answer on their device alone.
+    /// The one page at which all people find and answer the questions to them, if the issuer has one, such as
+    /// `https://login.example.com/requests`. Clients of MCP offer to open it. It needs `https`, except on loopback. When unset,
+    /// people answer on their device alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub page_url: Option<String>,
 }
@@ -51,7 +51,7 @@ pub struct BackchannelConfig {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Delivery {
-    /// It asks the issuer at the issuer's pace, whenever the agent asks.
+    /// Ragward asks the issuer when the agent tries, but no faster than the issuer allows.
     #[default]
     Poll,
     /// The issuer also notifies `POST /ciba/notify` below `server.public_url`, which must be set. Then the
@@ -74,10 +74,10 @@ pub enum BindingMessage {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum IssuerDetails {
-    /// It does, and a token without the details that were asked for proves nothing.
+    /// The issuer does, and a token without the details that were asked for proves nothing.
     #[default]
     Required,
-    /// It does not. The issuer's id of the question and the code are all that bind the approval to its request.
+    /// The issuer does not. Only its id of the question and the code bind the approval to the request.
     Unsupported,
 }
 

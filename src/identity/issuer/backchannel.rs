@@ -1,8 +1,8 @@
 //! Asks a person at their issuer, on a device of theirs (CIBA, `OpenID` Connect Client-Initiated Backchannel Authentication
 //! Core 1.0, in its modes poll and ping).
 //!
-//! What the issuer answers is not believed beyond what this module reads from it, and no word of it is repeated: it could hold
-//! a secret. Whether the token proves anything is decided elsewhere.
+//! This module repeats no word of an issuer's answer, which could hold a secret. Another one decides whether a token proves an
+//! approval.
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ const INTERVAL_SECONDS: u64 = 5;
 const INTERVAL_SECONDS_MAX: u64 = 60;
 const GRANT: &str = "urn:openid:params:grant-type:ciba";
 
-/// A client of an issuer that asks persons there.
+/// A client of an issuer that asks people there.
 #[derive(Debug)]
 pub struct Backchannel {
     issuer: Arc<Issuer>,
@@ -41,7 +41,7 @@ struct Endpoints {
 /// A question to a person.
 #[derive(Clone, Copy, Debug)]
 pub struct Question<'a> {
-    /// The person, by the name that the issuer takes.
+    /// The name of the person, as the issuer takes it.
     pub login_hint: &'a str,
     /// The scopes of the token.
     pub scope: &'a str,
@@ -51,9 +51,9 @@ pub struct Question<'a> {
     pub binding_message: &'a str,
     /// The `authorization_details` of the token, as JSON; `None` for an issuer that has none.
     pub details: Option<&'a str>,
-    /// The token by which the issuer shows that its notification is its own; `None` if it sends none.
+    /// The token by which the issuer shows that its notification is its own; `None` if it sends no notifications.
     pub notification_token: Option<&'a str>,
-    /// How long the person may take, in seconds.
+    /// The time in which the person can answer, in seconds.
     pub expiry_seconds: u64,
 }
 
@@ -62,7 +62,7 @@ pub struct Question<'a> {
 pub struct Asked {
     /// The issuer's id of the question (`auth_req_id`).
     pub id: String,
-    /// How long the person may take, in seconds.
+    /// The time in which the person can answer, in seconds.
     pub expires_in: u64,
     /// The pause between polls, in seconds.
     pub interval: u64,
@@ -73,7 +73,7 @@ pub struct Asked {
 pub enum Polled {
     /// The person has not answered.
     Pending,
-    /// The person has not answered, and the next poll must come later than the last one did.
+    /// The person has not answered, and the polls came too fast.
     SlowDown,
     /// The person said no.
     Denied,
@@ -98,7 +98,7 @@ pub enum BackchannelError {
     /// The issuer refuses the client or its request.
     #[error("the issuer refuses the request")]
     Refused,
-    /// The answer is none of the standard's.
+    /// The standard has no such answer.
     #[error("the answer of the issuer cannot be used")]
     Unusable,
 }
@@ -108,14 +108,14 @@ impl Backchannel {
         Self { issuer, client, endpoints: OnceCell::new() }
     }
 
-    /// Returns the issuer whose persons are asked.
+    /// Returns the issuer, which asks its people.
     #[must_use]
     pub fn issuer(&self) -> &str {
         &self.issuer.config.issuer
     }
 
-    /// Returns the lists in the issuer's settings that lack this client, by the names of the settings. With any of them, a token
-    /// of the client is not a person's own, and such a token is what proves an approval.
+    /// Returns the names of the lists in the issuer's settings that lack this client. While a list lacks it, a token of the client
+    /// is not a person's own, so it proves no approval.
     #[must_use]
     pub fn lists_without_client(&self) -> Vec<&'static str> {
         let (config, client) = (&self.issuer.config, self.client.id());
@@ -128,10 +128,10 @@ impl Backchannel {
         lists.into_iter().filter(|(_, lacks)| *lacks).map(|(name, _)| name).collect()
     }
 
-    /// Asks a person.
+    /// Makes the issuer ask a person.
     ///
     /// # Errors
-    /// If the issuer does not ask.
+    /// If the issuer does not ask the person.
     pub async fn ask(&self, question: Question<'_>) -> Result<Asked, BackchannelError> {
         let expiry = question.expiry_seconds.to_string();
         let form = Form::default()
@@ -149,10 +149,10 @@ impl Backchannel {
         }
     }
 
-    /// Asks whether the person has answered.
+    /// Asks the issuer whether the person has answered.
     ///
     /// # Errors
-    /// If the issuer does not tell.
+    /// If the issuer gives no answer that can be used.
     pub async fn poll(&self, id: &str) -> Result<Polled, BackchannelError> {
         let form = Form::default().with("grant_type", GRANT).with("auth_req_id", id);
         match self.post(&self.endpoints().await?.token, form).await? {
@@ -238,7 +238,7 @@ impl Answer {
 fn asked(members: &Map<String, Value>, expiry_seconds: u64) -> Option<Asked> {
     let id = members.get("auth_req_id")?.as_str()?;
     let interval = members.get("interval").map_or(Some(INTERVAL_SECONDS), Value::as_u64)?;
-    // An issuer may give more time than was asked for. Nobody waits for it.
+    // An issuer may give more time than was asked for. The approval ends all the same.
     let expires_in = members.get("expires_in")?.as_u64()?.min(expiry_seconds);
     // A question that ends at once would leave its asker free to ask again at once.
     let is_taken = is_visible(id) && id.len() <= ID_BYTES_MAX && expires_in > 0;

@@ -36,7 +36,7 @@ pub(in crate::identity) enum FetchSetupError {
     /// Certificates are named for an address without TLS.
     #[error("`ca_file` is set, and `{0}` is not an `https` URL")]
     Plain(String),
-    /// A proxy is named for an address without TLS, which is on this machine.
+    /// The settings name a proxy for an address without TLS, which is on this machine.
     #[error("`proxy_url` is set, and `{0}` is not an `https` URL: a proxy could read and change what it carries")]
     PlainBehindProxy(String),
     /// Keys cannot be read through such a proxy. The text does not repeat the URL, which may hold a password.
@@ -80,7 +80,7 @@ pub(super) fn check_url(text: &str) -> Result<Url, FetchSetupError> {
 }
 
 /// Parses the URL of a proxy. The proxy carries TLS, so it learns the names of hosts and nothing else, and needs no TLS of its
-/// own. A password does not belong into a configuration that is printed.
+/// own. A password does not belong in a configuration that is printed.
 fn check_proxy(text: &str) -> Result<Url, FetchSetupError> {
     let url = Url::parse(text).map_err(|_malformed| FetchSetupError::Proxy)?;
     let is_plain = url.username().is_empty()
@@ -157,7 +157,7 @@ impl HttpClient {
         read(url, response).await
     }
 
-    /// Returns the client of HTTP, for other requests to the issuer.
+    /// Returns the HTTP client, for other requests to the issuer.
     pub(super) fn client(&self) -> &Client {
         &self.client
     }

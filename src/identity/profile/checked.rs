@@ -1,5 +1,5 @@
-//! Checks that the rows of a profile keep out what is no access token, and that what it leaves open is closed by other
-//! settings.
+//! Checks that the rows of a profile keep out every token that is no access token, and that other settings close the gaps that
+//! a profile leaves.
 
 use super::providers::ACCESS_TOKEN_TYPES;
 use super::{
@@ -36,9 +36,9 @@ const ID_TOKEN_CLAIMS: [&str; 26] = [
     "groups",
     "roles",
 ];
-/// Claims that ID tokens have with other values than access tokens. They mark an access token only together with its values.
+/// Claims that ID tokens have with other values than access tokens. Such a claim marks an access token only by its value.
 const KIND_CLAIMS: [&str; 4] = ["typ", "token_use", "jti", "idtyp"];
-/// What ID tokens have in those claims, or begin with.
+/// The values, or beginnings of values, that ID tokens have in [`KIND_CLAIMS`].
 const ID_TOKEN_VALUES: [&str; 4] = ["ID", "id", "id_token", "ID."];
 
 /// The settings of one issuer that belong together.
@@ -94,10 +94,10 @@ pub(in crate::identity) enum ProfileError {
          `https://sts.windows.net/TENANT/`, with the tenant's id in small letters"
     )]
     NoTenant,
-    /// Scopes of machines are named, and no machine can have them.
+    /// The settings name scopes of machines, and mark no machine.
     #[error("sets `tokens.machine_scopes`, and `tokens.machines` marks no machine")]
     NoMachines,
-    /// Values are named for a claim that is not.
+    /// The settings name values, and no claim that would have them.
     #[error("has `people.values` and no `people.claim`, and the profile has a mark of its own: name the claim")]
     NeedlessValues,
 }

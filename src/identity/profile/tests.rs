@@ -305,7 +305,7 @@ fn a_profile_without_a_mark_does_not_start() {
     }
 }
 
-/// What a profile leaves open, other settings have to close.
+/// Other settings have to close the gaps that a profile leaves.
 #[test]
 fn an_open_profile_needs_its_clients() {
     use ProviderProfile::{Auth0, Cognito, Entra, Keycloak, Okta, Rfc9068};

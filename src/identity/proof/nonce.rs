@@ -12,14 +12,15 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 /// The shortest secret of nonces, in bytes.
 const SECRET_BYTES_MIN: usize = 32;
-/// How long a nonce is handed out, in seconds. It is taken for as long again, so that a client that has just got it can use it.
+/// The time for which the server hands one nonce out, in seconds. It takes the nonce for as long again, so that a client that
+/// has just got it can use it.
 const PERIOD_SECONDS: u64 = 300;
 /// The length of a nonce before it is encoded.
 const NONCE_BYTES: usize = 16;
 /// Keeps nonces apart from everything else that could be made with the same secret.
 const PURPOSE: &[u8] = b"ragward proof nonce\0";
 
-/// Makes nonces, and knows its own.
+/// Makes nonces, and recognizes those that it made.
 #[derive(Clone)]
 pub struct NonceKey(hmac::Key);
 
@@ -74,7 +75,7 @@ impl NonceKey {
     /// Returns the age of a nonce, or `None` if it is not taken (any more).
     pub(super) fn age(&self, nonce: &str, now: u64) -> Option<NonceAge> {
         let period = now / PERIOD_SECONDS;
-        // Everybody gets the nonce who asks, so the comparison need not take constant time.
+        // Anybody can get the nonce, so the comparison need not take constant time.
         if nonce == self.of_period(period) {
             return Some(NonceAge::Current);
         }

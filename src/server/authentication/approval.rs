@@ -1,4 +1,4 @@
-//! Requests that a person has to approve: what the handlers ask before they read anything.
+//! Lets a request through that needs no approval or has one. The handlers ask this before they read anything.
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ pub(in crate::server) struct ApprovalCall<'c> {
     pub(in crate::server) deadline: Instant,
 }
 
-/// A request that may be answered, as far as approvals go.
+/// A request that no approval is lacking for.
 pub(in crate::server) struct Approved {
     /// The principal, bounded to what was approved or needs no approval.
     pub(in crate::server) principal: Principal,
@@ -135,7 +135,7 @@ fn asked_for(request: &ApprovableRequest, required: &RequiredApproval) -> Audite
     }
 }
 
-/// Describes an approval that the person refused. Its digest tells which question that was.
+/// Describes an approval that the person refused. The digest tells which question they refused.
 fn denied(request: &ApprovableRequest, token: &VerifiedToken, request_sha256: Option<String>) -> AuditedApproval {
     AuditedApproval {
         state: AuditedApproval::DENIED.to_owned(),

@@ -1,7 +1,7 @@
-//! Approvals that Ragward itself asks persons for, at their issuer.
+//! Asks people for approvals, at their issuer.
 //!
-//! The issuer's token is evidence: it is verified, compared with what was asked, and dropped. The request is then decided by
-//! the caller's own token, anew.
+//! The issuer's token is evidence: it is verified, compared with the question, and dropped. Then the caller's own token decides
+//! the request anew.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -41,7 +41,7 @@ const NOBODY_ASKED: &str = "this server asks nobody for approvals (`approval`): 
 const NO_LOGIN_HINT: &str = "the token does not tell the name by which its issuer asks the person (`tokens.login_hint` of the \
                              issuer); get one with the scope that has it, such as `profile`";
 
-/// Asks persons at their issuer.
+/// Asks people for approvals, at their issuer.
 #[derive(Debug)]
 pub(super) struct Approver {
     backchannel: Backchannel,
@@ -56,7 +56,7 @@ pub(in crate::server) struct RequestedApproval {
     pub(in crate::server) code: String,
     /// The end of the approval, in seconds since 1970.
     pub(in crate::server) expires_at: u64,
-    /// When the approval may be used for the first time, in seconds.
+    /// The time after which the approval may be used for the first time, in seconds.
     pub(in crate::server) poll_after: u64,
 }
 
@@ -72,7 +72,7 @@ pub(super) enum NotApproved {
     Used,
     /// The issuer's token does not prove it.
     Unproved,
-    /// The issuer does not tell.
+    /// The issuer gave no answer that can be used.
     Unknown(BackchannelError),
     /// The caller waits no longer.
     Late,
@@ -81,7 +81,7 @@ pub(super) enum NotApproved {
 }
 
 impl RequestedApproval {
-    /// Returns the refusal of a call by which the person was asked. It has all that the next call needs.
+    /// Returns the refusal of a call that has asked the person. It has all that the next call needs.
     pub(in crate::server) fn into_refusal(self) -> Refusal {
         let Self { sealed, code, poll_after, .. } = self;
         let text = "a person has to approve this request, and is being asked: show them the code, and repeat the call with this \
@@ -120,7 +120,7 @@ impl NotApproved {
 }
 
 impl TokenAuthentication {
-    /// Asks the persons of one issuer for approvals.
+    /// Asks the people of one issuer for approvals.
     ///
     /// # Errors
     /// If the settings cannot be used. The text says which.
@@ -135,14 +135,14 @@ impl TokenAuthentication {
         self.approver.as_ref().is_some_and(is_asked)
     }
 
-    /// Returns whether details in a token can show an approval. If its issuer has no details of its own, somebody else wrote those
-    /// that stand in the token.
+    /// Returns whether details in a token can show an approval. If its issuer has no details of its own, somebody else wrote the
+    /// details in the token.
     pub(super) fn takes_approval_in(&self, token: &VerifiedToken) -> bool {
         let has_details = |approver: &Approver| approver.config.details == IssuerDetails::Required;
         !self.asks_person_of(token) || self.approver.as_ref().is_none_or(has_details)
     }
 
-    /// Returns the digest in an approval that was asked for here; `None` if it was not.
+    /// Returns the digest in an approval that this server sealed; `None` for anything else.
     pub(super) fn digest_of_approval(&self, sealed: &str) -> Option<String> {
         Some(self.approver.as_ref()?.seal.open(sealed)?.request_sha256)
     }
@@ -178,7 +178,7 @@ impl Authentication {
         let Some(login_hint) = token.login_hint().map(str::to_owned) else {
             return Err(Refusal::denied(NO_LOGIN_HINT));
         };
-        // The person reads it beside our own words. So nothing in it may begin a line, turn the text around or hide.
+        // The person reads the purpose beside our own words. So nothing in it may begin a line, turn the text around or hide.
         let is_shown = |c: char| is_visible(c) && !matches!(c, '\n' | '\t');
         if purpose.len() > PURPOSE_BYTES_MAX || !purpose.chars().all(is_shown) {
             let text =
@@ -220,7 +220,7 @@ impl Authentication {
                 return Err(Refusal::busy(text, Duration::from_secs(seconds)));
             }
             Ring::Now => {
-                // The question is put even if its caller goes away. Whoever asks again joins it. The task ends when the
+                // The question is put even if its caller goes away, who joins it by asking again. The task ends when the
                 // calls to the issuer do, which have a limit of their own.
                 let (request, purpose) = (request.clone(), purpose.to_owned());
                 let question = NewQuestion { asker, login_hint, request, grant, purpose };
@@ -253,7 +253,7 @@ impl Approver {
             && !is_page(page)
         {
             return Err(format!(
-                "`approval.page_url` is `{page}`, which persons cannot open safely; write it like `https://login.example.com/requests`"
+                "`approval.page_url` is `{page}`, which people cannot open safely; write it like `https://login.example.com/requests`"
             ));
         }
         let key = key_file.as_ref().map(|file| file.read().map_err(|e| format!("`approval.key_file`: {e}")));
@@ -294,12 +294,12 @@ impl Approver {
         self.seal.notifications().nonce(bearer, now())
     }
 
-    /// Notes that the issuer has notified this server of an answer. Nobody is asked anything by that.
+    /// Notes that the issuer has notified this server of an answer. This asks nobody anything.
     pub(super) fn notified(&self, nonce: &str, question: &str) -> Notified {
         self.desk().notified(nonce, question)
     }
 
-    /// Puts a question to a person, and notes what the asker is told of it.
+    /// Puts a question to a person, and notes the reply to the asker.
     async fn put(tokens: Arc<TokenAuthentication>, question: NewQuestion) -> Result<Told, Refusal> {
         let Some(approver) = &tokens.approver else { return Err(Refusal::lost()) };
         let told = approver.ask(&tokens, &question).await;
@@ -427,8 +427,8 @@ impl Approver {
         Ok((principal, approval, audited))
     }
 
-    /// Asks the issuer about the open questions of an agent, as far as their pace allows. Otherwise an agent that never comes back
-    /// for an answer could go on asking after a no.
+    /// Asks the issuer about the open questions of an agent, as far as their pace allows. Otherwise an agent that never comes
+    /// back for an answer could go on asking after a no.
     async fn hear(tokens: &Arc<TokenAuthentication>, asked: Vec<AskedQuestion>) {
         let Some(approver) = &tokens.approver else { return };
         // The issuer gives a yes once. With a shared key the agent may come for it at another replica, which would then get none.
@@ -465,7 +465,7 @@ impl Approver {
             Ok(Polled::Expired) => Outcome::Expired,
             Ok(Polled::Approved(token)) => tokens.proved(approver, open, request, token.expose()).await,
             Err(error) => {
-                // A later poll may find out.
+                // A later poll may get an answer.
                 approver.pending(open, Pace::Kept);
                 return Err(NotApproved::Unknown(error));
             }

@@ -65,8 +65,8 @@ impl Resource {
             .with_challenge(self.challenge_by(Scheme::of(token), &parameters))
     }
 
-    /// Returns the refusal of a request that a person has to approve. It tells which token to ask for. `token` is that of the
-    /// caller, whose client can bring another one in the same way.
+    /// Returns the refusal of a request that a person has to approve. It tells which token to ask for. `token` is the caller's
+    /// present one; its scheme is the one for the next token.
     pub(super) fn approval_required(&self, token: &VerifiedToken, required: &RequiredApproval) -> Refusal {
         let details = &required.authorization_details;
         // draft-ietf-oauth-rar-metadata-remediation.
@@ -83,7 +83,7 @@ impl Resource {
 
 /// Returns the refusal of a caller for whom nobody can approve anything.
 pub(super) fn not_own() -> Refusal {
-    Refusal::denied("the request needs an approval, and only persons can approve what they ask for themselves")
+    Refusal::denied("the request needs an approval, and only people can approve what they ask for themselves")
 }
 
 /// Returns the refusal of a caller who cannot be identified for now.

@@ -134,7 +134,7 @@ struct Gate<'a> {
     draft: &'a Draft,
     /// The certificate of the client at the other end of the call's own connection. No header names one.
     certificate: ClientCertificate,
-    /// What the request was for when it arrived; `None` if it came by no connection.
+    /// The method and the path at the request's arrival; `None` if it came by no connection.
     target: Option<&'a RequestTarget>,
 }
 
@@ -253,8 +253,8 @@ impl Gate<'_> {
                 let call = BoundCall { headers, target, token: presented.token, key };
                 proofs.check(call, now()).map_err(|unproven| self.unproven(unproven))
             }
-            // Whoever copied the token of another could leave the proof out. And a client that proves something nobody asked for
-            // believes that its token is safe, which it is not.
+            // A thief of a bound token could leave the proof out. And a client that sends a proof with an unbound token wrongly
+            // believes that the token is safe.
             (Some(_), Scheme::Bearer | Scheme::Dpop, _) | (None, Scheme::Dpop, _) => {
                 note_refused(identity::Refusal::Confirmation, self.draft);
                 Err(resource.wrong_scheme())
@@ -299,8 +299,8 @@ impl Admitted {
 }
 
 impl Authentication {
-    /// Returns whether a door takes the token of these headers. It says nothing about a call, which the gate still judges: the gate
-    /// alone looks at certificates and proofs, and a proof counts once.
+    /// Returns whether a door takes the token of these headers. The gate still judges each call: it alone looks at certificates and
+    /// proofs, and a proof counts once.
     pub(in crate::server) fn knows_bearer(&self, door: Door, headers: &HeaderMap) -> BoxFuture<'static, bool> {
         let (Self::Tokens(tokens), Ok(Presented { scheme, token })) = (self, presented(headers)) else {
             return Box::pin(ready(false));

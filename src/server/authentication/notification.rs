@@ -1,8 +1,8 @@
-//! The notifications of issuers (CIBA Core 1.0, section 10.2): a person has answered.
+//! Takes the notifications of issuers (CIBA Core 1.0, section 10.2): a person has answered.
 //!
 //! INVARIANT (no forced polls): a notification asks nobody anything and gives no text. It ends the wait before the next poll of
-//! the one question whose token it brings. So whoever forges one gains nothing, and learns nothing either: every wrong one is
-//! refused alike.
+//! the one question whose token it brings. So a forged one gains nothing, and it teaches nothing: every wrong one is refused
+//! alike.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,9 +26,9 @@ use crate::strict_json;
 const BODY_BYTES_MAX: usize = 4 * 1_024;
 /// The deepest nesting of a notification, counting its object. Members that nobody here knows may have values of their own.
 const DEPTH_MAX: usize = 4;
-/// How many bodies of notifications are read at a time. Only the issuer's own are read at all, and each is small.
+/// The most bodies of notifications that are read at a time. Only the issuer's own are read at all, and each is small.
 const READ_MAX: usize = 16;
-/// How long an issuer should wait before it notifies again, if too many bodies are being read.
+/// The wait of an issuer before it notifies again, if too many bodies are being read.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Takes the notifications of issuers.
@@ -51,7 +51,7 @@ impl NotificationApi {
     /// Takes a notification. Nothing of its body is read before its token is known.
     ///
     /// # Errors
-    /// If its token is not that of the question that it names, or it is none of the standard's.
+    /// If its token is not that of the question that it names, or it has not the standard's form.
     pub(in crate::server) async fn answer(&self, request: Request<Body>) -> Result<Response<Body>, Refusal> {
         let approver = self.tokens.approver.as_ref().ok_or_else(Refusal::lost)?;
         let nonce = bearer(request.headers()).and_then(|bearer| approver.nonce_of(bearer)).ok_or_else(refused)?;
@@ -85,7 +85,7 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     (Scheme::parse(scheme) == Some(Scheme::Bearer)).then_some(token)
 }
 
-/// Reads the issuer's id of the question. Two of them are none: who knows which one the issuer means.
+/// Reads the issuer's id of the question. Two ids are refused, because nobody knows which one the issuer means.
 fn question(body: &[u8]) -> Option<String> {
     let members = strict_json::object(body, DEPTH_MAX).ok()?;
     members.get("auth_req_id").and_then(Value::as_str).map(str::to_owned)

@@ -37,11 +37,11 @@ pub struct Possession {
 /// The nonces that proofs have to repeat.
 #[derive(Debug)]
 pub enum Nonces {
-    /// None. Only its time bounds how long a proof can be used.
+    /// Proofs repeat no nonce. Only its time bounds how long a proof can be used.
     Unused,
-    /// Those of this process alone.
+    /// The nonces of this process alone.
     Own(NonceKey),
-    /// Those of all replicas that read this secret.
+    /// The nonces of all replicas that read this secret.
     Shared(LiveSecret),
 }
 
@@ -137,7 +137,7 @@ pub(in crate::server) fn algorithm_names() -> Vec<&'static str> {
     PROOF_ALGORITHMS.iter().map(|algorithm| algorithm.as_str()).collect()
 }
 
-/// Returns the proof of a request. One that comes twice is none: who knows which of them was checked in front of this server.
+/// Returns the proof of a request. Two proofs are refused: a proxy in front of this server may have checked the other one.
 fn only_proof(headers: &HeaderMap) -> Option<&str> {
     let mut values = headers.get_all(PROOF_HEADER).iter();
     let (Some(value), None) = (values.next(), values.next()) else { return None };

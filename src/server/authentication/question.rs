@@ -1,4 +1,4 @@
-//! What a person reads and opens when their agent asks for an approval.
+//! The text that a person reads, and the page that they may open, when their agent asks for an approval.
 
 use url::Url;
 
@@ -6,10 +6,10 @@ use crate::identity::approvable::{ApprovableRequest, Grant};
 use crate::identity::approval::ShownFacts;
 use crate::visible::is_visible;
 
-/// The longest text of somebody else that a person reads, such as a query, in characters.
+/// The longest text of others, such as a query, that a person reads, in characters.
 const SHOWN_CHARACTERS_MAX: usize = 256;
 
-/// Returns whether persons may be asked to open a URL.
+/// Returns whether people may be asked to open a URL.
 pub(super) fn is_page(text: &str) -> bool {
     let Ok(url) = Url::parse(text) else { return false };
     let is_loopback = matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
@@ -29,8 +29,8 @@ pub(super) fn described(code: &str, request: &ApprovableRequest, grant: &Grant, 
     format!("{code}: {asking} asks for {chunks_max} chunks of {collection}{ceiling}{purpose}{query}")
 }
 
-/// Returns a text of somebody else as a person can read it: one line without invisible characters, cut to
-/// [`SHOWN_CHARACTERS_MAX`]. Otherwise whoever wrote it could hide a part of the question.
+/// Returns a text of others as a person can read it: one line without invisible characters, cut to
+/// [`SHOWN_CHARACTERS_MAX`]. Otherwise its writer could hide a part of the question.
 pub(super) fn legible(text: &str) -> String {
     let shown = |c: char| match c {
         '\n' | '\t' => ' ',

@@ -52,7 +52,7 @@ impl Resource {
         unauthenticated(self.challenge_for(scheme, Some("invalid_token")))
     }
 
-    /// Returns the refusal of a proof. Of all that may be wrong with it, the client learns only that it lacks a good nonce.
+    /// Returns the refusal of a proof. The client learns whether the proof lacks a good nonce, and nothing else.
     pub(super) fn unproven(&self, unproven: Unproven) -> Refusal {
         let error = if unproven.fault == ProofFault::Nonce { "use_dpop_nonce" } else { "invalid_dpop_proof" };
         let text = "the request needs a valid proof (DPoP) for its access token";

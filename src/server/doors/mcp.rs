@@ -78,7 +78,7 @@ pub struct McpSettings {
     pub url_hosts: Vec<String>,
     /// Whether there is a tool `explain` for callers who may call `Explain`.
     pub explain: bool,
-    /// The page at which persons answer questions for approvals; `None` if they answer on a device of theirs alone.
+    /// The page at which people answer questions for approvals; `None` if they answer on a device of theirs alone.
     pub approval_page: Option<String>,
 }
 
@@ -232,7 +232,7 @@ impl McpDoor {
         let Origin { id, revision, input } = origin;
         let request = match action {
             Action::Search | Action::Fetch | Action::Read => request.and_then(|request| input.complete(request)),
-            // An explanation shows no text, so nobody approves one.
+            // An explanation shows no text, so it needs no approval.
             Action::Explain => request,
         };
         let collection = request.as_ref().ok().and_then(|request| request.get("collection")?.as_str());

@@ -1,4 +1,4 @@
-//! Sources withhold some of what the authorizer permits. The source here is a double, because it makes faults.
+//! Tests retrievals whose sources withhold chunks that the authorizer permits. The source is a double, because it makes faults.
 
 use tempfile::TempDir;
 
@@ -18,7 +18,7 @@ use crate::vector_store::exact::ExactStore;
 /// The most documents that one request asks about.
 const DOCUMENTS_MAX: usize = 1_000;
 
-/// What the source says of a guard with this id.
+/// The answer of the source about a guard with this id.
 type Reply = fn(&str) -> Result<SourceReply, SourceFault>;
 
 /// A source of all documents.
@@ -358,7 +358,7 @@ async fn no_source_is_asked_about_what_the_details_leave_out() {
     assert_eq!(wiki.asked(), ["open-hidden", "open1", "open4"]);
 }
 
-/// Details that permit one chunk give the next one in place of what the source withholds, whatever way they are asked for. Otherwise
+/// Details that permit one chunk give the next one in place of a chunk that the source withholds, by each kind of request. Otherwise
 /// a missing chunk would tell that another one is there.
 #[cfg(feature = "server")]
 #[tokio::test]
@@ -398,7 +398,7 @@ async fn what_a_source_withholds_takes_no_place_in_the_details() {
     }
 }
 
-/// The one thing that depends on what a source withholds, beside the work: `SECURITY.md` names it.
+/// A withheld chunk counts in the statistics. Nothing else depends on it but the work: `SECURITY.md` names both.
 #[tokio::test]
 async fn what_a_source_withholds_may_move_scores_and_nothing_else() {
     let leave = |id: &str, guard_id: &str| Document::of_text(id, guard(guard_id), "about leave");

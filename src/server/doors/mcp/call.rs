@@ -23,7 +23,7 @@ pub(super) struct Call {
     pub(super) collection: String,
     /// The URI that a client reads; empty for a tool.
     pub(super) uri: String,
-    /// What the client can ask its person, and what it brings back.
+    /// The questions that the client can ask its person, and the state that it brings back.
     pub(super) input: Input,
     pub(super) door: Arc<McpDoor>,
 }

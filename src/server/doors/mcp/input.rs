@@ -1,7 +1,7 @@
-//! What a client asks its person before a call goes on: the multi round-trip requests of revision 2026-07-28.
+//! Lets a client ask its person before a call goes on: the multi round-trip requests of revision 2026-07-28.
 //!
 //! The person approves at the issuer, on a device of their own. So the client shows the code and waits until its person goes on.
-//! What the person says to the client approves nothing: the issuer alone tells.
+//! A yes to the client approves nothing: only the issuer's answer counts.
 //!
 //! INVARIANT (sealed state): the state that a client brings back is the sealed approval, which is bound to its caller, its request
 //! and its end. It is judged like the argument `approval`, and the door keeps nothing between the two calls.
@@ -15,7 +15,7 @@ use crate::server::refusal::{APPROVAL_PENDING, APPROVAL_REQUIRED, Refusal};
 /// The name of the question in an answer, under which the client brings back what its person said.
 const QUESTION: &str = "approval";
 
-/// What a client can ask its person, and what it brings back from an earlier call.
+/// The questions that a client can ask its person, and the state that it brings back from an earlier call.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Input {
     forms: Forms,
@@ -33,10 +33,10 @@ struct Forms {
     url: bool,
 }
 
-/// What the person said to the client.
+/// The person's response to the client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Reply {
-    /// The call goes on. Whether the person approved is still the issuer's word.
+    /// The call goes on. The issuer still has to say whether the person approved.
     #[default]
     GoOn,
     /// The call ends.
@@ -44,10 +44,10 @@ enum Reply {
 }
 
 impl Input {
-    /// Reads what a message says of it. The older revision has no such questions.
+    /// Reads the questions and the state of a message. The older revision has none.
     ///
     /// # Errors
-    /// When what the client brings back has another form.
+    /// When the state or the response of the client has another form.
     pub(super) fn of(message: &Message) -> Result<Self, Fault> {
         if message.revision == Revision::Handshake {
             return Ok(Self::default());
@@ -88,7 +88,7 @@ impl Input {
     }
 
     /// Returns the result that makes the client ask its person; `None` if the call waits for nobody, or the client cannot ask.
-    /// `page` is the page at which persons answer, if there is one.
+    /// `page` is the page at which people answer, if there is one.
     pub(super) fn asked(&self, refusal: &Refusal, page: Option<&str>) -> Option<Json> {
         let (state, code) = match refusal.reason()? {
             APPROVAL_REQUIRED => (fact(refusal, "approval")?, Some(fact(refusal, "code")?)),
@@ -138,7 +138,7 @@ impl Forms {
 }
 
 impl Reply {
-    /// Reads the response to the question. Whatever is no agreement ends the call.
+    /// Reads the response to the question. Every response but an agreement ends the call.
     fn of(response: &Json) -> Self {
         match response.get("action").and_then(Json::as_str) {
             Some("accept") => Self::GoOn,

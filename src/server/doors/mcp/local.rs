@@ -154,8 +154,8 @@ impl PendingCall {
         Ok(answer.to_string())
     }
 
-    /// Asks the person about a request that was refused for want of an approval, as the door does by the call itself. Any other
-    /// refusal stays as it was.
+    /// Asks the person about a request that was refused because it lacks an approval, as the door does by the call itself. Any
+    /// other refusal stays as it was.
     async fn asked(
         &self,
         mut service: RetrievalServiceClient<BackendChannel>,
@@ -182,7 +182,7 @@ impl PendingCall {
     }
 }
 
-/// Takes over what a server says of a question that it has put.
+/// Takes over a server's reply about a question that it has put.
 fn requested(answer: RequestApprovalResponse) -> RequestedApproval {
     let RequestApprovalResponse { approval, code, expires_at, poll_after_seconds } = answer;
     let expires_at = expires_at.and_then(|end| u64::try_from(end.seconds).ok()).unwrap_or_default();

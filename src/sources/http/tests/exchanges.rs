@@ -184,7 +184,7 @@ async fn one_exchange_serves_all_who_wait_for_it() {
     assert_eq!(world.issuer.asked().len(), 2);
 }
 
-/// Whoever waits for a token keeps the source from nobody who has one.
+/// A user who waits for a token keeps the source from nobody who has one.
 #[tokio::test]
 async fn an_exchange_that_hangs_takes_no_place_at_the_source() {
     let world = World::start(|_asked| Answer::Status(200), |settings| settings["concurrency"] = json!(1)).await;
