@@ -1,9 +1,11 @@
 //! TLS of the connections that Ragward opens: to `OpenFGA`, Qdrant, issuers, collectors, and from the command line to a
-//! server.
+//! server. HTTP answers are read within a bound.
 //!
 //! A connection trusts either the authorities of the system or those of one file, never both. Whoever names a file
 //! means the authority of their own network, and a certificate from any public authority must not pass for its servers.
 
+#[cfg(feature = "server")]
+mod body;
 #[cfg(test)]
 #[cfg(feature = "server")]
 pub(crate) mod sample;
@@ -30,6 +32,9 @@ use rustls::pki_types::pem::PemObject;
 use tonic::transport::{ClientTlsConfig, Endpoint};
 #[cfg(feature = "server")]
 use url::{Host, Url};
+
+#[cfg(feature = "server")]
+pub(crate) use self::body::{BodyError, bounded_body};
 
 /// The authorities whose certificates a connection accepts.
 #[derive(Clone, Debug, Default)]
@@ -101,6 +106,16 @@ pub(crate) fn is_loopback(url: &Url) -> bool {
         Some(Host::Ipv4(address)) => address.is_loopback(),
         Some(Host::Ipv6(address)) => address.is_loopback(),
         None => false,
+    }
+}
+
+/// Returns whether nobody on the way can read a secret that is sent to this URL: it has TLS, or it leads to this machine.
+#[cfg(feature = "server")]
+pub(crate) fn keeps_secrets(url: &Url) -> bool {
+    match url.scheme() {
+        "https" => true,
+        "http" => is_loopback(url),
+        _ => false,
     }
 }
 

@@ -23,7 +23,7 @@ use url::Url;
 use url::form_urlencoded::{Serializer, byte_serialize};
 
 use self::assertion::{AssertionError, Claims, SigningKey};
-use crate::client_tls::{TrustedAuthorities, is_loopback};
+use crate::client_tls::{BodyError, TrustedAuthorities, bounded_body, keeps_secrets};
 use crate::settings::{LiveSecret, OAuthClientConfig, Secret, SecretPlace};
 use crate::strict_json;
 
@@ -231,15 +231,11 @@ impl GrantedToken {
 }
 
 /// Reads the body of an answer, unless it is too large.
-pub(crate) async fn body(mut answered: Response) -> Result<Vec<u8>, TokenFault> {
-    let mut bytes = Vec::new();
-    while let Some(piece) = answered.chunk().await? {
-        if bytes.len() + piece.len() > BYTES_MAX {
-            return Err(TokenFault::TooLarge);
-        }
-        bytes.extend_from_slice(&piece);
-    }
-    Ok(bytes)
+pub(crate) async fn body(answered: Response) -> Result<Vec<u8>, TokenFault> {
+    bounded_body(answered, BYTES_MAX).await.map_err(|error| match error {
+        BodyError::Lost(error) => TokenFault::Http(error),
+        BodyError::TooLarge => TokenFault::TooLarge,
+    })
 }
 
 /// Reads the members of an answer.
@@ -256,8 +252,7 @@ pub(crate) fn is_visible(text: &str) -> bool {
 fn endpoint(text: &str) -> Option<Url> {
     let url = Url::parse(text).ok()?;
     let is_bare = url.username().is_empty() && url.password().is_none() && url.fragment().is_none();
-    let is_kept = url.scheme() == "https" || url.scheme() == "http" && is_loopback(&url);
-    (is_bare && is_kept).then_some(url)
+    (is_bare && keeps_secrets(&url)).then_some(url)
 }
 
 /// Says whether a text is a key that signs, or what is wrong with it.

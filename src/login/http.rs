@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use url::{Url, form_urlencoded};
 
 use super::error::LoginError;
-use crate::client_tls::{TrustedAuthorities, is_loopback};
+use crate::client_tls::{BodyError, TrustedAuthorities, bounded_body, is_loopback};
 use crate::strict_json;
 use crate::visible::visible_line;
 
@@ -192,15 +192,12 @@ async fn json(url: &Url, request: RequestBuilder) -> Result<JsonAnswer, LoginErr
 
 async fn answer(url: &Url, request: RequestBuilder) -> Result<RawAnswer, LoginError> {
     let lost = |error: reqwest::Error| LoginError::Unreachable(format!("`{url}` did not answer: {}", cause(&error)));
-    let mut response = request.send().await.map_err(lost)?;
+    let response = request.send().await.map_err(lost)?;
     let status = response.status();
-    let mut bytes = Vec::new();
-    while let Some(piece) = response.chunk().await.map_err(lost)? {
-        if bytes.len() + piece.len() > BYTES_MAX {
-            return Err(LoginError::Setup(format!("the answer of `{url}` is larger than {BYTES_MAX} bytes")));
-        }
-        bytes.extend_from_slice(&piece);
-    }
+    let bytes = bounded_body(response, BYTES_MAX).await.map_err(|error| match error {
+        BodyError::Lost(error) => lost(error),
+        BodyError::TooLarge => LoginError::Setup(format!("the answer of `{url}` is larger than {BYTES_MAX} bytes")),
+    })?;
     Ok(RawAnswer { status, bytes })
 }
 

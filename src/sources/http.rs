@@ -23,7 +23,7 @@ use super::{
 };
 use crate::backend::Reach;
 use crate::chunk::Metadata;
-use crate::client_tls::TrustedAuthorities;
+use crate::client_tls::{BodyError, TrustedAuthorities, bounded_body};
 use crate::language::Object;
 use crate::strict_json;
 use crate::telemetry;
@@ -280,14 +280,11 @@ fn verdict(status: StatusCode) -> Verdict {
 }
 
 /// Reads an answer that is a JSON object.
-async fn members(mut answered: Response) -> Result<Map<String, Value>, SourceFault> {
-    let mut bytes = Vec::new();
-    while let Some(piece) = answered.chunk().await.map_err(|_lost| SourceFault::Unreachable)? {
-        if bytes.len() + piece.len() > ANSWER_BYTES_MAX {
-            return Err(SourceFault::TooLarge);
-        }
-        bytes.extend_from_slice(&piece);
-    }
+async fn members(answered: Response) -> Result<Map<String, Value>, SourceFault> {
+    let bytes = bounded_body(answered, ANSWER_BYTES_MAX).await.map_err(|error| match error {
+        BodyError::Lost(_) => SourceFault::Unreachable,
+        BodyError::TooLarge => SourceFault::TooLarge,
+    })?;
     strict_json::object(&bytes, DEPTH_MAX).map_err(|_malformed| SourceFault::OtherDocument)
 }
 

@@ -7,7 +7,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use url::Url;
 
 use crate::chunk::{Metadata, Value};
-use crate::client_tls::is_loopback;
+use crate::client_tls::keeps_secrets;
 use crate::language::Object;
 
 /// The longest value of a field, in bytes.
@@ -65,7 +65,7 @@ impl UrlTemplate {
         let whole =
             Url::parse(before).map_err(|_malformed| "it must be an address such as `https://host/pages/{id}`")?;
         let sample = Url::parse(&format!("{before}x{after}")).map_err(|_malformed| "it must be an address")?;
-        if sample.scheme() != "https" && !(sample.scheme() == "http" && is_loopback(&sample)) {
+        if !keeps_secrets(&sample) {
             return Err("it must be an `https` URL; `http` is for loopback alone");
         }
         if sample.origin() != whole.origin() || sample.as_str() != format!("{before}x{after}") {

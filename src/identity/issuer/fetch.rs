@@ -8,7 +8,7 @@ use reqwest::{Client, Response, StatusCode, Url};
 use serde_json::Value;
 
 use super::super::key_set::{KeySet, KeySetError};
-use crate::client_tls::{CaFileError, TrustedAuthorities, is_loopback};
+use crate::client_tls::{BodyError, CaFileError, TrustedAuthorities, bounded_body, keeps_secrets};
 use crate::strict_json;
 
 /// The time that one document may take.
@@ -72,11 +72,7 @@ pub(super) fn check_url(text: &str) -> Result<Url, FetchSetupError> {
     let url = Url::parse(text).map_err(|_malformed| refused())?;
     let is_plain =
         url.username().is_empty() && url.password().is_none() && url.query().is_none() && url.fragment().is_none();
-    match url.scheme() {
-        "https" if is_plain => Ok(url),
-        "http" if is_plain && is_loopback(&url) => Ok(url),
-        _ => Err(refused()),
-    }
+    if is_plain && keeps_secrets(&url) { Ok(url) } else { Err(refused()) }
 }
 
 /// Parses the URL of a proxy. The proxy carries TLS, so it learns the names of hosts and nothing else, and needs no TLS of its
@@ -164,16 +160,11 @@ impl HttpClient {
 }
 
 /// Reads the body of an answer, unless it is too large.
-async fn read(url: Url, mut response: Response) -> Result<Vec<u8>, FetchError> {
-    let http = |source| FetchError::Http { url: url.clone(), source };
-    let mut bytes = Vec::new();
-    while let Some(piece) = response.chunk().await.map_err(http)? {
-        if bytes.len() + piece.len() > BYTES_MAX {
-            return Err(FetchError::TooLarge(url));
-        }
-        bytes.extend_from_slice(&piece);
-    }
-    Ok(bytes)
+async fn read(url: Url, response: Response) -> Result<Vec<u8>, FetchError> {
+    bounded_body(response, BYTES_MAX).await.map_err(|error| match error {
+        BodyError::Lost(source) => FetchError::Http { url, source },
+        BodyError::TooLarge => FetchError::TooLarge(url),
+    })
 }
 
 #[cfg(test)]

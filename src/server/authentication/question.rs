@@ -2,6 +2,7 @@
 
 use url::Url;
 
+use crate::client_tls::keeps_secrets;
 use crate::identity::approvable::{ApprovableRequest, Grant};
 use crate::identity::approval::ShownFacts;
 use crate::visible::is_visible;
@@ -11,10 +12,8 @@ const SHOWN_CHARACTERS_MAX: usize = 256;
 
 /// Returns whether people may be asked to open a URL.
 pub(super) fn is_page(text: &str) -> bool {
-    let Ok(url) = Url::parse(text) else { return false };
-    let is_loopback = matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
-    let is_safe = url.scheme() == "https" || url.scheme() == "http" && is_loopback;
-    is_safe && url.username().is_empty() && url.password().is_none()
+    let is_safe = |url: Url| keeps_secrets(&url) && url.username().is_empty() && url.password().is_none();
+    Url::parse(text).is_ok_and(is_safe)
 }
 
 /// Describes a request to the person who approves it, for whom their agent asks.
