@@ -82,10 +82,14 @@ fn with_token() -> NamedPrincipal {
     NamedPrincipal::Known(Principal::stated("user:anne").unwrap().with_bearer(Some(bearer)))
 }
 
-fn retriever(store: Arc<dyn VectorStore>, wiki: &Arc<Wiki>, local: bool) -> Retriever {
+fn retriever(store: Arc<dyn VectorStore>, wiki: &Arc<Wiki>) -> Retriever {
+    retriever_of(OpenOnly { local: true, hint: None }, store, wiki)
+}
+
+fn retriever_of(authorizer: OpenOnly, store: Arc<dyn VectorStore>, wiki: &Arc<Wiki>) -> Retriever {
     let config = RetrievalConfig { candidates_max: 10_000, guards_checked_max: 10_000, ..configured() };
-    let authorizer = Arc::new(OpenOnly { local, hint: None });
-    Retriever::with_sources(authorizer, store, config, pages(), Arc::clone(wiki) as Arc<dyn SourceSystems>)
+    let sources = Arc::clone(wiki) as Arc<dyn SourceSystems>;
+    Retriever::with_sources(Arc::new(authorizer), store, config, pages(), sources)
 }
 
 async fn asking(retriever: &Retriever, parts: RetrievalParts) -> Result<Retrieval, RetrievalError> {
@@ -111,7 +115,8 @@ async fn the_answer_is_filled_past_what_a_source_withholds() {
         for (top_k, expected, completion) in rows {
             let row = format!("{query:?}, local: {local}, {top_k}");
             let (wiki, shelf) = (Wiki::new(unless_hidden), shelf(&guards, Fault::None));
-            let retriever = retriever(Arc::clone(&shelf) as Arc<dyn VectorStore>, &wiki, local);
+            let authorizer = OpenOnly { local, hint: None };
+            let retriever = retriever_of(authorizer, Arc::clone(&shelf) as Arc<dyn VectorStore>, &wiki);
             let parts = RetrievalParts { principal: with_token(), ..parts(query.clone(), top_k) };
             let retrieval = asking(&retriever, parts).await.unwrap();
             assert_eq!((guards_of(&retrieval).as_slice(), retrieval.completion), (expected, completion), "{row}");
@@ -134,7 +139,8 @@ async fn a_source_that_says_nothing_fails_the_request() {
     let guards = ["open1", "open2", "open3"];
     let ids = strings(&["0000", "0001", "0002"]);
     for (local, query) in plans() {
-        let retriever = retriever(shelf(&guards, Fault::None), &Wiki::new(failing), local);
+        let authorizer = OpenOnly { local, hint: None };
+        let retriever = retriever_of(authorizer, shelf(&guards, Fault::None), &Wiki::new(failing));
         let principal = with_token();
         let answer = asking(&retriever, RetrievalParts { principal, ..parts(query, 3) }).await;
         assert_eq!(answer.err().map(|error| error.code()), Some(ErrorCode::Unavailable));
@@ -154,7 +160,8 @@ async fn nobody_is_asked_as_a_user_without_a_token() {
     for (row, guards, expected) in rows {
         for (local, query) in plans() {
             let (wiki, shelf) = (Wiki::new(unless_hidden), shelf(guards, Fault::None));
-            let retriever = retriever(Arc::clone(&shelf) as Arc<dyn VectorStore>, &wiki, local);
+            let authorizer = OpenOnly { local, hint: None };
+            let retriever = retriever_of(authorizer, Arc::clone(&shelf) as Arc<dyn VectorStore>, &wiki);
             let answer = asking(&retriever, parts(query, 3)).await;
             assert_eq!(answer.err().map(|error| error.code()), expected, "{row}");
             assert_eq!((wiki.asked().len(), shelf.reads.lock().unwrap().len()), (0, 0), "{row}");
@@ -165,7 +172,7 @@ async fn nobody_is_asked_as_a_user_without_a_token() {
 #[tokio::test]
 async fn a_fetch_and_a_recheck_ask_as_a_retrieval_does() {
     let (wiki, shelf) = (Wiki::new(unless_hidden), shelf(&["open1", "open-hidden", "shut", "open2"], Fault::None));
-    let retriever = retriever(Arc::clone(&shelf) as Arc<dyn VectorStore>, &wiki, true);
+    let retriever = retriever(Arc::clone(&shelf) as Arc<dyn VectorStore>, &wiki);
     let chunk_ids = strings(&["0000", "0001", "0002", "0003", "0001", "absent"]);
     let deadline = Instant::now() + Duration::from_mins(1);
     let request =
@@ -220,7 +227,7 @@ async fn a_request_asks_about_so_many_documents_and_says_so() {
     let document = |number: usize| Document::of_text(&format!("{number:04}"), guard(&format!("open{number}")), "leave");
     let (store, _directory) = exact((0..DOCUMENTS_MAX + 100).map(document).collect()).await;
     let wiki = Wiki::new(|_id| Ok(SourceReply::Withheld));
-    let retriever = retriever(store, &wiki, true);
+    let retriever = retriever(store, &wiki);
     let parts = RetrievalParts { principal: with_token(), ..parts(leave(), 10) };
     let retrieval = asking(&retriever, parts).await.unwrap();
     assert_eq!((retrieval.chunks.len(), retrieval.completion), (0, Completion::Limited));
@@ -234,7 +241,7 @@ async fn pages_have_what_sources_release() {
     let document = |(at, name): (usize, &&str)| Document::of_text(&format!("{at}"), guard(name), "leave");
     let (store, _directory) = exact(documents.map(document).collect()).await;
     let wiki = Wiki::new(unless_hidden);
-    let retriever = retriever(store, &wiki, true);
+    let retriever = retriever(store, &wiki);
     let (mut token, mut found) = (Some(String::new()), Vec::new());
     for _page in 0..names.len() {
         let Some(page_token) = token.take() else { break };
@@ -273,7 +280,7 @@ async fn the_text_of_a_source_stands_for_documents_of_one_guard_and_class() {
         text: SourceTextFrom::Source,
         asked: Mutex::default(),
     });
-    let retriever = retriever(store, &wiki, true);
+    let retriever = retriever(store, &wiki);
     let parts = RetrievalParts { principal: with_token(), ..parts(leave(), 10) };
     let retrieval = asking(&retriever, parts).await.unwrap();
     let mut found: Vec<(&str, &str, &str)> = Vec::new();
@@ -313,7 +320,7 @@ async fn the_text_of_a_source_is_within_the_details() {
         text: SourceTextFrom::Source,
         asked: Mutex::default(),
     });
-    let retriever = retriever(store, &wiki, true);
+    let retriever = retriever(store, &wiki);
     let public = OneOf { key: "area".to_owned(), values: ["public".to_owned()].into() };
     let all = ["partly#0", "partly#1", "public#0", "public#1", "secret#0", "secret#1"];
     let rows: [(&str, NamedPrincipal, &[&str]); 2] = [
@@ -342,7 +349,7 @@ async fn no_source_is_asked_about_what_the_details_leave_out() {
     ];
     let (store, _directory) = exact(documents).await;
     let wiki = Wiki::new(unless_hidden);
-    let retriever = retriever(store, &wiki, true);
+    let retriever = retriever(store, &wiki);
     let condition = OneOf { key: "class".to_owned(), values: ["a".to_owned()].into() };
     let parts = RetrievalParts { principal: with_token().on_condition(&condition), ..parts(leave(), 10) };
     let retrieval = asking(&retriever, parts).await.unwrap();
@@ -380,7 +387,7 @@ async fn what_a_source_withholds_takes_no_place_in_the_details() {
         ("the source withholds the first", &["open-hidden", "open1"]),
     ];
     for (row, guards) in rows {
-        let retriever = retriever(shelf(guards, Fault::None), &Wiki::new(unless_hidden), true);
+        let retriever = retriever(shelf(guards, Fault::None), &Wiki::new(unless_hidden));
         let chunk_ids: Vec<String> = (0..guards.len()).map(|number| format!("{number:04}")).collect();
         let last = chunk_ids.last().cloned().into_iter().collect::<Vec<_>>();
         let collection = || "handbook".to_owned();
@@ -413,7 +420,7 @@ async fn what_a_source_withholds_may_move_scores_and_nothing_else() {
     let mut answers = Vec::new();
     for (row, documents) in rows {
         let (store, _directory) = exact(documents).await;
-        let retriever = retriever(store, &Wiki::new(unless_hidden), true);
+        let retriever = retriever(store, &Wiki::new(unless_hidden));
         let parts = RetrievalParts { principal: with_token(), ..parts(self::leave(), 10) };
         let retrieval = asking(&retriever, parts).await.unwrap();
         assert_eq!(retrieval.completion, Completion::Exhausted, "{row}");
