@@ -82,7 +82,7 @@ pub(super) enum PeopleConfigError {
     #[error("has an empty `subject_has`, which every subject contains")]
     EmptySubject,
     /// Values are named for no claim.
-    #[error("sets `subject_has` and `values`, and names no `claim` that would have them")]
+    #[error("sets `subject_has` and `values`, and no `claim` that would have the values")]
     NeedlessValues,
     /// A claim is named although none is asked for.
     #[error("sets `clients_alone`, which asks for no claim: remove `claim` and `values`, or `clients_alone`")]

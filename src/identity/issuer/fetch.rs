@@ -37,7 +37,7 @@ pub(in crate::identity) enum FetchSetupError {
     #[error("`ca_file` is set, and `{0}` is not an `https` URL")]
     Plain(String),
     /// The settings name a proxy for an address without TLS, which is on this machine.
-    #[error("`proxy_url` is set, and `{0}` is not an `https` URL: a proxy could read and change what it carries")]
+    #[error("`proxy_url` is set, and `{0}` is not an `https` URL: a proxy could read and change the messages")]
     PlainBehindProxy(String),
     /// Keys cannot be read through such a proxy. The text does not repeat the URL, which may hold a password.
     #[error("`proxy_url` must have the form `http://host:port`, without user, password and path")]

@@ -68,7 +68,7 @@ pub(in crate::identity) enum ProfileError {
     #[error("names `{0}` in `tokens.access`, and ID tokens have it, too")]
     AmbiguousMark(String),
     /// A row has nothing in it, or an empty name.
-    #[error("has nothing, or an empty text, in `tokens.{0}`")]
+    #[error("has no entry, or an empty one, in `tokens.{0}`")]
     Empty(&'static str),
     /// A token without audience could be meant for anybody.
     #[error(
@@ -77,7 +77,7 @@ pub(in crate::identity) enum ProfileError {
     )]
     NoClients,
     /// The audience names no server.
-    #[error("takes `account` for an audience, and every token of a Keycloak realm may name it")]
+    #[error("has the audience `account`, which every token of a Keycloak realm may name")]
     PlaceholderAudience,
     /// It cannot be told who acts.
     #[error(

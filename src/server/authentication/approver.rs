@@ -181,8 +181,7 @@ impl Authentication {
         // The person reads the purpose beside our own words. So nothing in it may begin a line, turn the text around or hide.
         let is_shown = |c: char| is_visible(c) && !matches!(c, '\n' | '\t');
         if purpose.len() > PURPOSE_BYTES_MAX || !purpose.chars().all(is_shown) {
-            let text =
-                format!("must have at most {PURPOSE_BYTES_MAX} bytes, and only characters that are seen on one line");
+            let text = format!("must have at most {PURPOSE_BYTES_MAX} bytes, and only visible characters of one line");
             return Err(FieldViolation::new("purpose", text).into());
         }
         let Some(chunks_max) = tokens.approvals.chunks_max(request) else {

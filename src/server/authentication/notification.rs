@@ -63,10 +63,10 @@ impl NotificationApi {
             Refusal::new(Code::InvalidArgument, "a notification is a JSON object with the text `auth_req_id`")
         })?;
         match approver.notified(&nonce, &question) {
-            Notified::Known => tracing::debug!("the issuer notified of an answer"),
+            Notified::Known => tracing::debug!("the issuer notified this server of an answer"),
             // Another replica put the question. Here, no poll of it waits for anything yet.
             Notified::Unknown => {
-                tracing::debug!("the issuer notified of the answer to a question that is unknown here");
+                tracing::debug!("the issuer notified this server of the answer to a question that is unknown here");
             }
             Notified::Another => return Err(refused()),
         }

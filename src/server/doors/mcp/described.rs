@@ -64,7 +64,7 @@ fn search_described() -> Json {
                 },
                 "collection": text("The collection to search. Leave it out unless you were told a name."),
                 "classification_max": text("The highest classification to return. Leave it out for all that may be seen."),
-                "approval": text("The approval of this very call, from an earlier one that a person has to approve."),
+                "approval": text("The `approval` that an earlier try of this very call returned, because a person has to approve it."),
             },
             "required": ["query"],
             "additionalProperties": false,
@@ -93,7 +93,7 @@ fn fetch_described() -> Json {
             "properties": {
                 "id": text("The id of a result of `search`."),
                 "classification_max": text("The highest classification to return. Leave it out for all that may be seen."),
-                "approval": text("The approval of this very call, from an earlier one that a person has to approve."),
+                "approval": text("The `approval` that an earlier try of this very call returned, because a person has to approve it."),
             },
             "required": ["id"],
             "additionalProperties": false,
