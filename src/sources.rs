@@ -107,7 +107,7 @@ pub struct SourceQuestion<'q> {
 /// The earlier answers of a source that may count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recall {
-    /// All remembered answers.
+    /// All answers that are remembered.
     All,
     /// Answers from this moment or later.
     Since(Instant),

@@ -91,13 +91,13 @@ export interface Rechecked {
 
 /** An approval that the person was asked for. */
 export interface RequestedApproval {
-  /** The approval, for the same call. It is of use to the same caller alone. */
+  /** The approval, for the same call. It is of use only to the same caller. */
   readonly approval: string;
   /** The code that the person sees on their device. Show it to them. */
   readonly code: string;
   /** The time until which the person can say yes, and the approval can be used. */
   readonly expiresAt: Date;
-  /** How long to wait before the call is made with the approval, in seconds. */
+  /** The time to wait before the call is made with the approval, in seconds. */
   readonly pollAfterSeconds: number;
 }
 

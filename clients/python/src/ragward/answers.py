@@ -123,13 +123,13 @@ class Rechecked:
 class RequestedApproval:
     """An approval that the person was asked for."""
 
-    #: The approval, for the same call. It is of use to the same caller alone.
+    #: The approval, for the same call. It is of use only to the same caller.
     approval: str
     #: The code that the person sees on their device. Show it to them.
     code: str
     #: The time until which the person can say yes, and the approval can be used.
     expires_at: datetime
-    #: How long to wait before the call is made with the approval, in seconds.
+    #: The time to wait before the call is made with the approval, in seconds.
     poll_after_seconds: int
 
 
