@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use tokio::sync::OnceCell;
 
 use super::Issuer;
-use super::fetch::check_url;
+use super::fetch::{MetadataUrls, check_url};
 use crate::settings::Secret;
 use crate::token_endpoint::{Form, GrantedToken, OAuthClient, body, is_visible, members};
 
@@ -186,15 +186,10 @@ impl Backchannel {
     async fn discover(&self) -> Result<Endpoints, BackchannelError> {
         let issuer = self.issuer();
         let base = check_url(issuer).map_err(|_refused| BackchannelError::NotOffered)?;
-        let path = base.path().trim_end_matches('/');
-        let paths = [
-            format!("{path}/.well-known/openid-configuration"),
-            format!("/.well-known/oauth-authorization-server{path}"),
-        ];
+        let MetadataUrls { oauth, openid } = MetadataUrls::of(&base);
         let mut last = BackchannelError::NotOffered;
-        for path in paths {
-            let mut url = base.clone();
-            url.set_path(&path);
+        // CIBA belongs to OpenID, so an issuer names its endpoints there first.
+        for url in [openid, oauth] {
             match self.issuer.http.get(url).await {
                 Ok(bytes) => match endpoints(&bytes, issuer, &base) {
                     Some(endpoints) => return Ok(endpoints),

@@ -24,6 +24,25 @@ pub(super) struct HttpClient {
     client: Client,
 }
 
+/// The addresses of an issuer's metadata.
+#[derive(Debug)]
+pub(super) struct MetadataUrls {
+    /// The address of RFC 8414, section 3.1.
+    pub(super) oauth: Url,
+    /// The address of `OpenID` Connect Discovery, section 4.1.
+    pub(super) openid: Url,
+}
+
+impl MetadataUrls {
+    pub(super) fn of(issuer: &Url) -> Self {
+        let path = issuer.path().trim_end_matches('/');
+        let (mut oauth, mut openid) = (issuer.clone(), issuer.clone());
+        oauth.set_path(&format!("/.well-known/oauth-authorization-server{path}"));
+        openid.set_path(&format!("{path}/.well-known/openid-configuration"));
+        Self { oauth, openid }
+    }
+}
+
 /// The reason why keys cannot be fetched as configured.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::identity) enum FetchSetupError {
@@ -111,12 +130,7 @@ impl HttpClient {
 
     /// Reads the address of the key set from the issuer's metadata.
     async fn discover(&self, issuer: &str) -> Result<Url, FetchError> {
-        let issuer_url = check_url(issuer)?;
-        let path = issuer_url.path().trim_end_matches('/');
-        let mut oauth = issuer_url.clone();
-        oauth.set_path(&format!("/.well-known/oauth-authorization-server{path}"));
-        let mut openid = issuer_url.clone();
-        openid.set_path(&format!("{path}/.well-known/openid-configuration"));
+        let MetadataUrls { oauth, openid } = MetadataUrls::of(&check_url(issuer)?);
         match self.metadata(oauth, issuer).await {
             Ok(url) => Ok(url),
             Err(error) => {
