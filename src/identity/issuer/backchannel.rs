@@ -16,8 +16,9 @@ use super::fetch::{MetadataUrls, check_url};
 use crate::settings::Secret;
 use crate::token_endpoint::{Form, GrantedToken, OAuthClient, body, is_visible, members};
 
-/// The longest id of a request that is taken, in bytes.
-const ID_BYTES_MAX: usize = 1_024;
+/// The longest id of a request that is taken, in bytes. Keycloak writes the whole request into it, encrypted: more than 1,000 bytes
+/// with names of common lengths.
+const ID_BYTES_MAX: usize = 4 * 1_024;
 /// The pause between polls that holds where the issuer names none (CIBA, section 7.3), in seconds.
 const INTERVAL_SECONDS: u64 = 5;
 /// The longest pause between polls, in seconds. An issuer that asks for more gets this.
@@ -304,6 +305,12 @@ mod tests {
             ("no id", json!({"expires_in": 60}), None),
             ("an empty id", json!({"auth_req_id": "", "expires_in": 60}), None),
             ("an id with a line break", json!({"auth_req_id": "a\n", "expires_in": 60}), None),
+            (
+                "an id of Keycloak",
+                json!({"auth_req_id": "a".repeat(1_078), "expires_in": 120, "interval": 5}),
+                Some((120, 5)),
+            ),
+            ("the longest id", json!({"auth_req_id": "a".repeat(ID_BYTES_MAX), "expires_in": 60}), Some((60, 5))),
             ("a huge id", json!({"auth_req_id": "a".repeat(ID_BYTES_MAX + 1), "expires_in": 60}), None),
             ("no time", json!({"auth_req_id": "a"}), None),
             ("a time of nothing", json!({"auth_req_id": "a", "expires_in": 0}), None),

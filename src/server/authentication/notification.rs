@@ -22,8 +22,8 @@ use crate::server::plain_http;
 use crate::server::refusal::{HttpFault, Refusal};
 use crate::strict_json;
 
-/// The largest body of a notification, in bytes. It holds one id, which has at most 1,024.
-const BODY_BYTES_MAX: usize = 4 * 1_024;
+/// The largest body of a notification, in bytes. It holds one id, which has at most 4,096.
+const BODY_BYTES_MAX: usize = 8 * 1_024;
 /// The deepest nesting of a notification, counting its object. Members that nobody here knows may have values of their own.
 const DEPTH_MAX: usize = 4;
 /// The most bodies of notifications that are read at a time. Only the issuer's own are read at all, and each is small.
