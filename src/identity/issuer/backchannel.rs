@@ -24,6 +24,21 @@ const INTERVAL_SECONDS: u64 = 5;
 /// The longest pause between polls, in seconds. An issuer that asks for more gets this.
 const INTERVAL_SECONDS_MAX: u64 = 60;
 const GRANT: &str = "urn:openid:params:grant-type:ciba";
+/// The words of the standards for a refusal of a client or its request (RFC 6749, section 5.2; RFC 8707; RFC 9396; CIBA, section 13).
+/// The log repeats these, which tell an operator what to mend, and no other word of an issuer.
+const REFUSALS: [&str; 11] = [
+    "access_denied",
+    "invalid_authorization_details",
+    "invalid_binding_message",
+    "invalid_client",
+    "invalid_request",
+    "invalid_scope",
+    "invalid_target",
+    "invalid_user_code",
+    "missing_user_code",
+    "unauthorized_client",
+    "unsupported_grant_type",
+];
 
 /// A client of an issuer that asks people there.
 #[derive(Debug)]
@@ -94,14 +109,27 @@ pub enum BackchannelError {
     #[error("the metadata of the issuer names no endpoint for backchannel requests")]
     NotOffered,
     /// The issuer does not know the person.
-    #[error("the issuer does not know the person")]
+    #[error("the issuer does not know the person by the claim that is sent (`identity.issuers.tokens.login_hint`)")]
     UnknownPerson,
-    /// The issuer refuses the client or its request.
-    #[error("the issuer refuses the request")]
-    Refused,
+    /// The issuer refuses the client or its request, with this word of the standards.
+    #[error("the issuer refuses the client or its request: `{0}`")]
+    Refused(&'static str),
+    /// The issuer refuses the client or its request, with a word that no standard has.
+    #[error("the issuer refuses the client or its request, with an error of its own")]
+    RefusedOtherwise,
     /// The standard has no such answer.
-    #[error("the answer of the issuer cannot be used")]
+    #[error(
+        "the answer of the issuer is none of CIBA: no JSON, a member that is missing or too long, or a token that is not `Bearer`"
+    )]
     Unusable,
+}
+
+impl BackchannelError {
+    /// Returns the error of a refusal with this word.
+    fn of_refusal(code: &str) -> Self {
+        let known = REFUSALS.into_iter().find(|known| *known == code);
+        known.map_or(Self::RefusedOtherwise, Self::Refused)
+    }
 }
 
 impl Backchannel {
@@ -146,7 +174,7 @@ impl Backchannel {
         match self.post(&self.endpoints().await?.authorize, form).await? {
             Answer::Success(members) => asked(&members, question.expiry_seconds).ok_or(BackchannelError::Unusable),
             Answer::Refusal(code) if code == "unknown_user_id" => Err(BackchannelError::UnknownPerson),
-            Answer::Refusal(_) => Err(BackchannelError::Refused),
+            Answer::Refusal(code) => Err(BackchannelError::of_refusal(&code)),
         }
     }
 
@@ -167,7 +195,7 @@ impl Backchannel {
                 "access_denied" => Ok(Polled::Denied),
                 // An issuer gives a token once, and does not know the id after that.
                 "expired_token" | "invalid_grant" => Ok(Polled::Expired),
-                _ => Err(BackchannelError::Refused),
+                _ => Err(BackchannelError::of_refusal(&code)),
             },
         }
     }
@@ -188,18 +216,26 @@ impl Backchannel {
         let issuer = self.issuer();
         let base = check_url(issuer).map_err(|_refused| BackchannelError::NotOffered)?;
         let MetadataUrls { oauth, openid } = MetadataUrls::of(&base);
-        let mut last = BackchannelError::NotOffered;
+        // Most issuers have only one of the two, so a missing one is no fault while the other is there.
+        let (mut is_read, mut faults) = (false, Vec::new());
         // CIBA belongs to OpenID, so an issuer names its endpoints there first.
         for url in [openid, oauth] {
             match self.issuer.http.get(url).await {
                 Ok(bytes) => match endpoints(&bytes, issuer, &base) {
                     Some(endpoints) => return Ok(endpoints),
-                    None => last = BackchannelError::NotOffered,
+                    None => is_read = true,
                 },
-                Err(error) => last = self.lost(&error),
+                Err(error) => faults.push(error),
             }
         }
-        Err(last)
+        if is_read {
+            return Err(BackchannelError::NotOffered);
+        }
+        let mut lost = BackchannelError::Unreachable;
+        for fault in &faults {
+            lost = self.lost(fault);
+        }
+        Err(lost)
     }
 
     fn lost(&self, error: &dyn fmt::Display) -> BackchannelError {
@@ -348,6 +384,19 @@ mod tests {
         for (row, metadata, expected) in rows {
             let read = endpoints(metadata.to_string().as_bytes(), issuer, &Url::parse(issuer).unwrap());
             assert_eq!(read.is_some(), expected, "{row}");
+        }
+    }
+
+    #[test]
+    fn only_words_of_the_standards_are_repeated() {
+        let rows = [
+            ("a wrong secret", "invalid_client", BackchannelError::Refused("invalid_client")),
+            ("no grant", "unauthorized_client", BackchannelError::Refused("unauthorized_client")),
+            ("a word of the issuer's own", "secret s3cret is wrong", BackchannelError::RefusedOtherwise),
+            ("no word", "", BackchannelError::RefusedOtherwise),
+        ];
+        for (row, code, expected) in rows {
+            assert_eq!(BackchannelError::of_refusal(code), expected, "{row}");
         }
     }
 

@@ -100,9 +100,12 @@ impl NotApproved {
             |reason: &'static str, text: &'static str| Refusal::new(Code::PermissionDenied, text).with_reason(reason);
         match self {
             Self::NotOfRequest => FieldViolation::new("approval", NOT_OF_REQUEST).into(),
-            Self::Pending(seconds) => denied(APPROVAL_PENDING, "the person has not answered yet; ask again later")
-                .with_retry_after(Duration::from_secs(seconds)),
-            Self::Denied => denied("APPROVAL_DENIED", "the person said no"),
+            Self::Pending(seconds) => denied(
+                APPROVAL_PENDING,
+                "the person has not answered yet; send the same request again later, with the same `approval`",
+            )
+            .with_retry_after(Duration::from_secs(seconds)),
+            Self::Denied => denied("APPROVAL_DENIED", "the person said no; they can be asked again in a minute"),
             Self::Expired => denied("APPROVAL_EXPIRED", "the approval has expired; ask for a new one"),
             Self::Used => denied("APPROVAL_EXPIRED", "the approval was used; ask for a new one"),
             Self::Unproved => {
@@ -465,6 +468,7 @@ impl Approver {
             Ok(Polled::Approved(token)) => tokens.proved(approver, open, request, token.expose()).await,
             Err(error) => {
                 // A later poll may get an answer.
+                tracing::warn!(%error, "the issuer does not tell whether a person approved");
                 approver.pending(open, Pace::Kept);
                 return Err(NotApproved::Unknown(error));
             }
@@ -501,18 +505,24 @@ impl TokenAuthentication {
         };
         let moment = now();
         let Ok(token) = self.own.verifier.verify(token, moment).await else {
-            return unproved("the token is not valid for `identity.audience`");
+            return unproved("the token is not valid here: see `identity.audience` and the settings of the issuer");
         };
         let facts = token.facts();
-        if *facts.issuer != *open.asker.issuer || facts.subject != open.asker.subject || !token.is_of_person() {
+        if *facts.issuer != *open.asker.issuer || facts.subject != open.asker.subject {
             return unproved("the token speaks for somebody else");
+        }
+        if !token.is_of_person() {
+            return unproved("the token is not a person's own: see `identity.issuers.people`");
         }
         let consented = match approver.config.details {
             IssuerDetails::Required => self.approvals.consented(&token, request, &open.grant()),
             IssuerDetails::Unsupported => Some(open.chunks_max),
         };
         let Some(chunks_max) = consented else {
-            return unproved("the token lacks the `authorization_details` that were asked for");
+            return unproved(
+                "the token lacks the `authorization_details` that were asked for; if the issuer puts none into tokens, set \
+                 `approval.details = \"unsupported\"`",
+            );
         };
         // The rules of logins hold for the login of the approval, too.
         let ceiling = request.classification_max.as_deref();
@@ -541,7 +551,8 @@ fn not_asked(error: BackchannelError) -> Refusal {
         }
         BackchannelError::UnknownPerson
         | BackchannelError::NotOffered
-        | BackchannelError::Refused
+        | BackchannelError::Refused(_)
+        | BackchannelError::RefusedOtherwise
         | BackchannelError::Unusable => challenge::unavailable(
             "the issuer does not ask the person; the server's log says why",
             "APPROVAL_UNAVAILABLE",
