@@ -14,7 +14,7 @@ use crate::proto::retrieval::request_approval_request::Request as ToApprove;
 use crate::proto::retrieval::{
     FetchRequest, FetchResponse, RequestApprovalRequest, RequestApprovalResponse, RetrieveRequest, RetrieveResponse,
 };
-use crate::visible::visible;
+use crate::visible::{visible, visible_line};
 
 /// The reason of a request whose person has not answered.
 const PENDING: &str = "APPROVAL_PENDING";
@@ -125,13 +125,24 @@ fn reason(status: &Status) -> String {
 
 /// Returns the failure of a request, with a text for a person at a terminal.
 fn told(status: Status) -> Failure {
+    let info = status.get_details_error_info();
+    if let Some(details) = info.and_then(|info| info.metadata.get("authorization_details").cloned()) {
+        let text = format!(
+            "a person has to approve this request; ask them with `--ask-approval`, or give a token (`--token-file`) for which its \
+             issuer asked the person about these `authorization_details`:\n\n{}",
+            visible_line(&details)
+        );
+        return Failure::from(status).retold(text);
+    }
     let text = match reason(&status).as_str() {
         "APPROVAL_REQUIRED" => "a person has to approve this request; ask them with `--ask-approval`",
         PENDING => "the person has not answered yet; repeat the command once they have",
         "APPROVAL_DENIED" => "the person said no, so nothing was read; they can be asked again in a minute",
         "APPROVAL_EXPIRED" => "the approval has expired or was used; ask for a new one with `--ask-approval`",
         "APPROVAL_UNPROVED" => "the issuer's token does not prove the approval; the server's log says why",
-        "APPROVAL_UNAVAILABLE" => "the issuer does not answer about approvals; repeat the command later",
+        "APPROVAL_UNAVAILABLE" => {
+            "the issuer does not answer about approvals; repeat the command later, or read the server's log"
+        }
         _ => return status.into(),
     };
     Failure::from(status).retold(text)

@@ -80,7 +80,9 @@ async fn a_command_ends_with_the_answer_of_the_person() {
 async fn a_command_brings_an_approval_that_it_has() {
     let world = World::start(|_, _| {}).await;
     let output = retrieve(&world, &[]).output().await.unwrap();
-    assert!(told(&output).contains("--ask-approval"), "it says how to ask: {}", told(&output));
+    let refused = told(&output);
+    assert!(refused.contains("--ask-approval"), "it says how to ask: {refused}");
+    assert!(refused.contains("request_sha256"), "it shows what another program could ask for: {refused}");
     let approval = world.request(Approved::Retrieve(secret()), &world.token("anne", &[])).await.unwrap().approval;
     let other = retrieve(&world, &["--approval", &approval, "--top-k", "11"]).output().await.unwrap();
     assert!(told(&other).contains("is no approval of this request"), "{}", told(&other));

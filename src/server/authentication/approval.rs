@@ -15,6 +15,15 @@ use crate::retrieval::FieldViolation;
 use crate::server::audit::Draft;
 use crate::server::refusal::Refusal;
 
+/// What helps where the server asks nobody.
+const ASK_ISSUER: &str =
+    "a person has to approve this request: ask the issuer for a token with these `authorization_details`";
+/// What helps where the server asks, and the issuer's tokens hold no details.
+const ASK_HERE: &str = "a person has to approve this request: ask them with `RequestApproval`";
+/// What helps where both do.
+const ASK_HERE_OR_ISSUER: &str = "a person has to approve this request: ask them with `RequestApproval`, or ask the issuer for a \
+                                  token with these `authorization_details`";
+
 /// A request, and what the handlers know of its call.
 pub(in crate::server) struct ApprovalCall<'c> {
     pub(in crate::server) caller: &'c Caller,
@@ -77,7 +86,12 @@ impl Authentication {
                 }
                 Err(ApprovalError::Required(required)) => {
                     draft.approval(asked_for(request, &required));
-                    return Err(resource.approval_required(token, &required));
+                    let text = match (tokens.asks_person_of(token), tokens.takes_approval_in(token)) {
+                        (false, _) => ASK_ISSUER,
+                        (true, false) => ASK_HERE,
+                        (true, true) => ASK_HERE_OR_ISSUER,
+                    };
+                    return Err(resource.approval_required(token, &required, text));
                 }
                 Err(ApprovalError::AnotherRequest) => {
                     return Err(Refusal::denied("the token holds the approval of another request"));

@@ -66,14 +66,18 @@ impl Resource {
     }
 
     /// Returns the refusal of a request that a person has to approve. It tells which token to ask for. `token` is the caller's
-    /// present one; its scheme is the one for the next token.
-    pub(super) fn approval_required(&self, token: &VerifiedToken, required: &RequiredApproval) -> Refusal {
+    /// present one; its scheme is the one for the next token. `text` says how to ask.
+    pub(super) fn approval_required(
+        &self,
+        token: &VerifiedToken,
+        required: &RequiredApproval,
+        text: &'static str,
+    ) -> Refusal {
         let details = &required.authorization_details;
         // draft-ietf-oauth-rar-metadata-remediation.
         let remediation = json!({ "authorization_details": details }).to_string();
         let remediation = URL_SAFE_NO_PAD.encode(remediation);
         let parameters = [("error", "insufficient_authorization"), ("authorization_remediation", remediation.as_str())];
-        let text = "a person has to approve this request: ask for a token with these `authorization_details`";
         Refusal::new(Code::PermissionDenied, text)
             .with_reason(APPROVAL_REQUIRED)
             .with_fact(AUTHORIZATION_DETAILS, details.to_string())
