@@ -67,7 +67,13 @@ fn the_demo_shows_what_a_person_approves() {
     let states: Vec<&str> =
         demo["records"].as_array().unwrap().iter().filter_map(|r| r["approval"]["state"].as_str()).collect();
     assert_eq!(states, ["required", "requested", "given", "required", "requested", "denied"], "{demo}");
-    assert!(succeeds(&["demo", "--approval", "--answers", "no"]).contains("APPROVAL_DENIED"));
+    let shown = ragward(&["demo", "--approval", "--answers", "no"]);
+    let text = String::from_utf8_lossy(&shown.stdout);
+    assert!(
+        text.contains("APPROVAL_DENIED") && text.contains("(not asked)"),
+        "nobody is asked just after a no: {text}"
+    );
+    assert!(shown.stderr.is_empty(), "nothing is wrong: {}", String::from_utf8_lossy(&shown.stderr));
 }
 
 #[test]

@@ -42,8 +42,11 @@ const QUESTIONS: [&str; 2] = ["When does the board buy the mill?", "What is the 
 const PURPOSE: &str = "prepare the letter to the bank";
 const EXPIRY_SECONDS: u64 = 300;
 const EXPLANATION: &str = "\
-The agent acts for Anne, who may read the page. She still has to say yes to each request for it. The agent got neither her
-token nor the issuer's: it asked Ragward, Ragward asked the issuer, and the issuer asked Anne.
+The agent acts for Anne, who may read the page. She still has to say yes to each request for it. The agent never got the
+token by which the issuer proves her yes: it asked Ragward, Ragward asked the issuer, and the issuer asked Anne.
+
+Her device shows who asks, what for, and for how many chunks of which collection. It does not show the question, unless
+`approval.show_query` is set. In the log, a refusal has a digest of its own, because each refusal offers a new nonce.
 
 docs/src/approvals.md says how a server asks for approvals.";
 
@@ -70,7 +73,8 @@ struct Round {
     required: String,
     /// The question on the person's device.
     device: Value,
-    says: Says,
+    /// What the person said; `None` if they were not asked.
+    says: Option<Says>,
     /// The refusal of the agent's last try; empty if it got an answer.
     refused: String,
     chunks: Vec<FoundChunk>,
@@ -156,14 +160,14 @@ async fn ask(client: &Client, device: &Device, question: &'static str, says: Opt
         Ok(approval) => approval.into_inner(),
         // Nobody asks a person within a minute of their no.
         Err(status) => {
-            let (says, device, refused) = (Says::No, Value::Null, status.message().to_owned());
-            return Ok(Round { question, required, device, says, refused, chunks: Vec::new() });
+            let (device, refused) = (Value::Null, status.message().to_owned());
+            return Ok(Round { question, required, device, says: None, refused, chunks: Vec::new() });
         }
     };
     let shown = device.question();
     let says = match says {
         Some(says) => says,
-        None => prompt(&approval.code, &shown).await?,
+        None => prompt(question, &approval.code, &shown).await?,
     };
     device.answer(says == Says::Yes);
     let request = RetrieveRequest { approval: approval.approval, ..request };
@@ -171,7 +175,7 @@ async fn ask(client: &Client, device: &Device, question: &'static str, says: Opt
         Ok(answer) => (String::new(), found_chunks(answer.into_inner())),
         Err(status) => (reason(&status), Vec::new()),
     };
-    Ok(Round { question, required, device: shown, says, refused, chunks })
+    Ok(Round { question, required, device: shown, says: Some(says), refused, chunks })
 }
 
 fn reason(status: &Status) -> String {
@@ -179,9 +183,10 @@ fn reason(status: &Status) -> String {
 }
 
 /// Shows the person what their device would show, and reads what they say.
-async fn prompt(code: &str, shown: &Value) -> Result<Says, Failure> {
+async fn prompt(question: &str, code: &str, shown: &Value) -> Result<Says, Failure> {
     let text = format!(
-        "The agent shows the code {code}.\nAnne's device shows:\n{}\nDoes Anne approve? [y/N]",
+        "The agent asks: {question}\nIt is refused (APPROVAL_REQUIRED), asks for an approval, and shows the code {code}.\n\
+         Anne's device shows:\n{}\nDoes Anne approve? [y/N]",
         indented(shown)
     );
     writeln!(std::io::stderr(), "{text}")?;
@@ -197,8 +202,9 @@ async fn prompt(code: &str, shown: &Value) -> Result<Says, Failure> {
 fn people(demo: &ApprovalDemo) -> String {
     let rounds = demo.rounds.iter().map(|round| {
         let says = match round.says {
-            Says::Yes => "yes",
-            Says::No => "no",
+            Some(Says::Yes) => "yes",
+            Some(Says::No) => "no",
+            None => "(not asked)",
         };
         let found = round.chunks.iter().map(|chunk| excerpt(&chunk.text, EXCERPT_CHARACTERS));
         let got =
