@@ -292,7 +292,13 @@ fn check_table(settings: &Table, schema: SchemaAt<'_>, path: &str) -> Result<(),
 
 fn check_value(value: &Value, schema: SchemaAt<'_>, path: &str) -> Result<(), ConfigError> {
     match value {
+        Value::Table(_) if schema.items().is_some_and(SchemaAt::is_table) => {
+            Err(ConfigError::Invalid(format!("`{path}` is a list of tables; write each one under `[[{path}]]`")))
+        }
         Value::Table(table) => check_table(table, schema, path),
+        Value::Array(_) if schema.is_table() => {
+            Err(ConfigError::Invalid(format!("`{path}` is one table; write it under `[{path}]`")))
+        }
         Value::Array(items) => {
             let Some(schema) = schema.items() else { return Ok(()) };
             items.iter().try_for_each(|item| check_value(item, schema, path))
@@ -403,6 +409,11 @@ impl<'s> SchemaAt<'s> {
         key.iter().try_fold(self, |at, part| at.property(part, "").ok())
     }
 
+    /// Returns whether the value is a table of settings.
+    fn is_table(self) -> bool {
+        self.resolved().get("properties").is_some()
+    }
+
     /// Returns the schema of a list's items.
     fn items(self) -> Option<Self> {
         self.resolved().get("items").map(|node| SchemaAt { node, root: self.root })
@@ -427,7 +438,21 @@ impl<'s> SchemaAt<'s> {
         let names = known.into_iter().flat_map(serde_json::Map::keys);
         let nearest = names.map(|name| (strsim::jaro_winkler(name, key), name)).max_by(|a, b| a.0.total_cmp(&b.0));
         let suggestion = nearest.filter(|(likeness, _)| *likeness > LIKENESS_MIN).map(|(_, name)| joined(path, name));
+        let suggestion = suggestion.or_else(|| self.one_deeper(key, path));
         Err(ConfigError::UnknownKey { key: joined(path, key), suggestion })
+    }
+
+    /// Returns the path of a key in one of the tables here, or in a list of tables. It is `None` if none or several have the key.
+    fn one_deeper(self, key: &str, path: &str) -> Option<String> {
+        let known = self.resolved().get("properties").and_then(Schema::as_object)?;
+        let mut tables = known.iter().filter_map(|(table, node)| {
+            let below = SchemaAt { node, root: self.root };
+            below.items().unwrap_or(below).resolved().get("properties")?.get(key).map(|_key| table)
+        });
+        match (tables.next(), tables.next()) {
+            (Some(table), None) => Some(joined(&joined(path, table), key)),
+            _ => None,
+        }
     }
 }
 

@@ -43,10 +43,14 @@ fn later_layers_win() {
 #[test]
 fn what_is_wrong_is_told() {
     type Row<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str);
-    let rows: [Row; 13] = [
+    let rows: [Row; 17] = [
         ("[sever]\nlisten = '127.0.0.1:1'", &[], "unknown configuration key `sever`; did you mean `server`?"),
         ("[server]\nlisten_adress = 1", &[], "did you mean `server.listen`?"),
         ("", &[("RAGWARD__RETRIEVAL__TOP_MAX", "3")], "did you mean `retrieval.top_k_max`?"),
+        ("[identity]\nprofile = 'keycloak'", &[], "did you mean `identity.issuers.profile`?"),
+        ("[exchange]\ntoken_url = 'x'", &[], "did you mean `sources.exchange`?"),
+        ("[identity.approval]\ncollection = 'hr'", &[], "write each one under `[[identity.approval]]`"),
+        ("[[approval]]\ncollection = 'hr'", &[], "`approval` is one table; write it under `[approval]`"),
         ("[server]\nlisten = 'here'", &[], "listen"),
         ("[server]\nlisten = 'localhost:8980'", &[], "`localhost:8980` must be an IP address and a port"),
         (

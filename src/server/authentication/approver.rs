@@ -260,8 +260,11 @@ impl Approver {
         }
         let key = key_file.as_ref().map(|file| file.read().map_err(|e| format!("`approval.key_file`: {e}")));
         let backchannel = verifier.backchannel(issuer, OAuthClient::new("approval", client)?);
-        let backchannel = backchannel
-            .ok_or_else(|| format!("`approval.issuer` is `{issuer}`, which is none of `identity.issuers`"))?;
+        let backchannel = backchannel.ok_or_else(|| {
+            format!(
+                "`approval.issuer` is `{issuer}`, which is none of `identity.issuers`; write one as it stands there"
+            )
+        })?;
         let lists = backchannel.lists_without_client();
         if !lists.is_empty() {
             let client_id = &client.client_id;
