@@ -63,7 +63,9 @@ class Forbidden(_Challenged):
 class ApprovalRequired(Forbidden):
     """The call is allowed once a person has approved it.
 
-    Ask the issuer for a token with `authorization_details`, and make the same call with it.
+    Ask them with `request_approval`, and make the same call with its `approval`. Or ask the issuer for a token with
+    `authorization_details`, and make the same call with it. The reason `APPROVAL_PENDING` means that the person was asked
+    and has not answered yet: make the same call again later.
     """
 
     def __init__(
