@@ -6,6 +6,7 @@ mod identity {
     mod approval;
     mod approval_twins;
     mod approver;
+    mod approver_bounds;
     mod approver_commands;
     mod commands;
     mod delegation;
