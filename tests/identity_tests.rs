@@ -4,6 +4,7 @@
 mod identity {
     mod absent_claims;
     mod approval;
+    mod approval_secrets;
     mod approval_twins;
     mod approver;
     mod approver_bounds;

@@ -39,9 +39,9 @@ use crate::support::served::Served;
 
 pub(crate) const ASK: &str = "/ask";
 pub(crate) const TOKEN: &str = "/token";
-const PUBLIC_URL: &str = "https://ragward.example";
+pub(crate) const PUBLIC_URL: &str = "https://ragward.example";
 const MCP_URL: &str = "https://ragward.example/mcp";
-const SECRET: &str = "the secret of the client, which nobody else sees";
+pub(crate) const SECRET: &str = "the secret of the client, which nobody else sees";
 
 /// A change of the settings.
 type Change = fn(&mut BackchannelConfig, &mut IdentityConfig);
@@ -68,14 +68,14 @@ pub(crate) fn rules(identity: &mut IdentityConfig) {
 }
 
 /// The settings of a server that asks for approvals.
-struct Settings {
-    identity: IdentityConfig,
-    approval: BackchannelConfig,
-    mcp: McpConfig,
+pub(crate) struct Settings {
+    pub(crate) identity: IdentityConfig,
+    pub(crate) approval: BackchannelConfig,
+    pub(crate) mcp: McpConfig,
 }
 
 /// Returns settings with a key for approvals that outlives the server.
-fn settings(
+pub(crate) fn settings(
     data: &TempDir,
     issuer: &TestIssuer,
     change: impl FnOnce(&mut BackchannelConfig, &mut IdentityConfig),

@@ -137,7 +137,7 @@ fn public_jwk(key: &SigningKey) -> Value {
     json!({"kty": "EC", "crv": "P-256", "x": jwk["x"], "y": jwk["y"]})
 }
 
-fn thumbprint(key: &SigningKey) -> String {
+pub(crate) fn thumbprint(key: &SigningKey) -> String {
     let jwk = public_jwk(key);
     let (x, y) = (jwk["x"].as_str().unwrap(), jwk["y"].as_str().unwrap());
     hash(&format!(r#"{{"crv":"P-256","kty":"EC","x":"{x}","y":"{y}"}}"#))

@@ -42,7 +42,7 @@ const FOREIGN_VARIABLES: [(&str, &str); 9] = [
 ];
 
 /// Starts a collector of spans that keeps every byte it receives, with the headers.
-async fn collector() -> (SocketAddr, Arc<Mutex<Vec<u8>>>) {
+pub(crate) async fn collector() -> (SocketAddr, Arc<Mutex<Vec<u8>>>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let kept = Arc::new(Mutex::new(Vec::new()));
@@ -73,7 +73,7 @@ pub(crate) fn http_get(address: SocketAddr, path: &str) -> String {
 }
 
 /// Returns the bytes of the audit log and its head.
-fn audit_log(data: &Path) -> String {
+pub(crate) fn audit_log(data: &Path) -> String {
     let files = std::fs::read_dir(data.join("audit")).unwrap();
     files.map(|file| String::from_utf8_lossy(&std::fs::read(file.unwrap().path()).unwrap()).into_owned()).collect()
 }
