@@ -4,6 +4,11 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::identity::details::OneOf;
+#[cfg(feature = "server")]
+use crate::identity::{
+    approval::ApprovalRules,
+    config::{ApprovalConfig, DetailsConfig, IdentityConfig},
+};
 
 /// INVARIANT (no text before the details): the text of a chunk that the details of a token do not permit is not read. A
 /// re-check reads none at all.
@@ -45,17 +50,10 @@ async fn text_is_read_only_of_what_the_details_permit() {
     }
 }
 
-/// INVARIANT (no text before the approval): the text of a chunk that needs an approval is not read before there is one.
+/// Returns settings by which secret chunks need an approval.
 #[cfg(feature = "server")]
-#[tokio::test]
-async fn text_that_needs_an_approval_is_read_after_it() {
-    use serde_json::json;
-
-    use crate::identity::approval::{ApprovalError, ApprovalRules, Judged};
-    use crate::identity::config::{ApprovalConfig, DetailsConfig, IdentityConfig};
-    use crate::identity::{Caller, sample};
-
-    let settings = IdentityConfig {
+fn with_approvals() -> IdentityConfig {
+    IdentityConfig {
         audience: Some("ragward".to_owned()),
         details: DetailsConfig {
             classification_key: Some("class".to_owned()),
@@ -64,7 +62,19 @@ async fn text_that_needs_an_approval_is_read_after_it() {
         },
         approval: vec![ApprovalConfig { classification: Some("secret".to_owned()), ..ApprovalConfig::default() }],
         ..IdentityConfig::default()
-    };
+    }
+}
+
+/// INVARIANT (no text before the approval): the text of a chunk that needs an approval is not read before there is one.
+#[cfg(feature = "server")]
+#[tokio::test]
+async fn text_that_needs_an_approval_is_read_after_it() {
+    use serde_json::json;
+
+    use crate::identity::approval::{ApprovalError, Judged};
+    use crate::identity::{Caller, sample};
+
+    let settings = with_approvals();
     let rules = ApprovalRules::new(&settings).unwrap();
     for (local, query) in plans() {
         let row = format!("{query:?}, local: {local}");
@@ -94,4 +104,75 @@ async fn text_that_needs_an_approval_is_read_after_it() {
         assert_eq!(ids(&retriever.retrieve(&approved, deadline()).await.unwrap()), ["0000", "0002"], "{row}");
         assert!(read(&shelf) > 0, "{row}: after it");
     }
+}
+
+/// Like the test before, for chunks that are fetched by their ids, and for the pages of a search.
+#[cfg(feature = "server")]
+#[tokio::test]
+async fn fetches_and_pages_read_text_after_the_approval() {
+    use serde_json::json;
+
+    use crate::identity::approval::{ApprovalError, Judged};
+    use crate::identity::{Caller, sample};
+    use crate::retrieval::FetchParts;
+
+    let settings = with_approvals();
+    let rules = ApprovalRules::new(&settings).unwrap();
+    let shelf = shelf(&["open1", "shut", "open2", "open3"], Fault::None);
+    for (chunk, class) in shelf.chunks.lock().unwrap().iter_mut().zip(["open", "open", "secret", "secret"]) {
+        chunk.metadata.insert("class".to_owned(), Value::Text(class.to_owned()));
+    }
+    let authorizer = Arc::new(OpenOnly { local: true, hint: None });
+    let retriever = Retriever::new(authorizer, Arc::clone(&shelf) as Arc<dyn VectorStore>, configured(), pages());
+    let bearer = |claims: &serde_json::Value| {
+        let token = sample::token_with(&settings, claims);
+        let caller = Caller::Verified { other_users: token.other_users(), token: Arc::clone(&token) };
+        (token, NamedPrincipal::Known(caller.principal("").unwrap()))
+    };
+    let read = || shelf.reads.lock().unwrap().iter().filter(|id| ["0002", "0003"].contains(&id.as_str())).count();
+    let deadline = || Instant::now() + PATIENCE;
+
+    let fetch = |claims: &serde_json::Value, ceiling: &str| {
+        let (token, principal) = bearer(claims);
+        let (collection, chunk_ids) = ("handbook".to_owned(), strings(&["0000", "0001", "0002"]));
+        let (document_ids, consistency) = (Vec::new(), Consistency::default());
+        let request = FetchParts { principal, collection, chunk_ids, document_ids, consistency };
+        let request = FetchRequest::new(request).unwrap();
+        let judged = rules.judge(&token, request.principal(), &request.approvable(ceiling, 100), sample::NOW);
+        judged.map(|Judged { principal, .. }| request.approved_for(principal))
+    };
+    let fetched = retriever.fetch(&fetch(&json!({}), "").unwrap(), deadline()).await.unwrap();
+    assert_eq!(fetched.chunks.len(), 1, "a fetch without a ceiling gets what needs no approval");
+    let ApprovalError::Required(required) = fetch(&json!({}), "secret").unwrap_err() else { panic!("a fetch") };
+    assert_eq!(read(), 0, "before the fetch was approved");
+    let claims = json!({ "authorization_details": required.authorization_details });
+    let fetched = retriever.fetch(&fetch(&claims, "secret").unwrap(), deadline()).await.unwrap();
+    assert_eq!(fetched.chunks.len(), 2, "after it");
+    assert!(read() > 0, "after it");
+
+    let page = |claims: &serde_json::Value, ceiling: &str, page_token: &str| {
+        let (token, principal) = bearer(claims);
+        let page_token = Some(page_token.to_owned());
+        let query = Query::Vector(vec![1.0, 0.0]);
+        let request = RetrievalRequest::new(RetrievalParts { principal, page_token, ..parts(query, 1) }, 100).unwrap();
+        let judged = rules.judge(&token, request.principal(), &request.approvable(ceiling, 100), sample::NOW);
+        judged.map(|Judged { principal, .. }| request.approved_for(principal))
+    };
+    let all_pages = async |claims: &serde_json::Value, ceiling: &str| {
+        let (mut next, mut found) = (Some(String::new()), Vec::new());
+        for _page in 0..4 {
+            let Some(page_token) = next.take() else { break };
+            let retrieval = retriever.retrieve(&page(claims, ceiling, &page_token).unwrap(), deadline()).await.unwrap();
+            found.extend(ids(&retrieval));
+            next = retrieval.next_page_token;
+        }
+        found
+    };
+    shelf.reads.lock().unwrap().clear();
+    assert_eq!(all_pages(&json!({}), "").await, ["0000"], "pages without a ceiling");
+    let ApprovalError::Required(required) = page(&json!({}), "secret", "").unwrap_err() else { panic!("a page") };
+    assert_eq!(read(), 0, "before the pages were approved");
+    let claims = json!({ "authorization_details": required.authorization_details });
+    assert_eq!(all_pages(&claims, "secret").await, ["0000", "0002", "0003"]);
+    assert!(read() > 0, "after it");
 }
