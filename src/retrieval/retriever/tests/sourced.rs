@@ -151,6 +151,42 @@ async fn a_source_that_says_nothing_fails_the_request() {
     }
 }
 
+/// INVARIANT (sources narrow): whatever a source says, an answer holds what the authorizer permits and the source releases, in its
+/// order, and no other text is read. All arrangements of four chunks are tried.
+#[tokio::test]
+async fn nothing_that_a_source_says_widens_an_answer() {
+    const KINDS: [&str; 5] = ["open", "shut", "open-hidden", "open-nowhere", "open-failing"];
+    const CHUNKS: u32 = 4;
+    let failing: Reply = |id| if id.contains("failing") { Err(SourceFault::Status(500)) } else { unless_hidden(id) };
+    for arrangement in 0..KINDS.len().pow(CHUNKS) {
+        let kind_at = |place: u32| KINDS[arrangement / KINDS.len().pow(place) % KINDS.len()];
+        let names: Vec<String> = (0..CHUNKS).map(|place| format!("{}{place}", kind_at(place))).collect();
+        let guards: Vec<&str> = names.iter().map(String::as_str).collect();
+        let is_released = |guard: &str| guard.starts_with("open") && !guard.starts_with("open-");
+        for (local, query) in plans() {
+            for top_k in [1, 3] {
+                let row = format!("{guards:?}, {query:?}, local: {local}, {top_k}");
+                let (wiki, shelf) = (Wiki::new(failing), shelf(&guards, Fault::None));
+                let retriever = retriever(Arc::clone(&shelf) as Arc<dyn VectorStore>, &wiki, local);
+                let wanted = u32::try_from(top_k).unwrap();
+                let parts = RetrievalParts { principal: with_token(), ..parts(query.clone(), wanted) };
+                match asking(&retriever, parts).await {
+                    Ok(retrieval) => {
+                        let released = guards.iter().copied().filter(|guard| is_released(guard));
+                        assert_eq!(guards_of(&retrieval), released.take(top_k).collect::<Vec<&str>>(), "{row}");
+                    }
+                    Err(error) => {
+                        let is_of_source = guards.iter().any(|guard| guard.contains("failing"));
+                        assert!(is_of_source && error.code() == ErrorCode::Unavailable, "{row}: {error:?}");
+                    }
+                }
+                let read = shelf.reads.lock().unwrap();
+                assert!(read.iter().all(|id| is_released(guards[id.parse::<usize>().unwrap()])), "{row}: {read:?}");
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn nobody_is_asked_as_a_user_without_a_token() {
     let rows: [(&str, &[&str], Option<ErrorCode>); 2] = [

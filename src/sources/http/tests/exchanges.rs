@@ -136,6 +136,12 @@ async fn an_exchange_that_fails_asks_no_source() {
         ("a redirect", Answer::Redirect("http://127.0.0.1:1/".to_owned()), status(302)),
         ("a failure", Answer::Status(500), status(500)),
         ("nothing", Answer::Close, Some(SourceFault::ExchangeUnreachable)),
+        ("it hangs", Answer::Hang, Some(SourceFault::ExchangeUnreachable)),
+        ("no token", with("access_token", json!(null)), no_token),
+        ("a token that is bound to a key", with("token_type", json!("DPoP")), no_token),
+        ("several audiences without this source", of(&json!({"sub": "anne", "aud": ["a", "b"]})), no_token),
+        ("an audience that begins alike", of(&json!({"sub": "anne", "aud": "https://wiki.example/a"})), no_token),
+        ("the user in capitals", of(&json!({"sub": "ANNE", "aud": SOURCE_AUDIENCE})), no_token),
     ];
     let world = World::start(|_asked| Answer::Status(200), |_settings| {}).await;
     for (number, (row, answer, expected)) in rows.into_iter().enumerate() {
