@@ -4,6 +4,7 @@
 mod identity {
     mod absent_claims;
     mod approval;
+    mod approval_reads;
     mod approval_secrets;
     mod approval_twins;
     mod approver;
@@ -54,6 +55,8 @@ mod support {
     pub(crate) mod keycloak;
     pub(crate) mod openfga;
     pub(crate) mod provider;
+    #[expect(dead_code, reason = "searches and counts are not looked at here")]
+    pub(crate) mod qdrant_server;
     #[expect(dead_code, reason = "shared with the end-to-end tests, which use all of it")]
     pub(crate) mod running;
     pub(crate) mod served;

@@ -62,7 +62,7 @@ fn answered_by(approval: &RequestApprovalResponse, top_k: u32) -> RetrieveReques
 }
 
 /// Lets the issuer give a token of this person with the details that it was asked for, and returns the token.
-fn give(key: &SigningKey, issuer: &TestIssuer, subject: &str) -> String {
+pub(crate) fn give(key: &SigningKey, issuer: &TestIssuer, subject: &str) -> String {
     let asked = issuer.forms(ASK).pop().unwrap();
     let mut claims = issuer.claims(subject, RETRIEVE);
     claims["jti"] = json!(TOKEN_ID);

@@ -111,6 +111,7 @@ impl Points for Engine {
         let request = request.into_inner();
         self.queries.lock().unwrap_or_else(PoisonError::into_inner).push(request.clone());
         let result = self.read(&request.collection_name.clone(), |known| known.query(request))?;
+        self.note_sent(result.iter().map(|point| &point.payload));
         Ok(Response::new(QueryResponse { result, time: 0.0, usage: None }))
     }
 
@@ -138,6 +139,7 @@ impl Points for Engine {
             }
             Ok(())
         })?;
+        self.note_sent(result.iter().map(|point| &point.payload));
         Ok(Response::new(ScrollResponse { next_page_offset, result, time: 0.0, usage: None }))
     }
 
