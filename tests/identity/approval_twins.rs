@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 
 use ragward::identity::config::{ApprovalConfig, IdentityConfig};
+use ragward::proto::ingest::UpsertDocumentsRequest;
 use ragward::proto::retrieval::request_approval_request::Request as Approved;
 use ragward::proto::retrieval::retrieve_request::Query;
 use ragward::proto::retrieval::{Chunk, FetchRequest, RetrieveRequest};
@@ -15,9 +16,11 @@ use tonic::Status;
 use tonic_types::StatusExt;
 
 use crate::identity::approver::{World, reason, rules};
-use crate::identity::world::{identity, start, with_token};
+use crate::identity::world::{identity, start, text_value, with_token};
 use crate::support::dice::Dice;
+use crate::support::documents::document;
 use crate::support::running::Running;
+use crate::support::untimed::Untimed;
 
 /// A person is asked at most 60 times a day.
 const ROUNDS: usize = 100;
@@ -166,4 +169,88 @@ async fn an_approved_answer_holds_nothing_that_needs_no_approval_elsewhere() {
         answered[round % 2] += usize::from(!given.is_empty());
     }
     assert!(answered.iter().all(|answered| *answered >= 5), "it would prove nothing: {answered:?}");
+}
+
+/// Puts documents into a collection: each has an internal chunk and, if `has_secrets`, a secret one that is full of the query's
+/// words.
+async fn put_documents(running: &Running, has_secrets: bool) {
+    let of = |id: &str| {
+        let mut document = document(id, &["about leave and pay", "leave leave leave zeppelin zeppelin"]);
+        for (chunk, class) in document.chunks.iter_mut().zip(["internal", "secret"]) {
+            chunk.metadata.insert("classification".to_owned(), text_value(class));
+        }
+        if !has_secrets {
+            document.chunks.truncate(1);
+        }
+        UpsertDocumentsRequest { collection: "twins".to_owned(), document: Some(document) }
+    };
+    let messages = ["document:welcome", "document:roadmap", "page:draft"].map(of);
+    let local = running.app.in_process().unwrap();
+    local.client().ingest().upsert_documents(tokio_stream::iter(messages)).await.unwrap();
+}
+
+/// What is above the ceiling, or needs an approval that nobody gave, moves no byte of an answer: neither a score nor how complete it
+/// says that it is.
+#[tokio::test]
+async fn chunks_above_the_ceiling_are_as_absent() {
+    let world = World::start(|_, _| {}).await;
+    let data = tempfile::tempdir().unwrap();
+    let mut ruled = identity(&world.issuer);
+    rules(&mut ruled);
+    let without = start(data.path(), ruled).await;
+    put_documents(&world.running, true).await;
+    put_documents(&without, false).await;
+    let anne = world.token("anne", &[]);
+    let search = |text: &str, ceiling: &str| RetrieveRequest {
+        collection: "twins".to_owned(),
+        query: Some(Query::Text(text.to_owned())),
+        top_k: 10,
+        classification_max: ceiling.to_owned(),
+        ..RetrieveRequest::default()
+    };
+    let ask = async |running: &Running, request: &RetrieveRequest| {
+        let answered = running.client.retrieval().retrieve(with_token(request.clone(), &anne)).await;
+        answered.unwrap().into_inner().untimed()
+    };
+    for ceiling in ["", "public", "internal"] {
+        for text in ["leave", "zeppelin", "leave zeppelin", "pay leave", "nothing of it"] {
+            for (top_k, per_document_max, min_score) in [(10, 0, None), (1, 0, None), (10, 1, Some(0.01)), (2, 1, None)]
+            {
+                let request = RetrieveRequest { top_k, per_document_max, min_score, ..search(text, ceiling) };
+                let (with_secrets, alone) = (ask(&world.running, &request).await, ask(&without, &request).await);
+                assert_eq!(with_secrets, alone, "{request:?}");
+                let is_found = ceiling != "public" && text.contains("leave");
+                assert_eq!(!alone.chunks.is_empty(), is_found, "{request:?}");
+            }
+        }
+        let fetches: [(&[&str], &[&str]); 3] = [
+            (&["document:roadmap#0", "document:roadmap#1", "page:draft#1"], &[]),
+            (&[], &["document:roadmap", "page:draft"]),
+            (&["document:roadmap#1"], &["document:welcome"]),
+        ];
+        for (chunk_ids, document_ids) in fetches {
+            let owned = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect();
+            let request = FetchRequest {
+                collection: "twins".to_owned(),
+                chunk_ids: owned(chunk_ids),
+                document_ids: owned(document_ids),
+                classification_max: ceiling.to_owned(),
+                ..FetchRequest::default()
+            };
+            let fetch = async |running: &Running| {
+                let fetched = running.client.retrieval().fetch(with_token(request.clone(), &anne)).await;
+                fetched.unwrap().into_inner().untimed()
+            };
+            assert_eq!(fetch(&world.running).await, fetch(&without).await, "{request:?}");
+        }
+    }
+    // With an approval, the same chunks are found and count, so the equality above says something.
+    let request = search("leave", "secret");
+    let approval = world.request(Approved::Retrieve(request.clone()), &anne).await.unwrap().approval;
+    world.approve("anne", &[]);
+    let approved = world.ask(RetrieveRequest { approval, ..request }, &anne).await.unwrap();
+    let alone = ask(&without, &search("leave", "")).await;
+    assert_eq!((approved.chunks.len(), alone.chunks.len()), (6, 3));
+    let score = |chunks: &[Chunk]| chunks.iter().find(|chunk| chunk.id == "page:draft#0").map(|chunk| chunk.score);
+    assert_ne!(score(&approved.chunks), score(&alone.chunks), "the secret chunks count now");
 }
