@@ -117,11 +117,14 @@ impl TestServer {
     }
 }
 
-/// Returns the subject of a token that [`jwt`] made.
-fn subject_of(token: &str) -> Option<String> {
+/// Returns the claims of a token that [`jwt`] made.
+fn claims_of(token: &str) -> Option<Value> {
     let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
-    let claims: Value = serde_json::from_slice(&claims).ok()?;
-    claims["sub"].as_str().map(str::to_owned)
+    serde_json::from_slice(&claims).ok()
+}
+
+fn subject_of(token: &str) -> Option<String> {
+    claims_of(token)?["sub"].as_str().map(str::to_owned)
 }
 
 fn jwt(claims: &Value) -> String {
@@ -134,9 +137,11 @@ fn exchanging(asked: &Asked, number: usize) -> Answer {
         let mut fields = form_urlencoded::parse(asked.body.as_bytes());
         fields.find(|(found, _)| found == name).map(|(_, value)| value.into_owned()).unwrap_or_default()
     };
-    let Some(subject) = subject_of(&field("subject_token")) else { return Answer::Status(400) };
-    let token =
-        jwt(&json!({"sub": subject, "aud": SOURCE_AUDIENCE, "number": number, "canary": "canary-93-exchanged"}));
+    let Some(inbound) = claims_of(&field("subject_token")) else { return Answer::Status(400) };
+    let token = jwt(&json!({
+        "sub": inbound["sub"], "of": inbound["number"], "aud": SOURCE_AUDIENCE, "number": number,
+        "canary": "canary-93-exchanged",
+    }));
     let answer = json!({
         "access_token": token, "token_type": "Bearer", "expires_in": 300,
         "issued_token_type": "urn:ietf:params:oauth:token-type:access_token",
@@ -367,14 +372,16 @@ async fn answers_are_remembered_as_the_settings_say() {
     assert_eq!(released(&world.ask("1", &anne).await), Some(false), "the last answer counts");
 }
 
-/// The source releases to each user the documents of that user alone, and knows the user by the exchanged token.
+/// The source releases to each token the documents of that token alone, and knows the token by the exchanged one. Two of the tokens
+/// are one user's.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_users_never_share_a_token() {
     const INTERLEAVINGS: usize = 1_000;
     let world = World::start(
         |asked| {
-            let subject = asked.authorization.strip_prefix("Bearer ").and_then(subject_of).unwrap_or_default();
-            Answer::Status(if asked.path.starts_with(&format!("/pages/{subject}-")) { 200 } else { 403 })
+            let claims = asked.authorization.strip_prefix("Bearer ").and_then(claims_of).unwrap_or_default();
+            let own = format!("/pages/{}-{}-", claims["sub"].as_str().unwrap_or_default(), claims["of"]);
+            Answer::Status(if asked.path.starts_with(&own) { 200 } else { 403 })
         },
         |settings| {
             settings["remember"] = json!("30s");
@@ -383,16 +390,18 @@ async fn two_users_never_share_a_token() {
     )
     .await;
     let bearers = [bearer("anne", 1), bearer("bob", 1), bearer("anne", 2)];
+    let own = ["anne-1-", "bob-1-", "anne-2-"];
     let calls: Vec<(usize, String)> = (0..INTERLEAVINGS)
-        .map(|number| {
-            let owner = if number % 5 < 2 { "anne" } else { "bob" };
-            (number % bearers.len(), format!("{owner}-{}", number % 7))
-        })
+        .map(|number| (number % bearers.len(), format!("{}{}", own[number / bearers.len() % own.len()], number % 7)))
         .collect();
     let replies = join_all(calls.iter().map(|(at, document)| world.ask(document, &bearers[*at]))).await;
     for ((at, document), reply) in calls.iter().zip(&replies) {
-        let is_own = document.starts_with(bearers[*at].subject());
-        assert_eq!(released(reply), Some(is_own), "{} asked for {document}: {reply:?}", bearers[*at].subject());
+        assert_eq!(
+            released(reply),
+            Some(document.starts_with(own[*at])),
+            "{} asked for {document}: {reply:?}",
+            own[*at]
+        );
     }
     assert_eq!(world.issuer.asked().len(), bearers.len(), "one exchange for each token");
     let tokens: BTreeSet<String> = world.source.asked().into_iter().map(|asked| asked.authorization).collect();
