@@ -1,6 +1,8 @@
 //! Bounds of the approvals that Ragward asks persons for: one yes gives one answer, of this person and request, over all pages and
 //! replicas, and a person is asked only so often.
 
+use std::time::Duration;
+
 use ragward::identity::config::{BackchannelConfig, IdentityConfig, IssuerConfig, ShortName};
 use ragward::language::RelationshipTuple;
 use ragward::proto::ingest::{Document, UpsertDocumentsRequest};
@@ -10,7 +12,10 @@ use ragward::proto::retrieval::{
     FetchRequest, Filter, FilterList, Hybrid, RequestApprovalResponse, RetrieveRequest, Vector, filter,
 };
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tonic::Code;
+use tonic_types::StatusExt;
 
 use crate::identity::approver::{ASK, TOKEN, World, ids, reason, refused, secret, serve, with};
 use crate::identity::delegation::acted;
@@ -20,6 +25,8 @@ use crate::support::http::Call;
 use crate::support::issuer::{HttpAnswer, SigningKey, TestIssuer, now};
 
 const MCP_URL: &str = "https://ragward.example/mcp";
+/// The most requests until a second is over.
+const ATTEMPTS_MAX: usize = 1_000_000;
 /// The most questions of one agent to one person that are open at a time.
 const OPEN_MAX: usize = 3;
 
@@ -62,6 +69,49 @@ async fn of_a_thousand_uses_at_once_one_is_answered() {
     let (answered, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
     assert_eq!((answered.len(), refused.len()), (1, 999));
     assert_eq!(world.issuer.forms(TOKEN).len(), 1, "the issuer gives the token once, and is asked for it once");
+}
+
+#[tokio::test]
+async fn an_answer_whose_client_goes_away_was_given() {
+    let world = World::start(unchanged).await;
+    let anne = world.token("anne", &[]);
+    let approval = world.request(Approved::Retrieve(secret()), &anne).await.unwrap();
+    world.approve("anne", &[]);
+    let body =
+        json!({ "text": "leave", "topK": 10, "classificationMax": "secret", "approval": approval.approval.clone() });
+    let address = world.running.address.to_string();
+    let call = Call::json("/v1/collections/handbook/retrieve", &body).bearer(&anne);
+    let mut connection = TcpStream::connect(&address).await.unwrap();
+    connection.write_all(&call.bytes(&address)).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(connection.read_u8().await.unwrap());
+    }
+    assert!(head.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&head));
+    // The client goes away after the headers.
+    drop(connection);
+    let again = world.ask(with(&approval), &anne).await.unwrap_err();
+    assert_eq!(reason(&again), "APPROVAL_EXPIRED", "{again:?}");
+}
+
+/// The time is the shortest that can be set. The test asks until it is over, and the issuer is asked no more after that.
+#[tokio::test]
+async fn an_approval_ends_with_its_time() {
+    let world = World::start(|approval, _| approval.expiry = Duration::from_secs(1)).await;
+    let anne = world.token("anne", &[]);
+    let approval = world.request(Approved::Retrieve(secret()), &anne).await.unwrap();
+    let mut last = String::new();
+    for _attempt in 0..ATTEMPTS_MAX {
+        last = reason(&world.ask(with(&approval), &anne).await.unwrap_err());
+        if last != "APPROVAL_PENDING" {
+            break;
+        }
+    }
+    assert_eq!(last, "APPROVAL_EXPIRED");
+    let polls = world.issuer.forms(TOKEN).len();
+    world.approve("anne", &[]);
+    let late = world.ask(with(&approval), &anne).await.unwrap_err();
+    assert_eq!((reason(&late).as_str(), world.issuer.forms(TOKEN).len()), ("APPROVAL_EXPIRED", polls), "{late:?}");
 }
 
 #[tokio::test]
@@ -315,6 +365,18 @@ async fn one_name_at_two_issuers_is_two_persons() {
         let refused = seen(&world.running, user, token).await.unwrap_err();
         assert_eq!(refused.code(), Code::PermissionDenied, "{row}: {refused:?}");
     }
+
+    // What her agent is told to ask her issuer for is of no use in a token of the other issuer.
+    let required = world.ask(secret(), &hers).await.unwrap_err();
+    let required = required.get_error_details().error_info().unwrap().metadata["authorization_details"].clone();
+    let details: Value = serde_json::from_str(&required).unwrap();
+    let mut claims = other.claims("anne", RETRIEVE);
+    (claims["authorization_details"], claims["jti"]) = (details.clone(), json!("approved"));
+    let refused = world.ask(secret(), &other_key.sign(&claims)).await.unwrap_err();
+    assert_eq!(reason(&refused), "APPROVAL_REQUIRED", "{refused:?}");
+    let own = world.token("anne", &[("authorization_details", details), ("jti", json!("approved"))]);
+    let answer = world.ask(secret(), &own).await.unwrap();
+    assert_eq!(answer.chunks.len(), 4, "in a token of her issuer it is");
 
     let unasked = world.request(Approved::Retrieve(secret()), &theirs).await.unwrap_err();
     assert_eq!(unasked.code(), Code::PermissionDenied, "their issuer is not asked: {unasked:?}");
