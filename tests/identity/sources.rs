@@ -15,7 +15,9 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tonic::{Code, Response, Status};
+use tonic_types::StatusExt;
 
+use crate::identity::approver::{ids, reason, rules, secret};
 use crate::identity::rpcs::records;
 use crate::identity::world::{ANNES, RETRIEVE, identity, seen, start_with, with_token};
 use crate::support::issuer::{SigningKey, TestIssuer};
@@ -199,6 +201,43 @@ async fn a_source_narrows_what_openfga_permits() {
     };
     assert_eq!(counts(0), ("wiki".to_owned(), 2, 0));
     assert_eq!(counts(1), ("wiki".to_owned(), 2, 1));
+}
+
+/// What leaves for a source is bounded by an approval, as the answer is, and the source narrows what was approved.
+#[tokio::test]
+async fn no_source_is_asked_before_an_approval() {
+    let key = SigningKey::es256("key");
+    let issuer = TestIssuer::start(&[&key]).await;
+    let data = tempfile::tempdir().unwrap();
+    let wiki = Wiki::start().await;
+    let sources = wiki.settings(data.path());
+    let mut identity = identity(&issuer);
+    rules(&mut identity);
+    let running = start_with(data.path(), identity, |config| config.sources = sources).await;
+    let mut claims = issuer.claims("anne", RETRIEVE);
+    let retrieve = async |token: &str| {
+        let answer = running.client.retrieval().retrieve(with_token(secret(), token)).await;
+        answer.map(Response::into_inner)
+    };
+
+    let required = retrieve(&key.sign(&claims)).await.unwrap_err();
+    assert_eq!(reason(&required), "APPROVAL_REQUIRED", "{required:?}");
+    assert!(wiki.asked().is_empty() && wiki.exchanged.lock().unwrap().is_empty(), "nothing has left");
+    let details = required.get_error_details().error_info().unwrap().metadata["authorization_details"].clone();
+    claims["authorization_details"] = serde_json::from_str(&details).unwrap();
+    claims["jti"] = json!("approved");
+    let approved = key.sign(&claims);
+    // A failure gives no answer, reads no text, and uses nothing up.
+    wiki.says("anne", "/documents/roadmap", 500);
+    assert_eq!(refusal(retrieve(&approved).await), Code::Unavailable);
+    wiki.says("anne", "/documents/roadmap", 403);
+    let answer = retrieve(&approved).await.unwrap();
+    let without_roadmap: Vec<&str> = ANNES.into_iter().filter(|id| !FROM_ROADMAP.contains(id)).collect();
+    assert_eq!(ids(&answer), without_roadmap);
+    assert!(!wiki.asked().iter().any(|head| head.contains("salaries")), "an approval shows the source no more");
+    let before = wiki.asked().len();
+    assert_eq!(retrieve(&approved).await.unwrap_err().code(), Code::Unauthenticated, "once");
+    assert_eq!(wiki.asked().len(), before, "and no source is asked for a used one");
 }
 
 #[tokio::test]
