@@ -171,16 +171,13 @@ async fn an_approved_answer_holds_nothing_that_needs_no_approval_elsewhere() {
     assert!(answered.iter().all(|answered| *answered >= 5), "it would prove nothing: {answered:?}");
 }
 
-/// Puts documents into a collection: each has an internal chunk and, if `has_secrets`, a secret one that is full of the query's
-/// words.
-async fn put_documents(running: &Running, has_secrets: bool) {
+/// Puts documents into a collection. Each has a chunk of each of these classes, and a secret chunk is full of the query's words.
+async fn put_documents(running: &Running, classes: &[&str]) {
     let of = |id: &str| {
         let mut document = document(id, &["about leave and pay", "leave leave leave zeppelin zeppelin"]);
-        for (chunk, class) in document.chunks.iter_mut().zip(["internal", "secret"]) {
+        document.chunks.truncate(classes.len());
+        for (chunk, class) in document.chunks.iter_mut().zip(classes) {
             chunk.metadata.insert("classification".to_owned(), text_value(class));
-        }
-        if !has_secrets {
-            document.chunks.truncate(1);
         }
         UpsertDocumentsRequest { collection: "twins".to_owned(), document: Some(document) }
     };
@@ -198,8 +195,8 @@ async fn chunks_above_the_ceiling_are_as_absent() {
     let mut ruled = identity(&world.issuer);
     rules(&mut ruled);
     let without = start(data.path(), ruled).await;
-    put_documents(&world.running, true).await;
-    put_documents(&without, false).await;
+    put_documents(&world.running, &["internal", "secret"]).await;
+    put_documents(&without, &["internal"]).await;
     let anne = world.token("anne", &[]);
     let search = |text: &str, ceiling: &str| RetrieveRequest {
         collection: "twins".to_owned(),
