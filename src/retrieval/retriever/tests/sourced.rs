@@ -167,7 +167,8 @@ async fn nothing_that_a_source_says_widens_an_answer() {
             for top_k in [1, 3] {
                 let row = format!("{guards:?}, {query:?}, local: {local}, {top_k}");
                 let (wiki, shelf) = (Wiki::new(failing), shelf(&guards, Fault::None));
-                let retriever = retriever(Arc::clone(&shelf) as Arc<dyn VectorStore>, &wiki, local);
+                let authorizer = OpenOnly { local, hint: None };
+                let retriever = retriever_of(authorizer, Arc::clone(&shelf) as Arc<dyn VectorStore>, &wiki);
                 let wanted = u32::try_from(top_k).unwrap();
                 let parts = RetrievalParts { principal: with_token(), ..parts(query.clone(), wanted) };
                 match asking(&retriever, parts).await {
