@@ -29,6 +29,24 @@ async fn sent(world: &World, token: &str, message: &Value) -> Reply {
     Call::json("/mcp", message).bearer(token).send(&world.running.address.to_string()).await
 }
 
+/// Calls a tool in the newest revision of MCP, with `more` parameters of the call.
+async fn called_anew(world: &World, token: &str, tool: &str, more: &Value) -> Reply {
+    let revision = "2026-07-28";
+    let mut params = json!({
+        "name": tool,
+        "arguments": { "id": "handbook/nothing" },
+        "_meta": {
+            "io.modelcontextprotocol/protocolVersion": revision,
+            "io.modelcontextprotocol/clientCapabilities": {},
+        },
+    });
+    params.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let message = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params });
+    let call = Call::json("/mcp", &message).bearer(token).with("mcp-protocol-version", revision);
+    let call = call.with("mcp-method", "tools/call").with("mcp-name", tool);
+    call.send(&world.running.address.to_string()).await
+}
+
 /// Returns what a caller can see of an answer. Only the time of it may differ.
 fn seen(reply: &Reply) -> (u16, String, Vec<&str>) {
     let names = reply.headers.iter().map(|(name, _)| name.as_str()).collect();
@@ -59,6 +77,13 @@ async fn for_whoever_may_not_call_it_there_is_no_such_tool() {
         json!([]),
         json!(null),
     ];
+    let brought_back = [
+        ("nothing", json!({})),
+        ("a state", json!({ "requestState": "a" })),
+        ("a state that is no text", json!({ "requestState": 1 })),
+        ("a no", json!({ "requestState": "a", "inputResponses": { "approval": { "action": "decline" } } })),
+        ("responses in a list", json!({ "inputResponses": [] })),
+    ];
     for is_offered in [false, true] {
         let world = World::start_with(|mcp| mcp.explain = is_offered).await;
         for (row, claims, may_explain) in &rows {
@@ -72,6 +97,12 @@ async fn for_whoever_may_not_call_it_there_is_no_such_tool() {
                 let found = world.called(&token, "explain", arguments.clone()).await;
                 assert_eq!(unknown.json()["error"]["code"], -32_602, "{row}: {arguments}");
                 assert_eq!(seen(&found) == seen(&unknown), !is_there, "{row}: {arguments}: {}", found.text());
+            }
+            for (of_client, more) in &brought_back {
+                let unknown = called_anew(&world, &token, "no_such_tool", more).await;
+                let found = called_anew(&world, &token, "explain", more).await;
+                assert_eq!(unknown.json()["error"]["code"], -32_602, "{row}: {of_client}");
+                assert_eq!(seen(&found) == seen(&unknown), !is_there, "{row}: {of_client}: {}", found.text());
             }
         }
         world.running.stop().await.unwrap();

@@ -220,7 +220,12 @@ impl McpDoor {
         let action = message.params.get("name").and_then(Json::as_str).and_then(Action::of_tool);
         let offered = action.filter(|action| *action != Action::Explain || self.settings.explain);
         let Some(action) = offered else { return Err(Fault::no_tool(id, message.revision)) };
-        let origin = Origin { id, revision: message.revision, input: Input::of(&message)? };
+        let input = match action {
+            Action::Search | Action::Fetch | Action::Read => Input::of(&message)?,
+            // An explanation shows no text, so nobody approves one. And a fault told here would tell that there is this tool.
+            Action::Explain => Input::default(),
+        };
+        let origin = Origin { id, revision: message.revision, input };
         let arguments = message.params.remove("arguments").unwrap_or_else(|| Json::Object(Map::new()));
         let request = action.request(arguments, self.settings.collection.as_deref());
         Ok(self.rpc(origin, action, request, String::new()))
@@ -230,11 +235,7 @@ impl McpDoor {
     /// empty for a tool.
     fn rpc(self: &Arc<Self>, origin: Origin, action: Action, request: Result<Json, Refusal>, uri: String) -> Asked<'_> {
         let Origin { id, revision, input } = origin;
-        let request = match action {
-            Action::Search | Action::Fetch | Action::Read => request.and_then(|request| input.complete(request)),
-            // An explanation shows no text, so it needs no approval.
-            Action::Explain => request,
-        };
+        let request = request.and_then(|request| input.complete(request));
         let collection = request.as_ref().ok().and_then(|request| request.get("collection")?.as_str());
         let collection = collection.unwrap_or_default().to_owned();
         let encoded = request.and_then(|request| self.encoded(action, &request));
