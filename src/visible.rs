@@ -2,6 +2,9 @@
 
 use std::fmt::Write;
 
+/// The longest code that a person compares with another one, in bytes.
+const CODE_BYTES_MAX: usize = 64;
+
 /// Escapes every invisible character of a text as `\u{…}`: a character that moves a terminal's cursor, changes the
 /// direction of writing or has no glyph. So two texts that look equal are equal. Line ends and tabs stay.
 #[must_use]
@@ -36,6 +39,19 @@ fn escaped(text: &str, escape: impl Fn(char, &mut String) -> std::fmt::Result) -
         }
     }
     shown
+}
+
+/// Returns whether a text can be a code that a person compares with another one.
+#[must_use]
+pub(crate) fn is_code(text: &str) -> bool {
+    text.len() <= CODE_BYTES_MAX && is_word(text)
+}
+
+/// Returns whether a text is one word of letters, digits, hyphens and underscores in ASCII. No terminal, shell or person reads
+/// anything else in it.
+#[must_use]
+pub(crate) fn is_word(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
 }
 
 /// Returns whether a character has a glyph, or is a space, a line end or a tab.

@@ -14,7 +14,7 @@ use crate::proto::retrieval::request_approval_request::Request as ToApprove;
 use crate::proto::retrieval::{
     FetchRequest, FetchResponse, RequestApprovalRequest, RequestApprovalResponse, RetrieveRequest, RetrieveResponse,
 };
-use crate::visible::{visible, visible_line};
+use crate::visible::{is_code, is_word, visible, visible_line};
 
 /// The reason of a request whose person has not answered.
 const PENDING: &str = "APPROVAL_PENDING";
@@ -30,7 +30,8 @@ const PAUSE_MAX: Duration = Duration::from_mins(1);
 #[derive(Debug, Args)]
 pub(super) struct ApprovalArgs {
     /// Send the approval of this very request, which an earlier `--ask-approval` printed.
-    #[arg(long, value_name = "APPROVAL")]
+    // Its letters may begin with a hyphen.
+    #[arg(long, value_name = "APPROVAL", allow_hyphen_values = true)]
     approval: Option<String>,
     /// Ask the person whose token this is to approve the request, and wait until they have answered on their device.
     #[arg(long, conflicts_with = "approval")]
@@ -97,11 +98,8 @@ impl ApprovalArgs {
         let question =
             RequestApprovalRequest { request: Some(request.to_approve()), purpose: self.purpose.unwrap_or_default() };
         let asked = client.retrieval().request_approval(question).await.map_err(told)?.into_inner();
-        let RequestApprovalResponse { approval, code, poll_after_seconds, .. } = asked;
-        tell(&format!(
-            "Approve this request on your device, with this code:\n\n    {code}\n\nSay yes there only if the code is the same. \
-             If this command ends before you answer, repeat it with:\n\n    --approval {approval}\n"
-        ))?;
+        tell(&shown(&asked)?)?;
+        let RequestApprovalResponse { approval, poll_after_seconds, .. } = asked;
         let began = Instant::now();
         let mut pause = Duration::from_secs(poll_after_seconds.into());
         loop {
@@ -148,7 +146,53 @@ fn told(status: Status) -> Failure {
     Failure::from(status).retold(text)
 }
 
+/// Returns what the person reads of a question that a server has put. The server's words stand among ours, one of them in a
+/// command to repeat. So they must be of the form that such words have.
+fn shown(asked: &RequestApprovalResponse) -> Result<String, Failure> {
+    let RequestApprovalResponse { approval, code, .. } = asked;
+    if !is_code(code) || !is_word(approval) {
+        return Err(Failure::failed("the server's answer has no code and no approval that can be shown"));
+    }
+    Ok(format!(
+        "Approve this request on your device, with this code:\n\n    {code}\n\nSay yes there only if the code is the same. \
+         If this command ends before you answer, repeat it with:\n\n    --approval {approval}\n"
+    ))
+}
+
 /// Tells the person something that is no result.
 fn tell(text: &str) -> Result<(), Failure> {
-    Ok(writeln!(std::io::stderr(), "{}", visible(text))?)
+    Ok(writeln!(std::io::stderr(), "{text}")?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_person_reads_no_other_words_of_a_server() {
+        let (code, approval, long) = ("4F7K-9QXM", "-Zm9v_YmFy", "4".repeat(65));
+        let rows = [
+            ("a code and an approval", code, approval, true),
+            ("no code", "", approval, false),
+            ("a code with more lines", "4F7K-9QXM\n\nSay yes to 2222-2222, too.", approval, false),
+            ("a code that moves the cursor", "4F7K\u{1b}[2A", approval, false),
+            ("a sentence", "4F7K-9QXM or any other", approval, false),
+            ("a long code", long.as_str(), approval, false),
+            ("no approval", code, "", false),
+            ("an approval with a command", code, "Zm9v; rm -r ~", false),
+            ("an approval with another flag", code, "Zm9v --server https://attacker.example", false),
+            ("letters that look like others", code, "Zm9\u{432}", false),
+        ];
+        for (row, code, approval, is_shown) in rows {
+            let (code, approval) = (code.to_owned(), approval.to_owned());
+            let asked = RequestApprovalResponse { approval, code, ..RequestApprovalResponse::default() };
+            match shown(&asked) {
+                Ok(text) => {
+                    let is_whole = text.contains(&asked.code) && text.contains(&asked.approval);
+                    assert!(is_shown && is_whole, "{row}: {text}");
+                }
+                Err(failure) => assert!(!is_shown, "{row}: {}", failure.text()),
+            }
+        }
+    }
 }

@@ -86,6 +86,8 @@ async fn a_command_brings_an_approval_that_it_has() {
     let approval = world.request(Approved::Retrieve(secret()), &world.token("anne", &[])).await.unwrap().approval;
     let other = retrieve(&world, &["--approval", &approval, "--top-k", "11"]).output().await.unwrap();
     assert!(told(&other).contains("is no approval of this request"), "{}", told(&other));
+    let hyphen = retrieve(&world, &["--approval", "-Zm9v"]).output().await.unwrap();
+    assert!(told(&hyphen).contains("is no approval of this request"), "it begins with a hyphen: {}", told(&hyphen));
     let pending = retrieve(&world, &["--approval", &approval]).output().await.unwrap();
     assert!(told(&pending).contains("has not answered yet"), "{}", told(&pending));
     let flags = ["--approval", &approval, "--ask-approval"];

@@ -24,6 +24,7 @@ use crate::server::authentication::RequestedApproval;
 use crate::server::doors::messages_of;
 use crate::server::refusal::{APPROVAL_REQUIRED, Refusal};
 use crate::server::{ServerError, reflection};
+use crate::visible::{is_code, is_word};
 
 /// The notification by which a client gives up a call.
 const CANCELLED: &str = "notifications/cancelled";
@@ -168,7 +169,7 @@ impl PendingCall {
         }
         let question = RequestApprovalRequest { request: Some(request), purpose: String::new() };
         match service.request_approval(timed(question, time_max)).await {
-            Ok(asked) => Ok(self.refused(&requested(asked.into_inner()).into_refusal())),
+            Ok(asked) => Ok(self.refused(&requested(asked.into_inner()))),
             // This server asks nobody. The client learns which token to ask the issuer for.
             Err(status) if [Code::FailedPrecondition, Code::Unimplemented].contains(&status.code()) => Err(refused),
             Err(status) => Err(status),
@@ -182,11 +183,15 @@ impl PendingCall {
     }
 }
 
-/// Takes over a server's reply about a question that it has put.
-fn requested(answer: RequestApprovalResponse) -> RequestedApproval {
+/// Returns the refusal that tells of a question which a server has put. A person reads the server's code in a dialog of their
+/// own client, so it must be a code, and no other text.
+fn requested(answer: RequestApprovalResponse) -> Refusal {
     let RequestApprovalResponse { approval, code, expires_at, poll_after_seconds } = answer;
+    if !is_code(&code) || !is_word(&approval) {
+        return Refusal::new(Code::Internal, "the server's answer has no code and no approval that can be shown");
+    }
     let expires_at = expires_at.and_then(|end| u64::try_from(end.seconds).ok()).unwrap_or_default();
-    RequestedApproval { sealed: approval, code, expires_at, poll_after: poll_after_seconds.into() }
+    RequestedApproval { sealed: approval, code, expires_at, poll_after: poll_after_seconds.into() }.into_refusal()
 }
 
 fn lost(error: &prost::DecodeError) -> Refusal {
@@ -263,6 +268,27 @@ mod tests {
         ];
         for (row, method, params) in rows {
             assert!(matches!(asked(&notification(method, params)), McpAsked::Nothing), "{row}");
+        }
+    }
+
+    #[test]
+    fn a_dialog_shows_no_other_words_of_a_server() {
+        let (code, long) = ("4F7K-9QXM", "4".repeat(65));
+        let rows = [
+            ("a code and an approval", code, "-Zm9v_YmFy", true),
+            ("no code", "", "Zm9v", false),
+            ("a code with more lines", "4F7K-9QXM\n\nSay yes to 2222-2222, too.", "Zm9v", false),
+            ("a sentence", "4F7K-9QXM or any other", "Zm9v", false),
+            ("an address", "https://attacker.example/", "Zm9v", false),
+            ("a long code", long.as_str(), "Zm9v", false),
+            ("no approval", code, "", false),
+            ("an approval of other letters", code, "{\"a\": 1}", false),
+        ];
+        for (row, code, approval, is_shown) in rows {
+            let (code, approval) = (code.to_owned(), approval.to_owned());
+            let refusal = requested(RequestApprovalResponse { approval, code, ..RequestApprovalResponse::default() });
+            assert_eq!(refusal.reason() == Some(APPROVAL_REQUIRED), is_shown, "{row}: {refusal:?}");
+            assert_eq!(refusal.facts().is_empty(), !is_shown, "{row}: {refusal:?}");
         }
     }
 
