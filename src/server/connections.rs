@@ -300,7 +300,7 @@ fn builder() -> Builder<TokioExecutor> {
 ///
 /// Nobody refuses such a request before its message has arrived, and its headers may be as large as [`HEADER_BYTES_MAX`]. The
 /// copy lets go of their memory. Of a notification it also keeps a short `authorization`, twice if it is there twice, so that two
-/// of them are refused.
+/// of them are refused. Beside a long one it keeps none.
 fn without_ballast(parts: &Parts, route: &Route) -> Parts {
     let (mut light, ()) = Request::new(()).into_parts();
     (light.method, light.version) = (parts.method.clone(), parts.version);
@@ -316,10 +316,11 @@ fn without_ballast(parts: &Parts, route: &Route) -> Parts {
         }
     }
     if matches!(route, Route::Notification) {
-        let values = parts.headers.get_all(header::AUTHORIZATION).iter().take(2);
-        let short = values.filter(|value| value.len() <= NOTIFICATION_TOKEN_BYTES_MAX);
-        for value in short.filter_map(|value| HeaderValue::from_bytes(value.as_bytes()).ok()) {
-            light.headers.append(header::AUTHORIZATION, value);
+        let values = || parts.headers.get_all(header::AUTHORIZATION).iter().take(2);
+        if values().all(|value| value.len() <= NOTIFICATION_TOKEN_BYTES_MAX) {
+            for value in values().filter_map(|value| HeaderValue::from_bytes(value.as_bytes()).ok()) {
+                light.headers.append(header::AUTHORIZATION, value);
+            }
         }
     }
     light

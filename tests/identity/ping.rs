@@ -76,7 +76,7 @@ fn notification_token(world: &World) -> String {
 
 #[tokio::test]
 async fn only_the_own_notification_of_a_question_ends_its_wait() {
-    let rows: [Row; 24] = [
+    let rows: [Row; 26] = [
         ("its own", |own, _| of_question().bearer(own), 1, 204, 1),
         ("its own, ten times", |own, _| of_question().bearer(own), 10, 204, 1),
         (
@@ -101,6 +101,8 @@ async fn only_the_own_notification_of_a_question_ends_its_wait() {
         ("a long token", |own, _| of_question().bearer(&own.repeat(100)), 1, 401, 0),
         ("another scheme", |own, _| of_question().with("authorization", format!("Basic {own}")), 1, 401, 0),
         ("the token twice", |own, _| of_question().bearer(own).bearer(own), 1, 401, 0),
+        ("a long token beside the token", |own, _| of_question().bearer(own).bearer(&own.repeat(3)), 1, 401, 0),
+        ("a long token in front of the token", |own, _| of_question().bearer(&own.repeat(3)).bearer(own), 1, 401, 0),
         ("the token of another question", |_, other| of_question().bearer(other), 1, 401, 0),
         ("the id of another question", |own, _| about(&json!({"auth_req_id": "other"})).bearer(own), 1, 401, 0),
         ("an unknown id", |own, _| about(&json!({"auth_req_id": "unknown"})).bearer(own), 1, 401, 0),
