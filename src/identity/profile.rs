@@ -116,7 +116,8 @@ pub struct TokensConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub machine_subject: Option<MachineSubject>,
     /// The claim by which the issuer knows a person who is asked for an approval (`login_hint`). When unset, it is the claim of the
-    /// subject; for Keycloak it is `preferred_username`. Decisions do not use it.
+    /// subject; for Keycloak it is `preferred_username`. Decisions do not use it, but it says whose device rings: it must be a claim
+    /// that users cannot set to the name of somebody else, unlike an `email` that nobody has verified.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub login_hint: Option<String>,
     /// The treatment of times with fractions of a second.
