@@ -14,10 +14,8 @@ use std::fmt;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use reqwest::header::HeaderValue;
-use reqwest::{Client, Response, StatusCode};
+use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use serde_json::{Map, Value};
 use url::Url;
 use url::form_urlencoded::{Serializer, byte_serialize};
@@ -157,6 +155,11 @@ impl OAuthClient {
 
     /// Posts a form, with the credential that the client's file holds at this moment.
     pub(crate) async fn post(&self, http: &Client, url: &Url, form: Form) -> Result<Response, TokenFault> {
+        Ok(self.request(http, url, form)?.send().await?)
+    }
+
+    /// Prepares a request, with the credential of this moment.
+    fn request(&self, http: &Client, url: &Url, form: Form) -> Result<RequestBuilder, TokenFault> {
         let request = http.post(url.clone()).header("accept", "application/json");
         let (request, form) = match &self.proof {
             ClientProof::Secret { file, place } => {
@@ -165,7 +168,10 @@ impl OAuthClient {
                     SecretPlace::Body => {
                         (request, form.with("client_id", self.id.as_str()).with("client_secret", secret.expose()))
                     }
-                    SecretPlace::Header => (request.header("authorization", basic(&self.id, &secret)), form),
+                    // RFC 6749, section 2.3.1. This marks the header as one that nothing shows.
+                    SecretPlace::Header => {
+                        (request.basic_auth(encoded(&self.id), Some(encoded(secret.expose()))), form)
+                    }
                 }
             }
             ClientProof::Key { file, id } => {
@@ -182,8 +188,7 @@ impl OAuthClient {
                 (request, form)
             }
         };
-        let request = request.header("content-type", "application/x-www-form-urlencoded").body(form.0);
-        Ok(request.send().await?)
+        Ok(request.header("content-type", "application/x-www-form-urlencoded").body(form.0))
     }
 }
 
@@ -260,8 +265,7 @@ fn signs(text: &str) -> Result<(), String> {
     SigningKey::of_pem(text).map(drop).map_err(|error| error.to_string())
 }
 
-/// Returns the client and its secret as RFC 6749, section 2.3.1, encodes them.
-fn basic(client_id: &str, secret: &Secret) -> String {
-    let encoded = |text: &str| byte_serialize(text.as_bytes()).collect::<String>();
-    format!("Basic {}", STANDARD.encode(format!("{}:{}", encoded(client_id), encoded(secret.expose()))))
+/// Encodes a client, or its secret, as a form does.
+fn encoded(text: &str) -> String {
+    byte_serialize(text.as_bytes()).collect()
 }

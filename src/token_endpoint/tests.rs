@@ -1,6 +1,8 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -155,6 +157,8 @@ async fn a_secret_stands_where_the_settings_say() {
     let expected = format!("authorization: basic {}", STANDARD.encode(format!("a+client%3A1:{CANARY}")).to_lowercase());
     assert!(asked.head.contains(&expected), "{}", asked.head);
     assert!(!format!("{endpoint:?}").contains(CANARY));
+    let request = endpoint.client.request(&endpoint.http, &endpoint.url, form()).unwrap().build().unwrap();
+    assert!(request.headers()["authorization"].is_sensitive(), "no log shows the header");
 }
 
 #[tokio::test]
