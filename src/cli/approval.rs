@@ -14,7 +14,7 @@ use crate::proto::retrieval::request_approval_request::Request as ToApprove;
 use crate::proto::retrieval::{
     FetchRequest, FetchResponse, RequestApprovalRequest, RequestApprovalResponse, RetrieveRequest, RetrieveResponse,
 };
-use crate::visible::{is_code, is_word, visible, visible_line};
+use crate::visible::{is_code, is_word, visible_line};
 
 /// The reason of a request whose person has not answered.
 const PENDING: &str = "APPROVAL_PENDING";

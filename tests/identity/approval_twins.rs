@@ -235,8 +235,8 @@ async fn chunks_above_the_ceiling_are_as_absent() {
                 ..FetchRequest::default()
             };
             let fetch = async |running: &Running| {
-                let fetched = running.client.retrieval().fetch(with_token(request.clone(), &anne)).await;
-                fetched.unwrap().into_inner().untimed()
+                let answer = running.client.retrieval().fetch(with_token(request.clone(), &anne)).await;
+                answer.unwrap().into_inner().untimed()
             };
             assert_eq!(fetch(&world.running).await, fetch(&without).await, "{request:?}");
         }

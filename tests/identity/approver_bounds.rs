@@ -238,8 +238,8 @@ async fn an_approval_of_one_form_is_none_of_another() {
     assert!(world.issuer.forms(TOKEN).is_empty(), "the issuer was asked about none of them");
     world.approve("anne", &[]);
     let fetch = FetchRequest { approval: of_fetch.approval, ..fetch_of(&ANNES) };
-    let fetched = world.running.client.retrieval().fetch(with_token(fetch, &anne)).await.unwrap().into_inner();
-    assert_eq!(fetched.chunks.len(), ANNES.len(), "none of them used it up");
+    let answer = world.running.client.retrieval().fetch(with_token(fetch, &anne)).await.unwrap().into_inner();
+    assert_eq!(answer.chunks.len(), ANNES.len(), "none of them used it up");
 }
 
 /// Returns a document of one secret chunk with a vector.
