@@ -115,7 +115,7 @@ pub(super) fn check_by(
         authenticated_at: login_time(claims, profile)?,
         issued_at,
         authentication_class: login_class(claims, profile)?.map(str::to_owned),
-        login_hint: profile.login_hint(claims, subject)?.map(str::to_owned),
+        login_hint: profile.login_hint(claims, &issuer.issuer, subject)?,
     })
 }
 

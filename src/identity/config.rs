@@ -16,7 +16,9 @@ use super::key_set::Algorithm;
 pub use super::names::ShortName;
 use super::names::{NameRules, SpecialNames};
 pub use super::people::{PeopleConfig, TextPattern};
-pub use super::profile::{ClaimMark, Lenience, MachineSubject, ProviderProfile, SubjectClaim, TokensConfig};
+pub use super::profile::{
+    ClaimMark, Lenience, LoginHintForm, MachineSubject, ProviderProfile, SubjectClaim, TokensConfig,
+};
 use super::profile::{ProfileSettings, TokenProfile, tenant_of};
 use crate::language::{Relation, TypeName};
 use crate::settings::{HumanDuration, OptionalDuration, SecretFile};

@@ -15,7 +15,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::digest::{SHA256, digest};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 pub(super) use self::checked::ProfileSettings;
 use super::Refusal;
@@ -120,6 +120,9 @@ pub struct TokensConfig {
     /// that users cannot set to the name of somebody else, unlike an `email` that nobody has verified.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub login_hint: Option<String>,
+    /// The form of `login_hint`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub login_hint_form: Option<LoginHintForm>,
     /// The treatment of times with fractions of a second.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fractional_times: Option<Lenience>,
@@ -173,6 +176,16 @@ pub enum MachineSubject {
     Client,
 }
 
+/// The form in which a `login_hint` names a person.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LoginHintForm {
+    /// The text of the claim.
+    Text,
+    /// A JSON object with the issuer and the text of the claim, as Auth0 asks for it.
+    IssSub,
+}
+
 /// The text before each scope of Ragward.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum ScopePrefix {
@@ -203,6 +216,7 @@ pub(super) struct TokenProfile {
     machine_subject: MachineSubject,
     /// The claim of the name by which the issuer asks a person. `None` is the subject.
     login_hint: Option<String>,
+    login_hint_form: LoginHintForm,
     fractional_times: Lenience,
     nulls: Lenience,
     /// The tenant that the claim `tid` must name.
@@ -276,6 +290,7 @@ impl TokenProfile {
             subject: tokens.subject.unwrap_or(base.subject),
             machine_subject: tokens.machine_subject.unwrap_or(base.machine_subject),
             login_hint: tokens.login_hint.or(base.login_hint),
+            login_hint_form: tokens.login_hint_form.unwrap_or(base.login_hint_form),
             fractional_times: tokens.fractional_times.unwrap_or(base.fractional_times),
             nulls: tokens.nulls.unwrap_or(base.nulls),
             tenant: (profile == ProviderProfile::Entra).then(|| tenant_of(issuer).unwrap_or_default().to_owned()),
@@ -361,13 +376,21 @@ impl TokenProfile {
     }
 
     /// Reads the name by which the issuer asks a person. Returns `None` if the token does not tell it.
-    pub(super) fn login_hint<'c>(
+    pub(super) fn login_hint(
         &self,
-        claims: &'c Map<String, Value>,
-        subject: &'c str,
-    ) -> Result<Option<&'c str>, Refusal> {
-        let Some(claim) = &self.login_hint else { return Ok(Some(subject)) };
-        self.optional(claims, claim).map(|_given| name(claims, claim)).transpose()
+        claims: &Map<String, Value>,
+        issuer: &str,
+        subject: &str,
+    ) -> Result<Option<String>, Refusal> {
+        let known = match &self.login_hint {
+            None => Some(subject),
+            Some(claim) => self.optional(claims, claim).map(|_given| name(claims, claim)).transpose()?,
+        };
+        let formed = |known: &str| match self.login_hint_form {
+            LoginHintForm::Text => known.to_owned(),
+            LoginHintForm::IssSub => json!({ "format": "iss_sub", "iss": issuer, "sub": known }).to_string(),
+        };
+        Ok(known.map(formed))
     }
 
     /// Returns whether a token has a mark of machines' tokens.

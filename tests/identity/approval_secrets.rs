@@ -1,4 +1,4 @@
-//! What approvals, proofs and sources need leaves no trace. The tokens that an issuer gives Ragward, the token of a notification,
+//! Approvals, proofs and sources leave no trace of what they need. The tokens that an issuer gives Ragward, the token of a notification,
 //! the id of a question, sealed approvals, proofs of possession and exchanged tokens appear in no log, metric, span, record,
 //! answer or refusal. Neither do the words of an issuer.
 

@@ -186,8 +186,8 @@ async fn put_documents(running: &Running, classes: &[&str]) {
     local.client().ingest().upsert_documents(tokio_stream::iter(messages)).await.unwrap();
 }
 
-/// What is above the ceiling, or needs an approval that nobody gave, moves no byte of an answer: neither a score nor how complete it
-/// says that it is.
+/// A chunk that is above the ceiling, or needs an approval that nobody gave, moves no byte of an answer: neither a score nor how
+/// complete it says that it is.
 #[tokio::test]
 async fn chunks_above_the_ceiling_are_as_absent() {
     let world = World::start(|_, _| {}).await;

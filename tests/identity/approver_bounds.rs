@@ -366,7 +366,7 @@ async fn one_name_at_two_issuers_is_two_persons() {
         assert_eq!(refused.code(), Code::PermissionDenied, "{row}: {refused:?}");
     }
 
-    // What her agent is told to ask her issuer for is of no use in a token of the other issuer.
+    // The details that her agent is told to ask her issuer for are of no use in a token of the other issuer.
     let required = world.ask(secret(), &hers).await.unwrap_err();
     let required = required.get_error_details().error_info().unwrap().metadata["authorization_details"].clone();
     let details: Value = serde_json::from_str(&required).unwrap();

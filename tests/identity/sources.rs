@@ -203,7 +203,7 @@ async fn a_source_narrows_what_openfga_permits() {
     assert_eq!(counts(1), ("wiki".to_owned(), 2, 1));
 }
 
-/// What leaves for a source is bounded by an approval, as the answer is, and the source narrows what was approved.
+/// An approval bounds what leaves for a source, as it bounds the answer, and the source narrows what was approved.
 #[tokio::test]
 async fn no_source_is_asked_before_an_approval() {
     let key = SigningKey::es256("key");

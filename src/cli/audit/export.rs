@@ -12,13 +12,15 @@ use crate::audit::{AuditEntry, Door, Event};
 use crate::cli::output::unless_closed;
 use crate::visible::visible_json;
 
-const CSV_HEADER: [&str; 24] = [
+const CSV_HEADER: [&str; 26] = [
     "seq",
     "time",
     "call",
     "door",
     "code",
     "refusal",
+    "approval",
+    "approved_by",
     "subject",
     "actors",
     "client_id",
@@ -125,6 +127,7 @@ fn csv_row(entry: &AuditEntry) -> Option<[String; CSV_HEADER.len()]> {
     let principal = record.principal.clone().unwrap_or_default();
     let request = record.request.clone().unwrap_or_default();
     let decision = record.decision.clone().unwrap_or_default();
+    let approval = record.approval.clone();
     let number = |number: Option<u64>| number.map(|number| number.to_string());
     let chunk_ids = record.released.as_ref().map(|released| json_cell(&released.chunk_ids));
     let cells: [Option<String>; CSV_HEADER.len()] = [
@@ -134,6 +137,8 @@ fn csv_row(entry: &AuditEntry) -> Option<[String; CSV_HEADER.len()]> {
         record.door.map(Door::name).map(str::to_owned),
         Some(record.code.clone()),
         record.refusal.clone(),
+        approval.as_ref().map(|approval| approval.state.clone()),
+        approval.and_then(|approval| approval.approved_by),
         principal.subject,
         Some(json_cell(&principal.actors)),
         principal.client_id,

@@ -73,7 +73,7 @@ struct Round {
     required: String,
     /// The question on the person's device.
     device: Value,
-    /// What the person said; `None` if they were not asked.
+    /// The person's answer; `None` if nobody asked them.
     says: Option<Says>,
     /// The refusal of the agent's last try; empty if it got an answer.
     refused: String,

@@ -168,6 +168,8 @@ impl Backchannel {
             .with("login_hint", question.login_hint)
             .with("binding_message", question.binding_message)
             .with("resource", question.resource)
+            // Auth0 and some others have this word for it, and whoever does not know one of the two ignores it.
+            .with("audience", question.resource)
             .with("requested_expiry", expiry.as_str())
             .with("authorization_details", question.details)
             .with("client_notification_token", question.notification_token);

@@ -1,7 +1,8 @@
 //! The rows of each provider's profile.
 
 use super::{
-    BOUND_TOKEN_TYPE, ClaimMark, Lenience, MachineSubject, ProviderProfile, ScopePrefix, SubjectClaim, TokenProfile,
+    BOUND_TOKEN_TYPE, ClaimMark, Lenience, LoginHintForm, MachineSubject, ProviderProfile, ScopePrefix, SubjectClaim,
+    TokenProfile,
 };
 use crate::identity::people::{PeopleConfig, TextPattern};
 
@@ -51,6 +52,7 @@ fn rfc9068() -> TokenProfile {
         subject: SubjectClaim::Sub,
         machine_subject: MachineSubject::Claim,
         login_hint: None,
+        login_hint_form: LoginHintForm::Text,
         fractional_times: Lenience::Refuse,
         nulls: Lenience::Refuse,
         tenant: None,
@@ -73,6 +75,7 @@ fn auth0() -> TokenProfile {
         refused: id_token_claims(),
         client: words(&["azp"]),
         missing_token_id: Lenience::Accept,
+        login_hint_form: LoginHintForm::IssSub,
         people: PeopleConfig { subject_has: Some("|".to_owned()), ..PeopleConfig::default() },
         ..lenient()
     }

@@ -174,7 +174,7 @@ fn keycloak_says_what_a_token_is() {
 
 #[test]
 fn a_person_is_asked_by_the_name_that_the_issuer_knows() {
-    use ProviderProfile::{Keycloak, Okta, Rfc9068};
+    use ProviderProfile::{Auth0, Keycloak, Okta, Rfc9068};
     let by_email = json!({"login_hint": "email"});
     let named = json!({"preferred_username": "anne.berg", "email": "anne@example.com"});
     let rows = [
@@ -182,14 +182,23 @@ fn a_person_is_asked_by_the_name_that_the_issuer_knows() {
         ("by the subject of the profile", Okta, json!({}), named.clone(), Ok(Some("7f3c"))),
         ("by the name of the login", Keycloak, json!({}), named.clone(), Ok(Some("anne.berg"))),
         ("by another claim", Keycloak, by_email.clone(), named.clone(), Ok(Some("anne@example.com"))),
-        ("by a claim that the settings name", Rfc9068, by_email, named, Ok(Some("anne@example.com"))),
+        ("by a claim that the settings name", Rfc9068, by_email, named.clone(), Ok(Some("anne@example.com"))),
+        (
+            "by issuer and subject",
+            Auth0,
+            json!({}),
+            named.clone(),
+            Ok(Some(r#"{"format":"iss_sub","iss":"https://a.example/","sub":"7f3c"}"#)),
+        ),
+        ("by the text alone", Auth0, json!({"login_hint_form": "text"}), named.clone(), Ok(Some("7f3c"))),
         ("without the name", Keycloak, json!({}), json!({"sub": "7f3c"}), Ok(None)),
         ("an empty name", Keycloak, json!({}), json!({"preferred_username": ""}), Err(Refusal::Claim)),
         ("two names", Keycloak, json!({}), json!({"preferred_username": ["a", "b"]}), Err(Refusal::Claim)),
     ];
     for (row, provider, tokens, value, expected) in rows {
         let value = claims(value);
-        assert_eq!(profile(provider, tokens).login_hint(&value, "7f3c"), expected, "{row}");
+        let found = profile(provider, tokens).login_hint(&value, "https://a.example/", "7f3c");
+        assert_eq!(found, expected.map(|hint| hint.map(str::to_owned)), "{row}");
     }
 }
 

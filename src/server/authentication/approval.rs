@@ -15,12 +15,12 @@ use crate::retrieval::FieldViolation;
 use crate::server::audit::Draft;
 use crate::server::refusal::Refusal;
 
-/// What helps where the server asks nobody.
+/// The advice of a server that asks nobody.
 const ASK_ISSUER: &str =
     "a person has to approve this request: ask the issuer for a token with these `authorization_details`";
-/// What helps where the server asks, and the issuer's tokens hold no details.
+/// The advice of a server that asks, while the issuer's tokens hold no details.
 const ASK_HERE: &str = "a person has to approve this request: ask them with `RequestApproval`";
-/// What helps where both do.
+/// The advice of a server that asks, while the issuer's tokens hold details.
 const ASK_HERE_OR_ISSUER: &str = "a person has to approve this request: ask them with `RequestApproval`, or ask the issuer for a \
                                   token with these `authorization_details`";
 
