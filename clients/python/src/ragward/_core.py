@@ -278,9 +278,7 @@ def refusal(received: Received) -> RagwardError:
     if code == "permission_denied":
         if reason in _APPROVAL:
             asked = _authorization_details(info)
-            return ApprovalRequired(
-                message, code=code, reason=reason, challenge=challenge, authorization_details=asked
-            )
+            return ApprovalRequired(message, code=code, reason=reason, challenge=challenge, authorization_details=asked)
         return Forbidden(message, code=code, reason=reason, challenge=challenge)
     if code == "not_found":
         return NotFound(message, code=code, reason=reason)
