@@ -468,6 +468,7 @@ CALLS: list[tuple[str, tuple[Any, ...]]] = [
     ("recheck", ("notes", [])),
     ("fetch", ("notes",)),
     ("explain", ("user:anne",)),
+    ("request_approval", ("notes", "leave")),
     ("upsert_documents", ("notes", [])),
     ("put_document", ("notes", "a")),
     ("delete_documents", ("notes", [])),
