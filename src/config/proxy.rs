@@ -113,9 +113,9 @@ mod tests {
     use super::*;
 
     const ISSUER: &str = "https://login.example";
-    const PROXIED: (&str, &str) = ("HTTPS_PROXY", "http://proxy.example:3128");
+    const PROXIED: (&str, &str) = ("HTTPS_PROXY", "http://egress.example:8080");
     const OTHER: (&str, &str) = ("https_proxy", "http://other.example:1");
-    const THROUGH: Option<&str> = Some("http://proxy.example:3128");
+    const THROUGH: Option<&str> = Some("http://egress.example:8080");
     /// The name of a row, the issuer, its `jwks_url`, the variables, and the proxy; an error is a part of its text.
     type Row = (&'static str, &'static str, Option<&'static str>, &'static [(&'static str, &'static str)], Found);
     type Found = Result<Option<&'static str>, &'static str>;
@@ -125,7 +125,7 @@ mod tests {
         let rows: [Row; 26] = [
             ("no variable", ISSUER, None, &[], Ok(None)),
             ("the variable", ISSUER, None, &[PROXIED], Ok(THROUGH)),
-            ("in small letters", ISSUER, None, &[("https_proxy", "http://proxy.example:3128")], Ok(THROUGH)),
+            ("in small letters", ISSUER, None, &[("https_proxy", "http://egress.example:8080")], Ok(THROUGH)),
             ("both", ISSUER, None, &[OTHER, PROXIED], Ok(THROUGH)),
             (
                 "an empty one, and the other",
@@ -134,12 +134,12 @@ mod tests {
                 &[("HTTPS_PROXY", ""), OTHER],
                 Ok(Some("http://other.example:1")),
             ),
-            ("without a scheme", ISSUER, None, &[("HTTPS_PROXY", "proxy.example:3128")], Ok(THROUGH)),
+            ("without a scheme", ISSUER, None, &[("HTTPS_PROXY", "egress.example:8080")], Ok(THROUGH)),
             (
                 "the variable for calls without TLS",
                 ISSUER,
                 None,
-                &[("HTTP_PROXY", "http://proxy.example:3128")],
+                &[("HTTP_PROXY", "http://egress.example:8080")],
                 Ok(None),
             ),
             ("no TLS", "http://127.0.0.1:1", None, &[PROXIED], Ok(None)),

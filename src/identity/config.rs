@@ -115,7 +115,7 @@ pub struct IssuerConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
     /// The proxy through which its key set and metadata are read, and approvals asked for, such as
-    /// `http://proxy.example:3128`. When unset, that of the variable `HTTPS_PROXY`, unless `NO_PROXY` has the host of the issuer.
+    /// `http://egress.example:8080`. When unset, that of the variable `HTTPS_PROXY`, unless `NO_PROXY` has the host of the issuer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy_url: Option<String>,
 }

@@ -69,9 +69,9 @@ pub(super) enum NoKey {
 /// The way in which a token names the key that signed it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum KeyName<'t> {
-    /// By the key's id.
+    /// The token names its key by this id.
     Id(&'t str),
-    /// Not at all: the issuer has one key only.
+    /// The token names no key. It is accepted only if the issuer has a single one.
     OnlyKey,
 }
 
@@ -223,7 +223,7 @@ mod tests {
             ("TLS", over_tls, None, false),
         ];
         for (name, issuer, jwks_url, is_refused) in rows {
-            let (proxy_url, jwks_url) = (Some("http://proxy.example:3128".to_owned()), jwks_url.map(str::to_owned));
+            let (proxy_url, jwks_url) = (Some("http://egress.example:8080".to_owned()), jwks_url.map(str::to_owned));
             let made = Issuer::new(IssuerConfig { jwks_url, proxy_url, ..IssuerConfig::new(issuer) });
             assert_eq!(matches!(made, Err(FetchSetupError::PlainBehindProxy(_))), is_refused, "{name}: {made:?}");
             assert_eq!(made.is_err(), is_refused, "{name}: {made:?}");

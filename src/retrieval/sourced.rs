@@ -59,7 +59,8 @@ pub(super) struct SourceGate<'r> {
     deadline: Instant,
     /// The verdict about each document; `true` is a release.
     verdicts: HashMap<AskedDocument, bool>,
-    /// By the id of a document: whether its chunks have one guard and one classification, and are within the details of the token.
+    /// Says of a document, by its id, whether all its chunks have one guard and one classification, and are within the details of
+    /// the token.
     uniform: HashMap<String, bool>,
     /// The number of questions to all sources.
     asked: usize,

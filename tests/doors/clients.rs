@@ -44,7 +44,7 @@ fn has_npm_packages(what: &str) -> bool {
     found
 }
 
-/// What a command told on both of its channels, and how it ended.
+/// The result of a command: its exit status, and the text that it wrote to both of its channels.
 #[derive(Debug)]
 pub(super) struct Outcome {
     pub(super) is_success: bool,

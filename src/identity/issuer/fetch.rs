@@ -300,15 +300,15 @@ mod tests {
     #[test]
     fn a_proxy_is_a_plain_address() {
         let rows = [
-            ("a proxy", "http://proxy.example:3128", true),
-            ("a proxy with a slash", "http://proxy.example:3128/", true),
-            ("TLS", "https://proxy.example:3128", false),
+            ("a proxy", "http://egress.example:8080", true),
+            ("a proxy with a slash", "http://egress.example:8080/", true),
+            ("TLS", "https://egress.example:8080", false),
             ("SOCKS", "socks5://proxy.example:1080", false),
-            ("no scheme", "proxy.example:3128", false),
-            ("a password", "http://a:b@proxy.example:3128", false),
-            ("a user", "http://a@proxy.example:3128", false),
-            ("a path", "http://proxy.example:3128/x", false),
-            ("a query", "http://proxy.example:3128/?x", false),
+            ("no scheme", "egress.example:8080", false),
+            ("a password", "http://a:b@egress.example:8080", false),
+            ("a user", "http://a@egress.example:8080", false),
+            ("a path", "http://egress.example:8080/x", false),
+            ("a query", "http://egress.example:8080/?x", false),
             ("nothing", "", false),
         ];
         for (row, url, is_taken) in rows {
