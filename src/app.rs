@@ -343,8 +343,9 @@ fn pages(retrieval: &RetrievalConfig) -> Result<Pages, AppError> {
 async fn open_chunks(config: &Config) -> Result<Chunks, AppError> {
     match config.vector_store.kind {
         VectorStoreKind::Embedded => {
-            let directory = config.data.directory.clone();
-            let store = tokio::task::spawn_blocking(move || ExactStore::open(&directory)).await??;
+            let (directory, embedded) = (config.data.directory.clone(), config.vector_store.embedded.clone());
+            let open = move || ExactStore::open_configured(&directory, embedded);
+            let store = tokio::task::spawn_blocking(open).await??;
             let store = Arc::new(store);
             Ok(Chunks { vector_store: Arc::clone(&store) as Arc<dyn VectorStore>, documents: store })
         }

@@ -14,6 +14,9 @@ pub const ID_BYTES_MAX: usize = 512;
 /// The metadata key under which `ragward ingest --source` records where a document came from.
 pub const SOURCE_KEY: &str = "ingest_source";
 
+/// The metadata key under which a chunk states the language of its text, such as `de` or `pt-BR`.
+pub const LANGUAGE_KEY: &str = "language";
+
 /// A value of a chunk's metadata, and of a filter.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(untagged)]

@@ -30,7 +30,7 @@ use crate::server_config::{McpConfig, ServerConfig};
 use crate::settings::SecretError;
 use crate::sources::{self, SourceConfig};
 use crate::telemetry::TelemetryConfig;
-use crate::vector_store::QdrantConfig;
+use crate::vector_store::{EmbeddedConfig, QdrantConfig};
 
 /// Every setting of an operator.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -74,6 +74,8 @@ pub struct DataConfig {
 pub struct VectorStoreConfig {
     /// The embedded engine, or a Qdrant server.
     pub kind: VectorStoreKind,
+    /// The embedded engine, when `kind` is `embedded`.
+    pub embedded: EmbeddedConfig,
     /// The Qdrant server, when `kind` is `qdrant`.
     pub qdrant: QdrantConfig,
 }

@@ -53,6 +53,7 @@
 //!
 //! `ARCHITECTURE.md` is the map of the code. Each module's own page says why it exists.
 
+pub mod analysis;
 pub mod app;
 pub mod audit;
 pub mod authz;

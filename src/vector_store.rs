@@ -7,6 +7,7 @@
 //! of guards with several calls and remembers what a server holds.
 
 mod direction;
+mod embedded_config;
 pub mod exact;
 mod filter;
 #[cfg(feature = "qdrant")]
@@ -24,6 +25,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use roaring::RoaringBitmap;
 
+pub use self::embedded_config::EmbeddedConfig;
 pub use self::qdrant_config::{PayloadConfig, QdrantConfig, ReadConsistency, WrittenBy};
 use crate::chunk::{Candidate, Chunk, ChunkMetadata, Document, FoundChunk, Metadata, Value};
 use crate::error_code::ErrorCode;

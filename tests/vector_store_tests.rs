@@ -3,6 +3,7 @@
 
 mod vector_store {
     mod exact_store;
+    mod languages;
     mod one_version;
     mod qdrant_attach;
     mod qdrant_faults;
@@ -16,6 +17,7 @@ mod support {
     pub(crate) mod dice;
     pub(crate) mod faulty_server;
     pub(crate) mod held_port;
+    pub(crate) mod language_rows;
     pub(crate) mod qdrant_process;
     pub(crate) mod qdrant_server;
     pub(crate) mod qdrant_servers;

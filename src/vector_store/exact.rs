@@ -19,7 +19,7 @@ mod index;
 mod postings;
 mod record;
 mod search;
-mod terms;
+mod stated_language;
 mod text_search;
 mod top_k;
 mod vector_search;
@@ -39,13 +39,13 @@ use self::chunk_number::ChunkNumber;
 use self::durable::{Durable, Snapshot};
 use self::index::{Index, Write};
 use self::search::Eligible;
-use self::terms::{Analyzer, TermCount};
 use self::top_k::Selection;
 use super::validation::{self, QUERY_TERMS_MAX};
 use super::{
-    CollectionInfo, DocumentPage, DocumentStore, GuardTable, ListedDocument, Query, Rest, Search, SearchCosts,
-    Searched, VectorStore, VectorStoreError,
+    CollectionInfo, DocumentPage, DocumentStore, EmbeddedConfig, GuardTable, ListedDocument, Query, Rest, Search,
+    SearchCosts, Searched, VectorStore, VectorStoreError,
 };
+use crate::analysis::{Analyzer, Languages, QueryWord};
 use crate::blocking_pool::BlockingPool;
 use crate::chunk::{Candidate, Chunk, ChunkMetadata, Document, FoundChunk, SOURCE_KEY, Value, Version, Written};
 use crate::language::Object;
@@ -67,6 +67,7 @@ pub struct ExactStore {
 }
 
 struct Engine {
+    config: EmbeddedConfig,
     state: RwLock<SearchState>,
     /// Held from the decision about a change until the change is applied.
     writer: Mutex<WriteState>,
@@ -100,12 +101,21 @@ impl ExactStore {
     /// # Errors
     /// When the file is in use, newer than this program, or damaged, and when the disk fails.
     pub fn open(directory: &Path) -> Result<Self, VectorStoreError> {
-        let durable = Durable::open(&directory.join(FILE_NAME))?;
+        Self::open_configured(directory, EmbeddedConfig::default())
+    }
+
+    /// Like [`ExactStore::open`], with settings. Texts that were indexed by another version of the analysis, or for other
+    /// languages, are analyzed anew. That takes about as long as it took to put them in.
+    ///
+    /// # Errors
+    /// As for [`ExactStore::open`].
+    pub fn open_configured(directory: &Path, config: EmbeddedConfig) -> Result<Self, VectorStoreError> {
+        let durable = Durable::open(&directory.join(FILE_NAME), &config)?;
         let snapshot = durable.snapshot()?;
         let write = Write::before_start();
         let state = SearchState { collections: snapshot.load(write)?, snapshot: Arc::new(snapshot), write };
         let writer = WriteState { durable, unsettled: None };
-        let engine = Arc::new(Engine { state: RwLock::new(state), writer: Mutex::new(writer) });
+        let engine = Arc::new(Engine { config, state: RwLock::new(state), writer: Mutex::new(writer) });
         Ok(Self { engine, reads: BlockingPool::cpu_bound(), writes: BlockingPool::with_slots(WRITES_MAX) })
     }
 
@@ -324,8 +334,10 @@ impl Engine {
         let index = state.index(&search.collection)?;
         let selection = Selection::of(search);
         let eligible = Eligible::new(index, search, cancel);
-        let by_text =
-            |text: &str, selection| query_terms(text).map(|terms| text_search::search(&eligible, &terms, selection));
+        let languages = self.config.languages_of(&search.collection);
+        let by_text = |text: &str, selection| {
+            query_words(text, &languages).map(|words| text_search::search(&eligible, &words, selection))
+        };
         let by_vector = |vector: &[f32], selection| match index.dimension {
             None => Ok(Vec::new()),
             Some(expected) if expected != vector.len() => {
@@ -389,7 +401,7 @@ impl Engine {
             return Ok(());
         }
         let ids: Vec<String> = documents.iter().map(|document| document.id.clone()).collect();
-        let prepared = change::prepare(documents);
+        let prepared = change::prepare(documents, &self.config.languages_of(collection));
         let mut writer = self.writer()?;
         let change = {
             let state = self.read()?;
@@ -559,15 +571,16 @@ impl Index {
     }
 }
 
-/// Returns the terms of a text query, in the order of the query.
-fn query_terms(text: &str) -> Result<Vec<TermCount>, VectorStoreError> {
-    let terms = Analyzer::new().terms(text);
-    if terms.len() > QUERY_TERMS_MAX {
-        let found = terms.len();
+/// Returns the words of a text query, in the order of the query. Nothing but the query and the settings decides in which
+/// languages its words are looked for.
+fn query_words(text: &str, languages: &Languages) -> Result<Vec<QueryWord>, VectorStoreError> {
+    let words = Analyzer::new().query(text, languages);
+    if words.len() > QUERY_TERMS_MAX {
+        let found = words.len();
         let text = format!("the query has {found} different words, at most {QUERY_TERMS_MAX} are allowed");
         return Err(VectorStoreError::Invalid(text));
     }
-    Ok(terms)
+    Ok(words)
 }
 
 /// Returns the error after a panic in the middle of a change. Nothing may be answered from a state that may be half

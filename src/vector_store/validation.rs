@@ -24,8 +24,9 @@ pub const METADATA_BYTES_MAX: usize = 16_384;
 pub const VECTOR_DIMENSION_MAX: usize = 4_096;
 /// The longest text query, in bytes: a long paragraph.
 pub const QUERY_BYTES_MAX: usize = 8_192;
-/// The largest number of different words of a text query. Each word costs a walk over its occurrences.
-pub const QUERY_TERMS_MAX: usize = 256;
+/// The largest number of different words of a text query. Each word costs a walk over its occurrences. In Chinese and
+/// Japanese each pair of characters is a word, so a long question has some hundred.
+pub const QUERY_TERMS_MAX: usize = 1_024;
 
 /// Checks that every store can hold a collection of this name.
 ///

@@ -9,14 +9,12 @@ use crate::support::oracle::Oracle;
 use crate::support::questions::QUERIES;
 use crate::support::running::{Running, config};
 use crate::support::shared_data::shared;
-use frostem::{Algorithm, Stemmer};
+use ragward::analysis::{Analyzer, Languages, QueryWord};
 use ragward::client::document_message;
 use ragward::ingest::Source;
 use ragward::proto::retrieval::retrieve_request::Query;
 use ragward::proto::retrieval::{Completion, Hybrid, Recall, RetrieveRequest, RetrieveResponse, Vector};
 use ragward::store_file::{self, StoreFile};
-use unicode_normalization::UnicodeNormalization;
-use unicode_segmentation::UnicodeSegmentation;
 
 const PEOPLE: usize = 40;
 /// One in this many people also asks by vector, and by text and vector together.
@@ -37,10 +35,10 @@ struct Page {
 /// Chunks with their scores, best first.
 type Ranking = Vec<(String, f32)>;
 
-/// Returns the words of a text, folded and stemmed.
-fn words(stemmer: Stemmer, text: &str) -> Vec<String> {
-    let folded: String = text.nfkc().flat_map(char::to_lowercase).collect();
-    folded.unicode_words().filter(|word| word.len() <= 128).map(|word| stemmer.stem(word).into_owned()).collect()
+/// Returns the terms of a text, each as often as it occurs. The analysis has tests of its own, so it is not repeated here.
+fn words(analyzer: &mut Analyzer, text: &str) -> Vec<String> {
+    let terms = analyzer.terms(text, &Languages::default());
+    terms.iter().flat_map(|term| (0..term.count).map(|_| term.term.to_string())).collect()
 }
 
 /// Returns a vector made from the words. The FNV-1a hash of each word chooses one of the numbers, and whether 1 is
@@ -104,17 +102,22 @@ fn fused(rankings: [&Ranking; 2]) -> Ranking {
 }
 
 /// Ranks by BM25 over the visible pages and nothing else.
-fn by_text(visible: &[&Page], query: &[String]) -> Ranking {
+fn by_text(visible: &[&Page], query: &[QueryWord]) -> Ranking {
     let count = visible.iter().filter(|page| page.length > 0).count() as f64;
     let average = visible.iter().map(|page| f64::from(page.length)).sum::<f64>() / count;
-    let holds = |term: &String| visible.iter().filter(|page| page.terms.contains_key(term)).count() as f64;
-    let idf: Vec<f64> =
-        query.iter().map(|term| (1.0 + (count - holds(term) + 0.5) / (holds(term) + 0.5)).ln()).collect();
+    let occurrences = |page: &Page, word: &QueryWord| {
+        word.terms.iter().filter_map(|term| page.terms.get(&**term)).max().copied().unwrap_or_default()
+    };
+    let holds = |word: &QueryWord| visible.iter().filter(|page| occurrences(page, word) > 0).count() as f64;
+    let idf: Vec<f64> = query
+        .iter()
+        .map(|word| f64::from(word.count) * (1.0 + (count - holds(word) + 0.5) / (holds(word) + 0.5)).ln())
+        .collect();
     let mut scored: Ranking = Vec::new();
     for page in visible {
         let mut score = 0.0;
-        for (term, idf) in query.iter().zip(&idf) {
-            let frequency = f64::from(page.terms.get(term).copied().unwrap_or_default());
+        for (word, idf) in query.iter().zip(&idf) {
+            let frequency = f64::from(occurrences(page, word));
             let norm = 1.2 * (1.0 - 0.75 + 0.75 * f64::from(page.length) / average);
             score += idf * (frequency / (frequency + norm));
         }
@@ -135,13 +138,13 @@ async fn every_answer_is_that_of_the_persons_private_corpus() {
     let people = people(&store);
     running.load(store.model, store.tuples);
 
-    let stemmer = Stemmer::new(Algorithm::English);
+    let mut analyzer = Analyzer::new();
     let (mut pages, mut documents) = (Vec::new(), Vec::new());
     let source = Source::Catalog { path: keps.join("catalog.jsonl"), root: keps.clone() };
     for entry in source.documents().unwrap() {
         if let Some(mut document) = entry.unwrap().document {
             for chunk in &mut document.chunks {
-                let words = words(stemmer, &chunk.text);
+                let words = words(&mut analyzer, &chunk.text);
                 chunk.vector = hashed(&words);
                 pages.push(page(chunk, words));
             }
@@ -161,8 +164,8 @@ async fn every_answer_is_that_of_the_persons_private_corpus() {
         (least, most) = (least.min(readable.len()), most.max(readable.len()));
         let visible: Vec<&Page> = pages.iter().filter(|page| readable.contains(page.guard.as_str())).collect();
         for query in QUERIES {
-            let words = words(stemmer, query);
-            let text = by_text(&visible, &words);
+            let words = words(&mut analyzer, query);
+            let text = by_text(&visible, &analyzer.query(query, &Languages::default()));
             let mut expected = vec![(Query::Text(query.to_owned()), text.clone())];
             if number % VECTOR_PEOPLE_STEP == 0 {
                 let values = hashed(&words);

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | counts, totals, a list that is short without a reason | counts are in no answer; every answer says why it ended | `twin_worlds.rs`; `end_to_end/server.rs` (completions); `the_plan_is_told_to_nobody_unless_it_is_allowed` below |
 //! | scores from statistics of the corpus | statistics of the visible set alone | `twin_worlds.rs`; `vector_store/exact_store.rs`: `what_is_hidden_changes_no_byte`; `end_to_end/keps.rs` |
+//! | the language that a text is read in | the chunk's own words, metadata and the settings decide, and a query is read in all languages | `vector_store/languages.rs` (hidden chunks in other languages; a hidden chunk of the same document) |
 //! | time | measured (`cargo bench --bench timing`) and said in `SECURITY.md`; never claimed to be constant. A re-check costs one check for each id; words of hidden chunks alone are not scored | `openfga/decoys.rs`; `retrieval/decoys.rs`; `vector_store/exact/text_search.rs` |
 //! | page tokens | authenticated, bound, one refusal | `end_to_end/pages.rs`; `retrieval/page.rs`; `retrieval/retriever/tests/pages.rs`; `twin_worlds.rs` (a page after a hidden change) |
 //! | error texts; absent or forbidden | both give the same bytes | `twin_worlds.rs` (refusals are compared whole); `end_to_end/server.rs`: `forbidden_and_absent_look_the_same` |

@@ -9,7 +9,8 @@ use rayon::prelude::*;
 use super::chunk_number::NONE;
 use super::index::{Index, IndexedChunk, IndexedDocument, IndexedTerm, Write};
 use super::postings::TermId;
-use super::terms::{Analyzer, TermCount};
+use super::stated_language::stated_language;
+use crate::analysis::{Analyzer, Languages, TermCount};
 use crate::chunk::{Chunk, Document, Metadata};
 use crate::vector_store::VectorStoreError;
 use crate::vector_store::direction::normalized;
@@ -63,15 +64,16 @@ pub(super) struct AddedDocument {
 
 /// Does, on all cores, the part of ingesting that does not depend on the collection. If several documents have one id,
 /// it keeps the last.
-pub(super) fn prepare(documents: Vec<Document>) -> Vec<PreparedDocument> {
+pub(super) fn prepare(documents: Vec<Document>, languages: &Languages) -> Vec<PreparedDocument> {
     let mut seen = HashSet::new();
     let mut last: Vec<Document> =
         documents.into_iter().rev().filter(|document| seen.insert(document.id.clone())).collect();
     last.reverse();
-    last.into_par_iter().map_init(Analyzer::new, prepare_document).collect()
+    let prepare = |analyzer: &mut Analyzer, document| prepare_document(analyzer, document, languages);
+    last.into_par_iter().map_init(Analyzer::new, prepare).collect()
 }
 
-fn prepare_document(analyzer: &mut Analyzer, document: Document) -> PreparedDocument {
+fn prepare_document(analyzer: &mut Analyzer, document: Document, languages: &Languages) -> PreparedDocument {
     let mut chunks: Vec<PreparedChunk> = Vec::with_capacity(document.chunks.len());
     for mut chunk in document.chunks {
         let metadata = std::mem::take(&mut chunk.metadata);
@@ -80,7 +82,8 @@ fn prepare_document(analyzer: &mut Analyzer, document: Document) -> PreparedDocu
         if !chunk.vector.is_empty() {
             chunk.vector = normalized(&chunk.vector);
         }
-        let terms = analyzer.terms(&chunk.text);
+        let own = stated_language(&metadata).map(|language| languages.of_text_in(language));
+        let terms = analyzer.terms(&chunk.text, own.as_ref().unwrap_or(languages));
         chunks.push(PreparedChunk { chunk, metadata, terms });
     }
     PreparedDocument { id: document.id.into(), title: document.title.into(), chunks }

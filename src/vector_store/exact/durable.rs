@@ -15,8 +15,8 @@ use redb::{ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, Wr
 use super::change::Change;
 use super::index::{Index, Write};
 use super::record;
-use super::terms::ANALYSIS_VERSION;
 use crate::storage::{StorageError, StoredFile};
+use crate::vector_store::EmbeddedConfig;
 
 /// The size of the cache of pages, through which the texts of every answer are read.
 const CACHE_BYTES: usize = 1 << 30;
@@ -39,6 +39,9 @@ const CHANGES: TableDefinition<'_, (), u64> = TableDefinition::new("changes");
 /// versions.
 const ANALYSIS: TableDefinition<'_, (), u32> = TableDefinition::new("analysis");
 
+/// Collection → the languages that were set for its texts when they were analyzed. A collection without a setting has no row.
+const LANGUAGES: TableDefinition<'_, &str, &str> = TableDefinition::new("languages");
+
 /// The open file.
 pub(super) struct Durable {
     path: PathBuf,
@@ -54,7 +57,7 @@ pub(super) struct Snapshot {
 }
 
 impl Durable {
-    pub(super) fn open(path: &Path) -> Result<Self, StorageError> {
+    pub(super) fn open(path: &Path, config: &EmbeddedConfig) -> Result<Self, StorageError> {
         let mut durable = Self { path: path.to_owned(), file: StoredFile::open(path, CACHE_BYTES)?, change: 0 };
         durable.in_transaction(|transaction| {
             transaction.open_table(COLLECTIONS)?;
@@ -63,12 +66,7 @@ impl Durable {
             transaction.open_table(VECTORS)?;
             transaction.open_table(TEXTS)?;
             transaction.open_table(CHANGES)?;
-            let mut analysis = transaction.open_table(ANALYSIS)?;
-            let stored = analysis.insert((), ANALYSIS_VERSION)?.map(|version| version.value());
-            if stored != Some(ANALYSIS_VERSION) {
-                reanalysis::reanalyze(transaction)?;
-            }
-            Ok(())
+            reanalysis::bring_up_to_date(transaction, config)
         })?;
         durable.change = durable.stored_change()?;
         Ok(durable)

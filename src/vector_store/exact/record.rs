@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::index::{Index, IndexedChunk, IndexedDocument, IndexedTerm};
 use super::postings::TermId;
+use super::stated_language::stated_language;
+use crate::analysis::Language;
 use crate::chunk::{Metadata, Value};
 use crate::language::Object;
 
@@ -63,16 +65,31 @@ pub(super) fn encode(document: &IndexedDocument) -> Result<Vec<u8>, redb::Error>
     postcard::to_stdvec(&record).map_err(|e| redb::Error::Corrupted(format!("cannot encode a document: {e}")))
 }
 
-/// Returns a stored record with other terms. `terms_of` returns the terms of the chunk at a position of the document,
-/// by ascending id.
+/// Returns the languages that the chunks of a stored record state, in the order of the document.
+pub(super) fn stated_languages(record: &[u8]) -> Result<Vec<Option<Language>>, redb::Error> {
+    let mut last = None;
+    let stated = parsed(record)?.chunks.into_iter().map(|chunk| {
+        if let Some(own) = chunk.metadata {
+            last = stated_language(&decode_metadata(own));
+        }
+        last
+    });
+    Ok(stated.collect())
+}
+
+fn parsed(record: &[u8]) -> Result<DocumentRecord<'_>, redb::Error> {
+    postcard::from_bytes(record).map_err(|e| redb::Error::Corrupted(format!("cannot read a document: {e}")))
+}
+
+/// Returns a stored record with other terms. `next_terms` returns the terms of one chunk after the other, by ascending
+/// id.
 pub(super) fn replace_terms(
     record: &[u8],
-    mut terms_of: impl FnMut(u32) -> Result<Vec<IndexedTerm>, redb::Error>,
+    mut next_terms: impl FnMut() -> Vec<IndexedTerm>,
 ) -> Result<Vec<u8>, redb::Error> {
-    let damaged = |e| redb::Error::Corrupted(format!("cannot read a document: {e}"));
-    let mut record: DocumentRecord<'_> = postcard::from_bytes(record).map_err(damaged)?;
-    for (place, chunk) in (0..).zip(&mut record.chunks) {
-        chunk.terms = encode_terms(&terms_of(place)?);
+    let mut record = parsed(record)?;
+    for chunk in &mut record.chunks {
+        chunk.terms = encode_terms(&next_terms());
     }
     postcard::to_stdvec(&record).map_err(|e| redb::Error::Corrupted(format!("cannot encode a document: {e}")))
 }

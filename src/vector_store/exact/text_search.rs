@@ -2,9 +2,12 @@
 //!
 //! The number of chunks N, the document frequency df and the average length are those of the visible chunks with text.
 //! The caller's filter selects among these and changes no statistic. The score of a chunk is the sum, over the distinct
-//! terms of the query, of `occurrences in the query · idf · tf / (tf + k1 · (1 − b + b · length / average length))`
+//! words of the query, of `occurrences in the query · idf · tf / (tf + k1 · (1 − b + b · length / average length))`
 //! with `idf = ln(1 + (N − df + 0.5) / (df + 0.5))`. It is added up as f64 in the order of the query, and rounded once
 //! to f32. So the score does not depend on when a chunk was stored, nor on its neighbours.
+//!
+//! A word of the query stands for its stem in several languages. A chunk has the word if it has one of these terms. It
+//! has the word as often as the most frequent of them, because each occurrence may have counted for several.
 //!
 //! For a large visible set the posting lists are read through, in blocks of chunks. For a small one its chunks are
 //! looked up in the lists. Both ways add in the order of the query, so they give the same bits.
@@ -12,14 +15,16 @@
 //! INVARIANT (visible set alone): nothing else enters a score, and ties are broken by chunk id. So what is hidden
 //! cannot change a byte of the answer.
 
+use std::borrow::Cow;
+
 use rayon::prelude::*;
 
 use super::chunk_number::ChunkNumber;
 use super::chunk_set::ChunkSet;
 use super::postings::Posting;
 use super::search::{BLOCK_CHUNKS, Eligible, Statistics};
-use super::terms::TermCount;
 use super::top_k::{Bar, Hit, Selection, TopK};
+use crate::analysis::QueryWord;
 
 const K1: f64 = 1.2;
 const B: f64 = 0.75;
@@ -30,36 +35,42 @@ const LOOKED_UP_FACTOR: usize = 8;
 /// Norms are computed ahead for lengths below this.
 const LENGTHS: u32 = 2_048;
 
-/// Finds the selected chunks that have at least one of the terms, best first.
+/// Finds the selected chunks that have at least one of the words, best first.
 ///
-/// INVARIANT (hidden as absent): a term that no visible chunk has is dropped before anything is scored, and a term that
+/// INVARIANT (hidden as absent): a word that no visible chunk has is dropped before anything is scored, and a term that
 /// is not in the dictionary does not end the search earlier. So a word that only hidden chunks have costs no more than
 /// one walk through the list of these chunks, and the time of an answer tells no more about the word.
-pub(super) fn search(eligible: &Eligible<'_>, terms: &[TermCount], selection: Selection) -> Vec<Hit> {
+pub(super) fn search(eligible: &Eligible<'_>, words: &[QueryWord], selection: Selection) -> Vec<Hit> {
     let statistics = eligible.statistics();
     if statistics.chunks == 0 {
         return Vec::new();
     }
-    let list =
-        |term: &TermCount| QueryTerm { postings: eligible.index.postings.list(&term.term), occurrences: term.count };
-    let lists: Vec<QueryTerm<'_>> = terms.iter().map(list).collect();
+    let lists = words.iter().map(|word| WordLists {
+        lists: word
+            .terms
+            .iter()
+            .map(|term| eligible.index.postings.list(term))
+            .filter(|list| !list.is_empty())
+            .collect(),
+        occurrences: word.count,
+    });
+    let lists: Vec<WordLists<'_>> = lists.collect();
     let scoring = Scoring { eligible, selection, bar: Bar::new(selection), norms: Norms::new(statistics), statistics };
     if eligible.is_dense(LOOKED_UP_FACTOR) { scoring.scan_lists(&lists) } else { scoring.look_up(&lists) }
 }
 
-/// A term of the query.
-#[derive(Clone, Copy)]
-struct QueryTerm<'l> {
-    /// The chunks that have the term, deleted ones included.
-    postings: &'l [Posting],
-    /// How often the query has the term.
+/// A word of the query.
+struct WordLists<'l> {
+    /// The chunks that have each term of the word, deleted ones included. No list is empty.
+    lists: Vec<&'l [Posting]>,
+    /// How often the query has the word.
     occurrences: u32,
 }
 
-/// A term of the query that some visible chunk has.
-#[derive(Clone, Copy)]
-struct WeighedTerm<'l> {
-    postings: &'l [Posting],
+/// A word of the query that some visible chunk has.
+struct WeighedWord<'l> {
+    /// The chunks that have the word. Hidden and deleted ones may be among them.
+    postings: Cow<'l, [Posting]>,
     weight: f64,
 }
 
@@ -73,7 +84,7 @@ struct Scoring<'a> {
 
 impl Scoring<'_> {
     /// Reads each list from end to end. This is for many visible chunks. Each thread takes blocks of chunks of its own.
-    fn scan_lists(&self, lists: &[QueryTerm<'_>]) -> Vec<Hit> {
+    fn scan_lists(&self, lists: &[WordLists<'_>]) -> Vec<Hit> {
         let visible = self.eligible.visible_set();
         let weighed = self.weighed(lists, &visible);
         if weighed.is_empty() {
@@ -87,7 +98,7 @@ impl Scoring<'_> {
             |(mut best, mut sums), block| {
                 sums.clear();
                 sums.resize(block.len(), 0.0);
-                for WeighedTerm { postings, weight } in &weighed {
+                for WeighedWord { postings, weight } in &weighed {
                     let from = postings.partition_point(|posting| posting.chunk < block.start);
                     let postings = postings.iter().skip(from).take_while(|posting| posting.chunk < block.end);
                     for posting in postings.filter(|posting| visible.contains(posting.chunk)) {
@@ -103,26 +114,42 @@ impl Scoring<'_> {
         best.map(|(best, _)| best).reduce(|| self.best(), TopK::merge).into_hits()
     }
 
-    /// Weighs the terms that some visible chunk has.
-    fn weighed<'l>(&self, lists: &[QueryTerm<'l>], visible: &ChunkSet) -> Vec<WeighedTerm<'l>> {
-        let weighed = lists.par_iter().filter_map(|QueryTerm { postings, occurrences }| {
-            let frequency = count_visible(postings, visible);
-            (frequency > 0).then(|| WeighedTerm { postings, weight: self.weight(frequency, *occurrences) })
+    /// Weighs the words that some visible chunk has.
+    fn weighed<'l>(&self, lists: &[WordLists<'l>], visible: &ChunkSet) -> Vec<WeighedWord<'l>> {
+        let weighed = lists.par_iter().filter_map(|WordLists { lists, occurrences }| {
+            let (postings, frequency) = match lists.as_slice() {
+                [] => return None,
+                [postings] => (Cow::Borrowed(*postings), count_visible(postings, visible)),
+                several => {
+                    let is_visible = |posting: &&Posting| visible.contains(posting.chunk);
+                    let merged = merged(several.iter().flat_map(|list| list.iter().filter(is_visible).copied()));
+                    let frequency = merged.len();
+                    (Cow::Owned(merged), frequency)
+                }
+            };
+            (frequency > 0).then(|| WeighedWord { postings, weight: self.weight(frequency, *occurrences) })
         });
         weighed.collect()
     }
 
     /// Looks for the visible chunks in each list. This is for few visible chunks.
-    fn look_up(&self, lists: &[QueryTerm<'_>]) -> Vec<Hit> {
+    fn look_up(&self, lists: &[WordLists<'_>]) -> Vec<Hit> {
         let visible = self.eligible.visible();
         let mut sums = vec![0.0; visible.len()];
-        for QueryTerm { postings, occurrences } in lists {
+        for WordLists { lists, occurrences } in lists {
             if !self.eligible.is_wanted() {
                 break;
             }
-            let found = intersection(&visible, postings);
+            let mut found: Vec<FoundPosting> = Vec::new();
+            for list in lists {
+                found.append(&mut intersection(&visible, list));
+            }
+            if lists.len() > 1 {
+                found.sort_by_key(|found| found.position);
+                found.dedup_by(|next, kept| kept.takes_in(next));
+            }
             let weight = self.weight(found.len(), *occurrences);
-            for (position, posting) in found {
+            for FoundPosting { position, posting } in found {
                 if let Some(sum) = sums.get_mut(position) {
                     *sum += weight * self.share(posting);
                 }
@@ -188,14 +215,46 @@ fn count_visible(list: &[Posting], visible: &ChunkSet) -> usize {
     list.par_iter().with_min_len(BLOCK_CHUNKS as usize).filter(|posting| visible.contains(posting.chunk)).count()
 }
 
+/// Merges the postings of the terms of a word into one list.
+fn merged(postings: impl Iterator<Item = Posting>) -> Vec<Posting> {
+    let mut merged: Vec<Posting> = postings.collect();
+    // Each list ascends, and a stable sort finds that out.
+    merged.sort_by_key(|posting| posting.chunk);
+    merged.dedup_by(|next, kept| {
+        let is_same = next.chunk == kept.chunk;
+        if is_same {
+            kept.count = kept.count.max(next.count);
+        }
+        is_same
+    });
+    merged
+}
+
+/// A posting, and the position of its chunk among those that were looked up.
+struct FoundPosting {
+    position: usize,
+    posting: Posting,
+}
+
+impl FoundPosting {
+    /// Takes another posting in, if it is of the same chunk. Returns whether it was.
+    fn takes_in(&mut self, other: &Self) -> bool {
+        let is_same = self.position == other.position;
+        if is_same {
+            self.posting.count = self.posting.count.max(other.posting.count);
+        }
+        is_same
+    }
+}
+
 /// Finds the postings of these chunks, each with the position of its chunk. Both lists ascend. The cost is the length
 /// of the shorter list, times a logarithm.
-fn intersection(chunks: &[ChunkNumber], list: &[Posting]) -> Vec<(usize, Posting)> {
+fn intersection(chunks: &[ChunkNumber], list: &[Posting]) -> Vec<FoundPosting> {
     let mut found = Vec::new();
     let (mut position, mut rest) = (0, list);
     while let (Some(chunk), Some(posting)) = (chunks.get(position), rest.first()) {
         if chunk == &posting.chunk {
-            found.push((position, *posting));
+            found.push(FoundPosting { position, posting: *posting });
             position += 1;
         } else if *chunk < posting.chunk {
             position += leap(chunks.get(position..).unwrap_or_default(), |chunk| *chunk < posting.chunk);
@@ -284,14 +343,18 @@ mod tests {
             ("one of none beside others", &["every", "none", "visible"], &["every", "visible"]),
         ];
         for (row, terms, scored) in rows {
-            let list = |term: &&str| QueryTerm { postings: index.postings.list(term), occurrences: 1 };
-            let lists: Vec<QueryTerm<'_>> = terms.iter().map(list).collect();
+            let list = |term: &&str| {
+                let lists = [index.postings.list(term)].into_iter().filter(|list| !list.is_empty()).collect();
+                WordLists { lists, occurrences: 1 }
+            };
+            let lists: Vec<WordLists<'_>> = terms.iter().map(list).collect();
             let weighed = scoring.weighed(&lists, &eligible.visible_set());
-            let weighed: Vec<&[Posting]> = weighed.into_iter().map(|term| term.postings).collect();
+            let weighed: Vec<&[Posting]> = weighed.iter().map(|word| &*word.postings).collect();
             let expected: Vec<&[Posting]> = scored.iter().map(|term| index.postings.list(term)).collect();
             assert_eq!(weighed, expected, "{row}");
-            let terms: Vec<TermCount> = terms.iter().map(|term| TermCount { term: (*term).into(), count: 1 }).collect();
-            let found = super::search(&eligible, &terms, selection).len();
+            let word = |term: &&str| QueryWord { terms: vec![(*term).into()], count: 1 };
+            let words: Vec<QueryWord> = terms.iter().map(word).collect();
+            let found = super::search(&eligible, &words, selection).len();
             assert_eq!(found, if scored.is_empty() { 0 } else { VISIBLE as usize }, "{row}");
         }
     }

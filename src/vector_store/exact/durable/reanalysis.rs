@@ -1,59 +1,150 @@
-//! Replaces the terms of a file that another version of the analysis wrote.
+//! Replaces the terms of a file that another version of the analysis wrote, or that were made for other languages.
 //!
 //! A query finds a chunk only if both have the same stems. A file keeps the stems of its chunks, and another version of
-//! the stemmer may make other stems from the same words. Then a query would no longer find such a chunk, and nothing
+//! the analysis may make other stems from the same words. Then a query would no longer find such a chunk, and nothing
 //! would say so.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use rayon::prelude::*;
 use redb::{ReadableTable, WriteTransaction};
 
 use super::super::index::IndexedTerm;
 use super::super::postings::TermId;
 use super::super::record;
-use super::super::terms::{Analyzer, TermCount};
-use super::{COLLECTIONS, DOCUMENTS, TERMS, TEXTS};
+use super::{ANALYSIS, COLLECTIONS, DOCUMENTS, LANGUAGES, TERMS, TEXTS};
+use crate::analysis::{ANALYSIS_VERSION, Analyzer, Language, Languages, TermCount};
+use crate::vector_store::EmbeddedConfig;
 
-/// Analyzes the texts of all collections again. It takes as long as ingesting the texts did, without the vectors.
-pub(super) fn reanalyze(transaction: &WriteTransaction) -> Result<(), redb::Error> {
-    let mut collections = Vec::new();
-    for entry in transaction.open_table(COLLECTIONS)?.iter()? {
-        let (_, value) = entry?;
-        let (number, _) = value.value();
-        collections.push(number);
-    }
-    collections.into_iter().try_for_each(|collection| reanalyze_collection(transaction, collection))
+/// The size of the texts that are in memory at the same time, in bytes. One document more may be.
+const BATCH_BYTES: usize = 16 << 20;
+/// The most documents that are in memory at the same time.
+const BATCH_DOCUMENTS: usize = 4_096;
+
+/// A collection whose texts are analyzed again.
+struct Outdated {
+    name: String,
+    number: u32,
+    languages: Languages,
 }
 
-fn reanalyze_collection(transaction: &WriteTransaction, collection: u32) -> Result<(), redb::Error> {
-    let texts = transaction.open_table(TEXTS)?;
-    let mut documents = transaction.open_table(DOCUMENTS)?;
+/// A document as it is stored.
+struct StoredDocument {
+    id: String,
+    record: Vec<u8>,
+    /// The texts of its chunks, by their positions.
+    texts: BTreeMap<u32, String>,
+}
+
+/// Analyzes the texts of those collections again whose terms are of another version, or of other languages than those
+/// that are set now. It takes as long as putting the texts in did, without the vectors.
+pub(super) fn bring_up_to_date(transaction: &WriteTransaction, config: &EmbeddedConfig) -> Result<(), redb::Error> {
+    let stored = transaction.open_table(ANALYSIS)?.insert((), ANALYSIS_VERSION)?.map(|version| version.value());
+    let is_current = stored == Some(ANALYSIS_VERSION);
+    let mut languages_before = BTreeMap::new();
+    let mut languages = transaction.open_table(LANGUAGES)?;
+    for entry in languages.iter()? {
+        let (name, value) = entry?;
+        languages_before.insert(name.value().to_owned(), value.value().to_owned());
+    }
+    languages.retain(|_, _| false)?;
+    for name in config.languages.keys() {
+        languages.insert(name.as_str(), config.languages_of(name).to_string().as_str())?;
+    }
+    let mut outdated = Vec::new();
+    for entry in transaction.open_table(COLLECTIONS)?.iter()? {
+        let (name, value) = entry?;
+        let (name, (number, _)) = (name.value().to_owned(), value.value());
+        let languages = config.languages_of(&name);
+        let before = languages_before.get(&name).map(String::as_str).unwrap_or_default();
+        if !is_current || before != languages.to_string() {
+            outdated.push(Outdated { name, number, languages });
+        }
+    }
+    outdated.iter().try_for_each(|collection| reanalyze(transaction, collection))
+}
+
+fn reanalyze(transaction: &WriteTransaction, collection: &Outdated) -> Result<(), redb::Error> {
+    let number = collection.number;
     let mut ids = Vec::new();
-    for entry in documents.range((collection, "")..(collection.saturating_add(1), ""))? {
+    for entry in transaction.open_table(DOCUMENTS)?.range((number, "")..(number.saturating_add(1), ""))? {
         let (key, _) = entry?;
         ids.push(key.value().1.to_owned());
     }
-    let mut analyzer = Analyzer::new();
+    let total = ids.len();
+    let name = collection.name.as_str();
+    tracing::info!(
+        collection = name,
+        documents = total,
+        "indexing the texts anew, for this version or other languages"
+    );
     let mut dictionary = Dictionary::default();
-    for id in ids {
-        let mut terms_of_chunk = |place: u32| -> Result<Vec<IndexedTerm>, redb::Error> {
-            let text = texts.get((collection, id.as_str(), place))?;
-            let text = text.as_ref().map(redb::AccessGuard::value).unwrap_or_default();
-            Ok(dictionary.number(analyzer.terms(text)))
-        };
-        let replaced = match documents.get((collection, id.as_str()))? {
-            Some(stored) => record::replace_terms(stored.value(), &mut terms_of_chunk)?,
-            None => continue,
-        };
-        documents.insert((collection, id.as_str()), replaced.as_slice())?;
+    let mut rest = ids.as_slice();
+    while !rest.is_empty() {
+        let batch = read_batch(transaction, number, rest)?;
+        rest = rest.get(batch.len()..).unwrap_or_default();
+        let analyzed: Result<Vec<Vec<Vec<TermCount>>>, redb::Error> = batch
+            .par_iter()
+            .map_init(Analyzer::new, |analyzer, document| analyze(analyzer, document, &collection.languages))
+            .collect();
+        let mut documents = transaction.open_table(DOCUMENTS)?;
+        for (document, chunks) in batch.iter().zip(analyzed?) {
+            let mut chunks = chunks.into_iter();
+            let replaced =
+                record::replace_terms(&document.record, || dictionary.number(chunks.next().unwrap_or_default()))?;
+            documents.insert((number, document.id.as_str()), replaced.as_slice())?;
+        }
+        tracing::info!(collection = name, documents = total - rest.len(), of = total, "indexing the texts anew");
     }
     let mut terms = transaction.open_table(TERMS)?;
-    terms.retain_in((collection, 0)..=(collection, TermId::MAX), |_, _| false)?;
-    for (number, term) in (0..).zip(&dictionary.terms) {
-        terms.insert((collection, number), &**term)?;
+    terms.retain_in((number, 0)..=(number, TermId::MAX), |_, _| false)?;
+    for (id, term) in (0..).zip(&dictionary.terms) {
+        terms.insert((number, id), &**term)?;
     }
     Ok(())
+}
+
+/// Reads the first of these documents: as many as may be in memory, and at least one.
+fn read_batch(
+    transaction: &WriteTransaction,
+    collection: u32,
+    ids: &[String],
+) -> Result<Vec<StoredDocument>, redb::Error> {
+    let (documents, texts) = (transaction.open_table(DOCUMENTS)?, transaction.open_table(TEXTS)?);
+    let mut batch = Vec::new();
+    let mut bytes = 0;
+    for id in ids.iter().take(BATCH_DOCUMENTS) {
+        let Some(stored) = documents.get((collection, id.as_str()))? else {
+            return Err(redb::Error::Corrupted(format!("document `{id}` has gone")));
+        };
+        let mut document = StoredDocument { id: id.clone(), record: stored.value().to_vec(), texts: BTreeMap::new() };
+        for entry in texts.range((collection, id.as_str(), 0)..=(collection, id.as_str(), u32::MAX))? {
+            let (key, text) = entry?;
+            bytes += text.value().len();
+            document.texts.insert(key.value().2, text.value().to_owned());
+        }
+        batch.push(document);
+        if bytes >= BATCH_BYTES {
+            break;
+        }
+    }
+    Ok(batch)
+}
+
+/// Returns the terms of each chunk of a document.
+fn analyze(
+    analyzer: &mut Analyzer,
+    document: &StoredDocument,
+    languages: &Languages,
+) -> Result<Vec<Vec<TermCount>>, redb::Error> {
+    let stated = record::stated_languages(&document.record)?;
+    let terms_of = |(place, stated): (u32, Option<Language>)| {
+        let text = document.texts.get(&place).map(String::as_str).unwrap_or_default();
+        let own = stated.map(|stated| languages.of_text_in(stated));
+        analyzer.terms(text, own.as_ref().unwrap_or(languages))
+    };
+    Ok((0..).zip(stated).map(terms_of).collect())
 }
 
 /// The terms of a collection, numbered from 0 in the order in which they come.
@@ -68,7 +159,7 @@ impl Dictionary {
     fn number(&mut self, counted: Vec<TermCount>) -> Vec<IndexedTerm> {
         let mut numbered = Vec::with_capacity(counted.len());
         for TermCount { term, count } in counted {
-            // The stored dictionary had an id for each word of these texts, so there are enough ids.
+            // A dictionary of 2^32 terms would be larger than the texts that it is made from.
             let next = TermId::try_from(self.terms.len()).unwrap_or(TermId::MAX);
             let id = *self.ids.entry(Arc::clone(&term)).or_insert(next);
             if id == next {
