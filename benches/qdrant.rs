@@ -310,6 +310,7 @@ async fn fill(store: &QdrantStore, collection: &str, size: &Size, centres: &[Vec
                 document_id: id.clone(),
                 guard: guard(*number),
                 title: String::new(),
+                heading_path: Vec::new(),
                 text: "words of a chunk".to_owned(),
                 metadata: Metadata::new(),
                 vector: near(dice, centres),

@@ -202,6 +202,7 @@ async fn serve_without_authorization(config: &Config, data: &Path) -> Client {
         guards: ragward::server::Guards::default(),
         request_context: ragward::identity::RequestContextRules::default(),
         login_client_id: None,
+        ingest: ragward::ingest::IngestConfig::default(),
         mcp: None,
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -192,6 +192,7 @@ fn document(id: &str, chunks: usize, words: &str, vector: &[f32]) -> Document {
         document_id: id.to_owned(),
         guard: Object::parse(id).unwrap(),
         title: String::new(),
+        heading_path: Vec::new(),
         text: format!("how to ask for leave {words} page {number}"),
         metadata: Metadata::new(),
         vector: vector.to_vec(),
@@ -261,6 +262,7 @@ fn client(store: &Arc<ExactStore>, authorizer: Arc<dyn Authorizer>) -> Client {
         guards: ragward::server::Guards::default(),
         request_context: ragward::identity::RequestContextRules::default(),
         login_client_id: None,
+        ingest: ragward::ingest::IngestConfig::default(),
         mcp: None,
     };
     let (connections, incoming) = tokio::sync::mpsc::channel(1);

@@ -10,6 +10,10 @@ use crate::language::Object;
 
 /// The longest id of a chunk or a document, in bytes.
 pub const ID_BYTES_MAX: usize = 512;
+/// The most headings above a chunk. Markdown has six levels.
+pub const HEADINGS_MAX: usize = 16;
+/// The longest heading above a chunk, in bytes.
+pub const HEADING_BYTES_MAX: usize = 1_024;
 
 /// The metadata key under which `ragward ingest --source` records where a document came from.
 pub const SOURCE_KEY: &str = "ingest_source";
@@ -27,8 +31,10 @@ pub enum Value {
     Int(i64),
     /// A floating-point number, which is never NaN or infinite.
     Float(f64),
-    /// A text, which is compared byte by byte.
+    /// A text, which is compared byte by byte. One that is written as a date or a time can be compared with times, too.
     Text(String),
+    /// Several values, none of which is a list. A condition holds for a list if it holds for one of them.
+    List(Vec<Value>),
 }
 
 /// The metadata of a chunk, by key.
@@ -54,6 +60,7 @@ impl Document {
             document_id: id.to_owned(),
             guard,
             title: String::new(),
+            heading_path: Vec::new(),
             text: text.to_owned(),
             metadata: Metadata::new(),
             vector: Vec::new(),
@@ -73,6 +80,8 @@ pub struct Chunk {
     pub guard: Object,
     /// The title of the document; may be empty.
     pub title: String,
+    /// The headings above the text, the outermost first; empty if there are none.
+    pub heading_path: Vec<String>,
     /// The text; may be empty if there is a vector.
     pub text: String,
     /// The values that filters and the details of a token look at.

@@ -172,6 +172,7 @@ pub fn document_message(document: Document) -> ingest::Document {
     let chunk_message = |chunk: Chunk| ingest::Chunk {
         id: chunk.id,
         guard: chunk.guard.to_string(),
+        heading_path: chunk.heading_path,
         text: chunk.text,
         vector: chunk.vector,
         metadata: metadata_message(chunk.metadata),

@@ -25,6 +25,7 @@ pub use self::token::access_token;
 use crate::audit::AuditConfig;
 pub use crate::authz::{AuthorizerConfig, AuthorizerKind};
 use crate::identity::config::{BackchannelConfig, IdentityConfig};
+use crate::ingest::IngestConfig;
 use crate::retrieval::RetrievalConfig;
 use crate::server_config::{McpConfig, ServerConfig};
 use crate::settings::SecretError;
@@ -44,6 +45,8 @@ pub struct Config {
     pub authorizer: AuthorizerConfig,
     /// The vector store, which holds and searches the chunks.
     pub vector_store: VectorStoreConfig,
+    /// How texts are cut into chunks.
+    pub ingest: IngestConfig,
     /// The limits of retrieval.
     pub retrieval: RetrievalConfig,
     /// The callers that are accepted, and how they prove who they are.
@@ -184,6 +187,7 @@ impl Config {
 
     /// Checks the settings against each other. A single value is checked where it is read.
     fn check(&self) -> Result<(), ConfigError> {
+        self.ingest.check().map_err(ConfigError::Invalid)?;
         self.retrieval.check().map_err(ConfigError::Invalid)?;
         sources::check(&self.sources).map_err(ConfigError::Invalid)?;
         self.server.mcp.as_ref().map_or(Ok(()), McpConfig::check).map_err(ConfigError::Invalid)?;

@@ -5,7 +5,9 @@
 //! error that names the file and line, and the reading goes on. Every document that is returned is whole.
 
 mod catalog;
+mod config;
 mod cut;
+mod decode;
 mod folder;
 mod json_lines;
 mod lines;
@@ -15,7 +17,8 @@ mod text_file;
 
 use std::path::{Path, PathBuf};
 
-pub use self::cut::{CutText, TextForm, cut};
+pub use self::config::{CollectionCutConfig, IngestConfig};
+pub use self::cut::{CHARACTERS_MAX, CHARACTERS_MIN, ChunkSize, CutText, Piece, TextForm, cut};
 pub use self::source_label::{NotASourceLabel, SourceLabel};
 use crate::chunk::Document;
 use crate::error_code::ErrorCode;
@@ -24,7 +27,8 @@ use crate::language::{Object, TypeName};
 /// The place that documents are read from.
 #[derive(Clone, Debug)]
 pub enum Source {
-    /// Every `.md`, `.markdown`, `.txt` and `.text` file below a folder. Hidden files are left out, and so are symbolic links
+    /// Every file below a folder whose extension is that of Markdown (`.md`, `.markdown`), plain text (`.txt`, `.text`) or HTML
+    /// (`.html`, `.htm`, `.xhtml`), in small or capital letters. Hidden files are left out, and so are symbolic links
     /// to what is within the folder. A link that leads out of the folder or nowhere is an error.
     Folder {
         /// The folder to read.
@@ -72,6 +76,8 @@ pub struct SourceDocument {
     pub path: PathBuf,
     /// How many bytes were read for the document.
     pub bytes: u64,
+    /// The name of the file's encoding, if it is not UTF-8.
+    pub encoding: Option<&'static str>,
     /// The document; `None` if the file has no text.
     pub document: Option<Document>,
 }
@@ -186,14 +192,31 @@ impl Source {
         }
     }
 
-    /// Reads the documents one after the other. Each item may be an error.
+    /// Finds the documents of a folder whose form is not read, such as PDF. Other sources name their files.
+    #[must_use]
+    pub fn not_read(&self) -> Vec<PathBuf> {
+        match self {
+            Self::Folder { root, .. } => folder::not_read(root),
+            Self::Catalog { .. } | Self::JsonLines { .. } => Vec::new(),
+        }
+    }
+
+    /// Reads the documents one after the other, cut into chunks of the default size. Each item may be an error.
     ///
     /// # Errors
     /// If the folder, catalog or file cannot be opened.
     pub fn documents(&self) -> Result<SourceDocuments, IngestError> {
+        self.documents_of_size(ChunkSize::default())
+    }
+
+    /// Like [`Source::documents`], with chunks of another size. JSON Lines are cut already.
+    ///
+    /// # Errors
+    /// If the folder, catalog or file cannot be opened.
+    pub fn documents_of_size(&self, size: ChunkSize) -> Result<SourceDocuments, IngestError> {
         Ok(match self {
-            Self::Folder { root, guard } => Box::new(text_file::read_ahead(folder::files(root, guard)?)),
-            Self::Catalog { path, root } => Box::new(text_file::read_ahead(catalog::files(path, root)?)),
+            Self::Folder { root, guard } => Box::new(text_file::read_ahead(folder::files(root, guard)?, size)),
+            Self::Catalog { path, root } => Box::new(text_file::read_ahead(catalog::files(path, root)?, size)),
             Self::JsonLines { path } => Box::new(json_lines::documents(path)?),
         })
     }

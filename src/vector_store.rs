@@ -10,6 +10,7 @@ mod direction;
 mod embedded_config;
 pub mod exact;
 mod filter;
+mod moment;
 #[cfg(feature = "qdrant")]
 pub mod qdrant;
 mod qdrant_config;
@@ -26,6 +27,7 @@ use async_trait::async_trait;
 use roaring::RoaringBitmap;
 
 pub use self::embedded_config::EmbeddedConfig;
+pub use self::moment::Moment;
 pub use self::qdrant_config::{PayloadConfig, QdrantConfig, ReadConsistency, WrittenBy};
 use crate::chunk::{Candidate, Chunk, ChunkMetadata, Document, FoundChunk, Metadata, Value};
 use crate::error_code::ErrorCode;
@@ -55,7 +57,8 @@ pub enum Query {
 /// first ones.
 pub const HYBRID_DEPTH: usize = 1_000;
 
-/// A restriction that the caller adds. It must hold in addition to the visible set, so it can only shrink the answer.
+/// A restriction that the caller adds. It must hold in addition to the visible set, so it can only shrink the answer. A condition on
+/// a key holds for a list under that key if it holds for one of its values.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Filter {
     /// Passes a chunk that passes all of these. An empty list passes every chunk.
@@ -80,6 +83,15 @@ pub enum Filter {
         low: f64,
         /// The highest accepted number.
         high: f64,
+    },
+    /// Passes a chunk whose metadata has a text under the key that is a moment from `from` to `until`, both included.
+    During {
+        /// The key of the metadata.
+        key: String,
+        /// The earliest accepted moment; `None` for no bound.
+        from: Option<Moment>,
+        /// The latest accepted moment; `None` for no bound.
+        until: Option<Moment>,
     },
 }
 

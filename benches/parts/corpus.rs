@@ -109,6 +109,7 @@ fn document(number: usize, chunks: impl Iterator<Item = (usize, String, Vec<f32>
         document_id: id.clone(),
         guard: guard.clone(),
         title: String::new(),
+        heading_path: Vec::new(),
         text,
         metadata: Metadata::new(),
         vector,

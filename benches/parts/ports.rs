@@ -119,6 +119,7 @@ fn services(stores: RelationshipStores, vectors: Arc<ExactStore>) -> Services {
         authentication: Authentication::Believed,
         request_context: RequestContextRules::default(),
         login_client_id: None,
+        ingest: ragward::ingest::IngestConfig::default(),
         mcp: None,
         guards: Guards { hosts: vec![NAME.to_owned()], ..Guards::default() },
         audit: None,

@@ -35,6 +35,7 @@ impl App {
             retriever: self.retriever.clone(),
             vector_store: Arc::clone(&self.vector_store),
             documents: Arc::clone(&self.documents),
+            ingest: self.config.ingest.clone(),
             relationships: self.relationships.clone(),
             explain: self.config.server.explain,
             request_timeout: self.config.server.request_timeout,

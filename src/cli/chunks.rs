@@ -17,6 +17,7 @@ pub(super) struct ChunkJson<'a> {
     document_id: &'a str,
     guard: &'a str,
     title: &'a str,
+    heading_path: &'a [String],
     #[serde(skip_serializing_if = "Option::is_none")]
     score: Option<f64>,
     metadata: BTreeMap<&'a str, serde_json::Value>,
@@ -36,6 +37,7 @@ impl<'a> ChunkJson<'a> {
             document_id: &chunk.document_id,
             guard: &chunk.guard,
             title: &chunk.title,
+            heading_path: &chunk.heading_path,
             score: None,
             metadata: chunk.metadata.iter().map(|(key, value)| (key.as_str(), json_value(value))).collect(),
             text: &chunk.text,
@@ -49,12 +51,14 @@ pub(super) fn shown(chunk: &Chunk) -> String {
     format!("{title}\n{}", excerpt(&chunk.text, EXCERPT_CHARACTERS))
 }
 
+/// Recursion is bounded: no list is in a list.
 fn json_value(value: &metadata::Value) -> serde_json::Value {
     match &value.kind {
         Some(metadata::value::Kind::BoolValue(value)) => (*value).into(),
         Some(metadata::value::Kind::IntValue(value)) => (*value).into(),
         Some(metadata::value::Kind::DoubleValue(value)) => (*value).into(),
         Some(metadata::value::Kind::StringValue(value)) => value.as_str().into(),
+        Some(metadata::value::Kind::ListValue(list)) => list.values.iter().map(json_value).collect(),
         None => serde_json::Value::Null,
     }
 }

@@ -1,12 +1,14 @@
 //! The flags that filter by metadata. They become the API's message `Filter`.
 
 use clap::Args;
+use prost_types::Timestamp;
 use serde::Deserialize;
 
 use super::Failure;
 use crate::language::tuple::shown;
 use crate::proto::metadata::{Value as ValueMessage, value::Kind as ValueKind};
 use crate::proto::retrieval::{self as message, filter::Kind};
+use crate::vector_store::Moment;
 
 #[derive(Debug, Args)]
 pub(super) struct FilterArgs {
@@ -39,6 +41,34 @@ enum FilterJson {
         low: Option<f64>,
         high: Option<f64>,
     },
+    #[serde(alias = "timeRange")]
+    TimeRange {
+        key: String,
+        earliest: Option<MomentJson>,
+        latest: Option<MomentJson>,
+    },
+}
+
+/// A date, or a time of RFC 3339.
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+struct MomentJson(Moment);
+
+impl TryFrom<String> for MomentJson {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let wrong = || format!("`{}` is no date and no time, such as 2026-11-30 or 2026-11-30T12:00:00Z", shown(&text));
+        Moment::parse(&text).map(Self).ok_or_else(wrong)
+    }
+}
+
+impl MomentJson {
+    fn timestamp(self) -> Timestamp {
+        let microseconds = self.0.microseconds();
+        let nanos = i32::try_from(microseconds.rem_euclid(1_000_000) * 1_000).unwrap_or_default();
+        Timestamp { seconds: microseconds.div_euclid(1_000_000), nanos }
+    }
 }
 
 #[derive(Deserialize)]
@@ -92,7 +122,7 @@ fn read_filter(argument: &str) -> Result<message::Filter, Failure> {
         Some(file) => std::fs::read_to_string(file).map_err(|e| Failure::usage(format!("`--filter @{file}`: {e}")))?,
     };
     let read: FilterJson = serde_json::from_str(&text).map_err(|e| {
-        let what = "write one of all_of, any_of, not, one_of or range";
+        let what = "write one of all_of, any_of, not, one_of, range or time_range";
         Failure::usage(format!(
             "`--filter`: {e}; {what}, as in `{{\"one_of\": {{\"key\": \"year\", \"values\": [2026]}}}}`"
         ))
@@ -132,6 +162,10 @@ fn filter_message(read: FilterJson) -> message::Filter {
             Kind::OneOf(message::OneOf { key, values: values.collect() })
         }
         FilterJson::Range { key, low, high } => Kind::Range(message::Range { key, low, high }),
+        FilterJson::TimeRange { key, earliest, latest } => {
+            let [earliest, latest] = [earliest, latest].map(|bound| bound.map(MomentJson::timestamp));
+            Kind::TimeRange(message::TimeRange { key, earliest, latest })
+        }
     })
 }
 
@@ -167,7 +201,12 @@ mod tests {
         let team = || one_of("team", ValueKind::StringValue("hr".to_owned()));
         let both = |filters| filter(Kind::AllOf(message::FilterList { filters }));
         let range = filter(Kind::Range(message::Range { key: "year".to_owned(), low: Some(2024.0), high: None }));
-        let rows: [Row<'_>; 12] = [
+        let days = filter(Kind::TimeRange(message::TimeRange {
+            key: "day".to_owned(),
+            earliest: Some(Timestamp { seconds: 86_400, nanos: 500_000_000 }),
+            latest: None,
+        }));
+        let rows: [Row<'_>; 13] = [
             (None, &[], None),
             (None, &["year=2026"], Some(year())),
             (None, &["team=hr", "year=2026"], Some(both(vec![team(), year()]))),
@@ -178,6 +217,7 @@ mod tests {
             (Some(r#"{"one_of": {"key": "year", "values": [2026]}}"#), &[], Some(year())),
             (Some(r#"{"oneOf": {"key": "year", "values": [{"int_value": 2026}]}}"#), &[], Some(year())),
             (Some(r#"{"range": {"key": "year", "low": 2024}}"#), &[], Some(range)),
+            (Some(r#"{"time_range": {"key": "day", "earliest": "1970-01-02T00:00:00.5Z"}}"#), &[], Some(days)),
             (
                 Some(r#"{"all_of": {"filters": [{"not": {"any_of": []}}]}}"#),
                 &["team=hr"],
@@ -191,8 +231,15 @@ mod tests {
         for (json, wheres, expected) in rows {
             assert_eq!(read(json, wheres).expect("read"), expected, "{json:?} {wheres:?}");
         }
-        for wrong in ["{}", "[]", "{\"none_of\": []}", "{\"one_of\": {\"key\": \"a\", \"value\": 1}}", "x", "@/nowhere"]
-        {
+        for wrong in [
+            "{}",
+            "[]",
+            "{\"none_of\": []}",
+            "{\"one_of\": {\"key\": \"a\", \"value\": 1}}",
+            "x",
+            "@/nowhere",
+            "{\"time_range\": {\"key\": \"day\", \"latest\": \"soon\"}}",
+        ] {
             assert!(read(Some(wrong), &[]).is_err(), "{wrong}");
         }
         assert!(read(None, &["team"]).is_err() && read(None, &["=hr"]).is_err());

@@ -14,10 +14,14 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Response;
 
 use self::pruning::Pruning;
-use super::{Connection, Failure, Output};
+use super::{Connection, Failure, Output, documents};
 use crate::chunk::Document;
 use crate::client::{self, Client, document_message};
-use crate::ingest::{GuardRule, IngestError, Source, SourceDocuments, SourceLabel, Totals, prune};
+use crate::config::{Config, Overrides};
+use crate::ingest::{
+    CHARACTERS_MAX, CHARACTERS_MIN, ChunkSize, GuardRule, IngestError, Source, SourceDocument, SourceDocuments,
+    SourceLabel, Totals, prune,
+};
 use crate::language::{Object, TypeName};
 use crate::proto::ingest::{UpsertDocumentsRequest, UpsertDocumentsResponse};
 
@@ -32,7 +36,7 @@ const PASSED_OVER_NAMED_MAX: usize = 100;
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("guards").args(["catalog", "guard", "guard_type"]))]
 pub(super) struct IngestArgs {
-    /// A folder of Markdown and text files, or a JSON Lines file of chunks with vectors.
+    /// A folder of Markdown, HTML and plain text files, or a JSON Lines file of chunks with vectors.
     path: PathBuf,
     /// The collection that gets the documents. It is created if it does not exist.
     #[arg(long)]
@@ -47,6 +51,18 @@ pub(super) struct IngestArgs {
     /// The type of the object that guards each file. Its id is the file's path, without the extension.
     #[arg(long, value_name = "TYPE")]
     guard_type: Option<String>,
+    /// The longest chunk that a text is cut into, in characters. The default is that of the collection in the configuration
+    /// (`ingest.chunk_characters`).
+    #[arg(long, value_name = "CHARACTERS")]
+    chunk_characters: Option<usize>,
+    /// The most characters of a chunk that the next one repeats. The default is that of the collection in the configuration
+    /// (`ingest.chunk_overlap`).
+    #[arg(long, value_name = "CHARACTERS")]
+    chunk_overlap: Option<usize>,
+    /// Cut again only those files whose documents are in the collection, and put in no others. Use it after a change of the sizes
+    /// or of Ragward: the server keeps chunks, and not the files that they came from.
+    #[arg(long, conflicts_with = "prune")]
+    recut: bool,
     /// Stop at the first file or line that cannot be read. Otherwise it is skipped and named at the end, and the exit
     /// code is 1.
     #[arg(long)]
@@ -78,6 +94,13 @@ struct IngestReport {
     chunks: u64,
     /// Files without any text.
     empty: Vec<PathBuf>,
+    /// The first of the files that were read in another encoding than UTF-8.
+    decoded: Vec<DecodedFile>,
+    /// The first of the documents in the folder whose form is not read, such as PDF.
+    not_read: Vec<PathBuf>,
+    not_read_total: usize,
+    /// How many documents of the collection have no file here, so that they stay as they were cut; none without `--recut`.
+    not_recut: usize,
     /// Warnings about documents that nobody will see.
     warnings: Vec<String>,
     /// The first of the files and lines that were skipped, each with the reason.
@@ -88,14 +111,23 @@ struct IngestReport {
     consistency_token: String,
 }
 
+/// A file that was read in another encoding than UTF-8.
+#[derive(Serialize)]
+struct DecodedFile {
+    path: PathBuf,
+    encoding: &'static str,
+}
+
 pub(super) async fn run(args: IngestArgs, config: Option<PathBuf>, output: &Output) -> Result<(), Failure> {
     let source = source(&args)?;
+    let size = chunk_size(&args, config.as_deref())?;
     let (totals, errors) = source.totals()?;
     if let (true, Some(first)) = (args.strict, errors.into_iter().next()) {
         return Err(first.into());
     }
     let empty_folders = if args.prune && !args.prune_empty_folders { source.empty_folders()? } else { Vec::new() };
-    let mut entries = source.documents()?;
+    let not_read = source.not_read();
+    let mut entries = source.documents_of_size(size)?;
     if let Some(label) = args.source.clone() {
         entries = label.record_in(entries);
     }
@@ -103,6 +135,10 @@ pub(super) async fn run(args: IngestArgs, config: Option<PathBuf>, output: &Outp
         if args.dry_run { args.connection.open_existing(config).await? } else { args.connection.open(config).await? };
     // Without a server, the token is of no use after this process.
     let has_server = services.are_of_server();
+    let known = if args.recut { Some(documents_there(services.client(), &args.collection).await?) } else { None };
+    if let Some(known) = known.clone() {
+        entries = Box::new(entries.filter(move |entry| is_known(entry, &known)));
+    }
     let on_error = if args.strict { OnError::Stop } else { OnError::PassOver };
     let collection = &args.collection;
     let pruning = match args.source.filter(|_| args.prune) {
@@ -120,13 +156,24 @@ pub(super) async fn run(args: IngestArgs, config: Option<PathBuf>, output: &Outp
         None => Ok(BTreeSet::new()),
     };
     services.close().await;
-    let SendOutcome { answer, ids: _, empty, passed_over, passed_over_total } = sent;
+    let SendOutcome { answer, ids, empty, decoded, passed_over, passed_over_total } = sent;
+    let not_recut = known.map_or(0, |known| known.difference(&ids).count());
     let consistency_token = client::consistency_token(&answer).to_owned();
     let UpsertDocumentsResponse { documents, chunks, warnings, .. } = answer.into_inner();
     // These counts are of this run; the collection may hold other documents.
     let mut lines = vec![format!("put {documents} documents ({chunks} chunks) into collection `{collection}`")];
     lines.extend(warnings.iter().map(|warning| format!("warning: {warning}")));
     lines.extend(empty.iter().map(|path| format!("passed over, no text: {}", path.display())));
+    lines.extend(decoded.iter().map(|file| format!("read as {}: {}", file.encoding, file.path.display())));
+    let not_read_total = not_read.len();
+    let not_read: Vec<PathBuf> = not_read.into_iter().take(PASSED_OVER_NAMED_MAX).collect();
+    lines.extend(not_read.iter().map(|path| format!("not read, make it text first: {}", path.display())));
+    if not_read_total > not_read.len() {
+        lines.push(format!("and {} more that are not read", not_read_total - not_read.len()));
+    }
+    if not_recut > 0 {
+        lines.push(format!("{not_recut} documents of the collection have no file here and stay as they are"));
+    }
     lines.extend(passed_over.iter().map(|why| format!("passed over: {why}")));
     if passed_over_total > passed_over.len() {
         lines.push(format!("and {} more; `--strict` stops at the first", passed_over_total - passed_over.len()));
@@ -143,8 +190,20 @@ pub(super) async fn run(args: IngestArgs, config: Option<PathBuf>, output: &Outp
         Ok(removed) => (removed, None),
         Err(refused) => (BTreeSet::new(), Some(refused)),
     };
-    let report =
-        IngestReport { documents, chunks, empty, warnings, passed_over, passed_over_total, removed, consistency_token };
+    let report = IngestReport {
+        documents,
+        chunks,
+        empty,
+        decoded,
+        not_read,
+        not_read_total,
+        not_recut,
+        warnings,
+        passed_over,
+        passed_over_total,
+        removed,
+        consistency_token,
+    };
     output.result(&report, || lines.join("\n"))?;
     let passed_over = match passed_over_total {
         0 => None,
@@ -153,6 +212,32 @@ pub(super) async fn run(args: IngestArgs, config: Option<PathBuf>, output: &Outp
     };
     let faults: Vec<String> = passed_over.into_iter().chain(refused.map(|refused| refused.to_string())).collect();
     if faults.is_empty() { Ok(()) } else { Err(Failure::failed(faults.join("; "))) }
+}
+
+/// Returns the size of chunks: that of the flags, and otherwise that of the configuration.
+fn chunk_size(args: &IngestArgs, config: Option<&Path>) -> Result<ChunkSize, Failure> {
+    let configured = Config::load(config, &Overrides::default())?.ingest.size(&args.collection);
+    let characters = args.chunk_characters.unwrap_or(configured.characters());
+    let overlap = args.chunk_overlap.unwrap_or(configured.overlap());
+    ChunkSize::new(characters, overlap).ok_or_else(|| {
+        Failure::usage(format!(
+            "`--chunk-characters` must be from {CHARACTERS_MIN} to {CHARACTERS_MAX}, and `--chunk-overlap` at most half of it"
+        ))
+    })
+}
+
+/// Returns the ids of all documents of a collection.
+async fn documents_there(client: &Client, collection: &str) -> Result<BTreeSet<String>, Failure> {
+    let listed = documents::all(client, collection).await?;
+    Ok(listed.into_iter().map(|document| document.document_id).collect())
+}
+
+/// Returns whether an entry is that of a document which is there, or an error.
+fn is_known(entry: &Result<SourceDocument, IngestError>, known: &BTreeSet<String>) -> bool {
+    match entry {
+        Ok(entry) => entry.document.as_ref().is_some_and(|document| known.contains(&document.id)),
+        Err(_) => true,
+    }
 }
 
 fn source(args: &IngestArgs) -> Result<Source, Failure> {
@@ -227,6 +312,7 @@ struct SendOutcome {
     /// The ids of the documents that were read.
     ids: BTreeSet<String>,
     empty: Vec<PathBuf>,
+    decoded: Vec<DecodedFile>,
     /// The first of the files and lines that were skipped.
     passed_over: Vec<String>,
     passed_over_total: usize,
@@ -237,6 +323,7 @@ struct SendOutcome {
 struct ReadOutcome {
     ids: BTreeSet<String>,
     empty: Vec<PathBuf>,
+    decoded: Vec<DecodedFile>,
     errors: Vec<IngestError>,
     errors_total: usize,
 }
@@ -272,6 +359,9 @@ impl ReadOutcome {
                 }
             };
             progress.inc(entry.bytes);
+            if let Some(encoding) = entry.encoding.filter(|_| read.decoded.len() < PASSED_OVER_NAMED_MAX) {
+                read.decoded.push(DecodedFile { path: entry.path.clone(), encoding });
+            }
             let Some(document) = entry.document else {
                 read.empty.push(entry.path);
                 continue;
@@ -289,7 +379,7 @@ impl ReadOutcome {
     /// Joins what was read with the answer to it. Fails if a file or line that cannot be read stops the run, or if no
     /// document can be read. The error says how many documents were sent.
     fn answered(self, answer: Response<UpsertDocumentsResponse>, on_error: OnError) -> Result<SendOutcome, Failure> {
-        let Self { ids, empty, errors, errors_total } = self;
+        let Self { ids, empty, decoded, errors, errors_total } = self;
         match errors.first() {
             Some(first) if on_error == OnError::Stop || ids.is_empty() => {
                 let before = format_args!("; documents written before it: {}", answer.get_ref().documents);
@@ -297,7 +387,7 @@ impl ReadOutcome {
             }
             _ => {
                 let passed_over = errors.iter().map(ToString::to_string).collect();
-                Ok(SendOutcome { answer, ids, empty, passed_over, passed_over_total: errors_total })
+                Ok(SendOutcome { answer, ids, empty, decoded, passed_over, passed_over_total: errors_total })
             }
         }
     }

@@ -412,7 +412,8 @@ impl Detail {
     fn fits_metadata(&self, metadata: &Metadata) -> bool {
         self.metadata.iter().all(|OneOf { key, values }| match metadata.get(key) {
             Some(Value::Text(text)) => values.contains(text),
-            Some(Value::Bool(_) | Value::Int(_) | Value::Float(_)) | None => false,
+            // A list is no one value, so nobody can say that it is one of the permitted ones.
+            Some(Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::List(_)) | None => false,
         })
     }
 }

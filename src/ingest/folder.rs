@@ -10,7 +10,11 @@ use crate::chunk::Metadata;
 use crate::language::Object;
 use crate::language::tuple::encoded_id;
 
-const EXTENSIONS: [&str; 4] = ["markdown", "md", "text", "txt"];
+/// The extensions of the files that are read, in small letters.
+const EXTENSIONS: [&str; 7] = ["htm", "html", "markdown", "md", "text", "txt", "xhtml"];
+/// The extensions of other documents that people write. They are not read, and named.
+const NOT_READ: [&str; 14] =
+    ["adoc", "doc", "docx", "epub", "odp", "ods", "odt", "pdf", "ppt", "pptx", "rst", "rtf", "xls", "xlsx"];
 
 /// Finds the text files of a folder, in the order of their paths.
 pub(super) fn files(
@@ -118,7 +122,37 @@ fn is_read(root: &Path, path: &Path) -> bool {
 }
 
 fn is_text(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| EXTENSIONS.iter().any(|known| extension == *known))
+    extension(path).is_some_and(|extension| EXTENSIONS.contains(&extension.as_str()))
+}
+
+/// Returns the extension of a file in small letters.
+pub(super) fn extension(path: &Path) -> Option<String> {
+    path.extension().and_then(|extension| extension.to_str()).map(str::to_ascii_lowercase)
+}
+
+/// Finds the documents below a folder whose form is not read, in the order of their paths. What cannot be read is found by
+/// [`files`].
+pub(super) fn not_read(root: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut open = vec![root.to_owned()];
+    while let Some(folder) = open.pop() {
+        let Ok(entries) = std::fs::read_dir(&folder) else { continue };
+        for entry in entries.flatten() {
+            let path = entry.path();
+            let is_hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() && !is_hidden => open.push(path),
+                Ok(kind) if kind.is_file() && !is_hidden => {
+                    if extension(&path).is_some_and(|extension| NOT_READ.contains(&extension.as_str())) {
+                        found.push(path);
+                    }
+                }
+                Ok(_) | Err(_) => {}
+            }
+        }
+    }
+    found.sort_unstable();
+    found
 }
 
 /// Follows links, and returns the file that a path leads to. The file must be within the folder.

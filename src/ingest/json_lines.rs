@@ -26,6 +26,8 @@ struct ChunkLine {
     #[serde(default)]
     title: String,
     #[serde(default)]
+    heading_path: Vec<String>,
+    #[serde(default)]
     text: String,
     #[serde(default)]
     vector: Vec<f32>,
@@ -176,14 +178,14 @@ impl<I: Iterator<Item = Result<Numbered, Faulty>>> Documents<I> {
         }
         let document = Document { id: document_id, title, chunks };
         check_document(&document).map_err(|e| IngestError::line(&self.path, line, e.to_string()))?;
-        Ok(SourceDocument { path: self.path.clone(), bytes, document: Some(document) })
+        Ok(SourceDocument { path: self.path.clone(), bytes, encoding: None, document: Some(document) })
     }
 }
 
 fn parse(line: &Line) -> Result<Numbered, String> {
-    let ChunkLine { id, document_id, guard, title, text, vector, metadata: values } = line.parse()?;
+    let ChunkLine { id, document_id, guard, title, heading_path, text, vector, metadata: values } = line.parse()?;
     let guard = Object::parse(&guard).map_err(|e| format!("no guard: {e}"))?;
-    let chunk = Chunk { id, document_id, guard, title, text, metadata: metadata(values)?, vector };
+    let chunk = Chunk { id, document_id, guard, title, heading_path, text, metadata: metadata(values)?, vector };
     check_chunk(&chunk).map_err(|e| e.to_string())?;
     Ok(Numbered { line: line.number, bytes: line.bytes, chunk })
 }

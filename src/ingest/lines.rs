@@ -101,18 +101,34 @@ impl Line {
 pub(super) fn metadata(values: impl IntoIterator<Item = (String, serde_json::Value)>) -> Result<Metadata, String> {
     let mut metadata = Metadata::new();
     for (key, value) in values {
-        let value = match value {
-            serde_json::Value::Null => continue,
-            serde_json::Value::Bool(b) => Value::Bool(b),
-            serde_json::Value::String(text) => Value::Text(text),
-            serde_json::Value::Number(number) => number_value(&key, &number)?,
-            serde_json::Value::Array(_) | serde_json::Value::Object(_) => {
-                return Err(format!("`{key}` must be a text, a number, true or false"));
-            }
-        };
-        metadata.insert(key, value);
+        if let Some(value) = metadata_value(&key, value)? {
+            metadata.insert(key, value);
+        }
     }
     Ok(metadata)
+}
+
+/// Turns a JSON value into one of metadata; `None` for `null`.
+pub(super) fn metadata_value(key: &str, value: serde_json::Value) -> Result<Option<Value>, String> {
+    let serde_json::Value::Array(items) = value else { return scalar(key, value) };
+    let mut values = Vec::with_capacity(items.len());
+    for item in items {
+        let value = scalar(key, item)?.ok_or_else(|| format!("`{key}` is a list with null"))?;
+        values.push(value);
+    }
+    Ok(Some(Value::List(values)))
+}
+
+fn scalar(key: &str, value: serde_json::Value) -> Result<Option<Value>, String> {
+    match value {
+        serde_json::Value::Null => Ok(None),
+        serde_json::Value::Bool(truth) => Ok(Some(Value::Bool(truth))),
+        serde_json::Value::String(text) => Ok(Some(Value::Text(text))),
+        serde_json::Value::Number(number) => number_value(key, &number).map(Some),
+        serde_json::Value::Array(_) | serde_json::Value::Object(_) => {
+            Err(format!("`{key}` must be a text, a number, true, false, or a list of these"))
+        }
+    }
 }
 
 fn number_value(key: &str, number: &serde_json::Number) -> Result<Value, String> {

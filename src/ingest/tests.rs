@@ -67,20 +67,20 @@ fn all(source: &Source) -> (Vec<String>, Vec<String>) {
 
 #[test]
 fn a_file_that_cannot_be_read_is_passed_over_and_named() {
-    let directory = folder(&[("a.md", b"a"), ("latin1.md", b"caf\xe9"), ("below/c.md", b"c"), ("z.txt", b"z")]);
+    let directory = folder(&[("a.md", b"a"), ("binary.md", b"a\0b\xe9"), ("below/c.md", b"c"), ("z.txt", b"z")]);
     std::os::unix::fs::symlink(directory.path().join("gone.md"), directory.path().join("dangling.md")).expect("linked");
     std::os::unix::fs::symlink("/", directory.path().join("out")).expect("linked");
     let _listener = std::os::unix::net::UnixListener::bind(directory.path().join("socket.md")).expect("bound");
     let (ids, errors) = all(&by_type(&directory));
     assert_eq!(ids, ["document:a", "document:below/c", "document:z"]);
-    let [dangling, latin1, out, socket] = errors.as_slice() else { panic!("{errors:?}") };
-    assert!(dangling.contains("dangling.md") && latin1.contains("latin1.md") && out.contains("out"), "{errors:?}");
+    let [binary, dangling, out, socket] = errors.as_slice() else { panic!("{errors:?}") };
+    assert!(dangling.contains("dangling.md") && binary.contains("binary.md") && out.contains("out"), "{errors:?}");
     assert!(socket.contains("socket.md"), "{errors:?}");
     let (totals, ahead) = by_type(&directory).totals().expect("counted");
     assert_eq!((totals.documents, ahead.len()), (Some(4), 3), "{ahead:?}");
 
-    let lines = b"{\"id\": \"doc:a\", \"path\": \"a.md\"}\n{\"id\": \"doc:b\", \"path\": \"a.md\", \"tags\": [\"x\"]}\n{\"id\"\n\
-                  {\"id\": \"doc:l\", \"path\": \"latin1.md\"}\n{\"id\": \"doc:z\", \"path\": \"z.txt\"}\n";
+    let lines = b"{\"id\": \"doc:a\", \"path\": \"a.md\"}\n{\"id\": \"doc:b\", \"path\": \"a.md\", \"tags\": {\"x\": 1}}\n{\"id\"\n\
+                  {\"id\": \"doc:l\", \"path\": \"binary.md\"}\n{\"id\": \"doc:z\", \"path\": \"z.txt\"}\n";
     std::fs::write(directory.path().join("catalog.jsonl"), lines).expect("written");
     let (ids, errors) = all(&catalog(&directory));
     assert_eq!(ids, ["doc:a", "doc:z"]);
@@ -103,7 +103,7 @@ fn a_link_to_what_is_not_read_is_passed_over_and_named() {
 }
 
 /// A document is returned whole or not at all, whatever is wrong with one of its lines. A row names the document of
-/// each line. `!` marks a line whose metadata is a list, and `?` stands for a line that is not JSON.
+/// each line. `!` marks a line whose metadata is an object, and `?` stands for a line that is not JSON.
 #[test]
 fn a_document_with_a_wrong_line_is_passed_over_whole() {
     let rows: [(&str, &[&str], usize); 12] = [
@@ -123,7 +123,7 @@ fn a_document_with_a_wrong_line_is_passed_over_whole() {
     for (row, expected, errors_expected) in rows {
         let mut lines = String::new();
         for (number, part) in row.split(' ').enumerate() {
-            let metadata = if part.ends_with('!') { "[1]" } else { "1" };
+            let metadata = if part.ends_with('!') { "{}" } else { "1" };
             let document = part.trim_end_matches('!');
             if part == "?" {
                 lines.push_str("{\"id\"\n");
@@ -175,6 +175,7 @@ fn a_catalog_gives_guards_titles_and_metadata() {
         document_id: plan.id.clone(),
         guard: Object::parse("document:plan").expect("an object"),
         title: plan.title.clone(),
+        heading_path: Vec::new(),
         text: "# Heading\n\nFirst.".to_owned(),
         metadata: [
             ("open".to_owned(), Value::Bool(true)),
@@ -209,7 +210,7 @@ fn catalog_errors_name_the_line() {
         (br#"{"id": "document:b", "path": "folder/../../secret"}"#, &["must stay within"]),
         (br#"{"id": "document:b", "path": "/etc/hostname"}"#, &["must stay within"]),
         (br#"{"id": "document:b", "path": "link.md"}"#, &["leads out of the folder"]),
-        (br#"{"id": "document:b", "path": "good.md", "tags": ["a"]}"#, &["`tags` must be"]),
+        (br#"{"id": "document:b", "path": "good.md", "tags": {"a": 1}}"#, &["`tags` must be"]),
         (br#"{"id": "document:b", "path": "good.md", "n": 9223372036854775808}"#, &["`n`", "64 bits"]),
     ];
     for (line, parts) in rows {
@@ -229,7 +230,7 @@ fn catalog_errors_name_the_line() {
 fn files_that_are_no_text_are_refused() {
     let large = vec![b'a'; (16 << 20) + 1];
     let rows: [(&[u8], &[&str]); 2] = [
-        (b"fine\nfine\nnot \xc3 fine\n", &["bad.md`, line 3: is not valid UTF-8"]),
+        (b"f\xc3\xadne\nfine\nnot \xc3 fine\n", &["bad.md`, line 3: is not valid UTF-8"]),
         (&large, &["bad.md` has more than 16777216 bytes"]),
     ];
     for (content, parts) in rows {
@@ -352,7 +353,7 @@ fn chunk_line_errors_name_the_line() {
         (r#"{"id": "b", "document_id": "b", "guard": "doc:x", "vector": [1e39]}"#, &["number out of range"]),
         (r#"{"id": "b", "document_id": "b", "guard": "doc:x", "vector": [NaN]}"#, &["column"]),
         (r#"{"id": "", "document_id": "b", "guard": "doc:x", "text": "t"}"#, &["empty name"]),
-        (r#"{"id": "b", "document_id": "b", "guard": "doc:x", "text": "t", "metadata": {"a": []}}"#, &["`a` must be"]),
+        (r#"{"id": "b", "document_id": "b", "guard": "doc:x", "text": "t", "metadata": {"a": {}}}"#, &["`a` must be"]),
         (r#"{"id": "b", "document_id": "a", "guard": "doc:x", "text": "t"}"#, &["document `a` comes back"]),
         (r#"{"id": "k1", "document_id": "k", "guard": "doc:x", "text": "t"}"#, &["chunk id `k1` is already used"]),
         (r#"{"id": "k2", "document_id": "k", "guard": "doc:x", "text": "t", "title": "T"}"#, &["title differs"]),
@@ -374,4 +375,61 @@ fn chunk_line_errors_name_the_line() {
     }
     let long = format!(r#"{{"id": "{}"}}"#, "i".repeat(1 << 20));
     refused(&json_lines(&folder(&[("chunks.jsonl", long.as_bytes())])), 0, &["line 1: has more than 1048576 bytes"]);
+}
+
+/// A folder as people keep it: twenty of each kind of file.
+#[test]
+fn a_folder_of_odd_files_is_read_as_far_as_it_is_text() {
+    const OF_EACH: usize = 20;
+    let utf_16 = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
+    let kinds: [(&str, &str, Vec<u8>); 12] = [
+        ("markdown", "md", b"# Leave\n\nAsk early.\n".to_vec()),
+        ("capitals", "MD", b"# Leave\n\nAsk early.\n".to_vec()),
+        ("page", "Html", b"<title>Leave</title><h1>Leave</h1><p>Ask early.</p>".to_vec()),
+        ("marked", "txt", b"\xef\xbb\xbfAsk early.".to_vec()),
+        ("latin", "txt", b"Un caf\xe9 noir, d\xe9j\xe0 servi.".to_vec()),
+        ("wide", "text", utf_16("Ask early, and in writing.")),
+        ("front", "markdown", b"---\ntags: [hr]\n---\nAsk early.".to_vec()),
+        ("empty", "md", b" \n".to_vec()),
+        ("binary", "md", b"\0\x01\x02\xff".to_vec()),
+        ("paper", "PDF", b"%PDF-1.7".to_vec()),
+        ("office", "docx", b"PK".to_vec()),
+        ("picture", "png", b"\x89PNG".to_vec()),
+    ];
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    for (kind, extension, content) in &kinds {
+        for number in 0..OF_EACH {
+            let folder = directory.path().join(format!("{}", number % 3));
+            std::fs::create_dir_all(&folder).expect("made");
+            std::fs::write(folder.join(format!("{kind}{number}.{extension}")), content).expect("written");
+        }
+    }
+    let source = by_type(&directory);
+    let (mut documents, mut empty, mut encodings, mut errors) = (Vec::new(), 0, Vec::new(), 0);
+    for entry in source.documents().expect("opened") {
+        match entry {
+            Ok(SourceDocument { encoding, document, .. }) => {
+                encodings.extend(encoding);
+                match document {
+                    Some(document) => documents.push(document),
+                    None => empty += 1,
+                }
+            }
+            Err(error) => {
+                assert!(error.to_string().contains("binary"), "{error}");
+                errors += 1;
+            }
+        }
+    }
+    assert_eq!((documents.len(), empty, errors, encodings.len()), (7 * OF_EACH, OF_EACH, OF_EACH, 2 * OF_EACH));
+    assert_eq!(source.not_read().len(), 2 * OF_EACH, "PDF and Word");
+    for document in documents {
+        let chunk = &document.chunks[0];
+        let text = if document.id.contains("latin") { "Un caf\u{e9} noir" } else { "Ask early" };
+        assert!(chunk.text.contains(text), "{}: {}", document.id, chunk.text);
+        let has_heading = ["markdown", "capitals", "page"].iter().any(|kind| document.id.contains(kind));
+        assert_eq!(chunk.heading_path, if has_heading { vec!["Leave"] } else { vec![] }, "{}", document.id);
+        let tags = document.id.contains("front").then(|| Value::List(vec![Value::Text("hr".to_owned())]));
+        assert_eq!(chunk.metadata.get("tags"), tags.as_ref(), "{}", document.id);
+    }
 }

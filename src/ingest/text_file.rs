@@ -10,7 +10,9 @@ use std::time::Duration;
 use rayon::prelude::*;
 use tokio::time::Instant;
 
-use super::{IngestError, SourceDocument, TextForm, cut};
+use super::decode::{Decoded, NotText, decode};
+use super::folder::extension;
+use super::{ChunkSize, IngestError, Piece, SourceDocument, TextForm, cut};
 use crate::chunk::{Chunk, Document, Metadata};
 use crate::language::Object;
 use crate::vector_store::validation::check_document;
@@ -44,55 +46,71 @@ impl TextFile {
     }
 
     /// Cuts the content of the file into chunks.
-    fn entry(self, content: &str) -> Result<SourceDocument, IngestError> {
-        let bytes = content.len() as u64;
-        let cut = cut(content, form(&self.path));
+    fn entry(self, content: &FileContent, size: ChunkSize) -> Result<SourceDocument, IngestError> {
+        let FileContent { bytes, decoded: Decoded { text, encoding } } = content;
+        let (bytes, encoding) = (*bytes, *encoding);
+        let cut = cut(text, form(&self.path), size);
         let stem = || self.path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-        let title = self.title.unwrap_or_else(|| cut.heading.map_or_else(stem, str::to_owned));
-        let chunk = |(place, text): (usize, &str)| Chunk {
+        let title = self.title.or(cut.title).unwrap_or_else(stem);
+        // The catalog's word comes before the file's.
+        let mut metadata = cut.metadata;
+        metadata.extend(self.metadata);
+        let chunk = |(place, piece): (usize, Piece)| Chunk {
             id: format!("{}#{place}", self.document_id),
             document_id: self.document_id.clone(),
             guard: self.guard.clone(),
             title: title.clone(),
-            text: text.to_owned(),
-            metadata: self.metadata.clone(),
+            heading_path: piece.heading_path,
+            text: piece.text,
+            metadata: metadata.clone(),
             vector: Vec::new(),
         };
         let chunks: Vec<Chunk> = cut.pieces.into_iter().enumerate().map(chunk).collect();
         if chunks.is_empty() {
-            return Ok(SourceDocument { path: self.path, bytes, document: None });
+            return Ok(SourceDocument { path: self.path, bytes, encoding, document: None });
         }
         let document = Document { id: self.document_id, title, chunks };
         check_document(&document).map_err(|e| IngestError::file(&self.path, format!("cannot be taken: {e}")))?;
-        Ok(SourceDocument { path: self.path, bytes, document: Some(document) })
+        Ok(SourceDocument { path: self.path, bytes, encoding, document: Some(document) })
     }
 
-    fn content(&self) -> Result<String, IngestError> {
+    fn content(&self) -> Result<FileContent, IngestError> {
         let failed = |e: std::io::Error| IngestError::unreadable(&self.path, &e);
         let mut bytes = Vec::new();
         File::open(&self.path).map_err(failed)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
         if bytes.len() as u64 > FILE_BYTES_MAX {
             return Err(IngestError::file(&self.path, format!("has more than {FILE_BYTES_MAX} bytes")));
         }
-        String::from_utf8(bytes).map_err(|e| {
-            let valid = e.utf8_error().valid_up_to();
-            let line = e.as_bytes().iter().take(valid).filter(|byte| **byte == b'\n').count() as u64 + 1;
-            IngestError::line(&self.path, line, "is not valid UTF-8")
-        })
+        let read = bytes.len() as u64;
+        let decoded = decode(bytes).map_err(|e| match e {
+            NotText::DamagedUtf8 { line } => IngestError::line(&self.path, line, "is not valid UTF-8"),
+            NotText::Binary => IngestError::file(&self.path, "has no text: its bytes are in no known encoding"),
+        })?;
+        Ok(FileContent { bytes: read, decoded })
     }
+}
+
+/// The content of a file.
+#[derive(Debug)]
+pub(super) struct FileContent {
+    /// The size of the file.
+    bytes: u64,
+    decoded: Decoded,
 }
 
 /// Reads files a few at a time, cuts them on all cores, and returns them in order.
 pub(super) fn read_ahead(
     files: impl Iterator<Item = Result<TextFile, IngestError>> + Send + 'static,
+    size: ChunkSize,
 ) -> impl Iterator<Item = Result<SourceDocument, IngestError>> + Send {
-    read_ahead_within(files, READ_TIME_MAX, TextFile::content)
+    read_ahead_within(files, size, READ_TIME_MAX, TextFile::content)
 }
 
 fn read_ahead_within(
     mut files: impl Iterator<Item = Result<TextFile, IngestError>> + Send + 'static,
+    size: ChunkSize,
     time_max: Duration,
-    content: impl Fn(&TextFile) -> Result<String, IngestError> + Send + Sync + Copy + 'static,
+    content: impl Fn(&TextFile) -> Result<FileContent, IngestError> + Send + Sync + Copy + 'static,
 ) -> impl Iterator<Item = Result<SourceDocument, IngestError>> + Send {
     let mut given_up = 0;
     std::iter::from_fn(move || {
@@ -108,7 +126,7 @@ fn read_ahead_within(
         let contents = contents(batch, time_max, content, &mut given_up);
         let entries = contents.into_par_iter().map(|read| {
             let (file, content) = read?;
-            file.entry(&content)
+            file.entry(&content, size)
         });
         Some(entries.collect())
     })
@@ -116,7 +134,7 @@ fn read_ahead_within(
 }
 
 /// A file with its content.
-type Content = Result<(TextFile, String), IngestError>;
+type Content = Result<(TextFile, FileContent), IngestError>;
 /// A thread that reads a file.
 struct Reading {
     path: PathBuf,
@@ -130,7 +148,7 @@ struct Reading {
 fn contents(
     files: Vec<Result<TextFile, IngestError>>,
     time_max: Duration,
-    content: impl Fn(&TextFile) -> Result<String, IngestError> + Send + Copy + 'static,
+    content: impl Fn(&TextFile) -> Result<FileContent, IngestError> + Send + Copy + 'static,
     given_up: &mut usize,
 ) -> Vec<Content> {
     let deadline = Instant::now() + time_max;
@@ -171,8 +189,11 @@ fn contents(
 }
 
 fn form(path: &Path) -> TextForm {
-    let is_markdown = path.extension().is_some_and(|extension| extension == "md" || extension == "markdown");
-    if is_markdown { TextForm::Markdown } else { TextForm::Plain }
+    match extension(path).as_deref() {
+        Some("md" | "markdown") => TextForm::Markdown,
+        Some("htm" | "html" | "xhtml") => TextForm::Html,
+        Some(_) | None => TextForm::Plain,
+    }
 }
 
 #[cfg(test)]
@@ -193,13 +214,19 @@ mod tests {
             while file.document_id.starts_with("slow") {
                 std::thread::park();
             }
-            Ok(file.document_id.clone())
+            let decoded = Decoded { text: file.document_id.clone(), encoding: None };
+            Ok(FileContent { bytes: 1, decoded })
         };
         let names = ["a", "slow 1", "b", "slow 2"].map(str::to_owned);
         let files = names.into_iter().chain((0..40).map(|number| format!("c{number}")));
-        let read: Vec<_> = read_ahead_within(files.map(move |name| Ok(file(name))), Duration::from_secs(2), content)
-            .map(|entry| entry.map(|entry| entry.path.display().to_string()).map_err(|e| e.to_string()))
-            .collect();
+        let read: Vec<_> = read_ahead_within(
+            files.map(move |name| Ok(file(name))),
+            ChunkSize::default(),
+            Duration::from_secs(2),
+            content,
+        )
+        .map(|entry| entry.map(|entry| entry.path.display().to_string()).map_err(|e| e.to_string()))
+        .collect();
         assert_eq!(read.len(), 44);
         let errors: Vec<&String> = read.iter().filter_map(|entry| entry.as_ref().err()).collect();
         assert!(
@@ -212,7 +239,7 @@ mod tests {
         assert_eq!(read[2], Ok("b".to_owned()));
 
         let slow = (0..GIVEN_UP_MAX + 40).map(move |number| Ok(file(format!("slow {number}"))));
-        let read: Vec<_> = read_ahead_within(slow, Duration::ZERO, content).collect();
+        let read: Vec<_> = read_ahead_within(slow, ChunkSize::default(), Duration::ZERO, content).collect();
         assert!(read.iter().all(Result::is_err), "{read:?}");
         assert!(read.last().unwrap().as_ref().is_err_and(|e| e.to_string().contains("too many files before it")));
     }

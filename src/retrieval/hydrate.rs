@@ -228,7 +228,9 @@ impl Hydration<'_> {
 fn chunk_of(chunk: ChunkMetadata, text: &SourceText) -> Chunk {
     let ChunkMetadata { chunk_id, document_id, guard, metadata } = chunk;
     let SourceText { text, title } = text.clone();
-    Chunk { id: chunk_id, document_id, guard, title, text, metadata, vector: Vec::new() }
+    // The source released a text and a title. It said nothing of the headings that the store knows.
+    let heading_path = Vec::new();
+    Chunk { id: chunk_id, document_id, guard, title, heading_path, text, metadata, vector: Vec::new() }
 }
 
 /// An answer that is being filled.

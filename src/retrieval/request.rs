@@ -459,6 +459,7 @@ fn check_filter(filter: &Filter, violations: &mut Vec<FieldViolation>) {
                     violations.push(FieldViolation::new("filter.range", "has a bound that is not a number"));
                 }
             }
+            Filter::During { key, from: _, until: _ } => check_filter_key(key, violations),
         }
         if nodes > FILTER_NODES_MAX {
             let description = format!("has more than {FILTER_NODES_MAX} conditions and values");
@@ -482,6 +483,7 @@ fn check_filter_values(values: &[Value], violations: &mut Vec<FieldViolation>) {
             Value::Text(text) if text.len() > FILTER_TEXT_BYTES_MAX => {
                 format!("has a text of {} bytes, at most {FILTER_TEXT_BYTES_MAX} are allowed", text.len())
             }
+            Value::List(_) => "has a list; name its values one by one".to_owned(),
             Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::Text(_) => continue,
         };
         violations.push(FieldViolation::new("filter.one_of.values", description));

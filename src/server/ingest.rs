@@ -28,6 +28,7 @@ use crate::authz::enforce::{Enforcer, Permitted};
 use crate::authz::{Authorizer, Consistency};
 use crate::blocking_pool::BlockingPool;
 use crate::identity::{Caller, Principal};
+use crate::ingest::IngestConfig;
 use crate::language::tuple::shown;
 use crate::language::{Object, Relation};
 use crate::proto::ingest as message;
@@ -97,6 +98,8 @@ pub(super) struct IngestApi {
     /// The places of lists. A list may look at every document of a collection, and ask about every guard.
     lists: Turns,
     cutting: BlockingPool,
+    /// How the texts of each collection are cut.
+    cut: IngestConfig,
     consistency_tokens: Arc<ConsistencyTokens>,
     clock: Clock,
     authentication: Authentication,
@@ -114,6 +117,7 @@ impl IngestApi {
             turns: Turns::new(),
             lists: Turns::new(),
             cutting: BlockingPool::with_slots(CUTTING_MAX),
+            cut: services.ingest.clone(),
             consistency_tokens: Arc::clone(&services.consistency_tokens),
             clock: Arc::new(authentication::now),
             authentication: services.authentication.clone(),

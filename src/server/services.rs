@@ -11,6 +11,7 @@ use super::tls::Tls;
 use crate::authz::Authorizer;
 use crate::authz::consistency_token::ConsistencyTokens;
 use crate::identity::RequestContextRules;
+use crate::ingest::IngestConfig;
 use crate::retrieval::Retriever;
 use crate::tuple_store::RelationshipStores;
 use crate::vector_store::{DocumentStore, VectorStore};
@@ -24,6 +25,8 @@ pub struct Services {
     pub vector_store: Arc<dyn VectorStore>,
     /// Stores and deletes documents.
     pub documents: Arc<dyn DocumentStore>,
+    /// How the texts of each collection are cut.
+    pub ingest: IngestConfig,
     /// The embedded relationships, over which `OpenFGA`'s API is served. It is not served when an `OpenFGA` server decides.
     pub relationships: Option<RelationshipStores>,
     /// Whether callers that are believed may call `Explain`, which tells of hidden things.

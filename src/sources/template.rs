@@ -91,7 +91,7 @@ impl UrlTemplate {
             Field::Metadata(key) => match metadata?.get(key)? {
                 Value::Text(text) => text.clone(),
                 Value::Int(number) => number.to_string(),
-                Value::Bool(_) | Value::Float(_) => return None,
+                Value::Bool(_) | Value::Float(_) | Value::List(_) => return None,
             },
         };
         let is_segment = !value.is_empty()

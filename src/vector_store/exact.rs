@@ -13,6 +13,7 @@ mod change;
 mod chunk_number;
 mod chunk_set;
 mod durable;
+mod fields;
 mod guards;
 mod hybrid_search;
 mod index;
@@ -34,7 +35,7 @@ use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard};
 use async_trait::async_trait;
 
 use self::cancellation::{CancelOnDrop, CancelSignal};
-use self::change::Change;
+use self::change::{Change, StoredText};
 use self::chunk_number::ChunkNumber;
 use self::durable::{Durable, Snapshot};
 use self::index::{Index, Write};
@@ -369,7 +370,8 @@ impl Engine {
         };
         // The lock is released here, because reading from the file may take long.
         for (chunk, position) in &mut found {
-            chunk.text = snapshot.text(number, &chunk.document_id, *position)?;
+            let StoredText { heading_path, text } = snapshot.text(number, &chunk.document_id, *position)?;
+            (chunk.heading_path, chunk.text) = (heading_path, text);
         }
         Ok(found.into_iter().map(|(chunk, _)| chunk).collect())
     }
@@ -512,7 +514,7 @@ impl Index {
             entry.guards.iter().map(|position| self.guards.get(*position).cloned()).collect();
         let source = self.columns.metadata(entry.first).and_then(|metadata| match metadata.get(SOURCE_KEY)? {
             Value::Text(source) => Some(source.clone()),
-            Value::Bool(_) | Value::Int(_) | Value::Float(_) => None,
+            Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::List(_) => None,
         });
         let (title, place) = (entry.title.to_string(), id.clone());
         Some(ListedDocument { id, title, chunks: entry.chunks, source, guards, place })
@@ -566,8 +568,8 @@ impl Index {
         let ChunkMetadata { chunk_id, document_id, guard, metadata } = self.metadata(chunk)?;
         let document = self.documents.get(document_id.as_str())?;
         let (title, position) = (document.title.to_string(), chunk - document.first);
-        let (text, vector) = (String::new(), Vec::new());
-        Some((Chunk { id: chunk_id, document_id, guard, title, text, metadata, vector }, position))
+        let (heading_path, text, vector) = (Vec::new(), String::new(), Vec::new());
+        Some((Chunk { id: chunk_id, document_id, guard, title, heading_path, text, metadata, vector }, position))
     }
 }
 

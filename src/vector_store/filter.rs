@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use super::Filter;
+use super::{Filter, Moment};
 use crate::chunk::{Metadata, Value};
 
 impl Filter {
@@ -13,12 +13,26 @@ impl Filter {
             Self::All(filters) => filters.iter().all(|filter| filter.matches(metadata)),
             Self::Any(filters) => filters.iter().any(|filter| filter.matches(metadata)),
             Self::Not(filter) => !filter.matches(metadata),
-            Self::OneOf { key, values } => {
-                metadata.get(key).is_some_and(|found| values.iter().any(|wanted| equal(found, wanted)))
-            }
-            Self::Between { key, low, high } => metadata.get(key).is_some_and(|found| within(found, *low, *high)),
+            Self::OneOf { key, values } => any(metadata, key, |found| values.iter().any(|wanted| equal(found, wanted))),
+            Self::Between { key, low, high } => any(metadata, key, |found| within(found, *low, *high)),
+            Self::During { key, from, until } => any(metadata, key, |found| during(found, *from, *until)),
         }
     }
+}
+
+/// Returns whether the value under a key meets a condition, or one of the values of a list.
+fn any(metadata: &Metadata, key: &str, condition: impl Fn(&Value) -> bool) -> bool {
+    match metadata.get(key) {
+        Some(Value::List(values)) => values.iter().any(condition),
+        Some(value @ (Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::Text(_))) => condition(value),
+        None => false,
+    }
+}
+
+fn during(found: &Value, from: Option<Moment>, until: Option<Moment>) -> bool {
+    let Value::Text(text) = found else { return false };
+    Moment::parse(text)
+        .is_some_and(|found| from.is_none_or(|from| from <= found) && until.is_none_or(|until| found <= until))
 }
 
 fn equal(found: &Value, wanted: &Value) -> bool {
@@ -30,7 +44,7 @@ fn equal(found: &Value, wanted: &Value) -> bool {
             compare(*int, *float) == Some(Ordering::Equal)
         }
         (Value::Float(a), Value::Float(b)) => a.partial_cmp(b) == Some(Ordering::Equal),
-        (Value::Bool(_) | Value::Text(_) | Value::Int(_) | Value::Float(_), _) => false,
+        (Value::Bool(_) | Value::Text(_) | Value::Int(_) | Value::Float(_) | Value::List(_), _) => false,
     }
 }
 
@@ -40,7 +54,7 @@ fn within(found: &Value, low: f64, high: f64) -> bool {
             compare(*int, low).is_some_and(Ordering::is_ge) && compare(*int, high).is_some_and(Ordering::is_le)
         }
         Value::Float(float) => low <= *float && *float <= high,
-        Value::Bool(_) | Value::Text(_) => false,
+        Value::Bool(_) | Value::Text(_) | Value::List(_) => false,
     }
 }
 
@@ -76,6 +90,10 @@ mod tests {
         Filter::Between { key: key.to_owned(), low, high }
     }
 
+    fn during(key: &str, from: &str, until: &str) -> Filter {
+        Filter::During { key: key.to_owned(), from: Moment::parse(from), until: Moment::parse(until) }
+    }
+
     #[test]
     fn filters_mean_what_the_port_says() {
         let text = |s: &str| Value::Text(s.to_owned());
@@ -86,6 +104,10 @@ mod tests {
             ("big".to_owned(), Value::Int(9_007_199_254_740_993)),
             ("share".to_owned(), Value::Float(0.5)),
             ("whole".to_owned(), Value::Float(3.0)),
+            ("tags".to_owned(), Value::List(vec![text("a b"), Value::Int(7)])),
+            ("none".to_owned(), Value::List(vec![])),
+            ("day".to_owned(), text("2026-11-30")),
+            ("days".to_owned(), Value::List(vec![text("2020-01-01"), text("no day")])),
         ]
         .into();
         let rows = [
@@ -110,6 +132,21 @@ mod tests {
             (between("share", 0.5, 0.6), true),
             (between("sig", 0.0, 1.0), false),
             (between("absent", f64::NEG_INFINITY, f64::INFINITY), false),
+            (one_of("tags", text("a b")), true),
+            (one_of("tags", text("a")), false),
+            (one_of("tags", Value::Int(7)), true),
+            (one_of("tags", Value::List(vec![text("a b")])), false),
+            (Filter::Not(Box::new(one_of("tags", text("a b")))), false),
+            (one_of("none", text("a b")), false),
+            (between("tags", 6.0, 8.0), true),
+            (between("none", f64::NEG_INFINITY, f64::INFINITY), false),
+            (during("day", "2026-11-30", "2026-11-30"), true),
+            (during("day", "2026-11-30T00:00:01Z", "2027-01-01"), false),
+            (during("day", "2026-01-01", "2026-11-29"), false),
+            (during("days", "2020-01-01", "2020-12-31"), true),
+            (during("sig", "1970-01-01", "2100-01-01"), false),
+            (during("year", "1970-01-01", "2100-01-01"), false),
+            (Filter::During { key: "day".to_owned(), from: None, until: None }, true),
             (Filter::All(vec![]), true),
             (Filter::Any(vec![]), false),
             (Filter::All(vec![one_of("sig", text("node")), between("year", 0.0, 1.0)]), false),

@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 
 use super::{Query, VectorStoreError};
-use crate::chunk::{Chunk, Document, ID_BYTES_MAX, Metadata, Value};
+use crate::chunk::{Chunk, Document, HEADING_BYTES_MAX, HEADINGS_MAX, ID_BYTES_MAX, Metadata, Value};
 use crate::language::tuple::shown;
 
 /// The longest name of a collection, in bytes. Qdrant would take 255.
@@ -96,6 +96,14 @@ pub(crate) fn check_chunk(chunk: &Chunk) -> Result<(), VectorStoreError> {
             let found = chunk.text.len();
             return Err(format!("has {found} bytes of text, at most {CHUNK_TEXT_BYTES_MAX} are allowed"));
         }
+        if chunk.heading_path.len() > HEADINGS_MAX {
+            let found = chunk.heading_path.len();
+            return Err(format!("has {found} headings, at most {HEADINGS_MAX} are allowed"));
+        }
+        if let Some(heading) = chunk.heading_path.iter().find(|heading| heading.len() > HEADING_BYTES_MAX) {
+            let found = heading.len();
+            return Err(format!("has a heading of {found} bytes, at most {HEADING_BYTES_MAX} are allowed"));
+        }
         if !chunk.vector.is_empty() {
             check_vector(&chunk.vector).map_err(|rule| format!("has a vector that {rule}"))?;
         }
@@ -164,12 +172,21 @@ fn check_metadata(metadata: &Metadata) -> Result<(), String> {
             return Err(format!("has a metadata key `{}` that is empty or holds a control character", shown(key)));
         }
         bytes += key.len();
-        match value {
-            Value::Float(number) if !number.is_finite() => {
-                return Err(format!("has a number under metadata key `{}` that is not finite", shown(key)));
-            }
-            Value::Text(text) => bytes += text.len(),
-            Value::Bool(_) | Value::Int(_) | Value::Float(_) => bytes += size_of::<f64>(),
+        let values = match value {
+            Value::List(values) => values.as_slice(),
+            Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::Text(_) => std::slice::from_ref(value),
+        };
+        for value in values {
+            bytes += match value {
+                Value::Float(number) if !number.is_finite() => {
+                    return Err(format!("has a number under metadata key `{}` that is not finite", shown(key)));
+                }
+                Value::List(_) => {
+                    return Err(format!("has a list in a list under metadata key `{}`", shown(key)));
+                }
+                Value::Text(text) => text.len(),
+                Value::Bool(_) | Value::Int(_) | Value::Float(_) => size_of::<f64>(),
+            };
         }
     }
     if bytes > METADATA_BYTES_MAX {

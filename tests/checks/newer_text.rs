@@ -143,6 +143,7 @@ fn document(text: &str) -> Document {
         document_id: "1".to_owned(),
         guard: Object::parse("document:1").unwrap(),
         title: String::new(),
+        heading_path: Vec::new(),
         text: text.to_owned(),
         metadata: Metadata::new(),
         vector: vec![1.0, 0.0],

@@ -153,6 +153,7 @@ async fn filled(store: &ExactStore, chunks_per_guard: usize) {
         document_id: format!("document:{document}"),
         guard: Object::parse(&format!("document:{document}")).unwrap(),
         title: String::new(),
+        heading_path: Vec::new(),
         text: "words".to_owned(),
         metadata: Metadata::new(),
         vector: vector((document * chunks_per_guard + place) as u64),

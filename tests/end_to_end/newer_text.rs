@@ -178,6 +178,7 @@ impl Process {
             let chunk = Chunk {
                 id: format!("{lane}#0"),
                 guard: guard(lane),
+                heading_path: Vec::new(),
                 text: text.to_owned(),
                 vector: vec![1.0, 0.0],
                 metadata: BTreeMap::from([("lane".to_owned(), value(lane))]),

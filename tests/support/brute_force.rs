@@ -162,8 +162,21 @@ fn bm25<'a>(query: &str, chunks: &[&'a Chunk]) -> Vec<(&'a Chunk, f32)> {
     let words = |text: &str| -> Vec<String> {
         text.split(' ').filter(|word| word.chars().any(char::is_alphanumeric)).map(str::to_owned).collect()
     };
+    // A word of the title or of a heading counts twice. A title that is the first heading counts once.
+    let fields = |chunk: &Chunk| -> Vec<String> {
+        let mut all = words(&chunk.text);
+        if !chunk.text.is_empty() {
+            let is_told = chunk.heading_path.first() == Some(&chunk.title);
+            let headings = chunk.heading_path.iter().skip(usize::from(is_told));
+            for field in headings.chain([&chunk.title]) {
+                all.extend(words(field));
+                all.extend(words(field));
+            }
+        }
+        all
+    };
     let texts: Vec<(&Chunk, Vec<String>)> =
-        chunks.iter().map(|chunk| (*chunk, words(&chunk.text))).filter(|(_, words)| !words.is_empty()).collect();
+        chunks.iter().map(|chunk| (*chunk, fields(chunk))).filter(|(_, words)| !words.is_empty()).collect();
     let total = float(texts.len());
     let average = float(texts.iter().map(|(_, words)| words.len()).sum()) / total;
     let count = |words: &[String], word: &String| words.iter().filter(|other| *other == word).count();

@@ -76,12 +76,14 @@ pub(crate) async fn run(store: Store<'_>) {
 
 /// Returns a document with a chunk `<document id>#<place>` for each (guard, text, vector).
 pub(crate) fn document(id: &str, chunks: &[(&str, &str, &[f32])]) -> Document {
-    let title = format!("About {id}");
+    // No query of these tests has a word of a title: the id is written backwards.
+    let title = format!("Titled {}", id.chars().rev().collect::<String>());
     let chunk = |(place, (guard, text, vector)): (usize, &(&str, &str, &[f32]))| Chunk {
         id: format!("{id}#{place}"),
         document_id: id.to_owned(),
         guard: object(guard),
         title: title.clone(),
+        heading_path: Vec::new(),
         text: (*text).to_owned(),
         metadata: Metadata::new(),
         vector: vector.to_vec(),

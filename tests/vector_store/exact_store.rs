@@ -87,13 +87,17 @@ fn values() -> impl Strategy<Value = Value> {
 
 /// Documents with few ids, so that many are replaced.
 fn documents(ids: &'static [&'static str], guards: &'static [&'static str]) -> impl Strategy<Value = Document> {
-    let chunk = (prop::sample::select(guards), texts(), prop::option::of(vectors()), prop::option::of(values()));
+    let list = prop::collection::vec(values(), 0..3).prop_map(Value::List);
+    let value = prop_oneof![values(), list];
+    let headings = prop::collection::vec(texts(), 0..3);
+    let chunk = (prop::sample::select(guards), texts(), headings, prop::option::of(vectors()), prop::option::of(value));
     (prop::sample::select(ids), prop::collection::vec(chunk, 1..5)).prop_map(|(id, chunks)| {
         let mut made = document(id, &[]);
-        for (place, (guard, text, vector, value)) in chunks.into_iter().enumerate() {
+        for (place, (guard, text, heading_path, vector, value)) in chunks.into_iter().enumerate() {
             let text = if text.is_empty() && vector.is_none() { "?" } else { text.as_str() };
             let mut chunk = document(id, &[(guard, text, &vector.unwrap_or_default())]).chunks.remove(0);
             chunk.id = format!("{id}#{place}");
+            chunk.heading_path = heading_path;
             chunk.metadata.extend(value.map(|value| ("n".to_owned(), value)));
             made.chunks.push(chunk);
         }

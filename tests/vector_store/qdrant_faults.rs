@@ -74,6 +74,7 @@ fn document() -> Document {
         document_id: "d".to_owned(),
         guard: Object::parse("document:1").expect("an object"),
         title: String::new(),
+        heading_path: Vec::new(),
         text: "words".to_owned(),
         metadata: Metadata::new(),
         vector: vec![1.0, 0.0],

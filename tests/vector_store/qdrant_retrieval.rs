@@ -109,6 +109,7 @@ fn corpus(dice: &mut Dice) -> Vec<Document> {
             document_id: id.clone(),
             guard: Object::parse(&guard(dice.below(GUARDS))).expect("an object"),
             title: String::new(),
+            heading_path: Vec::new(),
             text: "words".to_owned(),
             metadata: Metadata::new(),
             vector: vec![1.0, f32::from(u8::try_from(dice.below(9)).expect("small"))],

@@ -162,6 +162,7 @@ fn a_chunk_that_changed_hands_is_not_hydrated() {
         document_id: "d".to_owned(),
         guard: Object::parse(guard).unwrap(),
         title: String::new(),
+        heading_path: Vec::new(),
         text: "secret".to_owned(),
         metadata: crate::chunk::Metadata::new(),
         vector: Vec::new(),

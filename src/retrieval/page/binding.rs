@@ -35,11 +35,13 @@ const FILTER_ANY: u8 = 1;
 const FILTER_NOT: u8 = 2;
 const FILTER_ONE_OF: u8 = 3;
 const FILTER_BETWEEN: u8 = 4;
+const FILTER_DURING: u8 = 5;
 
 const VALUE_BOOL: u8 = 0;
 const VALUE_INT: u8 = 1;
 const VALUE_FLOAT: u8 = 2;
 const VALUE_TEXT: u8 = 3;
+const VALUE_LIST: u8 = 4;
 
 const MINIMIZE_LATENCY: u8 = 0;
 const AT_LEAST_AS_FRESH: u8 = 1;
@@ -222,6 +224,13 @@ fn write_filter(out: &mut Vec<u8>, filter: &Filter) {
             out.extend(low.to_bits().to_le_bytes());
             out.extend(high.to_bits().to_le_bytes());
         }
+        Filter::During { key, from, until } => {
+            out.push(FILTER_DURING);
+            write_text(out, key);
+            for bound in [from, until] {
+                write_option(out, *bound, |out, bound| out.extend(bound.microseconds().to_le_bytes()));
+            }
+        }
     }
 }
 
@@ -247,6 +256,13 @@ fn write_value(out: &mut Vec<u8>, value: &Value) {
         Value::Text(text) => {
             out.push(VALUE_TEXT);
             write_text(out, text);
+        }
+        Value::List(values) => {
+            out.push(VALUE_LIST);
+            write_count(out, values.len());
+            for value in values {
+                write_value(out, value);
+            }
         }
     }
 }

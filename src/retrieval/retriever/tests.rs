@@ -147,6 +147,7 @@ fn shelf(guards: &[&str], fault: Fault) -> Arc<Shelf> {
         document_id: (*id).to_owned(),
         guard: guard(id),
         title: String::new(),
+        heading_path: Vec::new(),
         text: format!("text of {id}"),
         metadata: Metadata::new(),
         vector: Vec::new(),

@@ -7,7 +7,7 @@ use futures::stream;
 use prost::Message;
 
 use super::{Call, IngestApi, asked, check_request};
-use crate::ingest::{TextForm, cut};
+use crate::ingest::{ChunkSize, Piece, TextForm, cut};
 use crate::language::Object;
 use crate::proto::ingest as message;
 use crate::proto::metadata::Value;
@@ -26,9 +26,10 @@ impl IngestApi {
         let sent = Some(1);
         call.record.draft().request(asked(&message.collection, sent));
         let collection = message.collection.clone();
+        let size = self.cut.size(&collection);
         // The place comes before the cutting, so that one caller's texts do not keep all others waiting to be cut.
         let open = self.turns.open(&call.uploader).await?;
-        let document = self.cutting.run(move || document(message)).await.map_err(|lost| {
+        let document = self.cutting.run(move || document(message, size)).await.map_err(|lost| {
             tracing::error!(%lost, "a text was not cut");
             Refusal::lost()
         })??;
@@ -41,13 +42,13 @@ impl IngestApi {
 }
 
 /// Makes the document of a request, as an upload has it.
-fn document(message: message::PutDocumentRequest) -> Result<message::Document, Refusal> {
+fn document(message: message::PutDocumentRequest, size: ChunkSize) -> Result<message::Document, Refusal> {
     let message::PutDocumentRequest { collection: _, document_id, guard, title, metadata, text, chunks } = message;
     let shared = Shared { document_id, guard, metadata };
     match (text.is_empty(), chunks.is_empty()) {
         (true, true) => Err(FieldViolation::new("text", "is missing; send a text, or `chunks`").into()),
         (false, false) => Err(FieldViolation::new("chunks", "come instead of `text`; send one of the two").into()),
-        (false, true) => shared.of_text(title, &text),
+        (false, true) => shared.of_text(title, &text, size),
         (true, false) => shared.of_chunks(title, chunks),
     }
 }
@@ -60,26 +61,33 @@ struct Shared {
 }
 
 impl Shared {
-    fn of_text(self, title: String, text: &str) -> Result<message::Document, Refusal> {
+    fn of_text(mut self, title: String, text: &str, size: ChunkSize) -> Result<message::Document, Refusal> {
         // Each chunk would be refused for these.
         Object::parse(&self.guard).map_err(|error| FieldViolation::new("guard", error.to_string()))?;
         values::metadata_value(self.metadata.clone()).map_err(|rule| FieldViolation::new("metadata", rule))?;
-        let cut = cut(text, TextForm::Markdown);
+        let cut = cut(text, TextForm::Markdown, size);
         if cut.pieces.is_empty() {
             return Err(FieldViolation::new("text", "has nothing but white space").into());
         }
-        let title = match (title.is_empty(), cut.heading) {
+        let title = match (title.is_empty(), cut.title) {
             (false, _) => title,
-            (true, Some(heading)) => heading.to_owned(),
+            (true, Some(own)) => own,
             (true, None) => self.document_id.clone(),
         };
-        self.check_size(cut.pieces.len(), text.len())?;
-        let chunk = |(position, text): (usize, &str)| message::Chunk {
+        // The caller's word comes before the text's.
+        for (key, value) in values::metadata_message(cut.metadata) {
+            self.metadata.entry(key).or_insert(value);
+        }
+        // A heading stands above many chunks, so a small text must not become large by its headings, either.
+        let own: usize = cut.pieces.iter().map(|piece| piece.text.len() + bytes_of(&piece.heading_path)).sum();
+        self.check_size(cut.pieces.len(), own)?;
+        let chunk = |(position, piece): (usize, Piece)| message::Chunk {
             id: self.chunk_id(position),
             guard: self.guard.clone(),
-            text: text.to_owned(),
+            text: piece.text,
             vector: Vec::new(),
             metadata: self.metadata.clone(),
+            heading_path: piece.heading_path,
         };
         let chunks = cut.pieces.into_iter().enumerate().map(chunk).collect();
         Ok(message::Document { id: self.document_id, title, chunks })
@@ -126,6 +134,10 @@ impl Shared {
     }
 }
 
+fn bytes_of(texts: &[String]) -> usize {
+    texts.iter().map(String::len).sum()
+}
+
 /// Names the fields of a refusal as this request has them: it is the document.
 fn of_this_request(refusal: Refusal) -> Refusal {
     if refusal.violations().is_empty() {
@@ -168,7 +180,7 @@ mod tests {
             ("a byte order mark", request("\u{feff}# Leave", vec![]), "Leave", 1),
         ];
         for (row, request, title, at_least) in rows {
-            let made = document(request).unwrap_or_else(|refusal| panic!("{row}: {refusal:?}"));
+            let made = document(request, ChunkSize::default()).unwrap_or_else(|refusal| panic!("{row}: {refusal:?}"));
             assert_eq!((made.id.as_str(), made.title.as_str()), ("leave", title), "{row}");
             assert!(made.chunks.len() >= at_least, "{row}: {}", made.chunks.len());
             for (position, chunk) in made.chunks.iter().enumerate() {
@@ -188,7 +200,7 @@ mod tests {
         };
         let mut asked = request("", vec![message::Chunk::default(), own]);
         asked.metadata = [("a".to_owned(), number(7)), ("b".to_owned(), number(8))].into();
-        let made = document(asked).unwrap();
+        let made = document(asked, ChunkSize::default()).unwrap();
         let told: Vec<(&str, &str, Option<&Value>, Option<&Value>)> = made
             .chunks
             .iter()
@@ -217,7 +229,7 @@ mod tests {
             ("too large by its copies", copied, "document"),
         ];
         for (row, request, field) in rows {
-            let refusal = document(request).expect_err(row);
+            let refusal = document(request, ChunkSize::default()).expect_err(row);
             let fields: Vec<&str> = refusal.violations().iter().map(|violation| violation.field.as_str()).collect();
             assert_eq!(fields, [field], "{row}");
         }

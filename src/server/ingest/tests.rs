@@ -238,6 +238,7 @@ fn world(authorizer_answers: AuthorizerAnswers) -> World {
         turns: Turns::new(),
         lists: Turns::new(),
         cutting: BlockingPool::with_slots(CUTTING_MAX),
+        cut: crate::ingest::IngestConfig::default(),
         consistency_tokens: Arc::new(ConsistencyTokens::new().unwrap()),
         clock: Arc::new(move || clock.load(Ordering::Relaxed)),
         authentication: Authentication::Tokens(Arc::new(tokens)),

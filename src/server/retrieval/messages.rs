@@ -144,6 +144,7 @@ fn chunk_message(chunk: Permitted<Chunk>) -> message::Chunk {
         document_id: chunk.document_id,
         guard: chunk.guard.to_string(),
         title: chunk.title,
+        heading_path: chunk.heading_path,
         text: chunk.text,
         score: 0.0,
         metadata: values::metadata_message(chunk.metadata),

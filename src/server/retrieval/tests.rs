@@ -100,6 +100,7 @@ async fn world(may_read: bool) -> World {
         document_id: "1".to_owned(),
         guard: Object::parse("note:1").unwrap(),
         title: String::new(),
+        heading_path: Vec::new(),
         text: "a note about leave".to_owned(),
         metadata: Metadata::new(),
         vector: vec![1.0, 0.0],
@@ -137,6 +138,7 @@ async fn world(may_read: bool) -> World {
         authorizer: Arc::clone(&authorizer) as _,
         authentication: Authentication::Believed,
         login_client_id: None,
+        ingest: crate::ingest::IngestConfig::default(),
         audit: None,
         consistency_tokens: Arc::new(ConsistencyTokens::new().unwrap()),
     });

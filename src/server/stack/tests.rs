@@ -124,6 +124,7 @@ async fn world(authentication: Authentication, path: &'static str) -> World {
         authorizer,
         authentication,
         login_client_id: None,
+        ingest: crate::ingest::IngestConfig::default(),
         audit: Some(open_log(directory.path())),
         consistency_tokens: Arc::new(ConsistencyTokens::new().unwrap()),
     };
@@ -136,6 +137,7 @@ fn note(name: &str) -> Document {
         document_id: name.to_owned(),
         guard: crate::language::Object::parse(&format!("note:{name}")).unwrap(),
         title: String::new(),
+        heading_path: Vec::new(),
         text: "a note".to_owned(),
         metadata: crate::chunk::Metadata::new(),
         vector: Vec::new(),

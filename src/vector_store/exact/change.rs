@@ -7,6 +7,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::chunk_number::NONE;
+use super::fields::Fields;
 use super::index::{Index, IndexedChunk, IndexedDocument, IndexedTerm, Write};
 use super::postings::TermId;
 use super::stated_language::stated_language;
@@ -58,8 +59,17 @@ pub(super) struct NewTerm {
 /// A document that is put in.
 pub(super) struct AddedDocument {
     pub(super) document: IndexedDocument,
-    /// The texts of its chunks in their order; empty for a chunk without text.
-    pub(super) texts: Vec<String>,
+    /// The texts of its chunks in their order.
+    pub(super) texts: Vec<StoredText>,
+}
+
+/// What is read of a chunk once it is permitted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct StoredText {
+    /// The headings above the text.
+    pub(super) heading_path: Vec<String>,
+    /// The text; empty if the chunk has none.
+    pub(super) text: String,
 }
 
 /// Does, on all cores, the part of ingesting that does not depend on the collection. If several documents have one id,
@@ -83,7 +93,9 @@ fn prepare_document(analyzer: &mut Analyzer, document: Document, languages: &Lan
             chunk.vector = normalized(&chunk.vector);
         }
         let own = stated_language(&metadata).map(|language| languages.of_text_in(language));
-        let terms = analyzer.terms(&chunk.text, own.as_ref().unwrap_or(languages));
+        let languages = own.as_ref().unwrap_or(languages);
+        let fields = Fields { title: &document.title, heading_path: &chunk.heading_path, text: &chunk.text };
+        let terms = fields.terms(|text| analyzer.terms(text, languages));
         chunks.push(PreparedChunk { chunk, metadata, terms });
     }
     PreparedDocument { id: document.id.into(), title: document.title.into(), chunks }
@@ -219,8 +231,8 @@ impl<I: Iterator<Item = TermId>> Numbering<'_, I> {
             let with_id = |TermCount { term, count }| IndexedTerm { id: self.term_id(term), count };
             let mut terms: Vec<IndexedTerm> = terms.into_iter().map(with_id).collect();
             terms.sort_unstable();
-            let Chunk { id, guard, text, vector, .. } = chunk;
-            texts.push(text);
+            let Chunk { id, guard, heading_path, text, vector, .. } = chunk;
+            texts.push(StoredText { heading_path, text });
             chunks.push(IndexedChunk { id: id.into(), guard, metadata, vector, terms });
         }
         AddedDocument { document: IndexedDocument { id: document.id, title: document.title, chunks }, texts }

@@ -12,7 +12,8 @@ use std::sync::Arc;
 
 use redb::{ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 
-use super::change::Change;
+use super::change::{Change, StoredText};
+use super::fields::INDEX_VERSION;
 use super::index::{Index, Write};
 use super::record;
 use crate::storage::{StorageError, StoredFile};
@@ -30,7 +31,13 @@ const DOCUMENTS: TableDefinition<'_, (u32, &str), &[u8]> = TableDefinition::new(
 /// Collection number, document id → the vectors of those chunks that have one, as little-endian f32 end to end.
 const VECTORS: TableDefinition<'_, (u32, &str), &[u8]> = TableDefinition::new("vectors");
 /// Collection number, document id, position of the chunk in the document → text.
-const TEXTS: TableDefinition<'_, (u32, &str, u32), &str> = TableDefinition::new("texts");
+const TEXTS: TableDefinition<'_, TextKey<'_>, &str> = TableDefinition::new("texts");
+
+/// The key of [`TEXTS`] → the headings above the text. A chunk without headings has no row.
+const HEADING_PATHS: TableDefinition<'_, TextKey<'_>, &[u8]> = TableDefinition::new("heading_paths");
+
+/// Collection number, document id, position of the chunk in the document.
+type TextKey<'k> = (u32, &'k str, u32);
 
 /// The number of the last change, under the only key. It is missing in a file of an earlier version.
 const CHANGES: TableDefinition<'_, (), u64> = TableDefinition::new("changes");
@@ -65,6 +72,7 @@ impl Durable {
             transaction.open_table(DOCUMENTS)?;
             transaction.open_table(VECTORS)?;
             transaction.open_table(TEXTS)?;
+            transaction.open_table(HEADING_PATHS)?;
             transaction.open_table(CHANGES)?;
             reanalysis::bring_up_to_date(transaction, config)
         })?;
@@ -142,6 +150,15 @@ impl Durable {
         })
     }
 
+    /// Replaces the text of a document's first chunk as a version that knows no headings does, for a test.
+    #[cfg(test)]
+    pub(super) fn replace_text(&self, document_id: &str, text: &str) -> Result<(), StorageError> {
+        self.in_transaction(|transaction| {
+            transaction.open_table(TEXTS)?.insert((0, document_id, 0), text)?;
+            Ok(())
+        })
+    }
+
     /// Fills the disk for a test.
     #[cfg(test)]
     pub(super) fn fill_disk(&self) {
@@ -169,12 +186,14 @@ fn replace_documents(transaction: &WriteTransaction, change: &Change) -> Result<
     let mut documents = transaction.open_table(DOCUMENTS)?;
     let mut vectors = transaction.open_table(VECTORS)?;
     let mut texts = transaction.open_table(TEXTS)?;
+    let mut heading_paths = transaction.open_table(HEADING_PATHS)?;
     for removed in &change.removed {
         let id = &*removed.id;
         documents.remove((change.number, id))?;
         vectors.remove((change.number, id))?;
         for position in 0..removed.chunks {
             texts.remove((change.number, id, position))?;
+            heading_paths.remove((change.number, id, position))?;
         }
     }
     for added in &change.added {
@@ -184,8 +203,14 @@ fn replace_documents(transaction: &WriteTransaction, change: &Change) -> Result<
         if !bytes.is_empty() {
             vectors.insert((change.number, id), bytes.as_slice())?;
         }
-        for (position, text) in (0..).zip(&added.texts).filter(|(_, text)| !text.is_empty()) {
-            texts.insert((change.number, id, position), text.as_str())?;
+        for (position, StoredText { heading_path, text }) in (0..).zip(&added.texts) {
+            let key = (change.number, id, position);
+            if !text.is_empty() {
+                texts.insert(key, text.as_str())?;
+            }
+            if !heading_path.is_empty() {
+                heading_paths.insert(key, record::encode_heading_path(heading_path, text)?.as_slice())?;
+            }
         }
     }
     Ok(())
@@ -229,16 +254,30 @@ impl Snapshot {
     }
 
     /// Reads the text of the chunk at a position of a document; empty if it has none.
-    pub(super) fn text(&self, collection: u32, document_id: &str, position: u32) -> Result<String, StorageError> {
+    pub(super) fn text(&self, collection: u32, document_id: &str, position: u32) -> Result<StoredText, StorageError> {
         self.read(|transaction| {
-            let text = transaction.open_table(TEXTS)?.get((collection, document_id, position))?;
-            Ok(text.map(|text| text.value().to_owned()).unwrap_or_default())
+            let texts = transaction.open_table(TEXTS)?;
+            let heading_paths = transaction.open_table(HEADING_PATHS)?;
+            stored_text(&texts, &heading_paths, (collection, document_id, position))
         })
     }
 
     fn read<T>(&self, work: impl FnOnce(&ReadTransaction) -> Result<T, redb::Error>) -> Result<T, StorageError> {
         work(&self.transaction).map_err(|e| StorageError::redb(&self.path, e))
     }
+}
+
+fn stored_text(
+    texts: &impl ReadableTable<TextKey<'static>, &'static str>,
+    heading_paths: &impl ReadableTable<TextKey<'static>, &'static [u8]>,
+    key: TextKey<'_>,
+) -> Result<StoredText, redb::Error> {
+    let text = texts.get(key)?.map(|text| text.value().to_owned()).unwrap_or_default();
+    let heading_path = match heading_paths.get(key)? {
+        Some(stored) => record::decode_heading_path(stored.value(), &text)?,
+        None => Vec::new(),
+    };
+    Ok(StoredText { heading_path, text })
 }
 
 /// Reads the dictionary of a collection, in the order of ids from 0 on.

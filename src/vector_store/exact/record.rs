@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 
 use super::index::{Index, IndexedChunk, IndexedDocument, IndexedTerm};
@@ -45,6 +46,8 @@ enum ValueRecord<'a> {
     Int(i64),
     Float(f64),
     Text(&'a str),
+    // Added later. Files of earlier versions have none.
+    List(#[serde(borrow)] Vec<ValueRecord<'a>>),
 }
 
 pub(super) fn encode(document: &IndexedDocument) -> Result<Vec<u8>, redb::Error> {
@@ -63,6 +66,11 @@ pub(super) fn encode(document: &IndexedDocument) -> Result<Vec<u8>, redb::Error>
     }
     let record = DocumentRecord { title: &document.title, chunks };
     postcard::to_stdvec(&record).map_err(|e| redb::Error::Corrupted(format!("cannot encode a document: {e}")))
+}
+
+/// Returns the title of a stored record's document.
+pub(super) fn title(record: &[u8]) -> Result<&str, redb::Error> {
+    Ok(parsed(record)?.title)
 }
 
 /// Returns the languages that the chunks of a stored record state, in the order of the document.
@@ -94,6 +102,31 @@ pub(super) fn replace_terms(
     postcard::to_stdvec(&record).map_err(|e| redb::Error::Corrupted(format!("cannot encode a document: {e}")))
 }
 
+/// The headings above a chunk. A version of Ragward that does not know of them replaces a text and leaves them behind, so they
+/// count for the text that they were written with alone.
+#[derive(Serialize, Deserialize)]
+struct HeadingPathRecord {
+    text_digest: [u8; 16],
+    headings: Vec<String>,
+}
+
+pub(super) fn encode_heading_path(headings: &[String], text: &str) -> Result<Vec<u8>, redb::Error> {
+    let record = HeadingPathRecord { text_digest: text_digest(text), headings: headings.to_vec() };
+    postcard::to_stdvec(&record).map_err(|e| redb::Error::Corrupted(format!("cannot encode headings: {e}")))
+}
+
+/// Returns the headings above a text, or none if they were written with another text.
+pub(super) fn decode_heading_path(record: &[u8], text: &str) -> Result<Vec<String>, redb::Error> {
+    let record: HeadingPathRecord = postcard::from_bytes(record)
+        .map_err(|e| redb::Error::Corrupted(format!("cannot read the headings of a chunk: {e}")))?;
+    Ok(if record.text_digest == text_digest(text) { record.headings } else { Vec::new() })
+}
+
+fn text_digest(text: &str) -> [u8; 16] {
+    let digest = digest(&SHA256, text.as_bytes());
+    digest.as_ref().first_chunk().copied().unwrap_or_default()
+}
+
 /// Encodes the vectors of a document's chunks, end to end.
 pub(super) fn encode_vectors(document: &IndexedDocument) -> Vec<u8> {
     document.chunks.iter().flat_map(|chunk| &chunk.vector).flat_map(|x| x.to_le_bytes()).collect()
@@ -122,23 +155,33 @@ pub(super) fn decode(id: &str, record: &[u8], vectors: &[u8], index: &Index) -> 
 }
 
 fn encode_metadata(metadata: &Metadata) -> Vec<(&str, ValueRecord<'_>)> {
-    let encode = |value| match value {
+    metadata.iter().map(|(key, value)| (key.as_str(), encode_value(value))).collect()
+}
+
+/// Recursion is bounded: no list is in a list.
+fn encode_value(value: &Value) -> ValueRecord<'_> {
+    match value {
         &Value::Bool(b) => ValueRecord::Bool(b),
         &Value::Int(i) => ValueRecord::Int(i),
         &Value::Float(f) => ValueRecord::Float(f),
         Value::Text(text) => ValueRecord::Text(text),
-    };
-    metadata.iter().map(|(key, value)| (key.as_str(), encode(value))).collect()
+        Value::List(values) => ValueRecord::List(values.iter().map(encode_value).collect()),
+    }
 }
 
 fn decode_metadata(metadata: Vec<(&str, ValueRecord<'_>)>) -> Metadata {
-    let decode = |value| match value {
+    metadata.into_iter().map(|(key, value)| (key.to_owned(), decode_value(value))).collect()
+}
+
+/// Recursion is bounded: only what was checked is stored, and there no list is in a list.
+fn decode_value(value: ValueRecord<'_>) -> Value {
+    match value {
         ValueRecord::Bool(b) => Value::Bool(b),
         ValueRecord::Int(i) => Value::Int(i),
         ValueRecord::Float(f) => Value::Float(f),
         ValueRecord::Text(text) => Value::Text(text.to_owned()),
-    };
-    metadata.into_iter().map(|(key, value)| (key.to_owned(), decode(value))).collect()
+        ValueRecord::List(values) => Value::List(values.into_iter().map(decode_value).collect()),
+    }
 }
 
 fn decode_vector(bytes: &[u8]) -> Vec<f32> {

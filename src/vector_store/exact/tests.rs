@@ -13,6 +13,7 @@ fn document(id: &str, text: &str, vector: &[f32]) -> Document {
         document_id: id.to_owned(),
         guard: Object::parse("doc:a").unwrap(),
         title: String::new(),
+        heading_path: Vec::new(),
         text: text.to_owned(),
         metadata: Metadata::new(),
         vector: vector.to_vec(),
@@ -92,6 +93,33 @@ async fn texts_of_an_older_stemmer_are_found_after_a_restart() {
         let by_vector = Search { query: Query::Vector(vec![1.0, 0.0]), ..search() };
         assert_eq!(store.search(&by_vector).await.unwrap().candidates.len(), 1, "{opened}");
     }
+}
+
+/// A version of Ragward that knows no headings replaces a text and leaves the headings of the old one in the file.
+#[tokio::test]
+async fn headings_belong_to_the_text_that_they_were_written_with() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = ExactStore::open(directory.path()).unwrap();
+    let headings = ["Leave", "Parental"].map(str::to_owned).to_vec();
+    let mut made = document("a", "ask early", &[]);
+    made.chunks[0].heading_path.clone_from(&headings);
+    store.upsert(COLLECTION, vec![made]).await.unwrap();
+    let read = async |store: &ExactStore| {
+        let asked = Search { query: Query::Text("early".to_owned()), ..search() };
+        let candidates = store.search(&asked).await.unwrap().candidates;
+        store.read(COLLECTION, None, &candidates).await.unwrap().remove(0)
+    };
+    drop(store);
+    let store = ExactStore::open(directory.path()).unwrap();
+    assert_eq!(read(&store).await.heading_path, headings, "after a restart");
+    assert_eq!(found(&store, "parental").await, ["a#0"], "a word of a heading");
+    store.engine.writer().unwrap().durable.replace_text("a", "ask very early").unwrap();
+    drop(store);
+    let store = ExactStore::open(directory.path()).unwrap();
+    let chunk = read(&store).await;
+    assert_eq!((chunk.text.as_str(), chunk.heading_path), ("ask very early", Vec::new()), "after another version");
+    store.upsert(COLLECTION, vec![document("a", "ask early", &[])]).await.unwrap();
+    assert_eq!(read(&store).await.heading_path, [""; 0], "replaced by a text without headings");
 }
 
 /// A term that disappears and comes back gets another id than the one in the file.

@@ -14,6 +14,7 @@ pub(super) const GUARD: &str = "guard";
 /// number of documents.
 pub(super) const POSITION: &str = "position";
 pub(super) const TITLE: &str = "title";
+pub(super) const HEADING_PATH: &str = "heading_path";
 pub(super) const TEXT: &str = "text";
 pub(super) const METADATA: &str = "metadata";
 pub(super) const VERSION: &str = "version";
@@ -33,6 +34,21 @@ pub(super) fn string<'a>(fields: &'a Fields, key: &str) -> Option<&'a str> {
         | Kind::StructValue(_)
         | Kind::ListValue(_) => None,
     }
+}
+
+/// Returns the texts of a list under a key; none if something else is there.
+pub(super) fn texts(fields: &Fields, key: &str) -> Vec<String> {
+    let Some(Kind::ListValue(list)) = fields.get(key).and_then(|value| value.kind.as_ref()) else { return Vec::new() };
+    let text = |value: &Payload| match value.kind.as_ref()? {
+        Kind::StringValue(text) => Some(text.clone()),
+        Kind::NullValue(_)
+        | Kind::DoubleValue(_)
+        | Kind::IntegerValue(_)
+        | Kind::BoolValue(_)
+        | Kind::StructValue(_)
+        | Kind::ListValue(_) => None,
+    };
+    list.values.iter().filter_map(text).collect()
 }
 
 /// Returns the whole number under a key.

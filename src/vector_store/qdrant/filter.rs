@@ -8,13 +8,14 @@
 use qdrant_client::qdrant::condition::ConditionOneOf;
 use qdrant_client::qdrant::r#match::MatchValue;
 use qdrant_client::qdrant::{
-    Condition, FieldCondition, Filter as QdrantFilter, Match, Range, RepeatedIntegers, RepeatedStrings,
+    Condition, DatetimeRange, FieldCondition, Filter as QdrantFilter, Match, Range, RepeatedIntegers, RepeatedStrings,
+    Timestamp,
 };
 
 use super::fields::POSITION;
 use super::layout::Layout;
 use crate::chunk::Value;
-use crate::vector_store::Filter;
+use crate::vector_store::{Filter, Moment};
 
 /// Every whole number below this is exactly one `f64`, so comparing as `f64` is exact.
 const EXACT_INTEGERS: u64 = 1 << 53;
@@ -44,6 +45,10 @@ pub(super) fn translate(filter: &Filter, layout: &Layout) -> Clause {
         },
         Filter::Between { key, low, high } => match layout.metadata_key(key) {
             Some(path) => when(between(&path, *low, *high)),
+            None => Clause::Never,
+        },
+        Filter::During { key, from, until } => match layout.metadata_key(key) {
+            Some(path) => when(during(&path, *from, *until)),
             None => Clause::Never,
         },
     }
@@ -144,7 +149,25 @@ fn equals(path: &str, value: &Value) -> Clause {
             when(between(path, value, value))
         }
         Value::Int(value) => when(number(path, *value)),
+        // No value is a list: a condition is about the values in one.
+        Value::List(_) => Clause::Never,
     }
+}
+
+/// Matches texts that are moments. Without bounds, the range is that of all times, since an empty range would match anything.
+fn during(path: &str, from: Option<Moment>, until: Option<Moment>) -> Condition {
+    /// The first second that a `google.protobuf.Timestamp` can hold.
+    const FIRST_SECOND: i64 = -62_135_596_800;
+    /// The last one.
+    const LAST_SECOND: i64 = 253_402_300_799;
+    let timestamp = |moment: Moment| Timestamp {
+        seconds: moment.microseconds().div_euclid(1_000_000).clamp(FIRST_SECOND, LAST_SECOND),
+        nanos: i32::try_from(moment.microseconds().rem_euclid(1_000_000) * 1_000).unwrap_or_default(),
+    };
+    let [first, last] = [FIRST_SECOND, LAST_SECOND].map(|seconds| Timestamp { seconds, nanos: 0 });
+    let gte = Some(from.map_or(first, timestamp));
+    let lte = Some(until.map_or(last, timestamp));
+    Condition::datetime_range(path, DatetimeRange { gte, lte, lt: None, gt: None })
 }
 
 /// Qdrant keeps payloads as JSON. A number with many digits may be off by up to two units in the last place when Qdrant

@@ -8,7 +8,9 @@ use qdrant_client::qdrant::with_payload_selector::SelectorOptions;
 use qdrant_client::qdrant::{PayloadExcludeSelector, PointId, Struct, Value as Payload, point_id::PointIdOptions};
 
 use super::PayloadConfig;
-use super::fields::{CHUNK_ID, DOCUMENT_ID, Fields, GUARD, METADATA, TEXT, TITLE, VERSION, WRITTEN_AT, string};
+use super::fields::{
+    CHUNK_ID, DOCUMENT_ID, Fields, GUARD, HEADING_PATH, METADATA, TEXT, TITLE, VERSION, WRITTEN_AT, string, texts,
+};
 use super::path::{Path, PathError};
 use super::payload::{point_id, point_of};
 use super::version;
@@ -215,7 +217,8 @@ impl Layout {
         let ChunkMetadata { chunk_id, document_id, guard, metadata } = chunk;
         let text = |path: &Path| path.text(payload).map(Cow::into_owned).unwrap_or_default();
         let (title, text) = (text(&self.title), text(&self.text));
-        Chunk { id: chunk_id, document_id, guard, title, text, metadata, vector: Vec::new() }
+        let heading_path = if self.is_own() { texts(payload, HEADING_PATH) } else { Vec::new() };
+        Chunk { id: chunk_id, document_id, guard, title, heading_path, text, metadata, vector: Vec::new() }
     }
 
     /// Reads the metadata. It leaves out values of other programs that are none of [`Value`]'s kinds.
@@ -239,7 +242,13 @@ impl Layout {
     }
 }
 
+/// Returns a value of metadata. A list that holds anything else than texts, numbers and truth values is none.
 fn metadata_value(value: &Payload) -> Option<Value> {
+    let Some(Kind::ListValue(list)) = &value.kind else { return scalar_value(value) };
+    list.values.iter().map(scalar_value).collect::<Option<Vec<Value>>>().map(Value::List)
+}
+
+fn scalar_value(value: &Payload) -> Option<Value> {
     match value.kind.as_ref()? {
         Kind::BoolValue(value) => Some(Value::Bool(*value)),
         Kind::IntegerValue(value) => Some(Value::Int(*value)),

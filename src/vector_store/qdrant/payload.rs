@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 
 use qdrant_client::qdrant::value::Kind;
-use qdrant_client::qdrant::{PointId, PointStruct, Struct, Value as Payload, Vectors};
+use qdrant_client::qdrant::{ListValue, PointId, PointStruct, Struct, Value as Payload, Vectors};
 use ring::digest::{SHA256, digest};
 
-use super::fields::{CHUNK_ID, DOCUMENT_ID, GUARD, METADATA, POSITION, TEXT, TITLE, VERSION, WRITTEN_AT};
+use super::fields::{CHUNK_ID, DOCUMENT_ID, GUARD, HEADING_PATH, METADATA, POSITION, TEXT, TITLE, VERSION, WRITTEN_AT};
 use super::version;
 use crate::chunk::{Chunk, Value};
 use crate::vector_store::direction::normalized;
@@ -48,7 +48,7 @@ pub(super) fn to_point(
 ) -> PointStruct {
     let metadata = chunk.metadata.into_iter().map(|(key, value)| (key, to_payload(value))).collect();
     let text = |text: String| Payload { kind: Some(Kind::StringValue(text)) };
-    let payload = HashMap::from([
+    let mut payload = HashMap::from([
         (GUARD.to_owned(), text(chunk.guard.to_string())),
         (DOCUMENT_ID.to_owned(), text(chunk.document_id)),
         (POSITION.to_owned(), Payload::from(i64::try_from(position).unwrap_or(i64::MAX))),
@@ -59,6 +59,10 @@ pub(super) fn to_point(
         (VERSION.to_owned(), text(version::to_text(stamp.version))),
         (WRITTEN_AT.to_owned(), Payload::from(stamp.written_at)),
     ]);
+    if !chunk.heading_path.is_empty() {
+        let values = chunk.heading_path.into_iter().map(text).collect();
+        payload.insert(HEADING_PATH.to_owned(), Payload { kind: Some(Kind::ListValue(ListValue { values })) });
+    }
     // Qdrant would keep a vector shorter than about 0.0003 as it is, and lose one whose squares do not fit an f32.
     let direction = normalized(&chunk.vector);
     let vectors = match vector_name {
@@ -68,12 +72,14 @@ pub(super) fn to_point(
     PointStruct { id: Some(point_of(&chunk.id)), payload, vectors: Some(vectors) }
 }
 
+/// Recursion is bounded: no list is in a list.
 fn to_payload(value: Value) -> Payload {
     let kind = match value {
         Value::Bool(value) => Kind::BoolValue(value),
         Value::Int(value) => Kind::IntegerValue(value),
         Value::Float(value) => Kind::DoubleValue(value),
         Value::Text(value) => Kind::StringValue(value),
+        Value::List(values) => Kind::ListValue(ListValue { values: values.into_iter().map(to_payload).collect() }),
     };
     Payload { kind: Some(kind) }
 }

@@ -10,6 +10,7 @@ use crate::authz::decision_key::decode::Reader;
 use crate::identity::details::{Action, RequestFacts};
 use crate::identity::{Scopes, sample};
 use crate::language::{RelationshipTuple, User};
+use crate::vector_store::Moment;
 
 /// A principal as it was read back.
 #[derive(Debug, PartialEq)]
@@ -97,6 +98,13 @@ fn read_filter(reader: &mut Reader<'_>) -> Filter {
             let key = reader.text();
             Filter::Between { key, low: f64::from_bits(reader.u64()), high: f64::from_bits(reader.u64()) }
         }
+        FILTER_DURING => {
+            let key = reader.text();
+            let mut bound = || {
+                read_option(reader, |reader| Moment::of_microseconds(i64::from_le_bytes(reader.u64().to_le_bytes())))
+            };
+            Filter::During { key, from: bound(), until: bound() }
+        }
         other => panic!("no filter begins with {other}"),
     }
 }
@@ -107,6 +115,7 @@ fn read_value(reader: &mut Reader<'_>) -> Value {
         VALUE_INT => Value::Int(i64::from_le_bytes(reader.u64().to_le_bytes())),
         VALUE_FLOAT => Value::Float(f64::from_bits(reader.u64())),
         VALUE_TEXT => Value::Text(reader.text()),
+        VALUE_LIST => Value::List((0..reader.count()).map(|_| read_value(reader)).collect()),
         other => panic!("no value begins with {other}"),
     }
 }
@@ -147,6 +156,10 @@ fn requests() -> Vec<(&'static str, RetrievalRequest)> {
     let one_of = |key: &str, values: Vec<Value>| Filter::OneOf { key: key.to_owned(), values };
     let text = |text: &str| Value::Text(text.to_owned());
     let between = |low: f64, high: f64| Filter::Between { key: "n".to_owned(), low, high };
+    let during = |from: &str, until: &str| {
+        let [from, until] = [from, until].map(Moment::parse);
+        Filter::During { key: "n".to_owned(), from, until }
+    };
     let asked = |query: Query| RetrievalRequest { query, ..plain() };
     let hybrid = |text: &str, vector: Vec<f32>| Query::Hybrid { text: text.to_owned(), vector };
     vec![
@@ -178,6 +191,11 @@ fn requests() -> Vec<(&'static str, RetrievalRequest)> {
         ("all of all", filtered(Filter::All(vec![Filter::All(Vec::new()), Filter::Any(Vec::new())]))),
         ("between", filtered(between(0.0, 1.0))),
         ("between others", filtered(between(1.0, 0.0))),
+        ("a list", filtered(one_of("a", vec![Value::List(vec![text("1")])]))),
+        ("during", filtered(during("2026-01-01", "2026-12-31"))),
+        ("during others", filtered(during("2026-12-31", "2026-01-01"))),
+        ("from", filtered(during("2026-01-01", ""))),
+        ("until", filtered(during("", "2026-01-01"))),
     ]
 }
 

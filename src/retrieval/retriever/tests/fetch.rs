@@ -61,6 +61,7 @@ fn document(id: &str, guards: &[&str]) -> Document {
         document_id: id.to_owned(),
         guard: guard(name),
         title: String::new(),
+        heading_path: Vec::new(),
         text: format!("text {number}"),
         metadata: Metadata::new(),
         vector: Vec::new(),

@@ -242,6 +242,7 @@ fn chunk(id: &str, document_id: &str, guard_id: &str, class: &str, text: &str) -
         document_id: document_id.to_owned(),
         guard: guard(guard_id),
         title: "a title of the store".to_owned(),
+        heading_path: Vec::new(),
         text: text.to_owned(),
         metadata: Metadata::from([("class".to_owned(), Value::Text(class.to_owned()))]),
         vector: Vec::new(),

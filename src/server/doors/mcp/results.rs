@@ -16,14 +16,16 @@ pub(super) fn found(answer: message::RetrieveResponse, collection: &str, links: 
     let completion = answer.completion().as_str_name();
     let results = answer.chunks.into_iter().map(|chunk| {
         let link = link(&chunk, links);
+        let headings = headings(&chunk.heading_path);
         let place = Place { collection: collection.to_owned(), chunk: chunk.id };
-        json!({
+        let result = json!({
             "id": place.id(),
             "title": title(&chunk.title, &chunk.document_id),
             "url": link.unwrap_or_else(|| place.uri()),
             "text": chunk.text,
             "score": chunk.score,
-        })
+        });
+        with_headings(result, headings)
     });
     let results: Vec<Json> = results.collect();
     json!({ "results": results, "completion": completion })
@@ -34,14 +36,16 @@ pub(super) fn fetched(answer: message::FetchResponse, collection: &str, links: &
     let chunk = answer.chunks.into_iter().next()?;
     let link = link(&chunk, links);
     let metadata: Map<String, Json> = chunk.metadata.into_iter().map(|(key, value)| (key, plain(value.kind))).collect();
+    let headings = headings(&chunk.heading_path);
     let place = Place { collection: collection.to_owned(), chunk: chunk.id };
-    Some(json!({
+    let result = json!({
         "id": place.id(),
         "title": title(&chunk.title, &chunk.document_id),
         "url": link.unwrap_or_else(|| place.uri()),
         "text": chunk.text,
         "metadata": metadata,
-    }))
+    });
+    Some(with_headings(result, headings))
 }
 
 /// Returns the contents of a resource, or `None` if nothing came back.
@@ -55,7 +59,7 @@ pub(super) fn contents(answer: message::FetchResponse, collection: &str) -> Opti
 fn link(chunk: &message::Chunk, links: &Links) -> Option<String> {
     links.url(|key| match chunk.metadata.get(key)?.kind.as_ref()? {
         Kind::StringValue(text) => Some(text.as_str()),
-        Kind::BoolValue(_) | Kind::IntValue(_) | Kind::DoubleValue(_) => None,
+        Kind::BoolValue(_) | Kind::IntValue(_) | Kind::DoubleValue(_) | Kind::ListValue(_) => None,
     })
 }
 
@@ -65,6 +69,7 @@ fn plain(value: Option<Kind>) -> Json {
         Some(Kind::IntValue(value)) => value.into(),
         Some(Kind::DoubleValue(value)) => value.into(),
         Some(Kind::StringValue(value)) => value.into(),
+        Some(Kind::ListValue(list)) => list.values.into_iter().map(|value| plain(value.kind)).collect(),
         None => Json::Null,
     }
 }
@@ -74,6 +79,19 @@ fn plain(value: Option<Kind>) -> Json {
 fn title(title: &str, document_id: &str) -> String {
     let shown = one_line(title);
     if shown.is_empty() { one_line(document_id) } else { shown }
+}
+
+/// Adds the headings to a result, if there are any.
+fn with_headings(mut result: Json, headings: Vec<String>) -> Json {
+    if let (Json::Object(fields), false) = (&mut result, headings.is_empty()) {
+        fields.insert("heading_path".to_owned(), headings.into());
+    }
+    result
+}
+
+/// Returns the headings above a chunk, each of them in one line as titles are.
+fn headings(heading_path: &[String]) -> Vec<String> {
+    heading_path.iter().map(|heading| one_line(heading)).collect()
 }
 
 fn one_line(text: &str) -> String {
@@ -131,6 +149,21 @@ mod tests {
                 "{row}, fetched"
             );
             assert_eq!(contents(answer, "handbook").unwrap()[0]["uri"], own, "{row}, as a resource");
+        }
+    }
+
+    #[test]
+    fn a_result_has_the_headings_above_its_text() {
+        let rows: [(&str, &[&str], Json); 2] =
+            [("none", &[], Json::Null), ("two", &["Leave", "Parental\nleave"], json!(["Leave", "Parental leave"]))];
+        for (row, headings, expected) in rows {
+            let heading_path = headings.iter().map(|heading| (*heading).to_owned()).collect();
+            let chunk = message::Chunk { id: "a#1".to_owned(), heading_path, ..message::Chunk::default() };
+            let searched =
+                message::RetrieveResponse { chunks: vec![chunk.clone()], ..message::RetrieveResponse::default() };
+            assert_eq!(found(searched, "handbook", &Links::default())["results"][0]["heading_path"], expected, "{row}");
+            let answer = message::FetchResponse { chunks: vec![chunk], ..message::FetchResponse::default() };
+            assert_eq!(fetched(answer, "handbook", &Links::default()).unwrap()["heading_path"], expected, "{row}");
         }
     }
 

@@ -10,11 +10,13 @@ use std::sync::Arc;
 use rayon::prelude::*;
 use redb::{ReadableTable, WriteTransaction};
 
+use super::super::change::StoredText;
+use super::super::fields::{Fields, INDEX_VERSION};
 use super::super::index::IndexedTerm;
 use super::super::postings::TermId;
 use super::super::record;
-use super::{ANALYSIS, COLLECTIONS, DOCUMENTS, LANGUAGES, TERMS, TEXTS};
-use crate::analysis::{ANALYSIS_VERSION, Analyzer, Language, Languages, TermCount};
+use super::{ANALYSIS, COLLECTIONS, DOCUMENTS, HEADING_PATHS, LANGUAGES, TERMS, TEXTS, stored_text};
+use crate::analysis::{Analyzer, Language, Languages, TermCount};
 use crate::vector_store::EmbeddedConfig;
 
 /// The size of the texts that are in memory at the same time, in bytes. One document more may be.
@@ -33,15 +35,15 @@ struct Outdated {
 struct StoredDocument {
     id: String,
     record: Vec<u8>,
-    /// The texts of its chunks, by their positions.
-    texts: BTreeMap<u32, String>,
+    /// The texts of its chunks with their headings, by their positions. A chunk without text has none.
+    texts: BTreeMap<u32, StoredText>,
 }
 
 /// Analyzes the texts of those collections again whose terms are of another version, or of other languages than those
 /// that are set now. It takes as long as putting the texts in did, without the vectors.
 pub(super) fn bring_up_to_date(transaction: &WriteTransaction, config: &EmbeddedConfig) -> Result<(), redb::Error> {
-    let stored = transaction.open_table(ANALYSIS)?.insert((), ANALYSIS_VERSION)?.map(|version| version.value());
-    let is_current = stored == Some(ANALYSIS_VERSION);
+    let stored = transaction.open_table(ANALYSIS)?.insert((), INDEX_VERSION)?.map(|version| version.value());
+    let is_current = stored == Some(INDEX_VERSION);
     let mut languages_before = BTreeMap::new();
     let mut languages = transaction.open_table(LANGUAGES)?;
     for entry in languages.iter()? {
@@ -112,6 +114,7 @@ fn read_batch(
     ids: &[String],
 ) -> Result<Vec<StoredDocument>, redb::Error> {
     let (documents, texts) = (transaction.open_table(DOCUMENTS)?, transaction.open_table(TEXTS)?);
+    let heading_paths = transaction.open_table(HEADING_PATHS)?;
     let mut batch = Vec::new();
     let mut bytes = 0;
     for id in ids.iter().take(BATCH_DOCUMENTS) {
@@ -122,7 +125,7 @@ fn read_batch(
         for entry in texts.range((collection, id.as_str(), 0)..=(collection, id.as_str(), u32::MAX))? {
             let (key, text) = entry?;
             bytes += text.value().len();
-            document.texts.insert(key.value().2, text.value().to_owned());
+            document.texts.insert(key.value().2, stored_text(&texts, &heading_paths, key.value())?);
         }
         batch.push(document);
         if bytes >= BATCH_BYTES {
@@ -138,11 +141,13 @@ fn analyze(
     document: &StoredDocument,
     languages: &Languages,
 ) -> Result<Vec<Vec<TermCount>>, redb::Error> {
+    let title = record::title(&document.record)?;
     let stated = record::stated_languages(&document.record)?;
     let terms_of = |(place, stated): (u32, Option<Language>)| {
-        let text = document.texts.get(&place).map(String::as_str).unwrap_or_default();
+        let Some(StoredText { heading_path, text }) = document.texts.get(&place) else { return Vec::new() };
         let own = stated.map(|stated| languages.of_text_in(stated));
-        analyzer.terms(text, own.as_ref().unwrap_or(languages))
+        let languages = own.as_ref().unwrap_or(languages);
+        Fields { title, heading_path, text }.terms(|text| analyzer.terms(text, languages))
     };
     Ok((0..).zip(stated).map(terms_of).collect())
 }
