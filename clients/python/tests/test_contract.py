@@ -23,6 +23,7 @@ from ragward import (
     Hybrid,
     Identity,
     LocalServer,
+    MetadataValue,
     NewChunk,
     Purpose,
     Query,
@@ -86,6 +87,8 @@ WITHOUT_VALUE = {
     "FilterList": "F and the operators of Filter",
     "OneOf": "F and the operators of Filter",
     "Range": "F and the operators of Filter",
+    "TimeRange": "F and the operators of Filter",
+    "ValueList": "a sequence of values",
     "ChunkReference": "two arguments of explain",
     "TupleCondition": "two fields of RelationshipTuple",
     "ExplanationStep": "its JSON: people read the steps",
@@ -147,7 +150,7 @@ def requests() -> list[tuple[str, list[Any]]]:
         **freshness,
     }
     queries: list[Query] = ["leave", [0.5, 0.25], Hybrid("leave", [0.5])]
-    new_chunk = NewChunk("a#0", "document:a", "leave", [0.5], {"year": 2024})
+    new_chunk = NewChunk("a#0", "document:a", "leave", [0.5], {"year": 2024, "tags": ["a", 1]}, ["Leave"])
     condition_tuple = RelationshipTuple("user:anne", "reader", "document:a", "in_hours", {"hour": 9})
     return [
         (f"{RETRIEVAL}.RetrieveRequest", [_calls.retrieve("notes", query, **search) for query in queries]),
@@ -232,7 +235,8 @@ def test_a_request_is_its_message_with_every_field(name: str, calls: list[Any]) 
 
 
 def test_a_line_of_an_upload_is_a_document() -> None:
-    chunk = NewChunk("a#0", "document:a", "leave", [0.5], {"year": 2024, "area": "é", "ratio": 0.5, "is_old": True})
+    metadata: dict[str, MetadataValue] = {"year": 2024, "area": "é", "ratio": 0.5, "is_old": True, "tags": ("a", 1)}
+    chunk = NewChunk("a#0", "document:a", "leave", [0.5], metadata, ["Leave"])
     line = _calls.document_line(Document("a", [chunk], "A"))
     assert line.count(b"\n") == 1
     document = json_format.Parse(line, message(f"{INGEST}.Document"))

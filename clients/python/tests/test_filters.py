@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from datetime import date, datetime, timedelta, timezone
 from typing import Any, cast
 
 import pytest
@@ -48,6 +49,23 @@ def test_filters_are_written_as_the_server_reads_them() -> None:
         ("more than", F("a") > 1, {"range": {"key": "a", "low": math.nextafter(1.0, 2.0)}}),
         ("less than", F("a") < 1, {"range": {"key": "a", "high": math.nextafter(1.0, 0.0)}}),
         ("between", F("a").between(1, 2.5), {"range": {"key": "a", "low": 1.0, "high": 2.5}}),
+        ("contains", F("a").contains("x"), {"oneOf": {"key": "a", "values": [{"stringValue": "x"}]}}),
+        (
+            "days",
+            F("a").during(date(2026, 1, 1), date(2026, 12, 31)),
+            {
+                "timeRange": {
+                    "key": "a",
+                    "earliest": "2026-01-01T00:00:00Z",
+                    "latest": "2026-12-31T23:59:59.999999Z",
+                }
+            },
+        ),
+        (
+            "a moment",
+            F("a").during(latest=datetime(2026, 1, 1, 1, tzinfo=timezone(timedelta(hours=1)))),
+            {"timeRange": {"key": "a", "latest": "2026-01-01T00:00:00Z"}},
+        ),
         ("one of none", F("a").one_of(), {"anyOf": {"filters": []}}),
     ]
     for row, filter_, wire in rows:
@@ -69,6 +87,7 @@ def test_what_would_be_another_filter_is_refused() -> None:
         ("a whole number that is rounded", lambda: F("year") >= 2**53 + 1),
         ("a whole number that is too large", lambda: F("year") == 2**63),
         ("a whole number beyond all floats", lambda: F("year") >= 10**400),
+        ("a time without a zone", lambda: F("day").during(datetime(2026, 1, 1))),  # noqa: DTZ001
         ("a list is no value", lambda: F("area") == cast("str", ["people"])),
         ("nothing is no value", lambda: F("area") == cast("str", None)),
         ("a filter and a truth", lambda: area & cast("Filter", True)),

@@ -212,6 +212,7 @@ def test_a_node_has_its_id_and_what_ragward_says(retriever: RagwardRetriever) ->
         "chunk_id": "bob#0",
         "document_id": "bob",
         "title": "On bob",
+        "heading_path": [],
         "guard": "document:bob",
         "completion": "EXHAUSTED",
         "recall": "EXACT",

@@ -1,7 +1,7 @@
 /** The answers of the retrieval service, and how they are read. */
 
 import { type Metadata, metadata } from "./metadata.js";
-import { count, listOf, messageOf, moment, number, optional, text, textOrNone, wordOf } from "./reading.js";
+import { type Reader, count, listOf, messageOf, moment, number, optional, text, textOrNone, wordOf } from "./reading.js";
 
 /** A piece of a document that the user may see, without a score. */
 export interface FetchedChunk {
@@ -12,6 +12,8 @@ export interface FetchedChunk {
   readonly guard: string;
   /** The title of its document. */
   readonly title: string;
+  /** The headings above the text in its document, the outermost first. */
+  readonly headingPath: readonly string[];
   readonly text: string;
   readonly metadata: Metadata;
 }
@@ -101,7 +103,12 @@ export interface RequestedApproval {
   readonly pollAfterSeconds: number;
 }
 
-const fetchedFields = { id: text, documentId: text, guard: text, title: text, text, metadata };
+/** Reads headings. A server of an earlier version knows none. */
+const headingPath: Reader<readonly string[]> = {
+  read: (value, place) => (value === undefined ? [] : listOf(text).read(value, place)),
+};
+
+const fetchedFields = { id: text, documentId: text, guard: text, title: text, headingPath, text, metadata };
 
 export const chunk = messageOf<Chunk>("ragward.retrieval.v1.Chunk", { ...fetchedFields, score: number });
 

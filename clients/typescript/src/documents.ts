@@ -19,6 +19,8 @@ export interface NewChunk {
   /** The embedding. It may be missing if there is text. */
   readonly vector?: Vector | undefined;
   readonly metadata?: Metadata | undefined;
+  /** The headings above the text in its document, the outermost first. */
+  readonly headingPath?: readonly string[] | undefined;
 }
 
 /** A document to be stored. It replaces all chunks of its id or none of them. */
@@ -160,6 +162,7 @@ export interface WireChunk {
   readonly text?: string | undefined;
   readonly vector?: readonly number[] | undefined;
   readonly metadata?: Record<string, WireValue> | undefined;
+  readonly headingPath?: readonly string[] | undefined;
 }
 
 /** A document as the wire has it. */
@@ -178,7 +181,7 @@ export function wireDocument(document: Document, field: string): WireDocument {
 
 /** Returns a chunk as the wire has it. `field` names it in errors. */
 export function wireChunk(chunk: Partial<NewChunk>, field: string): WireChunk {
-  const { id, guard, text, vector, metadata, ...unknown } = chunk;
+  const { id, guard, text, vector, metadata, headingPath, ...unknown } = chunk;
   refuseUnknown(unknown);
   return {
     id,
@@ -186,6 +189,7 @@ export function wireChunk(chunk: Partial<NewChunk>, field: string): WireChunk {
     text,
     vector: vector === undefined ? undefined : wireVector(vector, `${field}.vector`),
     metadata: wireMetadata(metadata, `${field}.metadata`),
+    headingPath,
   };
 }
 

@@ -1,15 +1,22 @@
 /** Conditions on the metadata of chunks. */
 
 import { InvalidRequest } from "./errors.js";
-import { type MetadataValue, type WireValue, wireValue } from "./metadata.js";
+import { type MetadataScalar, type WireScalar, wireScalar } from "./metadata.js";
 
 /** A condition as the wire has it. */
 export type WireFilter =
   | { readonly allOf: { readonly filters: readonly WireFilter[] } }
   | { readonly anyOf: { readonly filters: readonly WireFilter[] } }
   | { readonly not: WireFilter }
-  | { readonly oneOf: { readonly key: string; readonly values: readonly WireValue[] } }
-  | { readonly range: { readonly key: string; readonly low?: number; readonly high?: number } };
+  | { readonly oneOf: { readonly key: string; readonly values: readonly WireScalar[] } }
+  | { readonly range: { readonly key: string; readonly low?: number; readonly high?: number } }
+  | { readonly timeRange: { readonly key: string; readonly earliest?: string; readonly latest?: string } };
+
+/** A range of time, both ends included. An end that is left out is no bound. */
+export interface TimeBounds {
+  readonly earliest?: Date | undefined;
+  readonly latest?: Date | undefined;
+}
 
 /** The number of a range. A `bigint` counts if a `number` holds it exactly. */
 type Bound = number | bigint;
@@ -55,11 +62,11 @@ export class Filter {
 /** A key of the metadata, from which conditions are made. */
 export interface FilterKey {
   /** The value is this one. Numbers are compared by value, texts byte by byte. */
-  eq(value: MetadataValue): Filter;
+  eq(value: MetadataScalar): Filter;
   /** The value is another one, or there is none. */
-  ne(value: MetadataValue): Filter;
+  ne(value: MetadataScalar): Filter;
   /** The value is one of these. Without values, no chunk matches. */
-  oneOf(...values: readonly MetadataValue[]): Filter;
+  oneOf(...values: readonly MetadataScalar[]): Filter;
   /** The value is a number of at least `bound`. */
   gte(bound: Bound): Filter;
   /** The value is a number of at most `bound`. */
@@ -70,6 +77,10 @@ export interface FilterKey {
   lt(bound: Bound): Filter;
   /** The value is a number from `low` to `high`, both of them included. */
   between(low: Bound, high: Bound): Filter;
+  /** The value is a list that holds this one, or this one itself. */
+  contains(value: MetadataScalar): Filter;
+  /** The value is a text that is a date or a time of RFC 3339 within these bounds. A date is its first moment in UTC. */
+  during(bounds: TimeBounds): Filter;
 }
 
 /** Returns a key of the metadata, from which conditions are made: `F("year").gte(2024)`. */
@@ -77,10 +88,10 @@ export function F(key: string): FilterKey {
   if (typeof key !== "string") {
     throw InvalidRequest.of("filter", "needs the key of the metadata as a text");
   }
-  const oneOf = (values: readonly MetadataValue[]): Filter =>
+  const oneOf = (values: readonly MetadataScalar[]): Filter =>
     new Filter(values.length === 0
       ? { anyOf: { filters: [] } }
-      : { oneOf: { key, values: values.map((value) => wireValue(value, `filter.${key}`)) } });
+      : { oneOf: { key, values: values.map((value) => wireScalar(value, `filter.${key}`)) } });
   const range = (bounds: { readonly low?: number; readonly high?: number }): Filter => new Filter({ range: { key, ...bounds } });
   const exact = (bound: Bound): number => exactBound(bound, `filter.${key}`);
   return {
@@ -92,6 +103,14 @@ export function F(key: string): FilterKey {
     gt: (bound) => range({ low: nextUp(exact(bound)) }),
     lt: (bound) => range({ high: -nextUp(-exact(bound)) }),
     between: (low, high) => range({ low: exact(low), high: exact(high) }),
+    contains: (value) => oneOf([value]),
+    during: ({ earliest, latest }) => new Filter({
+      timeRange: {
+        key,
+        ...(earliest === undefined ? {} : { earliest: exactMoment(earliest, `filter.${key}`) }),
+        ...(latest === undefined ? {} : { latest: exactMoment(latest, `filter.${key}`) }),
+      },
+    }),
   };
 }
 
@@ -121,6 +140,13 @@ function exactBound(bound: Bound, field: string): number {
     throw InvalidRequest.of(field, "has a bound that no finite floating-point number equals");
   }
   return value;
+}
+
+function exactMoment(moment: Date, field: string): string {
+  if (!(moment instanceof Date) || Number.isNaN(moment.getTime())) {
+    throw InvalidRequest.of(field, "has a bound that is no moment");
+  }
+  return moment.toISOString();
 }
 
 /** Returns the least floating-point number above a finite one. */

@@ -33,7 +33,7 @@ export { F, Filter } from "./filter.js";
 export type { FilterKey } from "./filter.js";
 export { Identity } from "./identity.js";
 export type { TokenProvider } from "./identity.js";
-export type { Metadata, MetadataValue } from "./metadata.js";
+export type { Metadata, MetadataScalar, MetadataValue } from "./metadata.js";
 export type {
   CallOptions, ClientSettings, Consistency, DocumentsRequest, ExplainRequest, FetchRequest, FreshnessOptions, Hybrid,
   IngestStatusRequest, ListDocumentsRequest, Purpose, PutDocumentRequest, Query, RecheckRequest, RelationshipTuple,

@@ -13,6 +13,7 @@ import type { Answer, Chunk, Completion, Recall } from "./answers.js";
 import { Client } from "./client.js";
 import { IdentityMissing, InvalidRequest } from "./errors.js";
 import { type Identity, checkedIdentity } from "./identity.js";
+import type { MetadataScalar } from "./metadata.js";
 import type { Query, RetrieveRequest } from "./requests.js";
 
 /** The options of a search: `k`, `filter`, `minScore` and more, as in {@link RetrieveRequest}. */
@@ -50,6 +51,8 @@ export interface RagwardMetadata extends Record<string, unknown> {
   readonly chunkId: string;
   readonly documentId: string;
   readonly title: string;
+  /** The headings above the text, the outermost first. */
+  readonly headingPath: readonly string[];
   readonly guard: string;
   readonly score: number;
   /** Of the whole answer: the reason why there are no more documents. */
@@ -148,10 +151,11 @@ export class RagwardRetriever extends BaseRetriever<RagwardMetadata> {
 }
 
 function documentOf(chunk: Chunk, answer: Answer): Document<RagwardMetadata> {
-  const { id, documentId, title, guard, text, score, metadata } = chunk;
+  const { id, documentId, title, headingPath, guard, text, score, metadata } = chunk;
   const { completion, recall, consistencyToken } = answer;
-  const values = Object.entries(metadata).map(([key, value]) => [key, typeof value === "bigint" ? value.toString() : value]);
+  const plain = (value: MetadataScalar): string | number | boolean => (typeof value === "bigint" ? value.toString() : value);
+  const values = Object.entries(metadata).map(([key, value]) => [key, typeof value === "object" ? value.map(plain) : plain(value)]);
   // These come last, so that the metadata of a chunk cannot say which guard it has.
-  const ours = { chunkId: id, documentId, title, guard, score, completion, recall, consistencyToken };
+  const ours = { chunkId: id, documentId, title, headingPath, guard, score, completion, recall, consistencyToken };
   return new Document({ id, pageContent: text, metadata: { ...Object.fromEntries(values), ...ours } });
 }

@@ -7,25 +7,42 @@
  */
 
 import { InvalidRequest } from "./errors.js";
-import { type Reader, recordOf, unreadable } from "./reading.js";
+import { type Reader, listOf, messageOf, recordOf, unreadable } from "./reading.js";
 
-/** A value of metadata. */
-export type MetadataValue = string | number | bigint | boolean;
+/** A single value of metadata. */
+export type MetadataScalar = string | number | bigint | boolean;
+
+/** A value of metadata, or a list of them. A condition holds for a list if it holds for one of its values. */
+export type MetadataValue = MetadataScalar | readonly MetadataScalar[];
 
 /** The metadata of a chunk. */
 export type Metadata = Readonly<Record<string, MetadataValue>>;
 
-/** A value as the wire has it. */
-export type WireValue =
+/** A single value as the wire has it. */
+export type WireScalar =
   | { readonly boolValue: boolean }
   | { readonly intValue: string }
   | { readonly doubleValue: number }
   | { readonly stringValue: string };
 
+/** A value as the wire has it. */
+export type WireValue = WireScalar | { readonly listValue: { readonly values: readonly WireScalar[] } };
+
 const INT_BITS = 64;
 
 /** Returns a value as the wire has it. `field` names it in the error. */
 export function wireValue(value: MetadataValue, field: string): WireValue {
+  return isList(value)
+    ? { listValue: { values: value.map((item, position) => wireScalar(item, `${field}[${position}]`)) } }
+    : wireScalar(value, field);
+}
+
+function isList(value: MetadataValue): value is readonly MetadataScalar[] {
+  return Array.isArray(value);
+}
+
+/** Returns a single value as the wire has it. `field` names it in the error. */
+export function wireScalar(value: MetadataScalar, field: string): WireScalar {
   switch (typeof value) {
     case "string":
       return { stringValue: value };
@@ -60,6 +77,13 @@ export function wireMetadata(metadata: Metadata | undefined, field: string): Rec
 
 const value: Reader<MetadataValue> = {
   read(value, place) {
+    const { listValue } = (value ?? {}) as Record<string, unknown>;
+    return listValue === undefined ? scalar.read(value, place) : valueList.read(listValue, place).values;
+  },
+};
+
+const scalar: Reader<MetadataScalar> = {
+  read(value, place) {
     const { stringValue, intValue, doubleValue, boolValue } = (value ?? {}) as Record<string, unknown>;
     if (typeof stringValue === "string") {
       return stringValue;
@@ -77,6 +101,10 @@ const value: Reader<MetadataValue> = {
     throw unreadable(place, "is no value of metadata");
   },
 };
+
+const valueList = messageOf<{ readonly values: readonly MetadataScalar[] }>("ragward.metadata.v1.ValueList", {
+  values: listOf(scalar),
+});
 
 /** Reads the metadata of a chunk. */
 export const metadata: Reader<Metadata> = recordOf(value);

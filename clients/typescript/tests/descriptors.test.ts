@@ -50,7 +50,10 @@ function valueOf(field: DescField, alternative: number, depth: number): unknown 
     case "message":
       return filled(field.message, alternative, depth + 1);
     case "list":
-      return [field.listKind === "message" ? filled(field.message, alternative, depth + 1) : scalar(field.scalar)];
+      // No value of a list is a list.
+      return [field.listKind === "message"
+        ? filled(field.message, field.parent.typeName === "ragward.metadata.v1.ValueList" ? 0 : alternative, depth + 1)
+        : scalar(field.scalar)];
     case "map":
       assert.equal(field.mapKind, "message");
       return { key: filled(field.message as DescMessage, alternative, depth + 1) };
@@ -135,9 +138,12 @@ test("every field of every request can be sent, under the name and type that it 
   const everything = {
     consistency: "at_least_as_fresh", consistencyToken: "token", context: { purpose: "audit", list: [1, null] },
   } as const;
-  const filter = F("a").eq("x").and(F("b").oneOf(1, 1.5, true, 2n ** 60n)).and(F("c").between(1, 2).or(F("d").ne(3)));
-  const metadata = { text: "a", int: 7, big: 2n ** 63n - 1n, float: 0.5, flag: false };
-  const chunk = { id: "a#0", guard: "document:a", text: "a", vector: new Float32Array([0.5, 0.25]), metadata };
+  const filter = F("a").eq("x").and(F("b").oneOf(1, 1.5, true, 2n ** 60n)).and(F("c").between(1, 2).or(F("d").ne(3)))
+    .and(F("e").during({ earliest: new Date(0) }));
+  const metadata = { text: "a", int: 7, big: 2n ** 63n - 1n, float: 0.5, flag: false, list: ["a", 7] };
+  const chunk = {
+    id: "a#0", guard: "document:a", text: "a", vector: new Float32Array([0.5, 0.25]), metadata, headingPath: ["A"],
+  };
   const retrieve = {
     ...everything, collection: "c", k: 3, filter, minScore: 0.5, perDocumentMax: 2, classificationMax: "internal", explainPlan: true,
     approval: "sealed",

@@ -28,6 +28,8 @@ test("conditions are what they say", () => {
     ["below", F("n").lt(2), range("n", { high: 1.9999999999999998 })],
     ["below zero", F("n").lt(0), range("n", { high: -5e-324 })],
     ["between", F("n").between(1, 2), range("n", { low: 1, high: 2 })],
+    ["contains", F("a").contains("x"), wireA],
+    ["from a moment", F("t").during({ earliest: new Date(0) }), { timeRange: { key: "t", earliest: "1970-01-01T00:00:00.000Z" } }],
     ["and", a.and(b), { allOf: { filters: [wireA, wireB] } }],
     ["three in one level", a.and(b).and(c), { allOf: { filters: [wireA, wireB, wireC] } }],
     ["or", a.or(b.or(c)), { anyOf: { filters: [wireA, wireB, wireC] } }],

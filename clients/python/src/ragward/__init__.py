@@ -44,7 +44,7 @@ from ragward.errors import (
     RagwardError,
     Unavailable,
 )
-from ragward.filters import F, Filter, MetadataValue
+from ragward.filters import F, Filter, MetadataScalar, MetadataValue
 from ragward.identity import Identity, acting_as, acting_identity
 from ragward.requests import Consistency, Document, Hybrid, NewChunk, Purpose, Query, RelationshipTuple
 
@@ -74,6 +74,7 @@ __all__ = [
     "ListedCollection",
     "ListedDocument",
     "LocalServer",
+    "MetadataScalar",
     "MetadataValue",
     "NewChunk",
     "NotAuthenticated",

@@ -24,7 +24,17 @@ IDS_MAX = 1_000
 SearchType: TypeAlias = Literal["text", "vector", "hybrid"]
 
 #: The keys that Ragward adds to the metadata of a document. A document's own values under these keys are hidden.
-OWN_KEYS = ("chunk_id", "document_id", "title", "guard", "score", "completion", "recall", "consistency_token")
+OWN_KEYS = (
+    "chunk_id",
+    "document_id",
+    "title",
+    "heading_path",
+    "guard",
+    "score",
+    "completion",
+    "recall",
+    "consistency_token",
+)
 
 _Document = TypeVar("_Document")
 
@@ -225,6 +235,7 @@ def metadata_of(chunk: Chunk, answer: Answer) -> dict[str, Any]:
         chunk.id,
         chunk.document_id,
         chunk.title,
+        list(chunk.heading_path),
         chunk.guard,
         chunk.score,
         answer.completion.value,

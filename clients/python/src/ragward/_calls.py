@@ -377,6 +377,8 @@ def _new_chunk(chunk: NewChunk) -> dict[str, Any]:
     }
     if chunk.vector is not None:
         message["vector"] = _numbers(chunk.vector)
+    if chunk.heading_path:
+        message["headingPath"] = list(chunk.heading_path)
     return message
 
 

@@ -33,7 +33,7 @@ from ragward.answers import (
     Upserted,
 )
 from ragward.errors import InvalidAnswer
-from ragward.filters import MetadataValue
+from ragward.filters import MetadataScalar, MetadataValue
 
 _T = TypeVar("_T")
 _E = TypeVar("_E", bound=Enum)
@@ -256,10 +256,18 @@ def _chunk(fields: Fields) -> Chunk:
         text=fields.text("text"),
         score=fields.number("score"),
         metadata=metadata,
+        # A server of an earlier version knows no headings.
+        heading_path=fields.texts("headingPath") if fields.has("headingPath") else (),
     )
 
 
 def _metadata_value(key: str, fields: Fields) -> MetadataValue:
+    if fields.has("listValue"):
+        return Fields(fields.value("listValue")).messages("values", lambda item: _metadata_scalar(key, item))
+    return _metadata_scalar(key, fields)
+
+
+def _metadata_scalar(key: str, fields: Fields) -> MetadataScalar:
     if fields.has("stringValue"):
         return fields.text("stringValue")
     if fields.has("intValue"):

@@ -60,6 +60,8 @@ class Chunk:
     #: The score. Higher is better, and each kind of query has its own scale. It is 0 in an answer to `fetch`.
     score: float
     metadata: Mapping[str, MetadataValue]
+    #: The headings above the text in its document, the outermost first. It may be empty.
+    heading_path: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn, TypeAlias
+from datetime import date, datetime, time, timezone
+from typing import Any, NoReturn, TypeAlias, cast
 
-#: A value of metadata. The server keeps whole numbers of 64 bits apart from other numbers.
-MetadataValue: TypeAlias = str | int | float | bool
+#: A single value of metadata. The server keeps whole numbers of 64 bits apart from other numbers.
+MetadataScalar: TypeAlias = str | int | float | bool
+#: A value of metadata, or a list of them. A condition holds for a list if it holds for one of its values.
+MetadataValue: TypeAlias = MetadataScalar | Sequence[MetadataScalar]
 
 _INT_MIN, _INT_MAX = -(2**63), 2**63 - 1
 
@@ -47,20 +50,36 @@ class F:
     def __init__(self, key: str) -> None:
         self._key = key
 
-    def __eq__(self, value: MetadataValue) -> Filter:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
+    def __eq__(self, value: MetadataScalar) -> Filter:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
         return self.one_of(value)
 
-    def __ne__(self, value: MetadataValue) -> Filter:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
+    def __ne__(self, value: MetadataScalar) -> Filter:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
         return ~self.one_of(value)
 
     # An object whose comparisons make filters cannot be looked up by its value.
     __hash__ = None  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
 
-    def one_of(self, *values: MetadataValue) -> Filter:
+    def one_of(self, *values: MetadataScalar) -> Filter:
         """Match chunks that have one of these values. Without values, no chunk matches."""
         if not values:
             return Filter({"anyOf": {"filters": []}})
-        return Filter({"oneOf": {"key": self._key, "values": [value_wire(value) for value in values]}})
+        return Filter({"oneOf": {"key": self._key, "values": [scalar_wire(value) for value in values]}})
+
+    def contains(self, value: MetadataScalar) -> Filter:
+        """Match lists that hold this value, and the value itself."""
+        return self.one_of(value)
+
+    def during(self, earliest: date | None = None, latest: date | None = None) -> Filter:
+        """Match texts that are a date or a time from `earliest` to `latest`, both included.
+
+        A `datetime` needs a time zone. A `date` is a day in UTC, from its first moment to its last.
+        """
+        ends: dict[str, Any] = {}
+        if earliest is not None:
+            ends["earliest"] = _moment(earliest, time.min)
+        if latest is not None:
+            ends["latest"] = _moment(latest, time.max)
+        return Filter({"timeRange": {"key": self._key, **ends}})
 
     def between(self, low: float, high: float) -> Filter:
         """Match numbers from `low` to `high`, both included."""
@@ -89,6 +108,14 @@ class F:
 
 def value_wire(value: object) -> dict[str, Any]:
     """Return a value of metadata as the server reads it."""
+    if isinstance(value, (list, tuple)):
+        items = cast("Sequence[object]", value)
+        return {"listValue": {"values": [scalar_wire(item) for item in items]}}
+    return scalar_wire(value)
+
+
+def scalar_wire(value: object) -> dict[str, Any]:
+    """Return a single value of metadata as the server reads it."""
     # In Python, a truth value is an `int`, too.
     if isinstance(value, bool):
         return {"boolValue": value}
@@ -100,7 +127,7 @@ def value_wire(value: object) -> dict[str, Any]:
         return {"doubleValue": _number(value)}
     if isinstance(value, str):
         return {"stringValue": value}
-    raise TypeError(f"metadata holds texts, numbers and truth values, not `{type(value).__name__}`")
+    raise TypeError(f"metadata holds texts, numbers, truth values and lists of these, not `{type(value).__name__}`")
 
 
 def metadata_wire(metadata: Mapping[str, MetadataValue]) -> dict[str, Any]:
@@ -121,6 +148,14 @@ def _number(value: object) -> float:
         # The range of the rounded number would be another one.
         raise ValueError(f"the whole number {value} is no float, as the ends of ranges are")
     return number
+
+
+def _moment(moment: date, of_day: time) -> str:
+    if not isinstance(moment, datetime):
+        moment = datetime.combine(moment, of_day, timezone.utc)
+    if moment.tzinfo is None:
+        raise ValueError("a time without a time zone is no moment; give it one, such as `timezone.utc`")
+    return moment.astimezone(timezone.utc).isoformat().replace("+00:00", "Z")
 
 
 def _joined(kind: str, left: Filter, right: Filter) -> Filter:

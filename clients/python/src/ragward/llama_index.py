@@ -57,8 +57,8 @@ from ragward._pydantic import STRICT_CONFIG, hidden_field
 
 __all__ = ["Counts", "ObservationEnded", "ObservedRetriever", "RagwardNodeFilter", "RagwardRetriever", "observe"]
 
-# LlamaIndex shows all metadata to the model. These keys are for programs; a title helps a model.
-_KEYS_FOR_PROGRAMS = [key for key in OWN_KEYS if key != "title"]
+# LlamaIndex shows all metadata to the model. These keys are for programs; a title and headings help a model.
+_KEYS_FOR_PROGRAMS = [key for key in OWN_KEYS if key not in ("title", "heading_path")]
 
 
 class RagwardRetriever(BaseRetriever):
@@ -338,11 +338,12 @@ def _nodes(answer: Answer) -> list[NodeWithScore]:
 
 def _node(chunk: Chunk, answer: Answer) -> TextNode:
     # The metadata has the id of the chunk. Otherwise a fusion would take two chunks of a document with equal texts for one.
+    hidden = _KEYS_FOR_PROGRAMS if chunk.heading_path else [*_KEYS_FOR_PROGRAMS, "heading_path"]
     return TextNode(
         id_=chunk.id,
         text=chunk.text,
         metadata=metadata_of(chunk, answer),
-        excluded_llm_metadata_keys=_KEYS_FOR_PROGRAMS,
-        excluded_embed_metadata_keys=_KEYS_FOR_PROGRAMS,
+        excluded_llm_metadata_keys=hidden,
+        excluded_embed_metadata_keys=hidden,
         relationships={NodeRelationship.SOURCE: RelatedNodeInfo(node_id=chunk.document_id)},
     )

@@ -56,6 +56,8 @@ class NewChunk:
     vector: Iterable[float] | None = None
     #: The metadata, which filters look at.
     metadata: Mapping[str, MetadataValue] = field(default_factory=dict[str, MetadataValue])
+    #: The headings above the text in its document, the outermost first.
+    heading_path: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
