@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fs::DirEntry;
 use std::path::{Path, PathBuf};
 
-use super::text_file::TextFile;
+use super::text_file::{TextFile, extension};
 use super::{EmptyFolder, GuardRule, IngestError};
 use crate::chunk::Metadata;
 use crate::language::Object;
@@ -123,11 +123,6 @@ fn is_read(root: &Path, path: &Path) -> bool {
 
 fn is_text(path: &Path) -> bool {
     extension(path).is_some_and(|extension| EXTENSIONS.contains(&extension.as_str()))
-}
-
-/// Returns the extension of a file in small letters.
-pub(super) fn extension(path: &Path) -> Option<String> {
-    path.extension().and_then(|extension| extension.to_str()).map(str::to_ascii_lowercase)
 }
 
 /// Finds the documents below a folder whose form is not read, in the order of their paths. What cannot be read is found by

@@ -11,7 +11,6 @@ use rayon::prelude::*;
 use tokio::time::Instant;
 
 use super::decode::{Decoded, NotText, decode};
-use super::folder::extension;
 use super::{ChunkSize, IngestError, Piece, SourceDocument, TextForm, cut};
 use crate::chunk::{Chunk, Document, Metadata};
 use crate::language::Object;
@@ -186,6 +185,11 @@ fn contents(
         }));
     }
     finished
+}
+
+/// Returns the extension of a file in small letters.
+pub(super) fn extension(path: &Path) -> Option<String> {
+    path.extension().and_then(|extension| extension.to_str()).map(str::to_ascii_lowercase)
 }
 
 fn form(path: &Path) -> TextForm {
