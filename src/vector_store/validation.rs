@@ -173,7 +173,11 @@ fn check_metadata(metadata: &Metadata) -> Result<(), String> {
         }
         bytes += key.len();
         let values = match value {
-            Value::List(values) => values.as_slice(),
+            Value::List(values) => {
+                // Each value of a list counts one more, so that a list of empty texts has a bound, too.
+                bytes += values.len();
+                values.as_slice()
+            }
             Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::Text(_) => std::slice::from_ref(value),
         };
         for value in values {

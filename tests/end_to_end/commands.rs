@@ -124,20 +124,30 @@ fn files_that_cannot_be_taken_are_passed_over_and_named() {
     succeeds(&["model", "load", "schema/handbook/store.fga.yaml", "--data", &data]);
     std::fs::create_dir(directory.path().join("notes")).unwrap();
     std::fs::write(directory.path().join("notes/a.md"), "A note of welcome.").unwrap();
-    std::fs::write(directory.path().join("notes/latin1.md"), b"caf\xe9").unwrap();
+    std::fs::write(directory.path().join("notes/latin1.md"), b"un caf\xe9 noir, d\xe9j\xe0 servi").unwrap();
+    std::fs::write(directory.path().join("notes/binary.md"), b"\0\x01\xff").unwrap();
+    std::fs::write(directory.path().join("notes/paper.PDF"), b"%PDF-1.7").unwrap();
     std::fs::write(directory.path().join("notes/z.md"), "Another one.").unwrap();
     std::os::unix::fs::symlink("gone.md", directory.path().join("notes/dangling.md")).unwrap();
     let ingest = ["ingest", &path("notes"), "--collection", "c", "--guard-type", "document", "--data", &data];
     let passed = ragward(&[&ingest[..], &["--output", "json"]].concat());
     assert_eq!(passed.status.code(), Some(1), "{passed:?}");
     let told: Value = serde_json::from_slice(&passed.stdout).unwrap();
-    assert_eq!((&told["documents"], &told["passed_over_total"]), (&Value::from(2), &Value::from(2)));
+    assert_eq!((&told["documents"], &told["passed_over_total"]), (&Value::from(3), &Value::from(2)));
     let named = told["passed_over"].to_string();
-    assert!(named.contains("dangling.md") && named.contains("latin1.md"), "{named}");
+    assert!(named.contains("dangling.md") && named.contains("binary.md"), "{named}");
+    assert_eq!(told["decoded"][0]["encoding"], "windows-1252", "{told}");
+    assert!(told["not_read"].to_string().contains("paper.PDF") && told["not_read_total"] == 1, "{told}");
     assert_eq!(String::from_utf8_lossy(&passed.stderr), "error: 2 files or lines were passed over\n");
     let strict = ragward(&[&ingest[..], &["--strict"]].concat());
     assert_eq!(strict.status.code(), Some(2), "{strict:?}");
     assert!(String::from_utf8_lossy(&strict.stderr).contains("dangling.md"), "{strict:?}");
+    // A second cutting changes what is there, and puts nothing else in.
+    std::fs::write(directory.path().join("notes/new.md"), "A new one.").unwrap();
+    std::fs::remove_file(directory.path().join("notes/z.md")).unwrap();
+    let recut = ragward(&[&ingest[..], &["--recut", "--output", "json"]].concat());
+    let told: Value = serde_json::from_slice(&recut.stdout).unwrap();
+    assert_eq!((&told["documents"], &told["not_recut"]), (&Value::from(2), &Value::from(1)), "{told}");
 }
 
 /// Texts from others (names of files and tests, texts, titles) are shown with every character visible.

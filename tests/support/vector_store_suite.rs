@@ -6,14 +6,17 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use ragward::chunk::{Candidate, Chunk, ChunkMetadata, Document, ID_BYTES_MAX, Metadata, SOURCE_KEY, Value, Written};
+use ragward::chunk::{
+    Candidate, Chunk, ChunkMetadata, Document, HEADING_BYTES_MAX, HEADINGS_MAX, ID_BYTES_MAX, Metadata, SOURCE_KEY,
+    Value, Written,
+};
 use ragward::language::Object;
 use ragward::vector_store::validation::{
     CHUNK_TEXT_BYTES_MAX, CHUNKS_PER_DOCUMENT_MAX, METADATA_BYTES_MAX, METADATA_KEYS_MAX, QUERY_BYTES_MAX,
     QUERY_TERMS_MAX, TITLE_BYTES_MAX, VECTOR_DIMENSION_MAX,
 };
 use ragward::vector_store::{
-    CollectionInfo, DocumentStore, Filter, GuardTable, Query, Rest, Search, SearchSpace, Searched, VectorStore,
+    CollectionInfo, DocumentStore, Filter, GuardTable, Moment, Query, Rest, Search, SearchSpace, Searched, VectorStore,
     VectorStoreError,
 };
 use roaring::RoaringBitmap;
@@ -76,8 +79,8 @@ pub(crate) async fn run(store: Store<'_>) {
 
 /// Returns a document with a chunk `<document id>#<place>` for each (guard, text, vector).
 pub(crate) fn document(id: &str, chunks: &[(&str, &str, &[f32])]) -> Document {
-    // No query of these tests has a word of a title: the id is written backwards.
-    let title = format!("Titled {}", id.chars().rev().collect::<String>());
+    // No query of these tests has a word of a title, and all titles are equally long: two words, the id written backwards.
+    let title = format!("Titled {}", id.chars().rev().filter(|c| c.is_alphanumeric()).collect::<String>());
     let chunk = |(place, (guard, text, vector)): (usize, &(&str, &str, &[f32]))| Chunk {
         id: format!("{id}#{place}"),
         document_id: id.to_owned(),
@@ -361,9 +364,9 @@ async fn documents_are_listed_once_each(store: Store<'_>) {
         (found.title.as_str(), found.chunks, found.source.as_deref(), guards)
     };
     let rows = [
-        ("b", ("About b", 2, None, vec!["doc:b", "folder:f"])),
-        ("c", ("About c", 2, Some("wiki"), vec!["doc:c"])),
-        ("d0", ("About d0", 1, None, vec!["doc:d"])),
+        ("b", ("Titled b", 2, None, vec!["doc:b", "folder:f"])),
+        ("c", ("Titled c", 2, Some("wiki"), vec!["doc:c"])),
+        ("d0", ("Titled 0d", 1, None, vec!["doc:d"])),
     ];
     for (id, expected) in rows {
         assert_eq!(of(id), expected, "{collection}: {id}");
@@ -495,9 +498,22 @@ async fn a_scope_bounds_a_search(store: Store<'_>) {
 
 async fn filters_select(store: Store<'_>) {
     let text = |s: &str| Value::Text(s.to_owned());
+    let tags = |tags: &[&str]| Value::List(tags.iter().map(|tag| text(tag)).collect());
     let metadata: [Metadata; 4] = [
-        [("kind".to_owned(), text("plan")), ("year".to_owned(), Value::Int(2020))].into(),
-        [("kind".to_owned(), text("note")), ("year".to_owned(), Value::Float(2021.5))].into(),
+        [
+            ("kind".to_owned(), text("plan")),
+            ("year".to_owned(), Value::Int(2020)),
+            ("tags".to_owned(), tags(&["a b", "c"])),
+            ("day".to_owned(), text("2026-11-30")),
+        ]
+        .into(),
+        [
+            ("kind".to_owned(), text("note")),
+            ("year".to_owned(), Value::Float(2021.5)),
+            ("tags".to_owned(), tags(&["c"])),
+            ("day".to_owned(), text("2026-12-01T12:00:00+02:00")),
+        ]
+        .into(),
         [("kind".to_owned(), text("plan")), ("open".to_owned(), Value::Bool(true))].into(),
         Metadata::new(),
     ];
@@ -509,7 +525,11 @@ async fn filters_select(store: Store<'_>) {
     let collection = store.filled("filters", documents.collect()).await;
     let one_of = |key: &str, values: &[Value]| Filter::OneOf { key: key.to_owned(), values: values.to_vec() };
     let between = |low: f64, high: f64| Filter::Between { key: "year".to_owned(), low, high };
-    let rows: [(Filter, &[usize]); 15] = [
+    let during = |from: &str, until: &str| {
+        let [from, until] = [from, until].map(Moment::parse);
+        Filter::During { key: "day".to_owned(), from, until }
+    };
+    let rows: [(Filter, &[usize]); 22] = [
         (one_of("kind", &[text("plan")]), &[0, 2]),
         (one_of("kind", &[text("plan"), text("note")]), &[0, 1, 2]),
         (one_of("kind", &[]), &[]),
@@ -521,6 +541,13 @@ async fn filters_select(store: Store<'_>) {
         (Filter::Not(Box::new(one_of("kind", &[text("plan")]))), &[1, 3]),
         (between(2020.0, 2021.5), &[0, 1]),
         (between(2020.5, 2030.0), &[1]),
+        (one_of("tags", &[text("a b")]), &[0]),
+        (one_of("tags", &[text("c")]), &[0, 1]),
+        (one_of("tags", &[text("a")]), &[]),
+        (Filter::Not(Box::new(one_of("tags", &[text("c")]))), &[2, 3]),
+        (during("2026-11-30", "2026-12-01T09:59:59Z"), &[0]),
+        (during("2026-11-30T00:00:00.000001Z", "2026-12-01T10:00:00Z"), &[1]),
+        (during("", ""), &[0, 1]),
         (Filter::All(vec![]), &[0, 1, 2, 3]),
         (Filter::Any(vec![]), &[]),
         (Filter::All(vec![one_of("kind", &[text("plan")]), between(0.0, 3000.0)]), &[0]),
@@ -659,6 +686,23 @@ async fn bad_documents_change_nothing(store: Store<'_>) {
         ("vector too long", vector(&vec![1.0; VECTOR_DIMENSION_MAX + 1]), Refusal::Invalid),
         ("vector of another dimension", vector(&[1.0, 0.0, 0.0]), Refusal::Dimension),
         ("number not finite", value(Value::Float(f64::NAN)), Refusal::Invalid),
+        ("list in a list", value(Value::List(vec![Value::List(vec![])])), Refusal::Invalid),
+        ("list of a number that is not finite", value(Value::List(vec![Value::Float(f64::NAN)])), Refusal::Invalid),
+        (
+            "list of too many empty texts",
+            value(Value::List(vec![Value::Text(String::new()); METADATA_BYTES_MAX])),
+            Refusal::Invalid,
+        ),
+        (
+            "too many headings",
+            changed(&|d| d.chunks[1].heading_path = vec![String::new(); HEADINGS_MAX + 1]),
+            Refusal::Invalid,
+        ),
+        (
+            "heading too long",
+            changed(&|d| d.chunks[1].heading_path = vec!["h".repeat(HEADING_BYTES_MAX + 1)]),
+            Refusal::Invalid,
+        ),
         ("metadata too large", value(Value::Text("v".repeat(METADATA_BYTES_MAX))), Refusal::Invalid),
         ("too many metadata keys", keys(METADATA_KEYS_MAX + 1, 1), Refusal::Invalid),
         ("one chunk id twice", changed(&|d| d.chunks[1].id = d.chunks[0].id.clone()), Refusal::Duplicate),

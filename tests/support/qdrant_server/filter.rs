@@ -3,7 +3,8 @@
 use qdrant_client::qdrant::condition::ConditionOneOf;
 use qdrant_client::qdrant::r#match::MatchValue;
 use qdrant_client::qdrant::value::Kind;
-use qdrant_client::qdrant::{Condition, FieldCondition, Filter, Range, Value};
+use qdrant_client::qdrant::{Condition, DatetimeRange, FieldCondition, Filter, Range, Timestamp, Value};
+use ragward::vector_store::Moment;
 use tonic::Status;
 
 use super::path::{names, values};
@@ -53,6 +54,9 @@ fn field_holds(field: &FieldCondition, point: &Point) -> Result<bool, Status> {
         return Ok(wanted.gte.is_none_or(|least| count >= least) && wanted.lte.is_none_or(|most| count <= most));
     }
     let found = values(&point.payload, &names(&field.key)?);
+    if let Some(range) = &field.datetime_range {
+        return Ok(found.iter().any(|value| during(range, value)));
+    }
     match (field.r#match.as_ref().and_then(|m| m.match_value.as_ref()), &field.range) {
         (Some(wanted), None) => matches(wanted, &found),
         (None, Some(range)) => Ok(found.iter().any(|value| within(range, value))),
@@ -90,6 +94,17 @@ fn matches(wanted: &MatchValue, found: &[&Value]) -> Result<bool, Status> {
         | MatchValue::Prefix(_)
         | MatchValue::Substring(_) => return not_implemented(),
     })
+}
+
+/// Compares a text that is a date or a time. Qdrant reads a few more forms than these.
+fn during(range: &DatetimeRange, value: &Value) -> bool {
+    let Some(Kind::StringValue(text)) = &value.kind else { return false };
+    let Some(found) = Moment::parse(text) else { return false };
+    let bound = |bound: &Timestamp| Moment::of_unix(bound.seconds, bound.nanos).expect("a time");
+    range.gte.as_ref().is_none_or(|low| found >= bound(low))
+        && range.lte.as_ref().is_none_or(|high| found <= bound(high))
+        && range.gt.is_none()
+        && range.lt.is_none()
 }
 
 fn within(range: &Range, value: &Value) -> bool {
