@@ -6,7 +6,7 @@
 use serde_json::Value as Json;
 
 use super::super::lines::metadata_value;
-use crate::chunk::{Metadata, SOURCE_KEY};
+use crate::chunk::{Metadata, SOURCE_KEY, Value};
 use crate::vector_store::validation::{METADATA_KEYS_MAX, TITLE_BYTES_MAX};
 
 /// The longest front matter, in bytes. Its values are in the metadata of every chunk, which has at most twice as many.
@@ -84,6 +84,8 @@ fn json(value: toml::Value) -> Option<Json> {
 /// A front matter does not say which source a text came from, because a source's documents are removed with it.
 fn of_values(values: Values) -> FrontMatter {
     let mut front = FrontMatter::default();
+    // References make long values of short lines, and each chunk gets a copy.
+    let mut bytes = 0;
     for (key, value) in values {
         if key == TITLE_KEY {
             let title =
@@ -95,16 +97,28 @@ fn of_values(values: Values) -> FrontMatter {
             && front.metadata.len() < KEYS_MAX
             && let Ok(Some(value)) = metadata_value(&key, value)
         {
+            bytes += key.len() + size(&value);
+            if bytes > BYTES_MAX {
+                break;
+            }
             front.metadata.insert(key, value);
         }
     }
     front
 }
 
+/// Returns about how many bytes a value takes. Recursion is bounded: no list is in a list.
+fn size(value: &Value) -> usize {
+    match value {
+        Value::Bool(_) | Value::Int(_) | Value::Float(_) => size_of::<f64>(),
+        Value::Text(text) => text.len(),
+        Value::List(values) => values.iter().map(|value| 1 + size(value)).sum(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chunk::Value;
 
     #[test]
     fn front_matter_becomes_metadata() {
@@ -161,5 +175,9 @@ mod tests {
         }
         let long = format!("---\na: {}\n---\nx", "b".repeat(BYTES_MAX));
         assert_eq!(split(&long), (FrontMatter::default(), long.as_str()), "too long");
+        let references = format!("---\na: &a {}\nb: [{}]\n---\nx", "c".repeat(1_000), "*a, ".repeat(1_000));
+        let (front, body) = split(&references);
+        let bytes: usize = front.metadata.values().map(size).sum();
+        assert!(bytes <= BYTES_MAX && body == "x", "references: {bytes} bytes");
     }
 }
