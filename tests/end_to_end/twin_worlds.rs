@@ -172,7 +172,7 @@ fn document(names: &Names, dice: &mut Dice, id: &str) -> Document {
         // The guard is mostly the document's own, and sometimes that of another document, so that parts of a document
         // are hidden.
         guard: names.object("document", dice.below(DOCUMENTS)),
-        heading_path: Vec::new(),
+        heading_path: vec![dice.text()],
         text: dice.text(),
         vector: dice.vector(),
         metadata: [("n".to_owned(), Value { kind: Some(value::Kind::IntValue(dice.below(4) as i64)) })].into(),

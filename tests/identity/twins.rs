@@ -152,7 +152,7 @@ fn document(pair: &Pair, dice: &mut Dice, id: &str, guards: &[usize]) -> Documen
     let chunk = |(place, guard): (usize, &usize)| Chunk {
         id: format!("{id}#{place}"),
         guard: pair.guard(*guard),
-        heading_path: Vec::new(),
+        heading_path: vec![chunk_text(dice)],
         text: chunk_text(dice),
         vector: vector(dice),
         metadata: [("n".to_owned(), Metadata { kind: Some(value::Kind::IntValue([0, 1, 2][dice.below(3)])) })].into(),

@@ -37,7 +37,7 @@ fn short_texts_are_one_chunk() {
         assert_eq!(pieces(text, 0), [(path.to_owned(), told.to_owned())], "{row}");
     }
     for (row, text) in [("empty", ""), ("white space", " \n\t\n"), ("front matter alone", "---\na: b\n---\n")] {
-        assert_eq!(pieces(text, 0), [], "{row}");
+        assert!(pieces(text, 0).is_empty(), "{row}");
     }
 }
 
