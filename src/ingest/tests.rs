@@ -175,7 +175,7 @@ fn a_catalog_gives_guards_titles_and_metadata() {
         document_id: plan.id.clone(),
         guard: Object::parse("document:plan").expect("an object"),
         title: plan.title.clone(),
-        heading_path: Vec::new(),
+        heading_path: vec!["Heading".to_owned()],
         text: "# Heading\n\nFirst.".to_owned(),
         metadata: [
             ("open".to_owned(), Value::Bool(true)),

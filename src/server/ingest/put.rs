@@ -191,6 +191,22 @@ mod tests {
     }
 
     #[test]
+    fn a_text_brings_headings_and_front_matter() {
+        let section = "Ask early, and in writing. ".repeat(20);
+        let text = format!("---\ntitle: Time off\na: 1\nb: 2\n---\n# Leave\n\n## Parental leave\n\n{section}");
+        let mut asked = request(&text, vec![]);
+        asked.metadata = [("a".to_owned(), number(7))].into();
+        let made = document(asked, ChunkSize::new(100, 0).unwrap()).unwrap();
+        assert_eq!(made.title, "Time off");
+        assert!(made.chunks.len() > 1, "{}", made.chunks.len());
+        for chunk in made.chunks {
+            assert_eq!(chunk.heading_path, ["Leave", "Parental leave"], "{}", chunk.id);
+            let values = (chunk.metadata.get("a"), chunk.metadata.get("b"));
+            assert_eq!(values, (Some(&number(7)), Some(&number(2))), "the request comes first: {}", chunk.id);
+        }
+    }
+
+    #[test]
     fn chunks_keep_what_they_have() {
         let own = message::Chunk {
             id: "own".to_owned(),
