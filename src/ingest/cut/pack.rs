@@ -277,7 +277,9 @@ impl<'t> Packer<'t> {
     }
 
     fn push_windows(&mut self, range: Range<usize>, limit: usize, frame: &mut Frame<'t>, path: &[String]) {
-        for window in windows(self.text, range, self.lead_end, limit, &mut self.bytes_seen) {
+        let told = self.text.get(range.clone()).unwrap_or_default().trim_end();
+        let told = range.start..range.start + told.len();
+        for window in windows(self.text, told, self.lead_end, limit, &mut self.bytes_seen) {
             self.push(window, frame, path);
         }
     }
@@ -303,8 +305,11 @@ impl<'t> Packer<'t> {
 
     /// Returns the end of the last piece, from the beginning of a word, if this one follows it.
     fn overlap(&self, range: &Range<usize>) -> &'t str {
-        let Some(last) = self.last.as_ref().filter(|last| last.end == range.start) else { return "" };
-        let before = self.text.get(last.clone()).unwrap_or_default();
+        let is_next = |last: &&Range<usize>| {
+            self.text.get(last.end..range.start).is_some_and(|between| between.trim().is_empty())
+        };
+        let Some(last) = self.last.as_ref().filter(is_next) else { return "" };
+        let before = self.text.get(last.start..range.start).unwrap_or_default();
         let from = before.char_indices().rev().take(self.size.overlap()).last().map_or(before.len(), |(at, _)| at);
         let end = before.get(from..).unwrap_or_default();
         // The first word may be cut, so it is left out.
@@ -340,6 +345,8 @@ struct Together {
     later_limit: usize,
     range: Option<Range<usize>>,
     characters: usize,
+    /// The characters without the white space at the end.
+    told: usize,
 }
 
 /// A range that is ready, and the longest piece that it may be cut into.
@@ -350,7 +357,7 @@ struct Ready {
 
 impl Together {
     fn new(limit: usize, later_limit: usize) -> Self {
-        Self { limit, later_limit, range: None, characters: 0 }
+        Self { limit, later_limit, range: None, characters: 0, told: 0 }
     }
 
     /// Adds the next part. Returns the parts before it if it does not fit beside them.
@@ -359,12 +366,13 @@ impl Together {
             && self.characters + count.told <= self.limit
         {
             range.end = part.end;
+            self.told = self.characters + count.told;
             self.characters += count.all;
             return None;
         }
         let ready = self.end();
         self.range = Some(part);
-        self.characters = count.all;
+        (self.characters, self.told) = (count.all, count.told);
         ready
     }
 
@@ -372,7 +380,7 @@ impl Together {
     fn end(&mut self) -> Option<Ready> {
         let range = self.range.take()?;
         // A part that is too long by itself is cut into several pieces, and the later ones must fit, too.
-        let limit = if self.characters > self.limit { self.limit.min(self.later_limit) } else { self.limit };
+        let limit = if self.told > self.limit { self.limit.min(self.later_limit) } else { self.limit };
         self.limit = self.later_limit;
         Some(Ready { range, limit })
     }

@@ -67,6 +67,7 @@ fn long_blocks_are_cut_where_they_may_be() {
     let code = |number: usize| format!("let a{number:02} = 1;\n");
     let item = |number: usize| format!("- item {number:02} with words\n");
     let nested = |number: usize| format!("  - part {number:02} with words\n");
+    let full = |number: usize| format!("{}\n", "c".repeat(45 + number % 2));
     let fence = format!("```\n{}\n{}\n```", "x".repeat(45), "y".repeat(44));
     let told = |path: &str, parts: &[&str]| (path.to_owned(), parts.concat().trim_end().to_owned());
     let rows = [
@@ -96,6 +97,11 @@ fn long_blocks_are_cut_where_they_may_be() {
             "a long item is cut between the items in it",
             format!("- item\n{}", lines(&nested, 0..8)),
             vec![told("", &["- item\n", &lines(&nested, 0..4)]), told("", &[&lines(&nested, 4..8)])],
+        ),
+        (
+            "lines that fill a chunk to the last letter stay together",
+            format!("```\n{}```\n", lines(&full, 0..4)),
+            vec![told("", &["```\n", &lines(&full, 0..2), "```"]); 2],
         ),
         (
             "a heading is left to the path where a whole block needs the room",
