@@ -135,7 +135,7 @@ pub(super) async fn run(args: IngestArgs, config: Option<PathBuf>, output: &Outp
         if args.dry_run { args.connection.open_existing(config).await? } else { args.connection.open(config).await? };
     // Without a server, the token is of no use after this process.
     let has_server = services.are_of_server();
-    let known = if args.recut { Some(documents_there(services.client(), &args.collection).await?) } else { None };
+    let known = if args.recut { Some(documents_to_recut(services.client(), &args.collection).await?) } else { None };
     if let Some(known) = known.clone() {
         entries = Box::new(entries.filter(move |entry| is_known(entry, &known)));
     }
@@ -226,9 +226,12 @@ fn chunk_size(args: &IngestArgs, config: Option<&Path>) -> Result<ChunkSize, Fai
     })
 }
 
-/// Returns the ids of all documents of a collection.
-async fn documents_there(client: &Client, collection: &str) -> Result<BTreeSet<String>, Failure> {
+/// Returns the ids of all documents of a collection. Fails if there are none.
+async fn documents_to_recut(client: &Client, collection: &str) -> Result<BTreeSet<String>, Failure> {
     let listed = documents::all(client, collection).await?;
+    if listed.is_empty() {
+        return Err(Failure::usage(format!("collection `{collection}` has no documents to cut again")));
+    }
     Ok(listed.into_iter().map(|document| document.document_id).collect())
 }
 

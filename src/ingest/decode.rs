@@ -56,7 +56,8 @@ pub(super) fn decode(bytes: Vec<u8>) -> Result<Decoded, NotText> {
         return Err(NotText::DamagedUtf8 { line });
     }
     let mut detector = EncodingDetector::new(Iso2022JpDetection::Deny);
-    detector.feed(&bytes, true);
+    let is_last = true;
+    detector.feed(&bytes, is_last);
     decode_as(detector.guess(None, Utf8Detection::Deny), &bytes)
 }
 
