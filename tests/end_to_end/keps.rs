@@ -61,10 +61,27 @@ fn direction(vector: &[f32]) -> Vec<f32> {
     vector.iter().map(|x| (f64::from(*x) / length) as f32).collect()
 }
 
-fn page(chunk: &ragward::chunk::Chunk, words: Vec<String>) -> Page {
-    let vector = direction(&hashed(&words));
+/// Returns the words that text queries look at. A word of a heading or of the title counts twice, a title that is the first heading
+/// counts once, and unbroken runs of ASCII count nothing.
+fn indexed_words(stemmer: Stemmer, chunk: &ragward::chunk::Chunk) -> Vec<String> {
+    let language = |text: &str| {
+        let parts = text.split(char::is_whitespace).filter(|part| part.len() <= 256 || !part.is_ascii());
+        parts.collect::<Vec<&str>>().join(" ")
+    };
+    let mut all = words(stemmer, &language(&chunk.text));
+    let is_told = chunk.heading_path.first() == Some(&chunk.title);
+    for field in chunk.heading_path.iter().skip(usize::from(is_told)).chain([&chunk.title]) {
+        let of_field = words(stemmer, &language(field));
+        all.extend(of_field.iter().cloned());
+        all.extend(of_field);
+    }
+    all
+}
+
+fn page(chunk: &ragward::chunk::Chunk, words: &[String], indexed: Vec<String>) -> Page {
+    let vector = direction(&hashed(words));
     let mut terms: HashMap<String, u32> = HashMap::new();
-    for word in words {
+    for word in indexed {
         *terms.entry(word).or_default() += 1;
     }
     let length = terms.values().sum();
@@ -146,7 +163,7 @@ async fn every_answer_is_that_of_the_persons_private_corpus() {
             for chunk in &mut document.chunks {
                 let words = words(&mut analyzer, &chunk.text);
                 chunk.vector = hashed(&words);
-                pages.push(page(chunk, words));
+                pages.push(page(chunk, &words, indexed_words(stemmer, chunk)));
             }
             documents.push(document_message(document));
         }
