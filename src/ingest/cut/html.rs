@@ -3,8 +3,7 @@
 //! The page is read tag by tag and never becomes a tree. So tags that are not closed, or nested a million deep, cost no more than
 //! others. Scripts and styles are left out; what a style hides is not known here, and stays.
 
-use html5gum::emitters::default::DefaultEmitter;
-use html5gum::{Token, Tokenizer};
+use html5gum::{DefaultEmitter, Token, Tokenizer};
 use pulldown_cmark::HeadingLevel;
 
 use super::blocks::{Block, BlockKind, Found, Heading, Item, LIST_DEPTH_MAX};
