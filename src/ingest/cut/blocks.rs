@@ -146,7 +146,7 @@ impl Open {
         let depth = self.lists;
         match (&mut self.shape, tag) {
             (Shape::Block(BlockKind::List(items)), Tag::Item) if depth <= LIST_DEPTH_MAX => {
-                items.push(Item { at, depth })
+                items.push(Item { at, depth });
             }
             (Shape::Block(BlockKind::Table(rows)), Tag::TableRow) => rows.push(at),
             (Shape::Block(_), Tag::List(_)) => self.lists += 1,
