@@ -52,6 +52,10 @@ use crate::error_code::ErrorCode;
 #[cfg(feature = "server")]
 use crate::identity::RequestContextRules;
 use crate::identity::config::IdentityConfigError;
+#[cfg(feature = "server")]
+use crate::inference::{Embeddings, InferenceSetupError, Rerankers};
+#[cfg(feature = "server")]
+use crate::retrieval::OtherSystems;
 use crate::retrieval::page::{PageKeyError, Pages};
 use crate::retrieval::{RetrievalConfig, Retriever};
 #[cfg(feature = "server")]
@@ -155,6 +159,10 @@ pub enum AppError {
     #[cfg(feature = "server")]
     #[error(transparent)]
     Sources(#[from] SourceSetupError),
+    /// A model cannot be asked as configured.
+    #[cfg(feature = "server")]
+    #[error(transparent)]
+    Inference(#[from] InferenceSetupError),
     /// The key of page tokens cannot be used.
     #[error("`retrieval.page_token_key_file`: {0}")]
     PageKey(#[from] PageKeyError),
@@ -184,7 +192,7 @@ impl AppError {
             #[cfg(any(feature = "openfga", feature = "qdrant"))]
             Self::Backend(_) => ErrorCode::InvalidArgument,
             #[cfg(feature = "server")]
-            Self::Sources(_) => ErrorCode::InvalidArgument,
+            Self::Sources(_) | Self::Inference(_) => ErrorCode::InvalidArgument,
             Self::OldNames(_) | Self::LeftOut { .. } | Self::ServerOnly { .. } => ErrorCode::FailedPrecondition,
             Self::Names(e) => e.code(),
             Self::Relationships(e) => e.into(),
@@ -224,10 +232,7 @@ impl App {
         let Chunks { vector_store, documents } = open_chunks(config).await?;
         let (deciding, searching) = (Arc::clone(&authorizer), Arc::clone(&vector_store));
         #[cfg(feature = "server")]
-        let retriever = match sources(config)? {
-            Some(sources) => Retriever::with_sources(deciding, searching, retrieval, pages, sources),
-            None => Retriever::new(deciding, searching, retrieval, pages),
-        };
+        let retriever = Retriever::with_systems(deciding, searching, retrieval, pages, other_systems(config)?);
         #[cfg(not(feature = "server"))]
         let retriever = Retriever::new(deciding, searching, retrieval, pages);
         Ok(Self {
@@ -309,6 +314,17 @@ async fn open_deciding(config: &Config) -> Result<Deciding, AppError> {
         #[cfg(not(feature = "openfga"))]
         AuthorizerKind::Openfga => Err(AppError::LeftOut { setting: "authorizer.kind", feature: "openfga" }),
     }
+}
+
+/// Prepares the sources and the models that retrievals ask.
+#[cfg(feature = "server")]
+fn other_systems(config: &Config) -> Result<OtherSystems, AppError> {
+    let details = &config.identity.details;
+    Ok(OtherSystems {
+        sources: sources(config)?,
+        embeddings: Arc::new(Embeddings::new(&config.embedding, details)?),
+        rerankers: Arc::new(Rerankers::new(&config.rerank, details)?),
+    })
 }
 
 /// Prepares the sources that are asked before a chunk leaves; `None` if there are none.

@@ -34,8 +34,8 @@ pub use file_sink::FileAuditSink;
 pub use key::{AuditKey, DigestPurpose};
 pub use mac::Mac;
 pub use record::{
-    AuditedApproval, AuditedDecision, AuditedPrincipal, AuditedRequest, AuditedSource, Door, Latencies, Observed,
-    ObservedChunk, Record, Released,
+    AuditedApproval, AuditedDecision, AuditedModel, AuditedPrincipal, AuditedRequest, AuditedSource, Door, Latencies,
+    Observed, ObservedChunk, Record, Released,
 };
 pub use sink::{AuditSink, Kept};
 pub use verification::{Verification, VerifiedKind};

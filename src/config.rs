@@ -25,6 +25,7 @@ pub use self::token::access_token;
 use crate::audit::AuditConfig;
 pub use crate::authz::{AuthorizerConfig, AuthorizerKind};
 use crate::identity::config::{BackchannelConfig, IdentityConfig};
+use crate::inference::{self, EmbeddingConfig, RerankConfig};
 use crate::ingest::IngestConfig;
 use crate::retrieval::RetrievalConfig;
 use crate::server_config::{McpConfig, ServerConfig};
@@ -57,6 +58,12 @@ pub struct Config {
     /// The systems that are asked, as the user, before a chunk leaves.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub sources: Vec<SourceConfig>,
+    /// The models that make vectors, for some collections.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub embedding: Vec<EmbeddingConfig>,
+    /// The models that order the chunks of answers, for some collections.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rerank: Vec<RerankConfig>,
     /// The audit log, which records who was given what.
     pub audit: AuditConfig,
     /// The destinations of metrics and spans.
@@ -190,6 +197,7 @@ impl Config {
         self.ingest.check().map_err(ConfigError::Invalid)?;
         self.retrieval.check().map_err(ConfigError::Invalid)?;
         sources::check(&self.sources).map_err(ConfigError::Invalid)?;
+        inference::check(&self.embedding, &self.rerank).map_err(ConfigError::Invalid)?;
         self.server.mcp.as_ref().map_or(Ok(()), McpConfig::check).map_err(ConfigError::Invalid)?;
         let approval = self.approval.as_ref().map_or(Ok(()), |approval| approval.client.check("approval"));
         approval.map_err(ConfigError::Invalid)?;

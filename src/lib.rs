@@ -75,6 +75,7 @@ pub mod error_code;
     expect(dead_code, reason = "a server reads tokens; without one a principal is stated by the program itself")
 )]
 pub mod identity;
+pub mod inference;
 pub mod ingest;
 pub mod language;
 #[cfg(feature = "cli")]

@@ -14,6 +14,7 @@ mod answer;
 mod approvable;
 mod config;
 mod decoys;
+mod embed;
 mod error;
 mod fetch;
 mod generations;
@@ -25,11 +26,13 @@ mod paging;
 mod pass_rates;
 mod plan;
 pub mod request;
+mod rerank;
 mod retriever;
 mod rounds;
 mod shared;
 mod sourced;
 mod stages;
+mod systems;
 mod visibility;
 mod walk;
 
@@ -40,6 +43,8 @@ pub use page::Pages;
 pub use plan::{Completion, Plan};
 pub use request::{
     FetchParts, FetchRequest, FieldViolation, NamedPrincipal, RecheckRequest, RetrievalParts, RetrievalRequest,
+    StatedQuery,
 };
 pub use retriever::Retriever;
 pub use stages::StageTimes;
+pub use systems::OtherSystems;

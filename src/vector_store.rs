@@ -220,6 +220,20 @@ pub struct CollectionInfo {
     pub documents: u64,
 }
 
+/// Says who made the vectors of a collection. Vectors of two models point in unrelated directions, so a query of one model finds
+/// nothing sensible among the vectors of another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VectorOrigin {
+    /// There are none.
+    NoVectors,
+    /// Ragward made them, with the model of this name.
+    Model(String),
+    /// Whoever wrote the documents sent them.
+    Writers,
+    /// The store keeps no note of it. The operator answers for it.
+    Unnoted,
+}
+
 /// A store that finds candidates and reads chunks.
 #[async_trait]
 pub trait VectorStore: Send + Sync {
@@ -328,6 +342,15 @@ pub trait VectorStore: Send + Sync {
         found: &[Candidate],
     ) -> Result<Vec<Chunk>, VectorStoreError>;
 
+    /// Tells who made the vectors of a collection.
+    ///
+    /// # Errors
+    /// As for [`VectorStore::collection`].
+    async fn vector_origin(&self, collection: &str) -> Result<VectorOrigin, VectorStoreError> {
+        let _ = collection;
+        Ok(VectorOrigin::Unnoted)
+    }
+
     /// Checks, with at most one call to a server, that a search would be answered now.
     ///
     /// # Errors
@@ -399,6 +422,16 @@ pub trait DocumentStore: Send + Sync {
         documents: Vec<Document>,
         guards: &BTreeSet<Object>,
     ) -> Result<(), VectorStoreError>;
+
+    /// Notes that the vectors of a collection are made with this model from now on; without one, that writers send them. A
+    /// collection that does not exist is made for the note of a model. A store that keeps no notes does nothing.
+    ///
+    /// # Errors
+    /// [`VectorStoreError::OtherModel`] when the collection has vectors of another origin.
+    async fn note_model(&self, collection: &str, model: Option<&str>) -> Result<(), VectorStoreError> {
+        let _ = (collection, model);
+        Ok(())
+    }
 
     /// Deletes documents and returns how many of them existed.
     ///
@@ -474,6 +507,15 @@ pub enum VectorStoreError {
         /// The dimension of the vector.
         found: usize,
     },
+    /// The vectors of a collection have another origin than the settings say.
+    #[error(
+        "the vectors of collection `{collection}` were made with another model than the settings (`embedding`) name for it, or by \
+         others; put its documents into a new collection"
+    )]
+    OtherModel {
+        /// The name of the collection.
+        collection: String,
+    },
     /// Two chunks have one id.
     #[error("chunk id `{chunk_id}` of document `{document_id}` is already used{}", .owner.as_ref().map(|o| format!(" by document `{o}`")).unwrap_or_default())]
     DuplicateChunk {
@@ -516,7 +558,7 @@ impl VectorStoreError {
             Self::Dimension { .. } | Self::Invalid(_) => ErrorCode::InvalidArgument,
             Self::DuplicateChunk { .. } => ErrorCode::AlreadyExists,
             Self::OtherGuard => ErrorCode::PermissionDenied,
-            Self::Unsupported(_) | Self::Refused(_) => ErrorCode::FailedPrecondition,
+            Self::Unsupported(_) | Self::Refused(_) | Self::OtherModel { .. } => ErrorCode::FailedPrecondition,
             Self::Unavailable(_) | Self::BadAnswer(_) => ErrorCode::Unavailable,
             Self::Storage(e) => e.into(),
         }

@@ -12,6 +12,7 @@ mod end_to_end {
     mod leak_channels;
     mod limits;
     mod mcp;
+    mod meaning;
     mod newer_text;
     mod observing;
     mod pages;
@@ -34,6 +35,7 @@ mod support {
     pub(crate) mod http;
     pub(crate) mod json_door;
     pub(crate) mod late_log;
+    pub(crate) mod model_server;
     pub(crate) mod openfga;
     #[expect(dead_code, reason = "other tests use the rest of it")]
     pub(crate) mod oracle;

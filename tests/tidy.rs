@@ -26,7 +26,7 @@ const LAYERS: [&[&str]; 16] = [
     &["client", "config", "login"],
     &["server"],
     &["retrieval", "ingest"],
-    &["authz", "sources", "vector_store"],
+    &["authz", "inference", "sources", "vector_store"],
     &["identity"],
     &["chunk"],
     &["backend", "proto", "audit"],
@@ -64,8 +64,8 @@ const DOORS: [(&[&str], &[&str]); 10] = [
         &["telemetry"],
     ),
     // Plain HTTP is for issuers, whose keys a server reads, where it gets tokens and where a person logs in, for the metadata by
-    // which a server names its issuers to a login, and for the systems that chunks were taken from.
-    (&["reqwest"], &["client_tls", "token_endpoint", "identity/issuer", "login", "sources"]),
+    // which a server names its issuers to a login, for the systems that chunks were taken from, and for the endpoints of models.
+    (&["reqwest"], &["client_tls", "token_endpoint", "identity/issuer", "login", "sources", "inference/endpoint"]),
     // What an outgoing connection trusts is decided in one place.
     (&["rustls_native_certs"], &["client_tls"]),
     // The port has TLS of its own, whose certificate changes while it serves.

@@ -21,7 +21,7 @@ use crate::telemetry::SpanExport;
 pub fn check(config: &Config) -> Result<(), AppError> {
     pages(&config.retrieval)?;
     identity::authentication(config)?;
-    super::sources(config)?;
+    super::other_systems(config)?;
     RequestContextRules::new(&config.identity)?;
     Protection::of(config)?;
     SpanExport::check(&config.telemetry).map_err(|e| ConfigError::Invalid(e.to_string()))?;

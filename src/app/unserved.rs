@@ -10,7 +10,7 @@ use crate::config::Config;
 /// Checks that a configuration asks for nothing that only a server does.
 ///
 /// # Errors
-/// When answers must be recorded, or issuers or sources are configured.
+/// When answers must be recorded, or issuers, sources or models are configured.
 pub(super) fn check(config: &Config) -> Result<(), AppError> {
     if config.audit.enabled && config.audit.required {
         return Err(AppError::ServerOnly {
@@ -28,6 +28,13 @@ pub(super) fn check(config: &Config) -> Result<(), AppError> {
         return Err(AppError::ServerOnly {
             setting: "sources",
             remedy: "nothing else has the tokens that sources are asked with, so leave the sources out",
+        });
+    }
+    let models = [("embedding", config.embedding.is_empty()), ("rerank", config.rerank.is_empty())];
+    if let Some((setting, _)) = models.into_iter().find(|(_, is_empty)| !is_empty) {
+        return Err(AppError::ServerOnly {
+            setting,
+            remedy: "nothing else calls the endpoints of models, so leave them out",
         });
     }
     Ok(())
@@ -58,12 +65,17 @@ mod tests {
             }))
             .unwrap(),
         ];
+        let mut with_model = with_audit(false, false);
+        with_model.embedding = vec![
+            serde_json::from_value(json!({ "collections": ["a"], "url": "https://models/v1", "model": "m" })).unwrap(),
+        ];
         let rows = [
             ("the defaults", Config::default(), Some("audit.required")),
             ("records that need not be kept", with_audit(true, false), None),
             ("no records", with_audit(false, true), None),
             ("an issuer", with_issuer, Some("identity.issuers")),
             ("a source", with_source, Some("sources")),
+            ("a model", with_model, Some("embedding")),
         ];
         for (row, config, expected) in rows {
             let error = check(&config).err().map(|error| error.to_string()).unwrap_or_default();

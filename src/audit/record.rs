@@ -39,6 +39,9 @@ pub struct Record {
     /// The approval that the request needs or has. Missing if it needs none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approval: Option<AuditedApproval>,
+    /// The models that texts were sent to. They count as sent even if the model did not answer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub models: Vec<AuditedModel>,
     /// The time that the call and its stages took.
     pub latency_us: Latencies,
 }
@@ -112,7 +115,7 @@ pub struct AuditedRequest {
     /// The collection that the call is about.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub collection: String,
-    /// `text`, `vector` or `hybrid`.
+    /// `text`, `vector`, `hybrid` or `semantic`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub query_kind: Option<String>,
     /// The keyed digest of the query: equal for equal queries, and of no use without the key.
@@ -237,6 +240,24 @@ pub struct AuditedSource {
     pub asked: u64,
     /// The number of documents that it withheld.
     pub withheld: u64,
+}
+
+/// A model that texts were sent to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct AuditedModel {
+    /// `embed_query` for the text of a query, `embed_chunks` for chunks that were written, `rerank` for permitted chunks that were
+    /// ordered.
+    pub task: String,
+    /// The name of the model in the settings.
+    pub model: String,
+    /// The host that the texts were sent to.
+    pub host: String,
+    /// The number of texts.
+    pub texts: u64,
+    /// The ids of the permitted chunks that were sent to be ordered, in the order in which they were sent.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub chunk_ids: Vec<String>,
 }
 
 /// The content that left with an answer.

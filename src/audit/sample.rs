@@ -48,6 +48,7 @@ pub(super) fn record(number: usize) -> Record {
         observed: None,
         released: Some(Released { chunk_ids: vec![format!("chunk \"{number}\"\n")], ..Released::default() }),
         approval: None,
+        models: Vec::new(),
         latency_us: Latencies { total: 1, ..Latencies::default() },
     }
 }

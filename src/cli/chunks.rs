@@ -20,6 +20,8 @@ pub(super) struct ChunkJson<'a> {
     heading_path: &'a [String],
     #[serde(skip_serializing_if = "Option::is_none")]
     score: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rerank_score: Option<f64>,
     metadata: BTreeMap<&'a str, serde_json::Value>,
     text: &'a str,
 }
@@ -39,6 +41,7 @@ impl<'a> ChunkJson<'a> {
             title: &chunk.title,
             heading_path: &chunk.heading_path,
             score: None,
+            rerank_score: chunk.rerank_score,
             metadata: chunk.metadata.iter().map(|(key, value)| (key.as_str(), json_value(value))).collect(),
             text: &chunk.text,
         }

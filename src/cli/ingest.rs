@@ -23,7 +23,7 @@ use crate::ingest::{
     SourceLabel, Totals, prune,
 };
 use crate::language::{Object, TypeName};
-use crate::proto::ingest::{UpsertDocumentsRequest, UpsertDocumentsResponse};
+use crate::proto::ingest::{Embedded, UpsertDocumentsRequest, UpsertDocumentsResponse};
 
 /// The name of the catalog that a folder may contain.
 const CATALOG: &str = "catalog.jsonl";
@@ -103,6 +103,9 @@ struct IngestReport {
     not_recut: usize,
     /// Warnings about documents that nobody will see.
     warnings: Vec<String>,
+    /// The model that the server sent texts to; left out if it sent none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    embedded: Option<EmbeddedReport>,
     /// The first of the files and lines that were skipped, each with the reason.
     passed_over: Vec<String>,
     passed_over_total: usize,
@@ -116,6 +119,14 @@ struct IngestReport {
 struct DecodedFile {
     path: PathBuf,
     encoding: &'static str,
+}
+
+/// Where the server sent texts to, and how many.
+#[derive(Serialize)]
+struct EmbeddedReport {
+    model: String,
+    host: String,
+    chunks: u64,
 }
 
 pub(super) async fn run(args: IngestArgs, config: Option<PathBuf>, output: &Output) -> Result<(), Failure> {
@@ -159,9 +170,14 @@ pub(super) async fn run(args: IngestArgs, config: Option<PathBuf>, output: &Outp
     let SendOutcome { answer, ids, empty, decoded, passed_over, passed_over_total } = sent;
     let not_recut = known.map_or(0, |known| known.difference(&ids).count());
     let consistency_token = client::consistency_token(&answer).to_owned();
-    let UpsertDocumentsResponse { documents, chunks, warnings, .. } = answer.into_inner();
+    let UpsertDocumentsResponse { documents, chunks, warnings, embedded, .. } = answer.into_inner();
+    let embedded = embedded.map(|Embedded { model, host, chunks }| EmbeddedReport { model, host, chunks });
     // These counts are of this run; the collection may hold other documents.
     let mut lines = vec![format!("put {documents} documents ({chunks} chunks) into collection `{collection}`")];
+    // Whoever ingests has to learn that texts leave the server.
+    lines.extend(embedded.as_ref().map(|EmbeddedReport { model, host, chunks }| {
+        format!("sent the texts of {chunks} chunks to `{host}`, where the model `{model}` made their vectors")
+    }));
     lines.extend(warnings.iter().map(|warning| format!("warning: {warning}")));
     lines.extend(empty.iter().map(|path| format!("passed over, no text: {}", path.display())));
     lines.extend(decoded.iter().map(|file| format!("read as {}: {}", file.encoding, file.path.display())));
@@ -199,6 +215,7 @@ pub(super) async fn run(args: IngestArgs, config: Option<PathBuf>, output: &Outp
         not_read_total,
         not_recut,
         warnings,
+        embedded,
         passed_over,
         passed_over_total,
         removed,

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::approval::ApprovalArgs;
@@ -30,6 +30,9 @@ pub(super) struct RetrieveArgs {
     /// A file with an embedding to search by, alone or together with the search text. It holds a JSON array of numbers.
     #[arg(long, value_name = "FILE")]
     vector: Option<PathBuf>,
+    /// Search by the words of the text, by its meaning, or by both. Meaning needs a model (`embedding`) for the collection.
+    #[arg(long, value_enum, default_value_t = By::Words, conflicts_with = "vector")]
+    by: By,
     #[command(flatten)]
     filter: FilterArgs,
     /// Leave out chunks with a lower score.
@@ -58,6 +61,18 @@ pub(super) struct RetrieveArgs {
     /// The search text.
     #[arg(required_unless_present = "vector")]
     query: Option<String>,
+}
+
+/// What a search text is compared by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum By {
+    /// Its words.
+    #[default]
+    Words,
+    /// Its meaning.
+    Meaning,
+    /// Its words and its meaning.
+    Both,
 }
 
 #[derive(Serialize)]
@@ -89,7 +104,11 @@ struct RoundJson {
 
 pub(super) async fn run(args: RetrieveArgs, config: Option<PathBuf>, output: &Output) -> Result<(), Failure> {
     let query = match (args.query, args.vector) {
-        (Some(text), None) => Query::Text(text),
+        (Some(text), None) => match args.by {
+            By::Words => Query::Text(text),
+            By::Meaning => Query::Semantic(message::Semantic { text }),
+            By::Both => Query::Hybrid(message::Hybrid { text, vector: None }),
+        },
         (None, Some(file)) => Query::Vector(read_vector(&file)?),
         (Some(text), Some(file)) => Query::Hybrid(message::Hybrid { text, vector: Some(read_vector(&file)?) }),
         (None, None) => return Err(Failure::usage("give a query or `--vector FILE`")),

@@ -473,6 +473,7 @@ mod tests {
                 observed: None,
                 released: None,
                 approval: None,
+                models: Vec::new(),
                 latency_us: Latencies::default(),
             }))
         };

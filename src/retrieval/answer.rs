@@ -121,6 +121,8 @@ pub struct Retrieved {
     pub chunk: Permitted<Chunk>,
     /// The score that the search gave it.
     pub score: f32,
+    /// The score that the model gave it by which the answer is ordered; `None` if no model has looked at it.
+    pub rerank_score: Option<f64>,
 }
 
 impl Retrieval {

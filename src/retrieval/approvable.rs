@@ -10,7 +10,6 @@ use crate::authz::decision_key::{write_contextual, write_count, write_text};
 use crate::engine::Contextual;
 use crate::identity::Principal;
 use crate::identity::approvable::{Action, ApprovableRequest};
-use crate::vector_store::Query;
 
 /// The most ids that stand in the words of a request. A person reads no more of them.
 const NAMED_IDS_MAX: usize = 10;
@@ -31,10 +30,7 @@ impl RetrievalRequest {
             collection: self.collection.clone(),
             classification_max: named(classification_max),
             chunks_max: if self.page.is_some() { one_page.max(top_k_max.into()) } else { one_page },
-            words: match &self.query {
-                Query::Text(text) | Query::Hybrid { text, .. } => Some(text.clone()),
-                Query::Vector(_) => None,
-            },
+            words: self.query.words().map(str::to_owned),
             encoded,
             page_token: self.page.clone().filter(|token| !token.is_empty()),
         }

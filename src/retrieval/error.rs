@@ -8,6 +8,7 @@ use super::request::{self, FieldViolation};
 use crate::authz::AuthzError;
 use crate::error_code::ErrorCode;
 use crate::identity::principal::NotDetailed;
+use crate::inference::InferenceError;
 use crate::language::tuple::shown;
 use crate::sources::SourceError;
 use crate::vector_store::VectorStoreError;
@@ -27,6 +28,9 @@ pub enum RetrievalError {
     /// A source did not say whether the user may see a document, or the call has no token to ask it with.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// A model gave no answer that counts.
+    #[error(transparent)]
+    Inference(#[from] InferenceError),
     /// The collection cannot be searched this way.
     #[error("{0}")]
     Unsupported(String),
@@ -67,6 +71,7 @@ impl RetrievalError {
             Self::Authz(e) => e.code(),
             Self::VectorStore(e) => e.code(),
             Self::Source(e) => e.code(),
+            Self::Inference(e) => e.code(),
             Self::Unsupported(_) => ErrorCode::FailedPrecondition,
             Self::TooManyGuards { .. } => ErrorCode::ResourceExhausted,
             Self::UnknownChunk { .. } => ErrorCode::NotFound,

@@ -295,7 +295,7 @@ impl AnswerDraft<'_> {
             }
             if let Some(chunk) = candidate.hydrate(chunk, &mut self.ledger) {
                 *self.of_document.entry(chunk.item().document_id.clone()).or_default() += 1;
-                self.chunks.push(Retrieved { chunk, score });
+                self.chunks.push(Retrieved { chunk, score, rerank_score: None });
             }
         }
     }
@@ -335,7 +335,7 @@ impl AnswerDraft<'_> {
             let score = admitted.candidate().score;
             let chunk = read.remove(&admitted.candidate().chunk_id);
             match chunk.and_then(|chunk| admitted.hydrate(chunk)) {
-                Some(chunk) => self.chunks.push(Retrieved { chunk, score }),
+                Some(chunk) => self.chunks.push(Retrieved { chunk, score, rerank_score: None }),
                 None => self.changed += 1,
             }
         }

@@ -3,15 +3,18 @@
 //! A refusal names the wrong fields that one pass over the request finds. These may not be all: the refusal of a
 //! re-check names only its first wrong id, and a filter that is too deep or too large is not looked at further.
 
+mod stated_query;
+
 use std::collections::HashSet;
 use std::num::NonZeroUsize;
 
+pub use self::stated_query::StatedQuery;
 use crate::authz::Consistency;
 use crate::chunk::{ID_BYTES_MAX, Value};
 use crate::identity::Principal;
 use crate::identity::details::OneOf;
-use crate::vector_store::validation::{COLLECTION_BYTES_MAX, QUERY_BYTES_MAX, VECTOR_DIMENSION_MAX};
-use crate::vector_store::{Filter, Query};
+use crate::vector_store::Filter;
+use crate::vector_store::validation::COLLECTION_BYTES_MAX;
 
 /// The most levels of a filter.
 pub const FILTER_DEPTH_MAX: usize = 8;
@@ -98,8 +101,8 @@ pub struct RetrievalParts {
     pub principal: NamedPrincipal,
     /// The collection to search.
     pub collection: String,
-    /// The text, the vector or both to search for.
-    pub query: Option<Query>,
+    /// What to search for.
+    pub query: Option<StatedQuery>,
     /// How many chunks are wanted.
     pub top_k: u32,
     /// The filter that chunks must pass.
@@ -117,11 +120,11 @@ pub struct RetrievalParts {
 impl RetrievalParts {
     /// Asks for the [`TOP_K`] best chunks of a collection that `user` may see. The other fields have their defaults.
     #[must_use]
-    pub fn new(user: &str, collection: &str, query: Query) -> Self {
+    pub fn new(user: &str, collection: &str, query: impl Into<StatedQuery>) -> Self {
         Self {
             principal: NamedPrincipal::stated(user),
             collection: collection.to_owned(),
-            query: Some(query),
+            query: Some(query.into()),
             top_k: TOP_K,
             filter: None,
             min_score: None,
@@ -137,7 +140,7 @@ impl RetrievalParts {
 pub struct RetrievalRequest {
     pub(super) principal: Principal,
     pub(super) collection: String,
-    pub(super) query: Query,
+    pub(super) query: StatedQuery,
     pub(super) top_k: usize,
     pub(super) filter: Option<Filter>,
     pub(super) min_score: Option<f64>,
@@ -162,12 +165,10 @@ impl RetrievalRequest {
             violations.push(FieldViolation::new("top_k", description));
         }
         match &parts.query {
-            None => violations.push(FieldViolation::new("query", "is missing; set `text`, `vector` or `hybrid`")),
-            Some(Query::Text(text)) => check_text("text", text, &mut violations),
-            Some(Query::Vector(vector)) => check_vector("vector.values", vector, &mut violations),
-            Some(Query::Hybrid { text, vector }) => {
-                check_text("hybrid.text", text, &mut violations);
-                check_vector("hybrid.vector.values", vector, &mut violations);
+            Some(query) => query.check(&mut violations),
+            None => {
+                violations
+                    .push(FieldViolation::new("query", "is missing; set `text`, `vector`, `hybrid` or `semantic`"));
             }
         }
         if parts.min_score.is_some_and(|score| !score.is_finite()) {
@@ -202,9 +203,9 @@ impl RetrievalRequest {
         &self.collection
     }
 
-    /// Returns the text, the vector or both to search for.
+    /// Returns what to search for.
     #[must_use]
-    pub fn query(&self) -> &Query {
+    pub fn query(&self) -> &StatedQuery {
         &self.query
     }
 
@@ -217,10 +218,7 @@ impl RetrievalRequest {
     /// Returns whether scores depend on what else the principal may see: on the statistics of its chunks (BM25), or on
     /// their ranks.
     pub(super) fn needs_visible_set(&self) -> bool {
-        match self.query {
-            Query::Text(_) | Query::Hybrid { .. } => true,
-            Query::Vector(_) => false,
-        }
+        self.query.is_by_words()
     }
 
     /// Returns the keys of the values that the request states for conditions, in alphabetical order.
@@ -412,28 +410,6 @@ pub(crate) fn check_collection(name: &str, violations: &mut Vec<FieldViolation>)
     }
 }
 
-fn check_text(field: &str, text: &str, violations: &mut Vec<FieldViolation>) {
-    if text.trim().is_empty() {
-        violations.push(FieldViolation::new(field, "is empty; ask for something"));
-    } else if text.len() > QUERY_BYTES_MAX {
-        let description = format!("has {} bytes, at most {QUERY_BYTES_MAX} are allowed", text.len());
-        violations.push(FieldViolation::new(field, description));
-    }
-}
-
-fn check_vector(field: &str, vector: &[f32], violations: &mut Vec<FieldViolation>) {
-    let description = if vector.is_empty() || vector.len() > VECTOR_DIMENSION_MAX {
-        format!("has {} values, must have 1 to {VECTOR_DIMENSION_MAX}", vector.len())
-    } else if let Some(position) = vector.iter().position(|v| !v.is_finite()) {
-        format!("value {position} is not a finite number")
-    } else if vector.iter().all(|v| *v == 0.0) {
-        "is all zeros, which has no direction".to_owned()
-    } else {
-        return;
-    };
-    violations.push(FieldViolation::new(field, description));
-}
-
 fn check_filter(filter: &Filter, violations: &mut Vec<FieldViolation>) {
     let mut nodes = 0usize;
     // This uses a stack instead of recursion, because the caller chooses the depth.
@@ -493,12 +469,13 @@ fn check_filter_values(values: &[Value], violations: &mut Vec<FieldViolation>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vector_store::Query;
 
     fn parts() -> RetrievalParts {
         RetrievalParts {
             principal: NamedPrincipal::stated("user:anne"),
             collection: "handbook".to_owned(),
-            query: Some(Query::Text("leave".to_owned())),
+            query: Some(Query::Text("leave".to_owned()).into()),
             top_k: 10,
             filter: None,
             min_score: None,
@@ -514,10 +491,11 @@ mod tests {
 
     #[test]
     fn each_wrong_field_is_named() {
-        let vector = |values: &[f32]| Some(Query::Vector(values.to_vec()));
-        let text = |text: &str| Some(Query::Text(text.to_owned()));
+        let vector = |values: &[f32]| Some(Query::Vector(values.to_vec()).into());
+        let text = |text: &str| Some(Query::Text(text.to_owned()).into());
         let hybrid =
-            |text: &str, vector: &[f32]| Some(Query::Hybrid { text: text.to_owned(), vector: vector.to_vec() });
+            |text: &str, vector: &[f32]| Some(Query::Hybrid { text: text.to_owned(), vector: vector.to_vec() }.into());
+        let semantic = |text: &str| Some(StatedQuery::Semantic(text.to_owned()));
         let one_of = |values: Vec<Value>| Some(Filter::OneOf { key: "year".to_owned(), values });
         let rows: Vec<(&str, RetrievalParts, &[&str])> = vec![
             ("everything is right", parts(), &[]),
@@ -563,6 +541,18 @@ mod tests {
                 "a hybrid query without both parts",
                 RetrievalParts { query: hybrid("", &[]), ..parts() },
                 &["hybrid.text", "hybrid.vector.values"],
+            ),
+            ("a query by meaning", RetrievalParts { query: semantic("leave"), ..parts() }, &[]),
+            ("a query by no meaning", RetrievalParts { query: semantic(" "), ..parts() }, &["semantic.text"]),
+            (
+                "a long query by meaning",
+                RetrievalParts { query: semantic(&"a".repeat(8_193)), ..parts() },
+                &["semantic.text"],
+            ),
+            (
+                "words and their meaning, without words",
+                RetrievalParts { query: Some(StatedQuery::Hybrid(String::new())), ..parts() },
+                &["hybrid.text"],
             ),
             ("a negative lowest score", RetrievalParts { min_score: Some(-0.5), ..parts() }, &[]),
             ("a lowest score of NaN", RetrievalParts { min_score: Some(f64::NAN), ..parts() }, &["min_score"]),

@@ -16,14 +16,16 @@ use super::page::Binding;
 use super::paging::Paging;
 use super::plan::{self, RetrievalStep};
 use super::request::{FetchRequest, RecheckRequest, RetrievalParts, RetrievalRequest};
+use super::rerank::rerank;
 use super::rounds::Rounds;
 use super::shared::Shared;
 use super::sourced::SourceGate;
 use super::stages::{Stage, StageTimes};
-use super::{Pages, RetrievalConfig};
+use super::{OtherSystems, Pages, RetrievalConfig};
 use crate::authz::Authorizer;
 use crate::chunk::{Candidate, FoundChunk};
 use crate::identity::details::{Action, RequestFacts};
+use crate::inference::{Embeddings, NoRecord, SentRecord};
 use crate::sources::SourceSystems;
 use crate::vector_store::VectorStore;
 
@@ -43,7 +45,7 @@ impl Retriever {
         config: RetrievalConfig,
         pages: Pages,
     ) -> Self {
-        Self { shared: Arc::new(Shared::new(authorizer, vector_store, config, pages, None)) }
+        Self::with_systems(authorizer, vector_store, config, pages, OtherSystems::default())
     }
 
     /// Like [`Retriever::new`], but asks `sources` about each chunk that the authorizer permits, before the chunk is released.
@@ -55,7 +57,26 @@ impl Retriever {
         pages: Pages,
         sources: Arc<dyn SourceSystems>,
     ) -> Self {
-        Self { shared: Arc::new(Shared::new(authorizer, vector_store, config, pages, Some(sources))) }
+        let systems = OtherSystems { sources: Some(sources), ..OtherSystems::default() };
+        Self::with_systems(authorizer, vector_store, config, pages, systems)
+    }
+
+    /// Like [`Retriever::new`], but also asks sources and models.
+    #[must_use]
+    pub fn with_systems(
+        authorizer: Arc<dyn Authorizer>,
+        vector_store: Arc<dyn VectorStore>,
+        config: RetrievalConfig,
+        pages: Pages,
+        systems: OtherSystems,
+    ) -> Self {
+        Self { shared: Arc::new(Shared::new(authorizer, vector_store, config, pages, systems)) }
+    }
+
+    /// Returns the models that make vectors, for some collections.
+    #[must_use]
+    pub fn embeddings(&self) -> &Arc<Embeddings> {
+        &self.shared.systems.embeddings
     }
 
     /// Returns the settings that this retriever was made with.
@@ -78,13 +99,26 @@ impl Retriever {
     /// # Errors
     /// When a backend fails, the deadline passes, or the collection cannot be searched this way. Denial is not an error.
     pub async fn retrieve(&self, request: &RetrievalRequest, deadline: Instant) -> Result<Retrieval, RetrievalError> {
+        self.retrieve_recorded(request, deadline, &NoRecord).await
+    }
+
+    /// Like [`Self::retrieve`], and notes in `record` what is sent to models, before it is sent.
+    ///
+    /// # Errors
+    /// As for [`Self::retrieve`].
+    pub async fn retrieve_recorded(
+        &self,
+        request: &RetrievalRequest,
+        deadline: Instant,
+        record: &dyn SentRecord,
+    ) -> Result<Retrieval, RetrievalError> {
         let (principal, since_1970) = (self.shared.retrieving_principal(request)?, since_1970());
         let relation = &self.shared.config.relation;
         let binding = request.page.as_ref().and_then(|_token| Binding::new(request, &principal, relation));
         let paging = Paging::open(&self.shared.pages, request, binding, since_1970)?;
         // An approval counts its chunks over all pages.
         let principal = principal.after(paging.returned());
-        let mut rounds = Rounds::begin(&self.shared, request, &principal, paging, deadline, since_1970).await?;
+        let mut rounds = Rounds::begin(&self.shared, request, &principal, paging, deadline, since_1970, record).await?;
         let mut step = rounds.first_step();
         // `plan::next_step` ends this loop: it bounds the searches of a retrieval.
         loop {
@@ -93,7 +127,10 @@ impl Retriever {
                 RetrievalStep::SearchAgain => rounds.search_again().await?,
                 RetrievalStep::Enforce => rounds.enforce().await?,
                 RetrievalStep::Read => rounds.read().await?,
-                RetrievalStep::Answer(completion) => return rounds.answer(completion),
+                RetrievalStep::Answer(completion) => {
+                    let retrieval = rounds.answer(completion)?;
+                    return rerank(&self.shared, request, retrieval, deadline, record).await;
+                }
             };
             step = plan::next_step(rounds.situation(), &round);
         }

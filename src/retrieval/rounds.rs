@@ -7,12 +7,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::answer::{Retrieval, RoundReport};
+use super::embed;
 use super::error::{RetrievalError, within};
 use super::hydrate::{Hydrated, Hydration, Wanted};
 use super::paging::{ByPage, NextPage, Paging};
 use super::pass_rates::PassRateKey;
 use super::plan::{self, Completion, NoPlan, PlannedSearch, Progress, RetrievalStep, Round, Situation, Tally};
-use super::request::{FieldViolation, RetrievalRequest};
+use super::request::RetrievalRequest;
 use super::shared::Shared;
 use super::sourced::SourceGate;
 use super::stages::{Stage, StageTimes};
@@ -22,10 +23,9 @@ use crate::authz::enforce::{Enforcer, Permitted};
 use crate::chunk::{Candidate, Metadata, Value};
 use crate::identity::Principal;
 use crate::identity::details::{AuthorizationDetails, OneOf};
+use crate::inference::SentRecord;
 use crate::language::Object;
-use crate::vector_store::{
-    CollectionInfo, Filter, Narrowing, Query, Rest, Search, SearchSpace, Searched, VectorStoreError,
-};
+use crate::vector_store::{Filter, Narrowing, Query, Rest, Search, SearchSpace, Searched, VectorStoreError};
 
 /// The state of one retrieval, round after round.
 pub(super) struct Rounds<'r> {
@@ -72,7 +72,7 @@ struct FoundCandidates {
 
 impl<'r> Rounds<'r> {
     /// Learns what the collection can do and, where that pays, what the principal may see. Then plans
-    /// the first search.
+    /// the first search. `record` notes what is sent to a model for the query.
     ///
     /// # Errors
     /// When the collection takes no such query, a backend fails or the deadline passes.
@@ -83,11 +83,12 @@ impl<'r> Rounds<'r> {
         paging: Paging,
         deadline: Instant,
         since_1970: Duration,
+        record: &dyn SentRecord,
     ) -> Result<Self, RetrievalError> {
         let mut enforcer = shared.enforcer(principal, request.consistency, deadline, since_1970);
         let (vector_store, collection) = (shared.vector_store.as_ref(), request.collection.as_str());
         let info = within(deadline, vector_store.collection(collection)).await?;
-        check_query(request, &info)?;
+        let query = embed::searchable(shared, request, &info, deadline, record).await?;
         let table = within(deadline, vector_store.guards(collection)).await?;
 
         let page_size = page_size(request, principal);
@@ -130,7 +131,7 @@ impl<'r> Rounds<'r> {
             visibility,
             situation,
             learned_for,
-            search: search_of_everything(request, principal),
+            search: search_of_everything(request, query, principal),
             planned,
             begun: Instant::now(),
             found: FoundCandidates::none(),
@@ -346,27 +347,6 @@ impl FoundCandidates {
     }
 }
 
-/// Checks that the collection takes the query of a request.
-fn check_query(request: &RetrievalRequest, info: &CollectionInfo) -> Result<(), RetrievalError> {
-    let collection = &request.collection;
-    let (has_text, vector) = match &request.query {
-        Query::Text(_) => (true, None),
-        Query::Vector(vector) => (false, Some(("vector.values", vector))),
-        Query::Hybrid { vector, .. } => (true, Some(("hybrid.vector.values", vector))),
-    };
-    if has_text && !info.text_queries {
-        let text = format!("collection `{collection}` takes no text queries; send a vector");
-        return Err(RetrievalError::Unsupported(text));
-    }
-    if let (Some((field, vector)), Some(expected)) = (vector, info.dimension)
-        && vector.len() != expected
-    {
-        let description = format!("has {} values, collection `{collection}` has {expected}", vector.len());
-        return Err(RetrievalError::Invalid(vec![FieldViolation::new(field, description)]));
-    }
-    Ok(())
-}
-
 /// Returns how many chunks an answer may have: as many as the request asks for, unless the details of the caller's
 /// token permit fewer.
 fn page_size(request: &RetrievalRequest, principal: &Principal) -> usize {
@@ -408,10 +388,10 @@ fn check_candidates(candidates: &[Candidate], limit: usize) -> Result<(), Vector
 }
 
 /// Returns the search of a request over everything. Each round sets its own limits.
-fn search_of_everything(request: &RetrievalRequest, principal: &Principal) -> Search {
+fn search_of_everything(request: &RetrievalRequest, query: Query, principal: &Principal) -> Search {
     Search {
         collection: request.collection.clone(),
-        query: request.query.clone(),
+        query,
         filter: narrowed_filter(request.filter.as_ref(), principal),
         per_document_max: None,
         space: SearchSpace::Everything,

@@ -9,7 +9,8 @@ use super::decoys::Decoys;
 use super::guard_index::GuardIndexes;
 use super::list_costs::{ListCosts, ListKind};
 use super::pass_rates::{PassRateKey, PassRates};
-use super::request::RetrievalRequest;
+use super::request::{RetrievalRequest, StatedQuery};
+use super::systems::OtherSystems;
 use super::visibility::Lister;
 use super::{Pages, RetrievalConfig};
 use crate::authz::enforce::Enforcer;
@@ -17,14 +18,12 @@ use crate::authz::{Authorizer, Consistency};
 use crate::identity::Principal;
 use crate::identity::details::{Action, RequestFacts};
 use crate::identity::principal::NotDetailed;
-use crate::sources::SourceSystems;
 use crate::vector_store::{Query, VectorStore};
 
 pub(super) struct Shared {
     pub(super) authorizer: Arc<dyn Authorizer>,
     pub(super) vector_store: Arc<dyn VectorStore>,
-    /// The systems that are asked before a chunk leaves, if there are any.
-    pub(super) sources: Option<Arc<dyn SourceSystems>>,
+    pub(super) systems: OtherSystems,
     pub(super) config: RetrievalConfig,
     pub(super) pages: Pages,
     pub(super) pass_rates: PassRates,
@@ -39,12 +38,12 @@ impl Shared {
         vector_store: Arc<dyn VectorStore>,
         config: RetrievalConfig,
         pages: Pages,
-        sources: Option<Arc<dyn SourceSystems>>,
+        systems: OtherSystems,
     ) -> Self {
         Self {
             authorizer,
             vector_store,
-            sources,
+            systems,
             config,
             pages,
             pass_rates: PassRates::default(),
@@ -60,10 +59,12 @@ impl Shared {
     /// When no details fit.
     pub(super) fn retrieving_principal(&self, request: &RetrievalRequest) -> Result<Principal, NotDetailed> {
         let query_text = match &request.query {
-            Query::Text(text) => Some(text.as_str()),
+            StatedQuery::Searchable(Query::Text(text)) => Some(text.as_str()),
             // A token may be bound to a digest of the query text. A vector is not in that digest, so beside the right text a
-            // caller could send any vector.
-            Query::Vector(_) | Query::Hybrid { .. } => None,
+            // caller could send any vector. Nor does the digest say that the text may be sent to a model.
+            StatedQuery::Searchable(Query::Vector(_) | Query::Hybrid { .. })
+            | StatedQuery::Semantic(_)
+            | StatedQuery::Hybrid(_) => None,
         };
         request.principal.for_request(&RequestFacts {
             action: Action::Retrieve,

@@ -136,7 +136,7 @@ impl<'r> SourceGate<'r> {
             Consistency::HigherConsistency => Recall::None,
         };
         Self {
-            systems: shared.sources.as_deref(),
+            systems: shared.systems.sources.as_deref(),
             principal,
             recall,
             since_1970,

@@ -1,6 +1,7 @@
 //! Serves `ragward.ingest.v1.IngestService`: takes documents in, lists and deletes them, and tells what a collection holds.
 
 mod batch;
+mod embed;
 mod listing;
 mod put;
 mod turns;
@@ -28,6 +29,7 @@ use crate::authz::enforce::{Enforcer, Permitted};
 use crate::authz::{Authorizer, Consistency};
 use crate::blocking_pool::BlockingPool;
 use crate::identity::{Caller, Principal};
+use crate::inference::Embeddings;
 use crate::ingest::IngestConfig;
 use crate::language::tuple::shown;
 use crate::language::{Object, Relation};
@@ -104,6 +106,7 @@ pub(super) struct IngestApi {
     clock: Clock,
     authentication: Authentication,
     authorizer: Arc<dyn Authorizer>,
+    embeddings: Arc<Embeddings>,
     /// The relation that a reader must hold on a guard.
     read_relation: Relation,
 }
@@ -122,6 +125,7 @@ impl IngestApi {
             clock: Arc::new(authentication::now),
             authentication: services.authentication.clone(),
             authorizer: Arc::clone(&services.authorizer),
+            embeddings: Arc::clone(services.retriever.embeddings()),
             read_relation: services.retriever.config().relation.clone(),
         }
     }
@@ -463,7 +467,7 @@ impl IngestApi {
         &self,
         call: &Call,
         written: &mut message::UpsertDocumentsResponse,
-        batch: Batch,
+        mut batch: Batch,
     ) -> Result<(), Refusal> {
         self.authentication.admit_still(&call.caller, batch.collection(), (self.clock)())?;
         let guards = match &call.writer {
@@ -473,9 +477,11 @@ impl IngestApi {
             }
             None => None,
         };
+        let embedded = self.embed(&mut batch, call.record.draft()).await?;
         let after = message::UpsertDocumentsResponse {
             documents: written.documents + batch.documents(),
             chunks: written.chunks + batch.chunks(),
+            embedded: embed::sum(written.embedded.take(), embedded),
             ..message::UpsertDocumentsResponse::default()
         };
         let (store, draft, is_believed) =

@@ -16,6 +16,7 @@ use tonic_types::StatusExt;
 
 use crate::authz::AuthzError;
 use crate::error_code::ErrorCode;
+use crate::inference::InferenceError;
 use crate::retrieval::{FieldViolation, RetrievalError};
 use crate::sources::SourceError;
 use crate::vector_store::VectorStoreError;
@@ -372,6 +373,7 @@ impl From<RetrievalError> for Refusal {
             }
             RetrievalError::VectorStore(e) => store_text(e),
             RetrievalError::Source(e) => source_text(e),
+            RetrievalError::Inference(e) => inference_text(e).to_owned(),
             RetrievalError::TooManyGuards { .. } => {
                 // The caller must not learn how many guards there are.
                 tracing::warn!(%error, "refused");
@@ -401,6 +403,21 @@ impl From<VectorStoreError> for Refusal {
     }
 }
 
+impl From<InferenceError> for Refusal {
+    fn from(error: InferenceError) -> Self {
+        Self::of_kind(error.code(), inference_text(&error))
+    }
+}
+
+/// Returns the text about a model that gave no answer. Its name is the operator's affair, and its fault goes to the log.
+fn inference_text(error: &InferenceError) -> &'static str {
+    tracing::warn!(%error, "a model did not answer");
+    match error {
+        InferenceError::Embedding { .. } => "the embedding model did not answer; try again later",
+        InferenceError::Rerank { .. } => "the reranking model did not answer; try again later",
+    }
+}
+
 fn source_text(error: &SourceError) -> String {
     match error {
         SourceError::NoToken => error.to_string(),
@@ -423,6 +440,7 @@ fn store_text(error: &VectorStoreError) -> String {
     match error {
         VectorStoreError::UnknownCollection(_)
         | VectorStoreError::Dimension { .. }
+        | VectorStoreError::OtherModel { .. }
         | VectorStoreError::DuplicateChunk { .. }
         | VectorStoreError::OtherGuard
         | VectorStoreError::Invalid(_)

@@ -163,7 +163,7 @@ impl RetrievalApi {
         let approved = self.approve(call, request.principal(), &approvable, &sealed).await?;
         let request = request.approved_for(approved.principal.clone());
         room.reserve(request.top_k() * CHUNK_BYTES_MAX).await?;
-        let retrieval = self.retriever.retrieve(&request, call.deadline).await?;
+        let retrieval = self.retriever.retrieve_recorded(&request, call.deadline, &call.draft).await?;
         approved.answered();
         record_retrieval(&call.draft, &retrieval);
         // INVARIANT (no counts): the plan counts what is withheld, so it is told only where the operator allows that.

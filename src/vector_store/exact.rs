@@ -17,6 +17,7 @@ mod fields;
 mod guards;
 mod hybrid_search;
 mod index;
+mod model_note;
 mod postings;
 mod record;
 mod search;
@@ -44,7 +45,7 @@ use self::top_k::Selection;
 use super::validation::{self, QUERY_TERMS_MAX};
 use super::{
     CollectionInfo, DocumentPage, DocumentStore, EmbeddedConfig, GuardTable, ListedDocument, Query, Rest, Search,
-    SearchCosts, Searched, VectorStore, VectorStoreError,
+    SearchCosts, Searched, VectorOrigin, VectorStore, VectorStoreError,
 };
 use crate::analysis::{Analyzer, Languages, QueryWord};
 use crate::blocking_pool::BlockingPool;
@@ -148,6 +149,11 @@ impl VectorStore for ExactStore {
         self.blocking(&self.reads, move |engine, _| Ok(engine.read()?.index(&name)?.info())).await
     }
 
+    async fn vector_origin(&self, collection: &str) -> Result<VectorOrigin, VectorStoreError> {
+        let name = collection.to_owned();
+        self.blocking(&self.reads, move |engine, _| Ok(engine.read()?.index(&name)?.vector_origin())).await
+    }
+
     async fn guards(&self, collection: &str) -> Result<Option<GuardTable>, VectorStoreError> {
         let name = collection.to_owned();
         self.blocking(&self.reads, move |engine, _| Ok(Some(engine.read()?.index(&name)?.guards.table()))).await
@@ -244,6 +250,11 @@ impl VectorStore for ExactStore {
 
 #[async_trait]
 impl DocumentStore for ExactStore {
+    async fn note_model(&self, collection: &str, model: Option<&str>) -> Result<(), VectorStoreError> {
+        let (name, model) = (collection.to_owned(), model.map(str::to_owned));
+        self.blocking(&self.writes, move |engine, _| engine.note_model(&name, model.as_deref())).await
+    }
+
     async fn upsert(&self, collection: &str, documents: Vec<Document>) -> Result<(), VectorStoreError> {
         let name = collection.to_owned();
         self.blocking(&self.writes, move |engine, _| engine.upsert(&name, documents, None)).await
@@ -411,8 +422,7 @@ impl Engine {
             if !ids.iter().all(|id| index.is_none_or(|index| index.is_under(id, guards))) {
                 return Err(VectorStoreError::OtherGuard);
             }
-            let next = state.collections.values().map(|index| index.number + 1).max().unwrap_or_default();
-            Change::upsert(collection, index, next, prepared)?
+            Change::upsert(collection, index, state.next_number(), prepared)?
         };
         self.perform(&mut writer, change)
     }
@@ -489,6 +499,11 @@ impl Engine {
 }
 
 impl SearchState {
+    /// Returns the number of the next new collection.
+    fn next_number(&self) -> u32 {
+        self.collections.values().map(|index| index.number + 1).max().unwrap_or_default()
+    }
+
     fn index(&self, collection: &str) -> Result<&Index, VectorStoreError> {
         let unknown = || VectorStoreError::UnknownCollection(collection.to_owned());
         self.collections.get(collection).ok_or_else(unknown)

@@ -640,6 +640,7 @@ fn refusal(error: &VectorStoreError) -> Option<Refusal> {
         | VectorStoreError::Unavailable(_)
         | VectorStoreError::BadAnswer(_)
         | VectorStoreError::OtherGuard
+        | VectorStoreError::OtherModel { .. }
         | VectorStoreError::Storage(_) => None,
     }
 }

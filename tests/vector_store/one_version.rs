@@ -131,7 +131,7 @@ async fn ask(retriever: &Retriever, query: Query, top_k: u32, min_score: Option<
     let parts = RetrievalParts {
         principal: NamedPrincipal::stated("user:anne"),
         collection: COLLECTION.to_owned(),
-        query: Some(query),
+        query: Some(query.into()),
         top_k,
         filter: Some(Filter::OneOf { key: "area".to_owned(), values: vec![Value::Text("public".to_owned())] }),
         min_score,

@@ -136,7 +136,7 @@ async fn ask(retriever: &Retriever, vector: &[f32], top_k: usize, per_document_m
     let parts = RetrievalParts {
         principal: NamedPrincipal::stated("user:anne"),
         collection: COLLECTION.to_owned(),
-        query: Some(Query::Vector(vector.to_vec())),
+        query: Some(Query::Vector(vector.to_vec()).into()),
         top_k: u32::try_from(top_k).expect("small"),
         filter: None,
         min_score: None,

@@ -263,6 +263,7 @@ mod tests {
             observed,
             released: None,
             approval: None,
+            models: Vec::new(),
             latency_us: Latencies::default(),
         }))
     }

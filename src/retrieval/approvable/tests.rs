@@ -5,8 +5,8 @@ use serde_json::json;
 use super::*;
 use crate::authz::Consistency;
 use crate::identity::sample;
-use crate::retrieval::request::{FetchParts, NamedPrincipal, RetrievalParts};
-use crate::vector_store::Filter;
+use crate::retrieval::request::{FetchParts, NamedPrincipal, RetrievalParts, StatedQuery};
+use crate::vector_store::{Filter, Query};
 
 fn parts() -> RetrievalParts {
     RetrievalParts::new("user:anne", "handbook", Query::Text("leave".to_owned()))
@@ -31,7 +31,8 @@ fn fetch(chunk_ids: &[&str], document_ids: &[&str]) -> FetchRequest {
 
 #[test]
 fn requests_that_differ_are_approved_apart() {
-    let asked = |query: Query| RetrievalParts { query: Some(query), ..parts() };
+    let asked = |query: Query| RetrievalParts { query: Some(query.into()), ..parts() };
+    let stated = |query: StatedQuery| RetrievalParts { query: Some(query), ..parts() };
     let hybrid = |text: &str, vector: Vec<f32>| Query::Hybrid { text: text.to_owned(), vector };
     let in_context = |value: &str| {
         let principal = Principal::stated("user:anne").unwrap();
@@ -55,6 +56,10 @@ fn requests_that_differ_are_approved_apart() {
         ("another vector", encoded(asked(Query::Vector(vec![1.0, -0.5])), "")),
         ("both", encoded(asked(hybrid("leave", vec![1.0, 0.5])), "")),
         ("both, another vector", encoded(asked(hybrid("leave", vec![0.5, 1.0])), "")),
+        ("the meaning", encoded(stated(StatedQuery::Semantic("leave".to_owned())), "")),
+        ("another meaning", encoded(stated(StatedQuery::Semantic("leaves".to_owned())), "")),
+        ("words and meaning", encoded(stated(StatedQuery::Hybrid("leave".to_owned())), "")),
+        ("other words and their meaning", encoded(stated(StatedQuery::Hybrid("leaves".to_owned())), "")),
         ("another collection", encoded(RetrievalParts { collection: "hr".to_owned(), ..parts() }, "")),
         ("more chunks", encoded(RetrievalParts { top_k: 11, ..parts() }, "")),
         ("a filter", encoded(RetrievalParts { filter: Some(Filter::All(Vec::new())), ..parts() }, "")),
@@ -75,6 +80,23 @@ fn requests_that_differ_are_approved_apart() {
         for (other_place, (other_row, other)) in rows.iter().enumerate() {
             assert_eq!(one == other, place == other_place, "{row} and {other_row}");
         }
+    }
+}
+
+/// The person reads the words of whatever has words.
+#[test]
+fn the_words_of_a_request_are_shown() {
+    let leave = || "leave".to_owned();
+    let rows = [
+        ("a text", Query::Text(leave()).into(), Some("leave")),
+        ("a vector", Query::Vector(vec![1.0]).into(), None),
+        ("both", Query::Hybrid { text: leave(), vector: vec![1.0] }.into(), Some("leave")),
+        ("the meaning", StatedQuery::Semantic(leave()), Some("leave")),
+        ("words and meaning", StatedQuery::Hybrid(leave()), Some("leave")),
+    ];
+    for (row, query, expected) in rows {
+        let request = request(RetrievalParts { query: Some(query), ..parts() });
+        assert_eq!(request.approvable("", 100).words.as_deref(), expected, "{row}");
     }
 }
 

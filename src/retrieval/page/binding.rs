@@ -12,7 +12,7 @@ use crate::engine::Contextual;
 use crate::identity::details::{OneOf, PagedDetails};
 use crate::identity::{Actor, Delegation, DelegationOn, Principal, Scope, TokenFacts};
 use crate::language::{Object, Relation};
-use crate::retrieval::request::RetrievalRequest;
+use crate::retrieval::request::{RetrievalRequest, StatedQuery};
 use crate::vector_store::{Filter, Query};
 
 /// The length of a digest, that of SHA-256.
@@ -29,6 +29,8 @@ const ON_GUARD: u8 = 1;
 const QUERY_TEXT: u8 = 0;
 const QUERY_VECTOR: u8 = 1;
 const QUERY_HYBRID: u8 = 2;
+const QUERY_SEMANTIC: u8 = 3;
+const QUERY_HYBRID_TEXT: u8 = 4;
 
 const FILTER_ALL: u8 = 0;
 const FILTER_ANY: u8 = 1;
@@ -176,20 +178,28 @@ pub(in crate::retrieval) fn write_asked(out: &mut Vec<u8>, request: &RetrievalRe
     write_option(out, per_document_max.as_ref(), |out, max| write_count(out, max.get()));
 }
 
-fn write_query(out: &mut Vec<u8>, query: &Query) {
+fn write_query(out: &mut Vec<u8>, query: &StatedQuery) {
     match query {
-        Query::Text(text) => {
+        StatedQuery::Searchable(Query::Text(text)) => {
             out.push(QUERY_TEXT);
             write_text(out, text);
         }
-        Query::Vector(vector) => {
+        StatedQuery::Searchable(Query::Vector(vector)) => {
             out.push(QUERY_VECTOR);
             write_vector(out, vector);
         }
-        Query::Hybrid { text, vector } => {
+        StatedQuery::Searchable(Query::Hybrid { text, vector }) => {
             out.push(QUERY_HYBRID);
             write_text(out, text);
             write_vector(out, vector);
+        }
+        StatedQuery::Semantic(text) => {
+            out.push(QUERY_SEMANTIC);
+            write_text(out, text);
+        }
+        StatedQuery::Hybrid(text) => {
+            out.push(QUERY_HYBRID_TEXT);
+            write_text(out, text);
         }
     }
 }

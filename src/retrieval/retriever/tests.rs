@@ -388,7 +388,7 @@ fn parts(query: Query, top_k: u32) -> RetrievalParts {
     RetrievalParts {
         principal: NamedPrincipal::stated("user:anne"),
         collection: "handbook".to_owned(),
-        query: Some(query),
+        query: Some(query.into()),
         top_k,
         filter: None,
         min_score: None,

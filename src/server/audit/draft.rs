@@ -7,12 +7,15 @@ use tonic::{Code, Status};
 
 use super::{Audit, observed};
 use crate::audit::{
-    AuditedApproval, AuditedDecision, AuditedPrincipal, AuditedRequest, DigestPurpose, Door, Latencies, Record,
-    Released,
+    AuditedApproval, AuditedDecision, AuditedModel, AuditedPrincipal, AuditedRequest, DigestPurpose, Door, Latencies,
+    Record, Released,
 };
 use crate::authz::{Consistency, DecidedBy};
 use crate::identity::{Principal, TokenFacts, VerifiedToken};
-use crate::retrieval::{FetchRequest, PlanReport, RecheckRequest, Rechecked, RetrievalRequest, StageTimes};
+use crate::inference::{ModelTask, SentRecord, SentTexts};
+use crate::retrieval::{
+    FetchRequest, PlanReport, RecheckRequest, Rechecked, RetrievalRequest, StageTimes, StatedQuery,
+};
 use crate::server::refusal::Refusal;
 use crate::telemetry;
 use crate::vector_store::Query;
@@ -39,6 +42,7 @@ impl Draft {
             observed: None,
             released: None,
             approval: None,
+            models: Vec::new(),
             latency_us: Latencies::default(),
         };
         let outcome = Arc::default();
@@ -180,6 +184,26 @@ impl Draft {
         self.edit(|record| record.approval = Some(approval));
     }
 
+    /// Notes the model that texts are sent to. What one model gets for one purpose is one entry.
+    fn sent_to_model(&self, sent: SentTexts<'_>) {
+        let SentTexts { task, model, host, texts, chunk_ids } = sent;
+        // An upload names documents, and may have too many chunks for a record.
+        let chunk_ids = if task == ModelTask::Rerank { chunk_ids } else { &[] };
+        self.edit(|record| {
+            let is_same = |audited: &&mut AuditedModel| audited.task == task.name() && audited.model == model;
+            match record.models.iter_mut().find(is_same) {
+                Some(audited) => audited.texts = audited.texts.saturating_add(texts as u64),
+                None => record.models.push(AuditedModel {
+                    task: task.name().to_owned(),
+                    model: model.to_owned(),
+                    host: host.to_owned(),
+                    texts: texts as u64,
+                    chunk_ids: chunk_ids.to_vec(),
+                }),
+            }
+        });
+    }
+
     /// Notes how the answer was decided.
     pub(in crate::server) fn decision(&self, decision: AuditedDecision) {
         self.edit(|record| record.decision = Some(decision));
@@ -199,6 +223,12 @@ impl Draft {
     /// Notes what will leave the server, or what was written.
     pub(in crate::server) fn released(&self, released: Released) {
         self.edit(|record| record.released = Some(released));
+    }
+}
+
+impl SentRecord for Draft {
+    fn about_to_send(&self, sent: SentTexts<'_>) {
+        self.sent_to_model(sent);
     }
 }
 
@@ -226,12 +256,14 @@ pub(in crate::server) fn searched(report: &PlanReport) -> AuditedDecision {
 
 /// Gives the kind of a query, and the bytes that its digest is made of. The bytes hold the length of the text, so two
 /// different queries never have the same bytes.
-fn query_bytes(query: &Query) -> (&'static str, Vec<u8>) {
+fn query_bytes(query: &StatedQuery) -> (&'static str, Vec<u8>) {
     let of_vector = |vector: &[f32]| vector.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
     let (kind, text, vector) = match query {
-        Query::Text(text) => ("text", text.as_str(), Vec::new()),
-        Query::Vector(vector) => ("vector", "", of_vector(vector)),
-        Query::Hybrid { text, vector } => ("hybrid", text.as_str(), of_vector(vector)),
+        StatedQuery::Searchable(Query::Text(text)) => ("text", text.as_str(), Vec::new()),
+        StatedQuery::Searchable(Query::Vector(vector)) => ("vector", "", of_vector(vector)),
+        StatedQuery::Searchable(Query::Hybrid { text, vector }) => ("hybrid", text.as_str(), of_vector(vector)),
+        StatedQuery::Semantic(text) => ("semantic", text.as_str(), Vec::new()),
+        StatedQuery::Hybrid(text) => ("hybrid", text.as_str(), Vec::new()),
     };
     let text_bytes = (text.len() as u64).to_le_bytes();
     (kind, [kind.as_bytes(), b"\0", &text_bytes, text.as_bytes(), &vector].concat())

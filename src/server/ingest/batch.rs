@@ -61,6 +61,15 @@ impl Batch {
         self.documents.iter().map(|document| document.id.clone()).collect()
     }
 
+    /// Returns whether a chunk has come with a vector.
+    pub(super) fn has_vectors(&self) -> bool {
+        self.documents.iter().flat_map(|document| &document.chunks).any(|chunk| !chunk.vector.is_empty())
+    }
+
+    pub(super) fn documents_mut(&mut self) -> &mut [Document] {
+        &mut self.documents
+    }
+
     /// Returns the distinct guards of all chunks.
     pub(super) fn guards(&self) -> Vec<Object> {
         let chunks = self.documents.iter().flat_map(|document| &document.chunks);

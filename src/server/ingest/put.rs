@@ -37,7 +37,8 @@ impl IngestApi {
         let upload = message::UpsertDocumentsRequest { collection, document: Some(document) };
         let written = self.take_in_at(&open, call, stream::iter([Ok(upload)]), sent).await.map_err(of_this_request)?;
         let consistency_token = self.consistency_tokens.issue();
-        Ok(message::PutDocumentResponse { chunks, consistency_token, warnings: written.warnings })
+        let (warnings, embedded) = (written.warnings, written.embedded);
+        Ok(message::PutDocumentResponse { chunks, consistency_token, warnings, embedded })
     }
 }
 

@@ -243,6 +243,7 @@ fn world(authorizer_answers: AuthorizerAnswers) -> World {
         clock: Arc::new(move || clock.load(Ordering::Relaxed)),
         authentication: Authentication::Tokens(Arc::new(tokens)),
         authorizer: asked,
+        embeddings: Arc::default(),
         read_relation: Relation::parse("can_read").unwrap(),
     });
     World { api, store, authorizer, now, written, directory }

@@ -5,7 +5,7 @@ use crate::authz::enforce::Permitted;
 use crate::chunk::Chunk;
 use crate::language::Relation;
 use crate::proto::retrieval as message;
-use crate::retrieval::request::RetrievalParts;
+use crate::retrieval::request::{RetrievalParts, StatedQuery};
 use crate::retrieval::{Completion, Fetched, FieldViolation, NamedPrincipal, Plan, PlanReport, Retrieval, Retrieved};
 use crate::server::values;
 use crate::vector_store::Query;
@@ -20,11 +20,13 @@ pub(super) fn retrieval_parts(
     consistency: Consistency,
 ) -> Result<RetrievalParts, FieldViolation> {
     let query = message.query.map(|query| match query {
-        message::retrieve_request::Query::Text(text) => Query::Text(text),
-        message::retrieve_request::Query::Vector(vector) => Query::Vector(vector.values),
-        message::retrieve_request::Query::Hybrid(message::Hybrid { text, vector }) => {
-            Query::Hybrid { text, vector: vector.unwrap_or_default().values }
+        message::retrieve_request::Query::Text(text) => Query::Text(text).into(),
+        message::retrieve_request::Query::Vector(vector) => Query::Vector(vector.values).into(),
+        message::retrieve_request::Query::Hybrid(message::Hybrid { text, vector: Some(vector) }) => {
+            Query::Hybrid { text, vector: vector.values }.into()
         }
+        message::retrieve_request::Query::Hybrid(message::Hybrid { text, vector: None }) => StatedQuery::Hybrid(text),
+        message::retrieve_request::Query::Semantic(message::Semantic { text }) => StatedQuery::Semantic(text),
     });
     Ok(RetrievalParts {
         principal,
@@ -132,8 +134,8 @@ const fn plan_message(plan: Plan) -> message::Plan {
     }
 }
 
-fn retrieved_message(Retrieved { chunk, score }: Retrieved) -> message::Chunk {
-    message::Chunk { score: f64::from(score), ..chunk_message(chunk) }
+fn retrieved_message(Retrieved { chunk, score, rerank_score }: Retrieved) -> message::Chunk {
+    message::Chunk { score: f64::from(score), rerank_score, ..chunk_message(chunk) }
 }
 
 /// Returns the message of a permitted chunk, without a score.
@@ -148,6 +150,7 @@ fn chunk_message(chunk: Permitted<Chunk>) -> message::Chunk {
         text: chunk.text,
         score: 0.0,
         metadata: values::metadata_message(chunk.metadata),
+        rerank_score: None,
     }
 }
 

@@ -36,11 +36,20 @@ pub(super) struct Change {
     pub(super) number: u32,
     /// The dimension of the collection after the change.
     pub(super) dimension: Option<usize>,
+    pub(super) model: ModelNote,
     /// The documents that are deleted or replaced.
     pub(super) removed: Vec<RemovedDocument>,
     pub(super) added: Vec<AddedDocument>,
     /// The terms that are new in the dictionary, in the order of [`Postings::next_ids`](super::postings::Postings::next_ids).
     pub(super) terms: Vec<NewTerm>,
+}
+
+/// The note of the model that makes the vectors of a collection.
+pub(super) enum ModelNote {
+    /// It stays as it is.
+    Kept,
+    /// It is this model from now on, or writers send the vectors.
+    Replaced(Option<Arc<str>>),
 }
 
 /// A document that is deleted or replaced.
@@ -121,10 +130,24 @@ impl Change {
             collection: collection.to_owned(),
             number: index.number,
             dimension,
+            model: ModelNote::Kept,
             removed,
             added: documents.into_iter().map(|document| numbering.document(document)).collect(),
             terms: numbering.terms,
         })
+    }
+
+    /// Makes the change that notes the model of a collection. If the collection is new, it gets this `number`.
+    pub(super) fn of_model(collection: &str, index: Option<&Index>, number: u32, model: Option<&str>) -> Self {
+        Self {
+            collection: collection.to_owned(),
+            number: index.map_or(number, |index| index.number),
+            dimension: index.and_then(|index| index.dimension),
+            model: ModelNote::Replaced(model.map(Arc::from)),
+            removed: Vec::new(),
+            added: Vec::new(),
+            terms: Vec::new(),
+        }
     }
 
     /// Makes the change that deletes these documents.
@@ -134,6 +157,7 @@ impl Change {
             collection: collection.to_owned(),
             number: index.number,
             dimension: dimension_without(index, &removed),
+            model: ModelNote::Kept,
             removed,
             added: Vec::new(),
             terms: Vec::new(),
@@ -146,6 +170,9 @@ impl Change {
             index.remove(&removed.id);
         }
         index.set_dimension(self.dimension);
+        if let ModelNote::Replaced(model) = self.model {
+            index.model = model;
+        }
         for new in self.terms {
             index.postings.add_term(new.term);
         }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use redb::{ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 
-use super::change::{Change, StoredText};
+use super::change::{Change, ModelNote, StoredText};
 use super::fields::INDEX_VERSION;
 use super::index::{Index, Write};
 use super::record;
@@ -38,6 +38,9 @@ const HEADING_PATHS: TableDefinition<'_, TextKey<'_>, &[u8]> = TableDefinition::
 
 /// Collection number, document id, position of the chunk in the document.
 type TextKey<'k> = (u32, &'k str, u32);
+
+/// Collection → the name of the model that makes its vectors. It is missing for a collection whose vectors writers send.
+const MODELS: TableDefinition<'_, &str, &str> = TableDefinition::new("models");
 
 /// The number of the last change, under the only key. It is missing in a file of an earlier version.
 const CHANGES: TableDefinition<'_, (), u64> = TableDefinition::new("changes");
@@ -73,6 +76,7 @@ impl Durable {
             transaction.open_table(VECTORS)?;
             transaction.open_table(TEXTS)?;
             transaction.open_table(HEADING_PATHS)?;
+            transaction.open_table(MODELS)?;
             transaction.open_table(CHANGES)?;
             reanalysis::bring_up_to_date(transaction, config)
         })?;
@@ -121,6 +125,15 @@ impl Durable {
             transaction.open_table(CHANGES)?.insert((), next)?;
             let dimension = u32::try_from(change.dimension.unwrap_or_default()).unwrap_or_default();
             transaction.open_table(COLLECTIONS)?.insert(change.collection.as_str(), (change.number, dimension))?;
+            match &change.model {
+                ModelNote::Kept => {}
+                ModelNote::Replaced(Some(model)) => {
+                    transaction.open_table(MODELS)?.insert(change.collection.as_str(), &**model)?;
+                }
+                ModelNote::Replaced(None) => {
+                    transaction.open_table(MODELS)?.remove(change.collection.as_str())?;
+                }
+            }
             let mut terms = transaction.open_table(TERMS)?;
             for new in &change.terms {
                 terms.insert((change.number, new.id), &*new.term)?;
@@ -221,10 +234,12 @@ impl Snapshot {
     pub(super) fn load(&self, write: Write) -> Result<BTreeMap<String, Index>, StorageError> {
         self.read(|transaction| {
             let mut indexes = BTreeMap::new();
+            let models = transaction.open_table(MODELS)?;
             for entry in transaction.open_table(COLLECTIONS)?.iter()? {
                 let (name, value) = entry?;
                 let (number, dimension) = value.value();
                 let mut index = Index::new(number);
+                index.model = models.get(name.value())?.map(|model| model.value().into());
                 index.dimension = Some(dimension as usize).filter(|dimension| *dimension > 0);
                 let terms = load_terms(transaction, &index)?;
                 index.postings.reserve(terms.len());

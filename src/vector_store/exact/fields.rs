@@ -19,15 +19,6 @@ use crate::analysis::{ANALYSIS_VERSION, TermCount};
 // | 2, 2                    | 0.824                       | 0.770                   | 0.662                      |
 // | 3, 3                    | 0.800                       | 0.779                   | 0.659                      |
 
-// The weights were measured with 300 queries of each kind over 29,837 chunks of 617 design documents. The numbers are mean
-// reciprocal ranks. Of 0, 1, 2, 3 and 4, two and two finds most by headings and costs sentences the least for it:
-//
-// | weights: heading, title | a heading finds its section | words of title and text | a sentence finds its chunk |
-// | 0, 0                    | 0.534                       | 0.386                   | 0.674                      |
-// | 1, 1                    | 0.767                       | 0.747                   | 0.672                      |
-// | 2, 2                    | 0.824                       | 0.770                   | 0.662                      |
-// | 3, 3                    | 0.800                       | 0.779                   | 0.659                      |
-
 /// How much a word of a heading counts: somebody put it there to say what the text is about.
 const HEADING_WEIGHT: u32 = 2;
 /// How much a word of the title counts.

@@ -84,6 +84,8 @@ pub(super) struct Index {
     pub(super) number: u32,
     /// The dimension of the vectors. The first vector fixes it, for as long as there is a vector.
     pub(super) dimension: Option<usize>,
+    /// The model that makes the vectors; `None` if writers send them.
+    pub(super) model: Option<Arc<str>>,
     /// How many living chunks have a vector.
     pub(super) living_vectors: usize,
     /// Counts the words of living chunks, and of deleted ones whose postings are still there.
@@ -127,6 +129,7 @@ impl Index {
         Self {
             number,
             dimension: None,
+            model: None,
             living_vectors: 0,
             words: Words::default(),
             guards: Guards::default(),

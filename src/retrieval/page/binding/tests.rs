@@ -73,13 +73,15 @@ fn any_of(facts: TokenFacts) -> TokenFacts {
     TokenFacts { standard_subject: String::new(), token_id: String::new(), expires_at: 0, ..facts }
 }
 
-fn read_query(reader: &mut Reader<'_>) -> Query {
+fn read_query(reader: &mut Reader<'_>) -> StatedQuery {
     let vector =
         |reader: &mut Reader<'_>| (0..reader.count()).map(|_| f32::from_bits(reader.u32())).collect::<Vec<f32>>();
     match reader.byte() {
-        QUERY_TEXT => Query::Text(reader.text()),
-        QUERY_VECTOR => Query::Vector(vector(reader)),
-        QUERY_HYBRID => Query::Hybrid { text: reader.text(), vector: vector(reader) },
+        QUERY_TEXT => Query::Text(reader.text()).into(),
+        QUERY_VECTOR => Query::Vector(vector(reader)).into(),
+        QUERY_HYBRID => Query::Hybrid { text: reader.text(), vector: vector(reader) }.into(),
+        QUERY_SEMANTIC => StatedQuery::Semantic(reader.text()),
+        QUERY_HYBRID_TEXT => StatedQuery::Hybrid(reader.text()),
         other => panic!("no query begins with {other}"),
     }
 }
@@ -124,7 +126,7 @@ fn request(principal: Principal) -> RetrievalRequest {
     RetrievalRequest {
         principal,
         collection: "handbook".to_owned(),
-        query: Query::Text("leave".to_owned()),
+        query: Query::Text("leave".to_owned()).into(),
         top_k: 10,
         filter: None,
         min_score: None,
@@ -160,7 +162,8 @@ fn requests() -> Vec<(&'static str, RetrievalRequest)> {
         let [from, until] = [from, until].map(Moment::parse);
         Filter::During { key: "n".to_owned(), from, until }
     };
-    let asked = |query: Query| RetrievalRequest { query, ..plain() };
+    let stated = |query: StatedQuery| RetrievalRequest { query, ..plain() };
+    let asked = |query: Query| stated(query.into());
     let hybrid = |text: &str, vector: Vec<f32>| Query::Hybrid { text: text.to_owned(), vector };
     vec![
         ("plain", plain()),
@@ -171,6 +174,9 @@ fn requests() -> Vec<(&'static str, RetrievalRequest)> {
         ("a longer vector", asked(Query::Vector(vec![1.0, 0.0, 0.0]))),
         ("both", asked(hybrid("leave", vec![1.0]))),
         ("both, no text", asked(hybrid("", vec![1.0]))),
+        ("the meaning", stated(StatedQuery::Semantic("leave".to_owned()))),
+        ("another meaning", stated(StatedQuery::Semantic("leave ".to_owned()))),
+        ("words and meaning", stated(StatedQuery::Hybrid("leave".to_owned()))),
         ("more chunks", RetrievalRequest { top_k: 11, ..plain() }),
         ("a lowest score", RetrievalRequest { min_score: Some(0.0), ..plain() }),
         ("a lowest score of 1", RetrievalRequest { min_score: Some(1.0), ..plain() }),

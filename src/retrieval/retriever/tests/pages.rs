@@ -197,8 +197,8 @@ async fn a_page_token_of_another_search_is_refused_with_one_error() {
     let others = [
         RetrievalParts { principal: NamedPrincipal::stated("user:bob"), ..of_page(&token) },
         RetrievalParts { collection: "other".to_owned(), ..of_page(&token) },
-        RetrievalParts { query: Some(Query::Vector(vec![1.0, 1.0])), ..of_page(&token) },
-        RetrievalParts { query: Some(Query::Text("leave".to_owned())), ..of_page(&token) },
+        RetrievalParts { query: Some(Query::Vector(vec![1.0, 1.0]).into()), ..of_page(&token) },
+        RetrievalParts { query: Some(Query::Text("leave".to_owned()).into()), ..of_page(&token) },
         RetrievalParts { top_k: 2, ..of_page(&token) },
         RetrievalParts { filter, ..of_page(&token) },
         RetrievalParts { min_score: Some(0.0), ..of_page(&token) },

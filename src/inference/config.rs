@@ -1,0 +1,181 @@
+//! The sections `[[embedding]]` and `[[rerank]]`: which model serves which collections, and what it may be sent.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::settings::{PositiveDuration, SecretFile, at_least_one};
+
+/// The model that makes the vectors of some collections.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EmbeddingConfig {
+    /// The collections whose texts and queries are sent to this model. A collection has one.
+    pub collections: Vec<String>,
+    /// The address of an endpoint in the form of `OpenAI`'s API, without `/embeddings`, such as `https://api.example.com/v1`. It
+    /// needs `https`, except on loopback.
+    pub url: String,
+    /// The name of the model. It is kept with the vectors, and vectors of another model are refused.
+    pub model: String,
+    /// The dimension to ask for, for models that can choose. When unset, the model's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dimensions: Option<u32>,
+    /// A file with the key, which is sent as `Authorization: Bearer …`. It may change at any time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_key_file: Option<SecretFile>,
+    /// The highest classification (`identity.details.classifications`) whose chunks are sent. Other chunks are found by their words
+    /// alone. It must be set if chunks have classifications.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classification_max: Option<String>,
+    /// The most texts of one request to the endpoint.
+    #[serde(default = "batch", deserialize_with = "at_least_one")]
+    pub batch: u32,
+    /// The longest that one answer of the endpoint may take.
+    #[serde(default = "timeout", with = "PositiveDuration")]
+    pub timeout: Duration,
+    /// The most requests to the endpoint at a time. More wait.
+    #[serde(default = "concurrency", deserialize_with = "at_least_one")]
+    pub concurrency: u32,
+    /// A PEM file with the only authorities whose certificates are accepted from the endpoint. When unset, those that the system
+    /// trusts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+}
+
+/// The model that orders the permitted chunks of an answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RerankConfig {
+    /// The collections whose answers are ordered by this model. A collection has one.
+    pub collections: Vec<String>,
+    /// The address of the endpoint, without `/rerank`, such as `https://api.example.com/v2`. It needs `https`, except on loopback.
+    pub url: String,
+    /// The name of the model, as the endpoint knows it.
+    pub model: String,
+    /// The form of its requests and answers.
+    #[serde(default)]
+    pub form: RerankForm,
+    /// What happens if the endpoint gives no answer that counts.
+    #[serde(default)]
+    pub on_failure: OnRerankFailure,
+    /// A file with the key, which is sent as `Authorization: Bearer …`. It may change at any time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_key_file: Option<SecretFile>,
+    /// The highest classification (`identity.details.classifications`) whose chunks are sent. Other chunks keep their places in the
+    /// answer. It must be set if chunks have classifications.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classification_max: Option<String>,
+    /// The longest that one answer of the endpoint may take.
+    #[serde(default = "timeout", with = "PositiveDuration")]
+    pub timeout: Duration,
+    /// The most requests to the endpoint at a time. More wait.
+    #[serde(default = "concurrency", deserialize_with = "at_least_one")]
+    pub concurrency: u32,
+    /// A PEM file with the only authorities whose certificates are accepted from the endpoint. When unset, those that the system
+    /// trusts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+}
+
+/// The form of an endpoint that orders texts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RerankForm {
+    /// The form of Cohere and Jina: `documents`, and `results` with a `relevance_score`.
+    #[default]
+    Cohere,
+    /// The form of Text Embeddings Inference: `texts`, and a list with a `score`.
+    Tei,
+}
+
+/// What happens if chunks cannot be ordered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnRerankFailure {
+    /// The request is refused as UNAVAILABLE.
+    #[default]
+    Error,
+    /// The chunks stay in the order in which they were found.
+    KeepOrder,
+}
+
+/// Checks what concerns several settings of the sections.
+///
+/// # Errors
+/// Returns a sentence that names the settings.
+pub fn check(embedding: &[EmbeddingConfig], rerank: &[RerankConfig]) -> Result<(), String> {
+    let of_embedding = embedding.iter().map(|settings| (settings.collections.as_slice(), settings.model.as_str()));
+    check_table("embedding", of_embedding)?;
+    check_table("rerank", rerank.iter().map(|settings| (settings.collections.as_slice(), settings.model.as_str())))
+}
+
+fn check_table<'s>(table: &str, settings: impl Iterator<Item = (&'s [String], &'s str)>) -> Result<(), String> {
+    let mut seen = HashSet::new();
+    for (collections, model) in settings {
+        if model.is_empty() {
+            return Err(format!("`{table}.model` is empty; name the model"));
+        }
+        if collections.is_empty() {
+            return Err(format!("`{table}.collections` of `{model}` is empty; name the collections that it serves"));
+        }
+        if let Some(twice) = collections.iter().find(|name| !seen.insert(name.as_str())) {
+            return Err(format!("`{table}.collections` names `{twice}` twice; a collection has one model"));
+        }
+    }
+    Ok(())
+}
+
+const fn batch() -> u32 {
+    64
+}
+
+const fn timeout() -> Duration {
+    Duration::from_secs(10)
+}
+
+const fn concurrency() -> u32 {
+    4
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn refused(embedding: &[Value]) -> Option<String> {
+        let read: Result<Vec<EmbeddingConfig>, _> = serde_json::from_value(json!(embedding));
+        read.map_err(|error| error.to_string()).and_then(|embedding| check(&embedding, &[])).err()
+    }
+
+    #[test]
+    fn a_collection_has_one_model() {
+        let of = |collections: &[&str], more: Value| {
+            let mut settings = json!({ "collections": collections, "url": "https://models.example/v1", "model": "m" });
+            for (key, value) in more.as_object().unwrap() {
+                settings[key] = value.clone();
+            }
+            settings
+        };
+        let none = || json!({});
+        let rows = [
+            ("one", vec![of(&["a"], none())], None),
+            ("two", vec![of(&["a"], none()), of(&["b", "c"], none())], None),
+            ("twice", vec![of(&["a"], none()), of(&["b", "a"], none())], Some("names `a` twice")),
+            ("twice in one", vec![of(&["a", "a"], none())], Some("names `a` twice")),
+            ("no collection", vec![of(&[], none())], Some("is empty")),
+            ("no model", vec![of(&["a"], json!({ "model": "" }))], Some("`embedding.model` is empty")),
+            ("no batch", vec![of(&["a"], json!({ "batch": 0 }))], Some("at least 1")),
+            ("no time", vec![of(&["a"], json!({ "timeout": "0s" }))], Some("at least `1ms`")),
+            ("an unknown key", vec![of(&["a"], json!({ "redirects": true }))], Some("unknown field")),
+        ];
+        for (row, settings, expected) in rows {
+            let refused = refused(&settings);
+            assert_eq!(refused.is_some(), expected.is_some(), "{row}: {refused:?}");
+            assert!(refused.unwrap_or_default().contains(expected.unwrap_or_default()), "{row}");
+        }
+    }
+}

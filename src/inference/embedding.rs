@@ -1,0 +1,289 @@
+//! Embedders: which collections have one, and how an endpoint in the form of `OpenAI`'s API is asked.
+//!
+//! INVARIANT (whole answers): an answer counts only if it has one vector for each text, all of one dimension, finite and not zero.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+#[cfg(feature = "server")]
+use super::endpoint::{EndpointSettings, ModelEndpoint};
+use super::{Ceiling, InferenceError, ModelFault, ModelTask, SentRecord, SentTexts};
+#[cfg(feature = "server")]
+use super::{EmbeddingConfig, InferenceSetupError};
+use crate::chunk::Document;
+#[cfg(feature = "server")]
+use crate::identity::details::DetailsConfig;
+
+/// The most texts that one call asks an embedder for. Larger documents take several calls, so that no answer takes much memory.
+const TEXTS_MAX: usize = 256;
+/// The most bytes of texts in one request to an endpoint. Endpoints limit requests by their tokens.
+#[cfg(feature = "server")]
+const REQUEST_BYTES_MAX: usize = 256 * 1_024;
+
+/// Turns texts into vectors, so that texts of like meaning have vectors of like direction.
+#[async_trait]
+pub trait Embedder: Send + Sync {
+    /// Makes one vector for each text, in the order of the texts. There is at least one text.
+    ///
+    /// # Errors
+    /// When there is no vector that counts for one of the texts.
+    async fn embed(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>, ModelFault>;
+}
+
+/// The embedder of a collection, and what it may be sent.
+#[derive(Clone)]
+pub struct CollectionEmbedder {
+    embedder: Arc<dyn Embedder>,
+    model: Arc<str>,
+    host: Arc<str>,
+    ceiling: Ceiling,
+}
+
+/// The embedders of collections. A collection that is not among them has none, and nothing of it is sent anywhere.
+#[derive(Clone, Default)]
+pub struct Embeddings {
+    by_collection: BTreeMap<String, CollectionEmbedder>,
+}
+
+impl Embeddings {
+    /// Prepares the embedders of a configuration. None is called yet. `details` has the classifications of chunks.
+    ///
+    /// # Errors
+    /// When a setting cannot be used.
+    #[cfg(feature = "server")]
+    pub fn new(configured: &[EmbeddingConfig], details: &DetailsConfig) -> Result<Self, InferenceSetupError> {
+        let mut by_collection = BTreeMap::new();
+        for settings in configured {
+            let ceiling = Ceiling::new("embedding", settings.classification_max.as_deref(), details)?;
+            let embedder = HttpEmbedder::new(settings)?;
+            let host = embedder.endpoint.host();
+            let of_collection = CollectionEmbedder::new(Arc::new(embedder), &settings.model, &host, ceiling);
+            by_collection.extend(settings.collections.iter().map(|name| (name.clone(), of_collection.clone())));
+        }
+        Ok(Self { by_collection })
+    }
+
+    /// Makes the embedders of these collections.
+    #[must_use]
+    pub fn of(by_collection: BTreeMap<String, CollectionEmbedder>) -> Self {
+        Self { by_collection }
+    }
+
+    /// Returns the embedder of a collection, if it has one.
+    #[must_use]
+    pub fn get(&self, collection: &str) -> Option<&CollectionEmbedder> {
+        self.by_collection.get(collection)
+    }
+
+    /// Lists the collections that have an embedder, by name.
+    pub fn collections(&self) -> impl Iterator<Item = &str> {
+        self.by_collection.keys().map(String::as_str)
+    }
+}
+
+impl CollectionEmbedder {
+    /// Makes the embedder of a collection. `model` is the name that is kept with the vectors, and `host` is where texts go.
+    #[must_use]
+    pub fn new(embedder: Arc<dyn Embedder>, model: &str, host: &str, ceiling: Ceiling) -> Self {
+        Self { embedder, model: model.into(), host: host.into(), ceiling }
+    }
+
+    /// Returns the name of the model.
+    #[must_use]
+    pub fn model(&self) -> &str {
+        &self.model
+    }
+
+    /// Returns the host and port that texts are sent to.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Makes the vector of a query. `record` notes first that its text is sent.
+    ///
+    /// # Errors
+    /// When the model gives no vector that counts.
+    pub async fn embed_query(&self, text: &str, record: &dyn SentRecord) -> Result<Vec<f32>, InferenceError> {
+        record.about_to_send(self.sent(ModelTask::EmbedQuery, 1, &[]));
+        let vectors = self.embedder.embed(&[text]).await.map_err(|fault| self.failed(fault))?;
+        let [vector] = <[Vec<f32>; 1]>::try_from(vectors).map_err(|_other| self.failed(ModelFault::Count))?;
+        Ok(vector)
+    }
+
+    /// Gives a vector to each chunk of the documents that has words and may be sent. Returns how many have got one. `record` notes
+    /// first what is sent.
+    ///
+    /// # Errors
+    /// When the model does not give a vector that counts for each of them.
+    pub async fn embed_documents(
+        &self,
+        documents: &mut [Document],
+        record: &dyn SentRecord,
+    ) -> Result<usize, InferenceError> {
+        let mut chunks: Vec<ChunkToEmbed<'_>> = Vec::new();
+        for document in documents {
+            let title = document.title.as_str();
+            for chunk in &mut document.chunks {
+                if !chunk.text.trim().is_empty() && self.ceiling.admits(&chunk.metadata) {
+                    let text = embedded_text(title, &chunk.text);
+                    chunks.push(ChunkToEmbed { id: &chunk.id, text, vector: &mut chunk.vector });
+                }
+            }
+        }
+        for part in chunks.chunks_mut(TEXTS_MAX) {
+            let ids: Vec<String> = part.iter().map(|chunk| chunk.id.to_owned()).collect();
+            record.about_to_send(self.sent(ModelTask::EmbedChunks, ids.len(), &ids));
+            let texts: Vec<&str> = part.iter().map(|chunk| chunk.text.as_str()).collect();
+            let vectors = self.embedder.embed(&texts).await.map_err(|fault| self.failed(fault))?;
+            if vectors.len() != part.len() {
+                return Err(self.failed(ModelFault::Count));
+            }
+            for (chunk, vector) in part.iter_mut().zip(vectors) {
+                *chunk.vector = vector;
+            }
+        }
+        Ok(chunks.len())
+    }
+
+    /// Returns the error of an answer that does not count.
+    #[must_use]
+    pub fn failed(&self, fault: ModelFault) -> InferenceError {
+        InferenceError::Embedding { model: self.model.to_string(), fault }
+    }
+
+    fn sent<'s>(&'s self, task: ModelTask, texts: usize, chunk_ids: &'s [String]) -> SentTexts<'s> {
+        SentTexts { task, model: &self.model, host: &self.host, texts, chunk_ids }
+    }
+}
+
+/// A chunk that gets a vector.
+struct ChunkToEmbed<'d> {
+    id: &'d str,
+    text: String,
+    vector: &'d mut Vec<f32>,
+}
+
+/// Returns the text that stands for a chunk: a piece of a document says more about itself below the document's title.
+fn embedded_text(title: &str, text: &str) -> String {
+    if title.is_empty() || text.contains(title) { text.to_owned() } else { format!("{title}\n\n{text}") }
+}
+
+/// An endpoint in the form of `OpenAI`'s API.
+#[cfg(feature = "server")]
+struct HttpEmbedder {
+    endpoint: ModelEndpoint,
+    model: String,
+    dimensions: Option<u32>,
+    batch: usize,
+}
+
+/// The request to an endpoint.
+#[cfg(feature = "server")]
+#[derive(serde::Serialize)]
+struct EmbeddingsRequest<'r> {
+    model: &'r str,
+    input: &'r [&'r str],
+    encoding_format: &'r str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dimensions: Option<u32>,
+}
+
+/// The answer of an endpoint, as far as it is looked at.
+#[cfg(feature = "server")]
+#[derive(serde::Deserialize)]
+struct EmbeddingsAnswer {
+    data: Vec<IndexedVector>,
+}
+
+#[cfg(feature = "server")]
+#[derive(serde::Deserialize)]
+struct IndexedVector {
+    index: usize,
+    embedding: Vec<f32>,
+}
+
+#[cfg(feature = "server")]
+impl HttpEmbedder {
+    fn new(settings: &EmbeddingConfig) -> Result<Self, InferenceSetupError> {
+        let endpoint = ModelEndpoint::new(EndpointSettings {
+            table: "embedding",
+            url: &settings.url,
+            path: "embeddings",
+            api_key_file: settings.api_key_file.as_ref(),
+            ca_file: settings.ca_file.as_deref(),
+            timeout: settings.timeout,
+            concurrency: settings.concurrency,
+        })?;
+        let batch = usize::try_from(settings.batch).unwrap_or(usize::MAX);
+        Ok(Self { endpoint, model: settings.model.clone(), dimensions: settings.dimensions, batch })
+    }
+}
+
+#[cfg(feature = "server")]
+#[async_trait]
+impl Embedder for HttpEmbedder {
+    async fn embed(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>, ModelFault> {
+        let mut vectors: Vec<Vec<f32>> = Vec::with_capacity(texts.len());
+        let mut rest = texts;
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(batch_len(rest, self.batch));
+            let request = EmbeddingsRequest {
+                model: &self.model,
+                input: now,
+                encoding_format: "float",
+                dimensions: self.dimensions,
+            };
+            let answer: EmbeddingsAnswer = self.endpoint.post(&request).await?;
+            vectors.extend(in_order(answer, now.len())?);
+            rest = later;
+        }
+        let asked = self.dimensions.map(|dimensions| usize::try_from(dimensions).unwrap_or(usize::MAX));
+        check_vectors(&vectors, asked)?;
+        Ok(vectors)
+    }
+}
+
+/// Returns how many of these texts go into one request: at least one.
+#[cfg(feature = "server")]
+fn batch_len(texts: &[&str], texts_max: usize) -> usize {
+    let mut bytes = 0;
+    let fits = |text: &&&str| {
+        bytes += text.len();
+        bytes <= REQUEST_BYTES_MAX
+    };
+    texts.iter().take(texts_max).take_while(fits).count().max(1)
+}
+
+/// Returns the vectors in the order of the texts.
+#[cfg(feature = "server")]
+fn in_order(answer: EmbeddingsAnswer, texts: usize) -> Result<Vec<Vec<f32>>, ModelFault> {
+    if answer.data.len() != texts {
+        return Err(ModelFault::Count);
+    }
+    let mut by_text: Vec<Option<Vec<f32>>> = vec![None; texts];
+    for IndexedVector { index, embedding } in answer.data {
+        let place = by_text.get_mut(index).ok_or(ModelFault::Index)?;
+        if place.replace(embedding).is_some() {
+            return Err(ModelFault::Index);
+        }
+    }
+    by_text.into_iter().collect::<Option<Vec<Vec<f32>>>>().ok_or(ModelFault::Index)
+}
+
+/// Checks that vectors have one dimension, which may be known, and a direction.
+#[cfg(feature = "server")]
+fn check_vectors(vectors: &[Vec<f32>], dimension: Option<usize>) -> Result<(), ModelFault> {
+    let Some(first) = vectors.first() else { return Ok(()) };
+    let expected = dimension.unwrap_or(first.len());
+    if expected == 0 || vectors.iter().any(|vector| vector.len() != expected) {
+        return Err(ModelFault::Dimension);
+    }
+    let has_direction = |vector: &Vec<f32>| vector.iter().all(|x| x.is_finite()) && vector.iter().any(|x| *x != 0.0);
+    if vectors.iter().all(has_direction) { Ok(()) } else { Err(ModelFault::Number) }
+}
+
+#[cfg(all(test, feature = "server"))]
+mod tests;

@@ -1,0 +1,64 @@
+//! Gives the chunks of a batch their vectors, where a model makes those of the collection.
+
+use super::IngestApi;
+use super::batch::Batch;
+use crate::inference::CollectionEmbedder;
+use crate::proto::ingest as message;
+use crate::retrieval::FieldViolation;
+use crate::server::audit::Draft;
+use crate::server::refusal::Refusal;
+use crate::vector_store::{VectorOrigin, VectorStoreError};
+
+impl IngestApi {
+    /// Embeds a batch whose writer may write it, and notes the model. `draft` learns what is sent, before it is sent. A batch holds
+    /// its turn meanwhile, so the texts that are on their way are bounded.
+    ///
+    /// # Errors
+    /// When the collection has vectors of another origin, when writers send vectors that the model should make, and when the model
+    /// does not answer. Then nothing of the batch is written.
+    pub(super) async fn embed(&self, batch: &mut Batch, draft: &Draft) -> Result<Option<message::Embedded>, Refusal> {
+        let collection = batch.collection().to_owned();
+        let Some(embedder) = self.embeddings.get(&collection) else {
+            if batch.has_vectors() {
+                self.within(self.documents.note_model(&collection, None)).await?;
+            }
+            return Ok(None);
+        };
+        if batch.has_vectors() {
+            let description = "must be empty: the server makes the vectors of this collection (`embedding`)";
+            return Err(FieldViolation::new("document.chunks.vector", description).into());
+        }
+        // Nothing is sent for vectors that could not be stored.
+        let origin = match self.within(self.vector_store.vector_origin(&collection)).await {
+            Ok(origin) => origin,
+            Err(refusal) if refusal.code() == tonic::Code::NotFound => VectorOrigin::NoVectors,
+            Err(refusal) => return Err(refusal),
+        };
+        if !fits(embedder, &origin) {
+            return Err(VectorStoreError::OtherModel { collection }.into());
+        }
+        let chunks = embedder.embed_documents(batch.documents_mut(), draft).await?;
+        self.within(self.documents.note_model(&collection, Some(embedder.model()))).await?;
+        let (model, host) = (embedder.model().to_owned(), embedder.host().to_owned());
+        Ok(Some(message::Embedded { model, host, chunks: chunks as u64 }))
+    }
+}
+
+/// Returns whether vectors of the model may stand beside those that are there.
+fn fits(embedder: &CollectionEmbedder, origin: &VectorOrigin) -> bool {
+    match origin {
+        VectorOrigin::NoVectors | VectorOrigin::Unnoted => true,
+        VectorOrigin::Model(model) => model == embedder.model(),
+        VectorOrigin::Writers => false,
+    }
+}
+
+/// Adds what a further batch sent.
+pub(super) fn sum(before: Option<message::Embedded>, batch: Option<message::Embedded>) -> Option<message::Embedded> {
+    match (before, batch) {
+        (Some(before), Some(batch)) => {
+            Some(message::Embedded { chunks: before.chunks.saturating_add(batch.chunks), ..batch })
+        }
+        (before, batch) => batch.or(before),
+    }
+}
