@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
-pub use self::mcp::McpConfig;
+pub use self::mcp::{McpConfig, McpSearchBy};
 pub use self::tls::{TlsConfig, TlsFiles};
 use crate::settings::{PositiveDuration, at_least_one, listen_address};
 

@@ -99,6 +99,8 @@ impl App {
             collection: mcp.collection.clone(),
             url_key: mcp.url_key.clone(),
             url_hosts: mcp.url_hosts.clone(),
+            search_by: mcp.search_by,
+            with_model: self.retriever.embeddings().collections().map(str::to_owned).collect(),
             explain: mcp.explain,
             approval_page: self.config.approval.as_ref().and_then(|approval| approval.page_url.clone()),
         });

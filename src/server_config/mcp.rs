@@ -27,10 +27,26 @@ pub struct McpConfig {
     /// The hosts to which the URLs of results may lead, without ports: at any port, and without the hosts below them.
     #[serde(default, deserialize_with = "host_names")]
     pub url_hosts: Vec<String>,
+    /// What `search` compares a query by, in collections that have a model (`embedding`). Elsewhere it compares words.
+    #[serde(default)]
+    pub search_by: McpSearchBy,
     /// Offer the tool `explain` to tokens with the scope `ragward:explain`: it says why the user of the token may see a chunk or
     /// not, and so tells of hidden things. Agents that act for a user cannot call it.
     #[serde(default)]
     pub explain: bool,
+}
+
+/// What a search of an agent is compared by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum McpSearchBy {
+    /// The words of the query, which stay on this machine.
+    #[default]
+    Words,
+    /// The meaning of the query. Its words go to the model.
+    Meaning,
+    /// Both. The words go to the model.
+    Both,
 }
 
 impl McpConfig {

@@ -3,7 +3,7 @@
 use ragward::audit::Door;
 use ragward::client::Client;
 use ragward::proto::retrieval::RecheckRequest;
-use ragward::server_config::{McpConfig, ServerConfig};
+use ragward::server_config::{McpConfig, McpSearchBy, ServerConfig};
 use ragward::settings::Secret;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -30,6 +30,7 @@ async fn start_with(change: impl FnOnce(&mut ServerConfig)) -> World {
         collection: Some(COLLECTION.to_owned()),
         url_key: None,
         url_hosts: Vec::new(),
+        search_by: McpSearchBy::Words,
         explain: false,
     };
     World::start_with(|settings| {

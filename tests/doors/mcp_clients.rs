@@ -15,7 +15,7 @@ use ragward::identity::config::{
 use ragward::language::Relation;
 use ragward::proto::ingest::{Chunk, Document, UpsertDocumentsRequest};
 use ragward::proto::metadata::value::Kind;
-use ragward::server_config::McpConfig;
+use ragward::server_config::{McpConfig, McpSearchBy};
 use ragward::settings::{OAuthClientConfig, Secret, SecretFile};
 use serde_json::{Value, json};
 
@@ -75,6 +75,7 @@ async fn start(change: impl FnOnce(&mut Config)) -> World {
         collection: Some(COLLECTION.to_owned()),
         url_key: None,
         url_hosts: Vec::new(),
+        search_by: McpSearchBy::Words,
         explain: false,
     };
     World::start_at(&address, |settings| {

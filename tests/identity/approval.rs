@@ -8,7 +8,7 @@ use ragward::identity::config::{ApprovalConfig, DetailsConfig, IdentityConfig};
 use ragward::language::RelationshipTuple;
 use ragward::proto::retrieval::retrieve_request::Query;
 use ragward::proto::retrieval::{FetchRequest, RecheckRequest, RetrieveRequest, RetrieveResponse};
-use ragward::server_config::McpConfig;
+use ragward::server_config::{McpConfig, McpSearchBy};
 use serde_json::{Value, json};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
@@ -265,6 +265,7 @@ async fn doors_over_http_say_what_to_ask_for() {
         collection: Some("handbook".to_owned()),
         url_key: None,
         url_hosts: Vec::new(),
+        search_by: McpSearchBy::Words,
         explain: false,
     };
     let running = start_with(data.path(), identity, |config| config.server.mcp = Some(mcp)).await;

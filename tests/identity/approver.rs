@@ -17,7 +17,7 @@ use ragward::proto::retrieval::retrieve_request::Query;
 use ragward::proto::retrieval::{
     FetchRequest, RequestApprovalRequest, RequestApprovalResponse, RetrieveRequest, RetrieveResponse,
 };
-use ragward::server_config::McpConfig;
+use ragward::server_config::{McpConfig, McpSearchBy};
 use ragward::settings::{OAuthClientConfig, SecretFile};
 use ring::rand::SystemRandom;
 use ring::signature::{
@@ -107,6 +107,7 @@ pub(crate) fn settings(
         collection: Some("handbook".to_owned()),
         url_key: None,
         url_hosts: Vec::new(),
+        search_by: McpSearchBy::Words,
         explain: false,
     };
     Settings { identity, approval, mcp }

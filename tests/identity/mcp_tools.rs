@@ -5,7 +5,7 @@ use ragward::identity::DelegationOn;
 use ragward::identity::config::DelegationConfig;
 use ragward::language::{Relation, RelationshipTuple};
 use ragward::proto::ingest::{Chunk, Document, UpsertDocumentsRequest};
-use ragward::server_config::McpConfig;
+use ragward::server_config::{McpConfig, McpSearchBy};
 use serde_json::{Value, json};
 
 use crate::identity::delegation::acted;
@@ -44,6 +44,7 @@ impl World {
             collection: Some("handbook".to_owned()),
             url_key: Some("url".to_owned()),
             url_hosts: vec!["wiki.example".to_owned()],
+            search_by: McpSearchBy::Words,
             explain: false,
         };
         change(&mut mcp);

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ragward::identity::config::ProofNonces;
-use ragward::server_config::McpConfig;
+use ragward::server_config::{McpConfig, McpSearchBy};
 use ragward::settings::SecretFile;
 use ring::digest::{SHA256, digest};
 use serde_json::{Value, json};
@@ -62,6 +62,7 @@ impl World {
                 collection: Some("handbook".to_owned()),
                 url_key: None,
                 url_hosts: Vec::new(),
+                search_by: McpSearchBy::Words,
                 explain: false,
             });
             config.identity.dpop.nonces = settings.nonces;

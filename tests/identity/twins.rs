@@ -18,7 +18,7 @@ use ragward::proto::retrieval::retrieve_request::Query;
 use ragward::proto::retrieval::{
     FetchRequest, Filter, Hybrid, OneOf, RecheckRequest, RetrieveRequest, RetrieveResponse, Vector, filter,
 };
-use ragward::server_config::McpConfig;
+use ragward::server_config::{McpConfig, McpSearchBy};
 use serde_json::{Value, json};
 use tonic::{Code, Status};
 
@@ -400,8 +400,14 @@ async fn start(data: &std::path::Path, issuer: &TestIssuer, on: DelegationOn) ->
     let mut config = config(data);
     config.server.insecure_identity = false;
     config.identity = identity(issuer);
-    config.server.mcp =
-        Some(McpConfig { url: MCP.to_owned(), collection: None, url_key: None, url_hosts: Vec::new(), explain: false });
+    config.server.mcp = Some(McpConfig {
+        url: MCP.to_owned(),
+        collection: None,
+        url_key: None,
+        url_hosts: Vec::new(),
+        search_by: McpSearchBy::Words,
+        explain: false,
+    });
     let relation = if on == DelegationOn::Guard { "agent_reader" } else { "can_act_for" };
     config.identity.delegation = DelegationConfig { relation: Some(Relation::parse(relation).unwrap()), on };
     let running = Running::start(&config).await;

@@ -19,7 +19,7 @@ use crate::cli::output::excerpt;
 use crate::cli::{Failure, Output};
 use crate::config::{Config, DataConfig};
 use crate::language::RelationshipTuple;
-use crate::server_config::{McpConfig, ServerConfig};
+use crate::server_config::{McpConfig, McpSearchBy, ServerConfig};
 use crate::settings::Secret;
 use crate::tuple_store::OnConflict;
 
@@ -93,6 +93,7 @@ fn config(data: DataConfig, issuer: &Issuer, url: &str) -> Config {
         collection: Some(COLLECTION.to_owned()),
         url_key: None,
         url_hosts: Vec::new(),
+        search_by: McpSearchBy::Words,
         explain: false,
     };
     let server = ServerConfig { mcp: Some(mcp), ..ServerConfig::default() };

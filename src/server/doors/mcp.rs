@@ -22,7 +22,7 @@ mod place;
 mod results;
 mod tools;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -54,6 +54,7 @@ use crate::server::answers::AnswerSlot;
 use crate::server::operations::{Callable, NotServed, Operation, Route};
 use crate::server::refusal::{NONCE_HEADER, Refusal};
 use crate::server::{ServerError, consistency_token, plain_http};
+use crate::server_config::McpSearchBy;
 
 /// The path of the door.
 pub(in crate::server) const PATH: &str = "/mcp";
@@ -76,6 +77,10 @@ pub struct McpSettings {
     pub url_key: Option<String>,
     /// The hosts to which such a URL may lead.
     pub url_hosts: Vec<String>,
+    /// What a search is compared by, in the collections that have a model.
+    pub search_by: McpSearchBy,
+    /// The collections that have a model which makes vectors of queries.
+    pub with_model: BTreeSet<String>,
     /// Whether there is a tool `explain` for callers who may call `Explain`.
     pub explain: bool,
     /// The page at which people answer questions for approvals; `None` if they answer on a device of theirs alone.
@@ -228,6 +233,11 @@ impl McpDoor {
         let origin = Origin { id, revision: message.revision, input };
         let arguments = message.params.remove("arguments").unwrap_or_else(|| Json::Object(Map::new()));
         let request = action.request(arguments, self.settings.collection.as_deref());
+        let McpSettings { search_by, with_model, .. } = &self.settings;
+        let request = match action {
+            Action::Search => request.map(|request| tools::compared(request, *search_by, with_model)),
+            Action::Fetch | Action::Explain | Action::Read => request,
+        };
         Ok(self.rpc(origin, action, request, String::new()))
     }
 

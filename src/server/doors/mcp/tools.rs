@@ -2,12 +2,15 @@
 //!
 //! No argument names a person. The caller's token alone says for whom a tool is called.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value as Json, json};
 use tonic::Code;
 
 use super::place::{Place, SCHEME};
 use crate::retrieval::FieldViolation;
 use crate::server::refusal::Refusal;
+use crate::server_config::McpSearchBy;
 
 /// The most chunks that a search returns unless its caller names a number.
 const TOP_K: u32 = 10;
@@ -62,6 +65,22 @@ impl Action {
             Self::Explain => explain_request(arguments),
         }
     }
+}
+
+/// Makes the request of a search compare by meaning, if that is wanted and its collection has a model.
+pub(super) fn compared(mut request: Json, search_by: McpSearchBy, with_model: &BTreeSet<String>) -> Json {
+    let field = match search_by {
+        McpSearchBy::Words => return request,
+        McpSearchBy::Meaning => "semantic",
+        McpSearchBy::Both => "hybrid",
+    };
+    let has_model = request.get("collection").and_then(Json::as_str).is_some_and(|name| with_model.contains(name));
+    if let (true, Some(fields)) = (has_model, request.as_object_mut())
+        && let Some(text) = fields.remove("text")
+    {
+        fields.insert(field.to_owned(), json!({ "text": text }));
+    }
+    request
 }
 
 /// Returns the request for the chunk of a URI, as JSON.
@@ -217,6 +236,30 @@ mod tests {
             assert_eq!(found.as_ref().ok(), expected.as_ref(), "{row}: {found:?}");
         }
         assert!(asked(Action::Search, json!({ "query": "leave" }), None).is_err(), "no collection is named anywhere");
+    }
+
+    #[test]
+    fn searches_compare_by_meaning_where_there_is_a_model() {
+        let with_model = BTreeSet::from(["handbook".to_owned()]);
+        let of =
+            |collection: &str, query: &str, text: Json| json!({ "collection": collection, "topK": 3, query: text });
+        let leave = || json!({ "text": "leave" });
+        let rows = [
+            ("words", McpSearchBy::Words, "handbook", of("handbook", "text", "leave".into())),
+            ("meaning", McpSearchBy::Meaning, "handbook", of("handbook", "semantic", leave())),
+            ("both", McpSearchBy::Both, "handbook", of("handbook", "hybrid", leave())),
+            ("meaning without a model", McpSearchBy::Meaning, "notes", of("notes", "text", "leave".into())),
+            ("both without a model", McpSearchBy::Both, "notes", of("notes", "text", "leave".into())),
+        ];
+        for (row, search_by, collection, expected) in rows {
+            let asked = json!({ "collection": collection, "query": "leave", "top_k": 3 });
+            let request = asked_of_search(asked);
+            assert_eq!(compared(request, search_by, &with_model), expected, "{row}");
+        }
+    }
+
+    fn asked_of_search(arguments: Json) -> Json {
+        Action::Search.request(arguments, None).unwrap()
     }
 
     #[test]
