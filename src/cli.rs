@@ -41,6 +41,8 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
+use tracing::{Level, Metadata};
+use tracing_subscriber::filter::{FilterExt, FilterFn, LevelFilter};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
@@ -290,6 +292,13 @@ fn data_is_there(config: &Config, uses: Uses) -> Result<(), Failure> {
 /// short enough that a quiet server soon frees the memory that it needed while it was busy.
 const IDLE_THREADS_KEPT: Duration = Duration::from_secs(5);
 
+/// Returns whether an event may be logged, whatever level `RUST_LOG` asks for. Below info, the libraries for HTTP log the bytes on
+/// the wire: texts, queries and keys. This program's own events hold none.
+fn shows_no_texts(metadata: &Metadata<'_>) -> bool {
+    let target = metadata.target();
+    *metadata.level() <= Level::INFO || target == "ragward" || target.starts_with("ragward::")
+}
+
 /// Runs one command and returns its exit code.
 #[must_use]
 pub fn run(cli: Cli) -> ExitCode {
@@ -307,7 +316,7 @@ pub fn run(cli: Cli) -> ExitCode {
         .event_format(LogLimit::new(tracing_subscriber::fmt::format()))
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
-        .with_filter(filter);
+        .with_filter(filter.and(FilterFn::new(shows_no_texts).with_max_level_hint(LevelFilter::TRACE)));
 
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     runtime
