@@ -28,6 +28,7 @@ from ragward import (
     Purpose,
     Query,
     RelationshipTuple,
+    Semantic,
     _calls,
     _wire,
 )
@@ -60,6 +61,8 @@ ANSWERS: list[tuple[str, type[Any]]] = [
     (f"{RETRIEVAL}.ExplainResponse", ragward.Explanation),
     (f"{RETRIEVAL}.RelationshipTuple", ragward.RelationshipTuple),
     (f"{RETRIEVAL}.Hybrid", ragward.Hybrid),
+    (f"{RETRIEVAL}.Semantic", ragward.Semantic),
+    (f"{INGEST}.Embedded", ragward.Embedded),
     (f"{INGEST}.UpsertDocumentsResponse", ragward.Upserted),
     (f"{INGEST}.PutDocumentResponse", ragward.PutResult),
     (f"{INGEST}.ListedDocument", ragward.ListedDocument),
@@ -149,7 +152,7 @@ def requests() -> list[tuple[str, list[Any]]]:
         "approval": "sealed",
         **freshness,
     }
-    queries: list[Query] = ["leave", [0.5, 0.25], Hybrid("leave", [0.5])]
+    queries: list[Query] = ["leave", [0.5, 0.25], Hybrid("leave", [0.5]), Hybrid("leave"), Semantic("leave")]
     new_chunk = NewChunk("a#0", "document:a", "leave", [0.5], {"year": 2024, "tags": ["a", 1]}, ["Leave"])
     condition_tuple = RelationshipTuple("user:anne", "reader", "document:a", "in_hours", {"hour": 9})
     return [

@@ -22,6 +22,8 @@ export interface FetchedChunk {
 export interface Chunk extends FetchedChunk {
   /** Higher is better. It is a BM25 score, a cosine, or a sum of reciprocal ranks, as the query was. */
   readonly score: number;
+  /** The score by which a model ordered the answer; `undefined` if no model has looked at the chunk. Then it has kept its place. */
+  readonly rerankScore: number | undefined;
 }
 
 /** The reason why there are no more chunks. */
@@ -110,7 +112,9 @@ const headingPath: Reader<readonly string[]> = {
 
 const fetchedFields = { id: text, documentId: text, guard: text, title: text, headingPath, text, metadata };
 
-export const chunk = messageOf<Chunk>("ragward.retrieval.v1.Chunk", { ...fetchedFields, score: number });
+export const chunk = messageOf<Chunk>("ragward.retrieval.v1.Chunk", {
+  ...fetchedFields, score: number, rerankScore: optional(number),
+});
 
 /** The score of a fetched chunk says nothing, so it is not read. */
 export const fetchedChunk = messageOf<FetchedChunk>("ragward.retrieval.v1.Chunk", fetchedFields);

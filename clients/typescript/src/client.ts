@@ -159,6 +159,9 @@ export class Client {
         chunks: (sum?.chunks ?? 0) + upserted.chunks,
         warnings: [...new Set([...(sum?.warnings ?? []), ...upserted.warnings])].slice(0, WARNINGS_MAX),
         consistencyToken: upserted.consistencyToken,
+        embedded: upserted.embedded && {
+          ...upserted.embedded, chunks: (sum?.embedded?.chunks ?? 0) + upserted.embedded.chunks,
+        },
       };
     }
     // Without documents, the server still says whether the caller may upload, and gives a token.

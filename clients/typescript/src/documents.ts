@@ -3,7 +3,7 @@
 import { InvalidRequest } from "./errors.js";
 import { refuseUnknown } from "./fields.js";
 import { type Metadata, type WireValue, wireMetadata } from "./metadata.js";
-import { count, listOf, messageOf, text, textOrNone } from "./reading.js";
+import { count, listOf, messageOf, optional, text, textOrNone } from "./reading.js";
 
 /** Numbers of an embedding. */
 export type Vector = readonly number[] | Float32Array | Float64Array;
@@ -16,7 +16,7 @@ export interface NewChunk {
   readonly guard: string;
   /** The text. It may be missing if there is a vector. */
   readonly text?: string | undefined;
-  /** The embedding. It may be missing if there is text. */
+  /** The embedding. It may be missing if there is text. It must be where the server makes those of the collection. */
   readonly vector?: Vector | undefined;
   readonly metadata?: Metadata | undefined;
   /** The headings above the text in its document, the outermost first. */
@@ -33,6 +33,16 @@ export interface Document {
   readonly chunks: readonly NewChunk[];
 }
 
+/** The model that made the embeddings of documents, and what it was sent. */
+export interface Embedded {
+  /** The name of the model in the server's settings. */
+  readonly model: string;
+  /** The host that the texts were sent to. */
+  readonly host: string;
+  /** The number of chunks that have got an embedding. */
+  readonly chunks: number;
+}
+
 /** The answer to an upload. */
 export interface Upserted {
   /** The number of documents that were taken in. */
@@ -43,6 +53,8 @@ export interface Upserted {
   readonly warnings: readonly string[];
   /** A retrieval that sends it back sees these documents. */
   readonly consistencyToken: string;
+  /** What was sent to a model; `undefined` if the collection has none. */
+  readonly embedded: Embedded | undefined;
 }
 
 /** The answer to one document that was put. */
@@ -51,6 +63,8 @@ export interface PutResult {
   readonly chunks: number;
   readonly consistencyToken: string;
   readonly warnings: readonly string[];
+  /** What was sent to a model; `undefined` if the collection has none. */
+  readonly embedded: Embedded | undefined;
 }
 
 /** A document in a list. */
@@ -101,17 +115,21 @@ export interface DocumentStatus {
   readonly chunks: number;
 }
 
+export const embedded = messageOf<Embedded>("ragward.ingest.v1.Embedded", { model: text, host: text, chunks: count });
+
 export const upserted = messageOf<Upserted>("ragward.ingest.v1.UpsertDocumentsResponse", {
   documents: count,
   chunks: count,
   warnings: listOf(text),
   consistencyToken: text,
+  embedded: optional(embedded),
 });
 
 export const putResult = messageOf<PutResult>("ragward.ingest.v1.PutDocumentResponse", {
   chunks: count,
   consistencyToken: text,
   warnings: listOf(text),
+  embedded: optional(embedded),
 });
 
 export const listedDocument = messageOf<ListedDocument>("ragward.ingest.v1.ListedDocument", {

@@ -18,7 +18,7 @@ export type {
 } from "./answers.js";
 export { Client } from "./client.js";
 export type {
-  Deleted, Document, DocumentStatus, IngestStatus, ListedCollection, ListedDocument, NewChunk, PutResult, Upserted, Vector,
+  Deleted, Document, DocumentStatus, Embedded, IngestStatus, ListedCollection, ListedDocument, NewChunk, PutResult, Upserted, Vector,
 } from "./documents.js";
 export {
   ApprovalRequired, DeadlineExceeded, Forbidden, IdentityMissing, InvalidAnswer, InvalidRequest, NotAuthenticated, NotFound,
@@ -37,6 +37,6 @@ export type { Metadata, MetadataScalar, MetadataValue } from "./metadata.js";
 export type {
   CallOptions, ClientSettings, Consistency, DocumentsRequest, ExplainRequest, FetchRequest, FreshnessOptions, Hybrid,
   IngestStatusRequest, ListDocumentsRequest, Purpose, PutDocumentRequest, Query, RecheckRequest, RelationshipTuple,
-  RequestApprovalRequest, RetrieveRequest, UpsertDocumentsRequest,
+  RequestApprovalRequest, RetrieveRequest, Semantic, UpsertDocumentsRequest,
 } from "./requests.js";
 export type { Fetch } from "./transport.js";

@@ -64,11 +64,17 @@ export interface FreshnessOptions extends CallOptions {
 /** Words and an embedding. Both rankings are merged. */
 export interface Hybrid {
   readonly text: string;
-  readonly vector: Vector;
+  /** The embedding. Without one, the model of the collection makes it of the words (`embedding` in the server's settings). */
+  readonly vector?: Vector | undefined;
 }
 
-/** Words (ranked with BM25), an embedding (ranked by cosine similarity), or both. */
-export type Query = string | Vector | Hybrid;
+/** Words whose meaning is searched for. The collection needs a model, which gets the words (`embedding`). */
+export interface Semantic {
+  readonly semantic: string;
+}
+
+/** Words (ranked with BM25), an embedding (ranked by cosine similarity), both, or the meaning of words. */
+export type Query = string | Vector | Hybrid | Semantic;
 
 export interface RetrieveRequest extends FreshnessOptions {
   readonly collection: string;
@@ -210,7 +216,12 @@ export function wireQuery(query: Query): Readonly<Record<string, unknown>> {
   if ("text" in query) {
     const { text, vector, ...unknown } = query;
     refuseUnknown(unknown);
-    return { hybrid: { text, vector: { values: wireVector(vector, "query.vector") } } };
+    return { hybrid: { text, ...(vector !== undefined && { vector: { values: wireVector(vector, "query.vector") } }) } };
+  }
+  if ("semantic" in query) {
+    const { semantic, ...unknown } = query;
+    refuseUnknown(unknown);
+    return { semantic: { text: semantic } };
   }
   return { vector: { values: wireVector(query, "query") } };
 }

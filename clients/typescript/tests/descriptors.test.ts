@@ -14,7 +14,7 @@ import { enumNamed, messageNamed, registry } from "./descriptors.js";
 import { FakeFetch } from "./fake_fetch.js";
 
 /** Messages whose readers leave fields out, with those fields. */
-const NOT_READ: Readonly<Record<string, readonly string[]>> = { fetchedChunk: ["score"] };
+const NOT_READ: Readonly<Record<string, readonly string[]>> = { fetchedChunk: ["score", "rerankScore"] };
 /** The depth to which a message that holds itself is filled. */
 const NESTED = 2;
 
@@ -159,6 +159,8 @@ test("every field of every request can be sent, under the name and type that it 
       (client) => client.pages({ ...retrieve, query: "words" }).next(),
       (client) => client.retrieve({ ...retrieve, query: [0.5, 0.25] }),
       (client) => client.retrieve({ ...retrieve, query: { text: "words", vector: new Float64Array([0.5]) } }),
+      (client) => client.retrieve({ ...retrieve, query: { text: "words" } }),
+      (client) => client.retrieve({ ...retrieve, query: { semantic: "words" } }),
     ]],
     ["ragward.retrieval.v1.FetchRequest", [
       (client) => client.fetch({

@@ -16,6 +16,7 @@ from ragward.answers import (
     Completion,
     Deleted,
     DocumentStatus,
+    Embedded,
     Explanation,
     IngestStatus,
     ListedCollection,
@@ -46,7 +47,7 @@ from ragward.errors import (
 )
 from ragward.filters import F, Filter, MetadataScalar, MetadataValue
 from ragward.identity import Identity, acting_as, acting_identity
-from ragward.requests import Consistency, Document, Hybrid, NewChunk, Purpose, Query, RelationshipTuple
+from ragward.requests import Consistency, Document, Hybrid, NewChunk, Purpose, Query, RelationshipTuple, Semantic
 
 __all__ = [
     "Answer",
@@ -60,6 +61,7 @@ __all__ = [
     "Deleted",
     "Document",
     "DocumentStatus",
+    "Embedded",
     "Explanation",
     "F",
     "FieldViolation",
@@ -90,6 +92,7 @@ __all__ = [
     "RelationshipTuple",
     "RequestedApproval",
     "SearchPlan",
+    "Semantic",
     "Unavailable",
     "Upserted",
     "acting_as",

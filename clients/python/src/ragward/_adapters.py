@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, TypeVar
 
-from ragward import Answer, AsyncClient, Chunk, Client, Consistency, Filter, Hybrid, Identity, IdentityMissing
+from ragward import Answer, AsyncClient, Chunk, Client, Consistency, Filter, Hybrid, Identity, IdentityMissing, Semantic
 from ragward._given import NOT_GIVEN, NotGiven, refuse_lost
 from ragward.identity import acting_identity, authorization, authorization_async, user_of
 from ragward.requests import Query
@@ -20,8 +20,9 @@ from ragward.requests import Query
 #: The most ids that the server takes in one `Recheck`.
 IDS_MAX = 1_000
 
-#: The way in which a question is searched: by its words, by its embedding, or by both.
-SearchType: TypeAlias = Literal["text", "vector", "hybrid"]
+#: The way in which a question is searched: by its words, by its embedding, by both, or by its meaning, which the server's own
+#: model embeds.
+SearchType: TypeAlias = Literal["text", "vector", "hybrid", "semantic"]
 
 #: The keys that Ragward adds to the metadata of a document. A document's own values under these keys are hidden.
 OWN_KEYS = (
@@ -205,10 +206,17 @@ class SearchOptions:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
+def needs_embedding(kind: SearchType) -> bool:
+    """Return whether the question of such a search needs an embedding from here."""
+    return kind in ("vector", "hybrid")
+
+
 def query_of(kind: SearchType, text: str, embedding: Sequence[float] | None) -> Query:
     """Return what is asked for a question and its embedding."""
     if kind == "text":
         return text
+    if kind == "semantic":
+        return Semantic(text)
     if embedding is None:
         raise ValueError(f"a search of the type `{kind}` needs the embedding of the question")
     return list(embedding) if kind == "vector" else Hybrid(text, list(embedding))

@@ -26,7 +26,7 @@ from ragward.answers import (
 from ragward.errors import FieldViolation, InvalidAnswer, InvalidRequest
 from ragward.filters import Filter, MetadataValue, metadata_wire
 from ragward.identity import Identity, user_of
-from ragward.requests import Consistency, Document, Hybrid, NewChunk, Purpose, Query, RelationshipTuple
+from ragward.requests import Consistency, Document, Hybrid, NewChunk, Purpose, Query, RelationshipTuple, Semantic
 
 #: The most pages of one search or list. The server's own tokens end sooner: a search has at most 10,000 chunks by vector.
 PAGES_MAX = 100_000
@@ -335,7 +335,10 @@ def _query(query: Query) -> dict[str, Any]:
     if isinstance(query, str):
         return {"text": query}
     if isinstance(query, Hybrid):
-        return {"hybrid": {"text": query.text, "vector": {"values": _numbers(query.vector)}}}
+        vector: dict[str, Any] = {} if query.vector is None else {"vector": {"values": _numbers(query.vector)}}
+        return {"hybrid": {"text": query.text, **vector}}
+    if isinstance(query, Semantic):
+        return {"semantic": {"text": query.text}}
     return {"vector": {"values": _numbers(query)}}
 
 

@@ -11,7 +11,7 @@ import time
 
 from ragward._calls import document_line
 from ragward._core import Deadline
-from ragward.answers import Upserted
+from ragward.answers import Embedded, Upserted
 from ragward.errors import InvalidAnswer
 from ragward.requests import Document
 
@@ -75,6 +75,13 @@ class Upload:
                 chunks=before.chunks + answer.chunks,
                 warnings=tuple(warnings)[:WARNINGS_MAX],
                 consistency_token=answer.consistency_token,
+                embedded=_sum_of(before.embedded, answer.embedded),
             )
         self._sum = answer
         return answer if self._has_ended else None
+
+
+def _sum_of(before: Embedded | None, answer: Embedded | None) -> Embedded | None:
+    if before is None or answer is None:
+        return answer or before
+    return Embedded(answer.model, answer.host, before.chunks + answer.chunks)

@@ -19,6 +19,7 @@ from ragward.answers import (
     Completion,
     Deleted,
     DocumentStatus,
+    Embedded,
     Explanation,
     IngestStatus,
     ListedCollection,
@@ -187,6 +188,7 @@ def upserted(fields: Fields) -> Upserted:
         chunks=fields.whole("chunks"),
         warnings=fields.texts("warnings"),
         consistency_token=fields.text("consistencyToken"),
+        embedded=_embedded(fields),
     )
 
 
@@ -196,6 +198,7 @@ def put_result(fields: Fields) -> PutResult:
         chunks=fields.whole("chunks"),
         consistency_token=fields.text("consistencyToken"),
         warnings=fields.texts("warnings"),
+        embedded=_embedded(fields),
     )
 
 
@@ -258,7 +261,15 @@ def _chunk(fields: Fields) -> Chunk:
         metadata=metadata,
         # A server of an earlier version knows no headings.
         heading_path=fields.texts("headingPath") if fields.has("headingPath") else (),
+        rerank_score=fields.number("rerankScore") if fields.has("rerankScore") else None,
     )
+
+
+def _embedded(fields: Fields) -> Embedded | None:
+    if not fields.has("embedded"):
+        return None
+    embedded = Fields(fields.value("embedded"))
+    return Embedded(model=embedded.text("model"), host=embedded.text("host"), chunks=embedded.whole("chunks"))
 
 
 def _metadata_value(key: str, fields: Fields) -> MetadataValue:

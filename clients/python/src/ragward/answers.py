@@ -62,6 +62,8 @@ class Chunk:
     metadata: Mapping[str, MetadataValue]
     #: The headings above the text in its document, the outermost first. It may be empty.
     heading_path: Sequence[str] = ()
+    #: The score by which a model ordered the answer; `None` if no model has looked at the chunk. Then it has kept its place.
+    rerank_score: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +157,18 @@ class Explanation:
 
 
 @dataclass(frozen=True, slots=True)
+class Embedded:
+    """The model that made the embeddings of documents, and what it was sent."""
+
+    #: The name of the model in the server's settings.
+    model: str
+    #: The host that the texts were sent to.
+    host: str
+    #: The number of chunks that have got an embedding.
+    chunks: int
+
+
+@dataclass(frozen=True, slots=True)
 class Upserted:
     """The outcome of an upload."""
 
@@ -165,6 +179,8 @@ class Upserted:
     #: Why nobody will see some of them, for people.
     warnings: tuple[str, ...]
     consistency_token: str
+    #: What was sent to a model; `None` if the collection has none.
+    embedded: Embedded | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +192,8 @@ class PutResult:
     consistency_token: str
     #: Why nobody will see some of them, for people.
     warnings: tuple[str, ...]
+    #: What was sent to a model; `None` if the collection has none.
+    embedded: Embedded | None = None
 
 
 @dataclass(frozen=True, slots=True)

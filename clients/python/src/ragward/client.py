@@ -120,7 +120,7 @@ class Client:
 
         A user who may see nothing gets an empty answer.
 
-        - `query`: words, an embedding, or `Hybrid` for both.
+        - `query`: words, an embedding, `Hybrid` for both, or `Semantic` for the meaning of words.
         - `min_score`: leave out chunks with a lower score.
         - `per_document_max`: the most chunks of one document.
         - `consistency_token`: count everything that was written before the answer that brought this token.

@@ -29,6 +29,7 @@ from ragward._adapters import (
     ids_of,
     kept,
     metadata_of,
+    needs_embedding,
     permitted,
     query_of,
     retrieve,
@@ -79,7 +80,7 @@ class RagwardRetriever(BaseRetriever):
     context: Mapping[str, Any] | None = None
     #: The seconds that one call may take.
     timeout: float | None = None
-    #: The way in which a question is searched. All but `text` need `embeddings`.
+    #: The way in which a question is searched. `vector` and `hybrid` need `embeddings`.
     search_type: SearchType = "text"
     #: The model that embedded the chunks.
     embeddings: Embeddings | None = hidden_field(None)
@@ -89,7 +90,7 @@ class RagwardRetriever(BaseRetriever):
     def model_post_init(self, context: Any, /) -> None:  # noqa: ANN401 - pydantic's own signature.
         """Check the arguments, and make the clients unless this is a copy that has them."""
         super().model_post_init(context)
-        if self.search_type != "text" and self.embeddings is None:
+        if needs_embedding(self.search_type) and self.embeddings is None:
             raise ValueError(f"a search of the type `{self.search_type}` needs `embeddings`")
         arguments = (self.url, self.client, self.async_client)
         if self.connections is None or not self.connections.are_of(*arguments):
@@ -142,7 +143,9 @@ class RagwardRetriever(BaseRetriever):
     ) -> list[Document]:
         who = self._caller(identity, user, None)
         embedding = (
-            None if self.embeddings is None or self.search_type == "text" else self.embeddings.embed_query(query)
+            self.embeddings.embed_query(query)
+            if self.embeddings is not None and needs_embedding(self.search_type)
+            else None
         )
         question = query_of(self.search_type, query, embedding)
         return _documents(retrieve(self._clients(), self.collection, question, self._options(options), who))
@@ -158,7 +161,7 @@ class RagwardRetriever(BaseRetriever):
     ) -> list[Document]:
         who = self._caller(identity, user, None)
         embedding = None
-        if self.embeddings is not None and self.search_type != "text":
+        if self.embeddings is not None and needs_embedding(self.search_type):
             embedding = await self.embeddings.aembed_query(query)
         question = query_of(self.search_type, query, embedding)
         return _documents(await aretrieve(self._clients(), self.collection, question, self._options(options), who))

@@ -47,6 +47,7 @@ from ragward._adapters import (
     ids_of,
     kept,
     metadata_of,
+    needs_embedding,
     permitted,
     query_of,
     retrieve,
@@ -143,7 +144,7 @@ class RagwardRetriever(BaseRetriever):
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         who = caller(own=self._identity)
         embedding = query_bundle.embedding
-        if embedding is None and self._embed_model is not None and self._search_type != "text":
+        if embedding is None and self._embed_model is not None and needs_embedding(self._search_type):
             embedding = self._embed_model.get_agg_embedding_from_queries(query_bundle.embedding_strs)
         query = query_of(self._search_type, query_bundle.query_str, embedding)
         return _nodes(retrieve(self._clients, self._collection, query, self._options, who))
@@ -151,7 +152,7 @@ class RagwardRetriever(BaseRetriever):
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         who = caller(own=self._identity)
         embedding = query_bundle.embedding
-        if embedding is None and self._embed_model is not None and self._search_type != "text":
+        if embedding is None and self._embed_model is not None and needs_embedding(self._search_type):
             embedding = await self._embed_model.aget_agg_embedding_from_queries(query_bundle.embedding_strs)
         query = query_of(self._search_type, query_bundle.query_str, embedding)
         return _nodes(await aretrieve(self._clients, self._collection, query, self._options, who))

@@ -35,11 +35,19 @@ class Hybrid:
     """Words and an embedding. The chunks are ranked by each, and both rankings are merged."""
 
     text: str
-    vector: Iterable[float]
+    #: The embedding. Without one, the model of the collection makes it of the words (`embedding` in the server's settings).
+    vector: Iterable[float] | None = None
 
 
-#: Words, an embedding, or both.
-Query: TypeAlias = str | Sequence[float] | Hybrid
+@dataclass(frozen=True, slots=True)
+class Semantic:
+    """Words whose meaning is searched for. The collection needs a model, which gets the words (`embedding`)."""
+
+    text: str
+
+
+#: Words, an embedding, both, or the meaning of words.
+Query: TypeAlias = str | Sequence[float] | Hybrid | Semantic
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +60,7 @@ class NewChunk:
     guard: str
     #: The text. It may be empty if there is a vector.
     text: str = ""
-    #: The embedding. It may be missing if there is a text.
+    #: The embedding. It may be missing if there is a text. It must be where the server makes those of the collection.
     vector: Iterable[float] | None = None
     #: The metadata, which filters look at.
     metadata: Mapping[str, MetadataValue] = field(default_factory=dict[str, MetadataValue])
