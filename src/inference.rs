@@ -1,6 +1,6 @@
 //! The ports to models: an embedder turns texts into vectors, and a reranker orders texts by how well they answer a query.
 //!
-//! Texts leave this machine for an endpoint only for the collections that name it, and only up to its ceiling
+//! A model in a folder computes in this process. Texts leave this machine for an endpoint only for the collections that name it, and only up to its ceiling
 //! (`classification_max`). Nothing is cached: a cache that users share would tell one of them, by its time, what another one has
 //! asked.
 //!
@@ -12,6 +12,8 @@ mod embedding;
 #[cfg(feature = "server")]
 mod endpoint;
 mod rerank;
+#[cfg(all(feature = "server", feature = "static-embeddings"))]
+mod static_model;
 
 use crate::error_code::ErrorCode;
 

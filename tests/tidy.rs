@@ -50,7 +50,7 @@ const WORLD: [(&str, &[&str]); 5] = [
 ];
 
 /// Crates that only some modules may name, by the beginnings of those modules' paths.
-const DOORS: [(&[&str], &[&str]); 10] = [
+const DOORS: [(&[&str], &[&str]); 11] = [
     // Names and labels are in one place, so that nobody else can put an id there.
     (
         &[
@@ -94,6 +94,8 @@ const DOORS: [(&[&str], &[&str]); 10] = [
     (&["moka"], &["authz/cached"]),
     // How words are cut and stemmed decides what is found, so it is in one place, with one version.
     (&["frostem", "icu_segmenter"], &["analysis"]),
+    // Models in folders are read in one place.
+    (&["safetensors", "tokenizers"], &["inference/static_model"]),
     (&["redb"], &["storage", "tuple_store", "vector_store/exact"]),
 ];
 

@@ -175,8 +175,9 @@ pub(super) async fn run(args: IngestArgs, config: Option<PathBuf>, output: &Outp
     // These counts are of this run; the collection may hold other documents.
     let mut lines = vec![format!("put {documents} documents ({chunks} chunks) into collection `{collection}`")];
     // Whoever ingests has to learn that texts leave the server.
-    lines.extend(embedded.as_ref().map(|EmbeddedReport { model, host, chunks }| {
-        format!("sent the texts of {chunks} chunks to `{host}`, where the model `{model}` made their vectors")
+    lines.extend(embedded.as_ref().map(|EmbeddedReport { model, host, chunks }| match host.as_str() {
+        "" => format!("the model `{model}` made vectors of {chunks} chunks in the server"),
+        _ => format!("sent the texts of {chunks} chunks to `{host}`, where the model `{model}` made their vectors"),
     }));
     lines.extend(warnings.iter().map(|warning| format!("warning: {warning}")));
     lines.extend(empty.iter().map(|path| format!("passed over, no text: {}", path.display())));

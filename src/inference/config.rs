@@ -16,8 +16,13 @@ pub struct EmbeddingConfig {
     /// The collections whose texts and queries are sent to this model. A collection has one.
     pub collections: Vec<String>,
     /// The address of an endpoint in the form of `OpenAI`'s API, without `/embeddings`, such as `https://api.example.com/v1`. It
-    /// needs `https`, except on loopback.
-    pub url: String,
+    /// needs `https`, except on loopback. Either this or `folder` is set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// A folder with a model of one vector for each token (Model2Vec, `WordLlama`): `tokenizer.json` and `model.safetensors`. Then
+    /// nothing is sent anywhere. It needs the feature `static-embeddings`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folder: Option<PathBuf>,
     /// The name of the model. It is kept with the vectors, and vectors of another model are refused.
     pub model: String,
     /// The dimension to ask for, for models that can choose. When unset, the model's own.
@@ -27,7 +32,7 @@ pub struct EmbeddingConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_key_file: Option<SecretFile>,
     /// The highest classification (`identity.details.classifications`) whose chunks are sent. Other chunks are found by their words
-    /// alone. It must be set if chunks have classifications.
+    /// alone. With `url`, it must be set if chunks have classifications.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub classification_max: Option<String>,
     /// The most texts of one request to the endpoint.
@@ -107,9 +112,30 @@ pub enum OnRerankFailure {
 /// # Errors
 /// Returns a sentence that names the settings.
 pub fn check(embedding: &[EmbeddingConfig], rerank: &[RerankConfig]) -> Result<(), String> {
+    embedding.iter().try_for_each(EmbeddingConfig::check)?;
     let of_embedding = embedding.iter().map(|settings| (settings.collections.as_slice(), settings.model.as_str()));
     check_table("embedding", of_embedding)?;
     check_table("rerank", rerank.iter().map(|settings| (settings.collections.as_slice(), settings.model.as_str())))
+}
+
+impl EmbeddingConfig {
+    /// Checks the settings of one model against each other.
+    fn check(&self) -> Result<(), String> {
+        let model = &self.model;
+        match (&self.url, &self.folder) {
+            (Some(_), None) => Ok(()),
+            (None, None) => Err(format!("`embedding.url` of `{model}` is not set; set it, or `embedding.folder`")),
+            (Some(_), Some(_)) => {
+                Err(format!("`embedding.url` and `embedding.folder` of `{model}` are both set; set one of them"))
+            }
+            (None, Some(_)) if self.dimensions.is_some() || self.api_key_file.is_some() || self.ca_file.is_some() => {
+                Err(format!(
+                    "`embedding.dimensions`, `embedding.api_key_file` and `embedding.ca_file` of `{model}` are for `embedding.url`"
+                ))
+            }
+            (None, Some(_)) => Ok(()),
+        }
+    }
 }
 
 fn check_table<'s>(table: &str, settings: impl Iterator<Item = (&'s [String], &'s str)>) -> Result<(), String> {
@@ -168,6 +194,14 @@ mod tests {
             ("twice in one", vec![of(&["a", "a"], none())], Some("names `a` twice")),
             ("no collection", vec![of(&[], none())], Some("is empty")),
             ("no model", vec![of(&["a"], json!({ "model": "" }))], Some("`embedding.model` is empty")),
+            ("a folder", vec![of(&["a"], json!({ "url": null, "folder": "/m" }))], None),
+            ("nowhere", vec![of(&["a"], json!({ "url": null }))], Some("`embedding.url` of `m` is not set")),
+            ("two places", vec![of(&["a"], json!({ "folder": "/m" }))], Some("both set")),
+            (
+                "a key for a folder",
+                vec![of(&["a"], json!({ "url": null, "folder": "/m", "api_key_file": "/k" }))],
+                Some("are for `embedding.url`"),
+            ),
             ("no batch", vec![of(&["a"], json!({ "batch": 0 }))], Some("at least 1")),
             ("no time", vec![of(&["a"], json!({ "timeout": "0s" }))], Some("at least `1ms`")),
             ("an unknown key", vec![of(&["a"], json!({ "redirects": true }))], Some("unknown field")),

@@ -3,12 +3,16 @@
 //! INVARIANT (whole answers): an answer counts only if it has one vector for each text, all of one dimension, finite and not zero.
 
 use std::collections::BTreeMap;
+#[cfg(feature = "server")]
+use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
 #[cfg(feature = "server")]
 use super::endpoint::{EndpointSettings, ModelEndpoint};
+#[cfg(all(feature = "server", feature = "static-embeddings"))]
+use super::static_model::StaticEmbedder;
 use super::{Ceiling, InferenceError, ModelFault, ModelTask, SentRecord, SentTexts};
 #[cfg(feature = "server")]
 use super::{EmbeddingConfig, InferenceSetupError};
@@ -37,7 +41,8 @@ pub trait Embedder: Send + Sync {
 pub struct CollectionEmbedder {
     embedder: Arc<dyn Embedder>,
     model: Arc<str>,
-    host: Arc<str>,
+    /// The host and port that texts are sent to; `None` if the model computes here.
+    host: Option<Arc<str>>,
     ceiling: Ceiling,
 }
 
@@ -56,10 +61,7 @@ impl Embeddings {
     pub fn new(configured: &[EmbeddingConfig], details: &DetailsConfig) -> Result<Self, InferenceSetupError> {
         let mut by_collection = BTreeMap::new();
         for settings in configured {
-            let ceiling = Ceiling::new("embedding", settings.classification_max.as_deref(), details)?;
-            let embedder = HttpEmbedder::new(settings)?;
-            let host = embedder.endpoint.host();
-            let of_collection = CollectionEmbedder::new(Arc::new(embedder), &settings.model, &host, ceiling);
+            let of_collection = CollectionEmbedder::configured(settings, details)?;
             by_collection.extend(settings.collections.iter().map(|name| (name.clone(), of_collection.clone())));
         }
         Ok(Self { by_collection })
@@ -84,10 +86,26 @@ impl Embeddings {
 }
 
 impl CollectionEmbedder {
-    /// Makes the embedder of a collection. `model` is the name that is kept with the vectors, and `host` is where texts go.
+    /// Makes the embedder of a collection. `model` is the name that is kept with the vectors. `host` is where texts go, and `None`
+    /// if they go nowhere.
     #[must_use]
-    pub fn new(embedder: Arc<dyn Embedder>, model: &str, host: &str, ceiling: Ceiling) -> Self {
-        Self { embedder, model: model.into(), host: host.into(), ceiling }
+    pub fn new(embedder: Arc<dyn Embedder>, model: &str, host: Option<&str>, ceiling: Ceiling) -> Self {
+        Self { embedder, model: model.into(), host: host.map(Arc::from), ceiling }
+    }
+
+    #[cfg(feature = "server")]
+    fn configured(settings: &EmbeddingConfig, details: &DetailsConfig) -> Result<Self, InferenceSetupError> {
+        let max = settings.classification_max.as_deref();
+        let model = settings.model.as_str();
+        if let Some(folder) = &settings.folder {
+            // Texts that go nowhere need no ceiling.
+            let ceiling = if max.is_none() { Ceiling::None } else { Ceiling::new("embedding", max, details)? };
+            return Ok(Self::new(of_folder(folder)?, model, None, ceiling));
+        }
+        let ceiling = Ceiling::new("embedding", max, details)?;
+        let embedder = HttpEmbedder::new(settings)?;
+        let host = embedder.endpoint.host();
+        Ok(Self::new(Arc::new(embedder), model, Some(&host), ceiling))
     }
 
     /// Returns the name of the model.
@@ -96,10 +114,10 @@ impl CollectionEmbedder {
         &self.model
     }
 
-    /// Returns the host and port that texts are sent to.
+    /// Returns the host and port that texts are sent to; `None` if the model computes in this process.
     #[must_use]
-    pub fn host(&self) -> &str {
-        &self.host
+    pub fn host(&self) -> Option<&str> {
+        self.host.as_deref()
     }
 
     /// Makes the vector of a query. `record` notes first that its text is sent.
@@ -107,7 +125,7 @@ impl CollectionEmbedder {
     /// # Errors
     /// When the model gives no vector that counts.
     pub async fn embed_query(&self, text: &str, record: &dyn SentRecord) -> Result<Vec<f32>, InferenceError> {
-        record.about_to_send(self.sent(ModelTask::EmbedQuery, 1, &[]));
+        self.note(ModelTask::EmbedQuery, 1, &[], record);
         let vectors = self.embedder.embed(&[text]).await.map_err(|fault| self.failed(fault))?;
         let [vector] = <[Vec<f32>; 1]>::try_from(vectors).map_err(|_other| self.failed(ModelFault::Count))?;
         Ok(vector)
@@ -135,7 +153,7 @@ impl CollectionEmbedder {
         }
         for part in chunks.chunks_mut(TEXTS_MAX) {
             let ids: Vec<String> = part.iter().map(|chunk| chunk.id.to_owned()).collect();
-            record.about_to_send(self.sent(ModelTask::EmbedChunks, ids.len(), &ids));
+            self.note(ModelTask::EmbedChunks, ids.len(), &ids, record);
             let texts: Vec<&str> = part.iter().map(|chunk| chunk.text.as_str()).collect();
             let vectors = self.embedder.embed(&texts).await.map_err(|fault| self.failed(fault))?;
             if vectors.len() != part.len() {
@@ -154,9 +172,27 @@ impl CollectionEmbedder {
         InferenceError::Embedding { model: self.model.to_string(), fault }
     }
 
-    fn sent<'s>(&'s self, task: ModelTask, texts: usize, chunk_ids: &'s [String]) -> SentTexts<'s> {
-        SentTexts { task, model: &self.model, host: &self.host, texts, chunk_ids }
+    /// Notes texts that are about to be sent, if they are sent anywhere.
+    fn note(&self, task: ModelTask, texts: usize, chunk_ids: &[String], record: &dyn SentRecord) {
+        if let Some(host) = &self.host {
+            record.about_to_send(SentTexts { task, model: &self.model, host, texts, chunk_ids });
+        }
     }
+}
+
+/// Reads the model of a folder.
+#[cfg(all(feature = "server", feature = "static-embeddings"))]
+fn of_folder(folder: &Path) -> Result<Arc<dyn Embedder>, InferenceSetupError> {
+    Ok(Arc::new(StaticEmbedder::open(folder)?))
+}
+
+/// Refuses a folder, because nothing here reads models.
+#[cfg(all(feature = "server", not(feature = "static-embeddings")))]
+fn of_folder(folder: &Path) -> Result<Arc<dyn Embedder>, InferenceSetupError> {
+    Err(InferenceSetupError(format!(
+        "`embedding.folder` is `{}`, and models in folders need the feature `static-embeddings`, which this program was built without",
+        folder.display()
+    )))
 }
 
 /// A chunk that gets a vector.
@@ -210,7 +246,7 @@ impl HttpEmbedder {
     fn new(settings: &EmbeddingConfig) -> Result<Self, InferenceSetupError> {
         let endpoint = ModelEndpoint::new(EndpointSettings {
             table: "embedding",
-            url: &settings.url,
+            url: settings.url.as_deref().unwrap_or_default(),
             path: "embeddings",
             api_key_file: settings.api_key_file.as_ref(),
             ca_file: settings.ca_file.as_deref(),

@@ -37,7 +37,7 @@ export interface Document {
 export interface Embedded {
   /** The name of the model in the server's settings. */
   readonly model: string;
-  /** The host that the texts were sent to. */
+  /** The host that the texts were sent to; empty if the model computes in the server itself. */
   readonly host: string;
   /** The number of chunks that have got an embedding. */
   readonly chunks: number;

@@ -271,7 +271,7 @@ async fn chunks_above_the_ceiling_keep_their_texts_here() {
     let (kept, ids) = (Arc::new(Kept::default()), KeptIds::default());
     let admitted = ["open".to_owned()].into();
     let ceiling = Ceiling::Of { key: "class".to_owned(), admitted };
-    let embedder = CollectionEmbedder::new(Arc::clone(&kept) as _, "small", "models.example", ceiling);
+    let embedder = CollectionEmbedder::new(Arc::clone(&kept) as _, "small", Some("models.example"), ceiling);
     let embedded = embedder.embed_documents(&mut documents, &ids).await.unwrap();
     assert_eq!(embedded, TEXTS_MAX + 1);
     let with_vector: Vec<&str> =

@@ -39,7 +39,7 @@ impl IngestApi {
         }
         let chunks = embedder.embed_documents(batch.documents_mut(), draft).await?;
         self.within(self.documents.note_model(&collection, Some(embedder.model()))).await?;
-        let (model, host) = (embedder.model().to_owned(), embedder.host().to_owned());
+        let (model, host) = (embedder.model().to_owned(), embedder.host().unwrap_or_default().to_owned());
         Ok(Some(message::Embedded { model, host, chunks: chunks as u64 }))
     }
 }

@@ -162,7 +162,7 @@ class Embedded:
 
     #: The name of the model in the server's settings.
     model: str
-    #: The host that the texts were sent to.
+    #: The host that the texts were sent to; empty if the model computes in the server itself.
     host: str
     #: The number of chunks that have got an embedding.
     chunks: int
