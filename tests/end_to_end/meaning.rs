@@ -12,6 +12,7 @@ use ragward::proto::retrieval::{Hybrid, RetrieveRequest, RetrieveResponse, Seman
 use serde_json::json;
 use tonic::{Code, Status};
 
+use super::commands::{json as json_of, ragward, succeeds};
 use crate::support::documents::document;
 use crate::support::json_door::{Door, JsonDoor};
 use crate::support::model_server::{Asked, ModelServer, Mood};
@@ -35,7 +36,7 @@ fn with_embedding(data: &Path, models: &ModelServer) -> Config {
     config.identity.details.classification_key = Some("class".to_owned());
     config.identity.details.classifications = ["open", "secret"].map(str::to_owned).to_vec();
     let embedding = json!([{
-        "collections": ["notes"], "url": models.url, "model": "small", "classification_max": "open", "timeout": "10s",
+        "collections": ["notes"], "url": models.url, "model": "small", "classification_max": "open", "timeout": "60s",
     }]);
     config.embedding = serde_json::from_value(embedding).unwrap();
     config
@@ -417,4 +418,36 @@ async fn the_order_is_kept_where_the_settings_say_so() {
         assert_eq!(ids, ["note:a#0", "note:b#0"], "{mood:?}");
         assert!(answer.chunks.iter().all(|chunk| chunk.rerank_score.is_none()), "{mood:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_ingests_learns_where_texts_go() {
+    let data = tempfile::tempdir().unwrap();
+    let models = ModelServer::start().await;
+    let path = |name: &str| data.path().join(name).to_str().unwrap().to_owned();
+    let settings = format!("[[embedding]]\ncollections = [\"notes\"]\nurl = \"{}\"\nmodel = \"small\"\n", models.url);
+    std::fs::write(path("ragward.toml"), settings).unwrap();
+    std::fs::create_dir(path("texts")).unwrap();
+    std::fs::write(path("texts/leave.md"), "# Leave\n\nParental leave lasts a year.\n").unwrap();
+    std::fs::write(path("store.fga.yaml"), store_file()).unwrap();
+    let (config, store, directory) = (path("ragward.toml"), path("store.fga.yaml"), path("data"));
+    let (texts, common) = (path("texts"), ["--config", &config, "--data", &directory]);
+    succeeds(&[&["model", "load", &store][..], &common].concat());
+    let guard = ["--collection", "notes", "--guard", "note:leave"];
+    let told = succeeds(&[&["ingest", &texts][..], &guard, &common].concat());
+    assert!(told.contains(&format!("sent the texts of 1 chunks to `{}`", models.host())), "{told}");
+    let embedded = &json_of(&[&["ingest", &texts][..], &guard, &common].concat())["embedded"];
+    assert_eq!(*embedded, json!({ "model": "small", "host": models.host(), "chunks": 1 }));
+    let asked = ["retrieve", "--user", "user:anne", "--collection", "notes", "newborn"];
+    for (by, found) in [("words", false), ("meaning", true), ("both", true)] {
+        let answer = json_of(&[&asked[..], &["--by", by], &common].concat());
+        assert_eq!(answer["chunks"][0]["text"].as_str().is_some(), found, "{by}: {answer}");
+    }
+    let refused = ragward(&[&asked[..], &["--by", "meaning", "--vector", "none.json"], &common].concat());
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+}
+
+fn store_file() -> String {
+    let model: String = MODEL.trim().lines().map(|line| format!("  {line}\n")).collect();
+    format!("model: |\n{model}tuples:\n  - {{ user: user:anne, relation: can_read, object: note:leave }}\n")
 }
