@@ -7,7 +7,7 @@ use ragward::identity::DelegationOn;
 use ragward::identity::config::{ApprovalConfig, DetailsConfig, IdentityConfig};
 use ragward::language::RelationshipTuple;
 use ragward::proto::retrieval::retrieve_request::Query;
-use ragward::proto::retrieval::{FetchRequest, RecheckRequest, RetrieveRequest, RetrieveResponse};
+use ragward::proto::retrieval::{FetchRequest, Hybrid, RecheckRequest, RetrieveRequest, RetrieveResponse, Semantic};
 use ragward::server_config::{McpConfig, McpSearchBy};
 use serde_json::{Value, json};
 use tonic::{Code, Status};
@@ -111,8 +111,12 @@ async fn an_approved_request_is_answered_once() {
     let asked = details(&world.ask(secret(), &plain).await.unwrap_err());
     assert_eq!((&asked[0]["chunks_max"], &asked[0]["classification_max"]), (&json!(10), &json!("secret")));
     let token = world.approved("anne", &asked, "approved");
+    let meant = || Semantic { text: "leave".to_owned() };
+    let both = || Hybrid { text: "leave".to_owned(), vector: None };
     let others = [
         ("another text", RetrieveRequest { query: Some(Query::Text("leaves".to_owned())), ..secret() }),
+        ("its meaning", RetrieveRequest { query: Some(Query::Semantic(meant())), ..secret() }),
+        ("its words and their meaning", RetrieveRequest { query: Some(Query::Hybrid(both())), ..secret() }),
         ("more chunks", RetrieveRequest { top_k: 11, ..secret() }),
         ("a higher ceiling", RetrieveRequest { classification_max: "sealed".to_owned(), ..secret() }),
         ("another collection", RetrieveRequest { collection: "hr".to_owned(), ..secret() }),

@@ -7,7 +7,7 @@ use ragward::proto::ingest::{
     DeleteDocumentsRequest, GetIngestStatusRequest, UpsertDocumentsRequest, UpsertDocumentsResponse,
 };
 use ragward::proto::retrieval::retrieve_request::Query;
-use ragward::proto::retrieval::{Completion, FetchRequest, Hybrid, RecheckRequest, RetrieveRequest, Vector};
+use ragward::proto::retrieval::{Completion, FetchRequest, Hybrid, RecheckRequest, RetrieveRequest, Semantic, Vector};
 use serde_json::{Value, json};
 use tonic::{Code, Status};
 
@@ -424,7 +424,15 @@ async fn a_token_for_one_query_takes_no_vector_beside_its_text() {
     assert_eq!(seen(&world.running, "", &token).await.unwrap(), ANNES);
     let vector = Vector { values: vec![1.0] };
     let hybrid = Hybrid { text: "leave".to_owned(), vector: Some(vector.clone()) };
-    for (what, query) in [("text and vector", Query::Hybrid(hybrid)), ("a vector", Query::Vector(vector))] {
+    let unembedded = Hybrid { text: "leave".to_owned(), vector: None };
+    let rows = [
+        ("text and vector", Query::Hybrid(hybrid)),
+        ("a vector", Query::Vector(vector)),
+        // The digest does not say that the text may be sent to a model.
+        ("the meaning of the text", Query::Semantic(Semantic { text: "leave".to_owned() })),
+        ("the text and its meaning", Query::Hybrid(unembedded)),
+    ];
+    for (what, query) in rows {
         let request = with_token(RetrieveRequest { query: Some(query), ..about_leave("") }, &token);
         let status = world.running.client.retrieval().retrieve(request).await.unwrap_err();
         assert_eq!(status.code(), Code::PermissionDenied, "{what}: {status:?}");
