@@ -46,6 +46,8 @@ const VERIFIED: &str = "ragward_verifications_total";
 const SOURCE_QUESTIONS: &str = "ragward_source_questions_total";
 const SOURCE_SECONDS: &str = "ragward_source_duration_seconds";
 const EXCHANGES: &str = "ragward_token_exchanges_total";
+const MODEL_REQUESTS: &str = "ragward_model_requests_total";
+const MODEL_SECONDS: &str = "ragward_model_duration_seconds";
 const APPROVALS: &str = "ragward_approvals_total";
 const AUDIT_BATCH: &str = "ragward_audit_batch_size";
 const AUDIT_WAITING: &str = "ragward_audit_queue_records";
@@ -128,6 +130,12 @@ pub fn source_asked(source: &str, outcome: &'static str, took: Duration) {
 /// Counts a token that was exchanged for a source, or was not. The labels are as for [`source_asked`].
 pub fn token_exchanged(source: &str, outcome: &'static str) {
     counter!(EXCHANGES, "source" => source.to_owned(), "outcome" => outcome).increment(1);
+}
+
+/// Counts a request to the endpoint of a model, and the time until its answer. Both labels are from fixed sets.
+pub fn model_asked(section: &'static str, outcome: &'static str, took: Duration) {
+    counter!(MODEL_REQUESTS, "section" => section, "outcome" => outcome).increment(1);
+    histogram!(MODEL_SECONDS, "section" => section).record(took);
 }
 
 /// Counts a question to a person, or its end. The outcome is one of a fixed set.

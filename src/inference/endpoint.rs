@@ -12,13 +12,14 @@ use reqwest::{Client, Response, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use url::Url;
 
 use super::{InferenceSetupError, ModelFault};
 use crate::backend::Reach;
 use crate::client_tls::{TrustedAuthorities, is_loopback};
 use crate::settings::{LiveSecret, Secret, SecretFile};
+use crate::telemetry;
 
 /// The largest answer in bytes. The 64 vectors of a request, of 4,096 numbers with 20 characters each, take 5 MiB.
 const ANSWER_BYTES_MAX: usize = 8 * 1_024 * 1_024;
@@ -45,6 +46,8 @@ pub(super) struct EndpointSettings<'s> {
 
 /// The endpoint of one model.
 pub(super) struct ModelEndpoint {
+    /// The section of its settings, which names it in metrics.
+    section: &'static str,
     url: Url,
     http: Client,
     key: Option<LiveSecret>,
@@ -84,7 +87,7 @@ impl ModelEndpoint {
         let read = |file: &SecretFile| LiveSecret::read(file, fits_header);
         let key = api_key_file.map(read).transpose().map_err(|e| wrong("api_key_file", &e))?;
         let slots = Semaphore::new(usize::try_from(concurrency).unwrap_or(Semaphore::MAX_PERMITS));
-        Ok(Self { url, http, key, slots, reach: Reach::new("model") })
+        Ok(Self { section: table, url, http, key, slots, reach: Reach::new("model") })
     }
 
     /// Returns the host and port of the endpoint.
@@ -98,7 +101,11 @@ impl ModelEndpoint {
         let body = serde_json::to_vec(request).map_err(|_unserializable| ModelFault::Form)?;
         // Nobody closes the semaphore.
         let _slot = self.slots.acquire().await.map_err(|_closed| ModelFault::Unreachable)?;
-        match self.attempts(&body).await {
+        let asked_at = Instant::now();
+        let answered = self.attempts(&body).await;
+        let outcome = if answered.is_ok() { "answered" } else { "failed" };
+        telemetry::model_asked(self.section, outcome, asked_at.elapsed());
+        match answered {
             Ok(bytes) => {
                 self.reach.answered();
                 serde_json::from_slice(&bytes).map_err(|_malformed| ModelFault::Form)
