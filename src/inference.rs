@@ -1,8 +1,8 @@
 //! The ports to models: an embedder turns texts into vectors, and a reranker orders texts by how well they answer a query.
 //!
-//! A model in a folder computes in this process. Texts leave this machine for an endpoint only for the collections that name it, and only up to its ceiling
-//! (`classification_max`). Nothing is cached: a cache that users share would tell one of them, by its time, what another one has
-//! asked.
+//! A model in a folder computes in this process. Texts leave this machine for an endpoint only for the collections that name it,
+//! and only up to its ceiling (`classification_max`). Nothing is cached: a cache that users share would tell one of them, by its
+//! time, what another one has asked.
 //!
 //! INVARIANT (nothing leaks): a fault is a fixed word or a status. It repeats nothing that was sent or answered.
 
@@ -15,12 +15,24 @@ mod rerank;
 #[cfg(all(feature = "server", feature = "static-embeddings"))]
 mod static_model;
 
+use async_trait::async_trait;
+
 use crate::error_code::ErrorCode;
 
 pub use self::ceiling::Ceiling;
 pub use self::config::{EmbeddingConfig, OnRerankFailure, RerankConfig, RerankForm, check};
-pub use self::embedding::{CollectionEmbedder, Embedder, Embeddings};
+pub use self::embedding::{CollectionEmbedder, Embeddings};
 pub use self::rerank::{CollectionReranker, Reranker, Rerankers};
+
+/// Turns texts into vectors, so that texts of like meaning have vectors of like direction.
+#[async_trait]
+pub trait Embedder: Send + Sync {
+    /// Makes one vector for each text, in the order of the texts. There is at least one text.
+    ///
+    /// # Errors
+    /// When there is no vector that counts for one of the texts.
+    async fn embed(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>, ModelFault>;
+}
 
 /// The work that texts are sent to a model for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,13 +7,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+#[cfg(feature = "server")]
 use async_trait::async_trait;
 
 #[cfg(feature = "server")]
 use super::endpoint::{EndpointSettings, ModelEndpoint};
 #[cfg(all(feature = "server", feature = "static-embeddings"))]
 use super::static_model::StaticEmbedder;
-use super::{Ceiling, InferenceError, ModelFault, ModelTask, SentRecord, SentTexts};
+use super::{Ceiling, Embedder, InferenceError, ModelFault, ModelTask, SentRecord, SentTexts};
 #[cfg(feature = "server")]
 use super::{EmbeddingConfig, InferenceSetupError};
 use crate::chunk::Document;
@@ -25,16 +26,6 @@ const TEXTS_MAX: usize = 256;
 /// The most bytes of texts in one request to an endpoint. Endpoints limit requests by their tokens.
 #[cfg(feature = "server")]
 const REQUEST_BYTES_MAX: usize = 256 * 1_024;
-
-/// Turns texts into vectors, so that texts of like meaning have vectors of like direction.
-#[async_trait]
-pub trait Embedder: Send + Sync {
-    /// Makes one vector for each text, in the order of the texts. There is at least one text.
-    ///
-    /// # Errors
-    /// When there is no vector that counts for one of the texts.
-    async fn embed(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>, ModelFault>;
-}
 
 /// The embedder of a collection, and what it may be sent.
 #[derive(Clone)]
