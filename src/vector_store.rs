@@ -234,6 +234,15 @@ pub enum VectorOrigin {
     Unnoted,
 }
 
+/// A model that makes vectors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VectorModel<'m> {
+    /// The name of the model in the settings.
+    pub name: &'m str,
+    /// The number of dimensions of its vectors.
+    pub dimension: usize,
+}
+
 /// A store that finds candidates and reads chunks.
 #[async_trait]
 pub trait VectorStore: Send + Sync {
@@ -428,7 +437,7 @@ pub trait DocumentStore: Send + Sync {
     ///
     /// # Errors
     /// [`VectorStoreError::OtherModel`] when the collection has vectors of another origin.
-    async fn note_model(&self, collection: &str, model: Option<&str>) -> Result<(), VectorStoreError> {
+    async fn note_model(&self, collection: &str, model: Option<VectorModel<'_>>) -> Result<(), VectorStoreError> {
         let _ = (collection, model);
         Ok(())
     }

@@ -45,7 +45,7 @@ use self::top_k::Selection;
 use super::validation::{self, QUERY_TERMS_MAX};
 use super::{
     CollectionInfo, DocumentPage, DocumentStore, EmbeddedConfig, GuardTable, ListedDocument, Query, Rest, Search,
-    SearchCosts, Searched, VectorOrigin, VectorStore, VectorStoreError,
+    SearchCosts, Searched, VectorModel, VectorOrigin, VectorStore, VectorStoreError,
 };
 use crate::analysis::{Analyzer, Languages, QueryWord};
 use crate::blocking_pool::BlockingPool;
@@ -250,8 +250,8 @@ impl VectorStore for ExactStore {
 
 #[async_trait]
 impl DocumentStore for ExactStore {
-    async fn note_model(&self, collection: &str, model: Option<&str>) -> Result<(), VectorStoreError> {
-        let (name, model) = (collection.to_owned(), model.map(str::to_owned));
+    async fn note_model(&self, collection: &str, model: Option<VectorModel<'_>>) -> Result<(), VectorStoreError> {
+        let (name, model) = (collection.to_owned(), model.map(|model| model.name.to_owned()));
         self.blocking(&self.writes, move |engine, _| engine.note_model(&name, model.as_deref())).await
     }
 

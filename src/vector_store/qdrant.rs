@@ -20,7 +20,10 @@ use tonic::{Code, Response, Status};
 
 use super::remote::overview::Overviews;
 use super::remote::own_writes::OwnWrites;
-use super::{CollectionInfo, DocumentPage, DocumentStore, GuardTable, Search, Searched, VectorStore, VectorStoreError};
+use super::{
+    CollectionInfo, DocumentPage, DocumentStore, GuardTable, Search, Searched, VectorModel, VectorOrigin, VectorStore,
+    VectorStoreError,
+};
 use crate::backend::{
     BackendChannel, BackendError, Credential, Reach, ServerAddress, WayToServer, channel, is_of_the_connection,
 };
@@ -36,6 +39,7 @@ mod guard_template;
 mod ingest;
 mod layout;
 mod list;
+mod model_note;
 mod names;
 mod overview;
 mod path;
@@ -195,6 +199,10 @@ impl VectorStore for QdrantStore {
         Ok(self.overview(collection).await?.guards.as_ref().map(|guards| guards.table().clone()))
     }
 
+    async fn vector_origin(&self, collection: &str) -> Result<VectorOrigin, VectorStoreError> {
+        self.origin(collection).await
+    }
+
     fn chunks_under(&self, collection: &str, table: &GuardTable, positions: &RoaringBitmap) -> Option<u64> {
         self.overviews.last_known(collection)?.guards.as_ref()?.chunks_under(table, positions)
     }
@@ -254,6 +262,11 @@ impl VectorStore for QdrantStore {
 
 #[async_trait]
 impl DocumentStore for QdrantStore {
+    async fn note_model(&self, collection: &str, model: Option<VectorModel<'_>>) -> Result<(), VectorStoreError> {
+        let _alone = self.writing.lock().await;
+        self.note(collection, model).await
+    }
+
     async fn upsert(&self, collection: &str, documents: Vec<Document>) -> Result<(), VectorStoreError> {
         let _alone = self.writing.lock().await;
         self.replace_alone(collection, documents).await

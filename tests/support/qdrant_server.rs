@@ -51,6 +51,7 @@ struct Collection {
     vector_name: Option<String>,
     indexes: BTreeMap<String, FieldType>,
     strict_mode: Option<StrictModeConfig>,
+    metadata: HashMap<String, Value>,
     points: BTreeMap<Id, Point>,
 }
 

@@ -16,8 +16,8 @@ use ragward::vector_store::validation::{
     QUERY_TERMS_MAX, TITLE_BYTES_MAX, VECTOR_DIMENSION_MAX,
 };
 use ragward::vector_store::{
-    CollectionInfo, DocumentStore, Filter, GuardTable, Moment, Query, Rest, Search, SearchSpace, Searched, VectorStore,
-    VectorStoreError,
+    CollectionInfo, DocumentStore, Filter, GuardTable, Moment, Query, Rest, Search, SearchSpace, Searched, VectorModel,
+    VectorOrigin, VectorStore, VectorStoreError,
 };
 use roaring::RoaringBitmap;
 
@@ -61,6 +61,7 @@ pub(crate) struct Store<'a> {
 pub(crate) async fn run(store: Store<'_>) {
     unknown_collections_are_refused(store).await;
     what_goes_in_is_there(store).await;
+    vectors_have_one_origin(store).await;
     a_document_is_replaced_whole(store).await;
     a_writer_of_some_guards_changes_nothing_else(store).await;
     documents_are_listed_once_each(store).await;
@@ -263,6 +264,28 @@ async fn what_goes_in_is_there(store: Store<'_>) {
     let asked = strings(&["notes", "absent", "plan"]);
     let documents = store.documents.documents(&collection, &asked).await.expect("documents");
     assert_eq!(documents, [("notes".to_owned(), 1), ("plan".to_owned(), 2)], "{collection}");
+}
+
+async fn vectors_have_one_origin(store: Store<'_>) {
+    let collection = format!("{}origin", store.prefix);
+    let model = |name| Some(VectorModel { name, dimension: 2 });
+    store.documents.note_model(&collection, None).await.expect("nothing is there");
+    let absent = store.chunks.vector_origin(&collection).await;
+    assert!(matches!(absent, Err(VectorStoreError::UnknownCollection(_))), "{collection}: {absent:?}");
+    store.documents.note_model(&collection, model("small")).await.expect("noted");
+    let kept = document("kept", &[("doc:kept", "kept", &[1.0, 0.0])]);
+    store.documents.upsert(&collection, vec![kept]).await.expect("taken in");
+    let origin = store.chunks.vector_origin(&collection).await.expect("an origin");
+    assert_eq!(origin, VectorOrigin::Model("small".to_owned()), "{collection}");
+    let rows =
+        [("the same model", model("small"), true), ("another one", model("large"), false), ("writers", None, false)];
+    for (row, noted, expected) in rows {
+        match store.documents.note_model(&collection, noted).await {
+            Ok(()) => assert!(expected, "{collection}: {row}"),
+            Err(VectorStoreError::OtherModel { .. }) => assert!(!expected, "{collection}: {row}"),
+            Err(error) => panic!("{collection}: {row}: {error:?}"),
+        }
+    }
 }
 
 async fn a_document_is_replaced_whole(store: Store<'_>) {

@@ -66,6 +66,12 @@ impl Batch {
         self.documents.iter().flat_map(|document| &document.chunks).any(|chunk| !chunk.vector.is_empty())
     }
 
+    /// Returns the dimension of the first vector, if there is one.
+    pub(super) fn dimension(&self) -> Option<usize> {
+        let chunks = self.documents.iter().flat_map(|document| &document.chunks);
+        chunks.map(|chunk| chunk.vector.len()).find(|dimension| *dimension > 0)
+    }
+
     pub(super) fn documents_mut(&mut self) -> &mut [Document] {
         &mut self.documents
     }

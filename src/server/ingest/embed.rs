@@ -7,7 +7,7 @@ use crate::proto::ingest as message;
 use crate::retrieval::FieldViolation;
 use crate::server::audit::Draft;
 use crate::server::refusal::Refusal;
-use crate::vector_store::{VectorOrigin, VectorStoreError};
+use crate::vector_store::{VectorModel, VectorOrigin, VectorStoreError};
 
 impl IngestApi {
     /// Embeds a batch whose writer may write it, and notes the model. `draft` learns what is sent, before it is sent. A batch holds
@@ -38,7 +38,11 @@ impl IngestApi {
             return Err(VectorStoreError::OtherModel { collection }.into());
         }
         let chunks = embedder.embed_documents(batch.documents_mut(), draft).await?;
-        self.within(self.documents.note_model(&collection, Some(embedder.model()))).await?;
+        // Without any vector, there is nothing to note.
+        if let Some(dimension) = batch.dimension() {
+            let model = VectorModel { name: embedder.model(), dimension };
+            self.within(self.documents.note_model(&collection, Some(model))).await?;
+        }
         let (model, host) = (embedder.model().to_owned(), embedder.host().unwrap_or_default().to_owned());
         Ok(Some(message::Embedded { model, host, chunks: chunks as u64 }))
     }

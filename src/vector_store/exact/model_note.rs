@@ -52,7 +52,7 @@ mod tests {
     use crate::chunk::{Chunk, Document, Metadata};
     use crate::language::Object;
     use crate::vector_store::exact::ExactStore;
-    use crate::vector_store::{DocumentStore, VectorStore};
+    use crate::vector_store::{DocumentStore, VectorModel, VectorStore};
 
     fn note(vector: &[f32]) -> Document {
         let chunk = Chunk {
@@ -67,6 +67,10 @@ mod tests {
         Document { id: "1".to_owned(), title: String::new(), chunks: vec![chunk] }
     }
 
+    fn model(name: &str) -> Option<VectorModel<'_>> {
+        Some(VectorModel { name, dimension: 2 })
+    }
+
     #[tokio::test]
     async fn vectors_of_one_collection_have_one_origin() {
         let directory = tempfile::tempdir().unwrap();
@@ -77,15 +81,15 @@ mod tests {
         };
         store.note_model("notes", None).await.unwrap();
         assert!(store.collection("notes").await.is_err(), "nothing is made for a note of writers");
-        store.note_model("notes", Some("small")).await.unwrap();
+        store.note_model("notes", model("small")).await.unwrap();
         assert_eq!(store.vector_origin("notes").await.unwrap(), VectorOrigin::NoVectors);
-        store.note_model("notes", Some("large")).await.unwrap();
-        store.note_model("notes", Some("small")).await.unwrap();
+        store.note_model("notes", model("large")).await.unwrap();
+        store.note_model("notes", model("small")).await.unwrap();
         store.upsert("notes", vec![note(&[1.0, 0.0])]).await.unwrap();
         let small = VectorOrigin::Model("small".to_owned());
         assert_eq!(store.vector_origin("notes").await.unwrap(), small);
-        assert!(!is_refused(store.note_model("notes", Some("small")).await), "the same model");
-        assert!(is_refused(store.note_model("notes", Some("large")).await), "another model");
+        assert!(!is_refused(store.note_model("notes", model("small")).await), "the same model");
+        assert!(is_refused(store.note_model("notes", model("large")).await), "another model");
         assert!(is_refused(store.note_model("notes", None).await), "writers");
         drop(store);
         let store = ExactStore::open(directory.path()).unwrap();
@@ -94,7 +98,7 @@ mod tests {
         store.note_model("notes", None).await.unwrap();
         store.upsert("notes", vec![note(&[1.0, 0.0, 0.0])]).await.unwrap();
         assert_eq!(store.vector_origin("notes").await.unwrap(), VectorOrigin::Writers);
-        assert!(is_refused(store.note_model("notes", Some("small")).await), "vectors that writers sent");
+        assert!(is_refused(store.note_model("notes", model("small")).await), "vectors that writers sent");
         assert!(!is_refused(store.note_model("notes", None).await));
     }
 }

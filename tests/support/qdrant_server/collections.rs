@@ -61,13 +61,16 @@ impl Collections for Engine {
         Ok(Response::new(ListCollectionsResponse { collections: described, time: 0.0 }))
     }
 
-    /// Updates a collection's strict mode.
+    /// Updates a collection's strict mode and its metadata.
     async fn update(
         &self,
         request: Request<UpdateCollection>,
     ) -> Result<Response<CollectionOperationResponse>, Status> {
         let request = request.into_inner();
-        self.change(&request.collection_name, |known| known.strict_mode = request.strict_mode_config)?;
+        self.change(&request.collection_name, |known| {
+            known.strict_mode = request.strict_mode_config.or_else(|| known.strict_mode.take());
+            known.metadata.extend(request.metadata);
+        })?;
         Ok(Response::new(CollectionOperationResponse { result: true, time: 0.0 }))
     }
 
@@ -183,6 +186,7 @@ impl Collection {
             config: Some(CollectionConfig {
                 params: Some(params),
                 strict_mode_config: self.strict_mode.clone(),
+                metadata: self.metadata.clone(),
                 ..CollectionConfig::default()
             }),
             points_count: Some(self.points.len() as u64),
