@@ -20,7 +20,7 @@ impl IngestApi {
         let collection = batch.collection().to_owned();
         let Some(embedder) = self.embeddings.get(&collection) else {
             if batch.has_vectors() {
-                self.within(self.documents.note_model(&collection, None)).await?;
+                self.admit_own_vectors(&collection).await?;
             }
             return Ok(None);
         };
@@ -29,22 +29,35 @@ impl IngestApi {
             return Err(FieldViolation::new("document.chunks.vector", description).into());
         }
         // Nothing is sent for vectors that could not be stored.
-        let origin = match self.within(self.vector_store.vector_origin(&collection)).await {
-            Ok(origin) => origin,
-            Err(refusal) if refusal.code() == tonic::Code::NotFound => VectorOrigin::NoVectors,
-            Err(refusal) => return Err(refusal),
-        };
-        if !fits(embedder, &origin) {
+        if !fits(embedder, &self.origin(&collection).await?) {
             return Err(VectorStoreError::OtherModel { collection }.into());
         }
         let chunks = embedder.embed_documents(batch.documents_mut(), draft).await?;
         // Without any vector, there is nothing to note.
         if let Some(dimension) = batch.dimension() {
             let model = VectorModel { name: embedder.model(), dimension };
-            self.within(self.documents.note_model(&collection, Some(model))).await?;
+            // A write before this one may take long, and this one runs to its end, too.
+            self.documents.note_model(&collection, Some(model)).await?;
         }
         let (model, host) = (embedder.model().to_owned(), embedder.host().unwrap_or_default().to_owned());
         Ok(Some(message::Embedded { model, host, chunks: chunks as u64 }))
+    }
+
+    /// Lets the vectors of a writer into a collection that has none of a model.
+    async fn admit_own_vectors(&self, collection: &str) -> Result<(), Refusal> {
+        match self.origin(collection).await? {
+            VectorOrigin::Writers | VectorOrigin::Unnoted => Ok(()),
+            VectorOrigin::NoVectors => Ok(self.documents.note_model(collection, None).await?),
+            VectorOrigin::Model(_) => Err(VectorStoreError::OtherModel { collection: collection.to_owned() }.into()),
+        }
+    }
+
+    /// Tells who made the vectors of a collection, which may not be there yet.
+    async fn origin(&self, collection: &str) -> Result<VectorOrigin, Refusal> {
+        match self.within(self.vector_store.vector_origin(collection)).await {
+            Err(refusal) if refusal.code() == tonic::Code::NotFound => Ok(VectorOrigin::NoVectors),
+            origin => origin,
+        }
     }
 }
 
