@@ -52,10 +52,9 @@ impl Ceiling {
     pub fn admits(&self, metadata: &Metadata) -> bool {
         match self {
             Self::None => true,
-            Self::Of { key, admitted } => match metadata.get(key) {
-                Some(Value::Text(classification)) => admitted.contains(classification),
-                Some(Value::Bool(_) | Value::Int(_) | Value::Float(_)) | None => false,
-            },
+            Self::Of { key, admitted } => {
+                matches!(metadata.get(key), Some(Value::Text(classification)) if admitted.contains(classification))
+            }
         }
     }
 }

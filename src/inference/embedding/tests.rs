@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
-use crate::chunk::{Chunk, Metadata, Value as MetadataValue};
+use crate::chunk::{Chunk, Value as MetadataValue};
 use crate::language::Object;
 
 /// An answer of the stand-in, as it goes over the wire.
@@ -252,17 +252,11 @@ impl SentRecord for KeptIds {
 
 #[tokio::test]
 async fn chunks_above_the_ceiling_keep_their_texts_here() {
-    let chunk = |id: &str, text: &str, class: Option<&str>| Chunk {
-        id: id.to_owned(),
-        document_id: "leave".to_owned(),
-        guard: Object::parse("document:leave").unwrap(),
-        title: String::new(),
-        text: text.to_owned(),
-        metadata: class
-            .map(|class| ("class".to_owned(), MetadataValue::Text(class.to_owned())))
-            .into_iter()
-            .collect::<Metadata>(),
-        vector: Vec::new(),
+    let chunk = |id: &str, text: &str, class: Option<&str>| {
+        let mut chunk = Document::of_text(id, Object::parse("document:leave").unwrap(), text).chunks.remove(0);
+        let class = class.map(|class| ("class".to_owned(), MetadataValue::Text(class.to_owned())));
+        chunk.metadata = class.into_iter().collect();
+        chunk
     };
     let many = (0..TEXTS_MAX).map(|number| chunk(&format!("many#{number}"), "more", Some("open")));
     let few = [

@@ -49,22 +49,15 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::chunk::{Chunk, Document, Metadata};
+    use crate::chunk::Document;
     use crate::language::Object;
     use crate::vector_store::exact::ExactStore;
     use crate::vector_store::{DocumentStore, VectorModel, VectorStore};
 
     fn note(vector: &[f32]) -> Document {
-        let chunk = Chunk {
-            id: "1".to_owned(),
-            document_id: "1".to_owned(),
-            guard: Object::parse("note:1").unwrap(),
-            title: String::new(),
-            text: "a note".to_owned(),
-            metadata: Metadata::new(),
-            vector: vector.to_vec(),
-        };
-        Document { id: "1".to_owned(), title: String::new(), chunks: vec![chunk] }
+        let mut note = Document::of_text("1", Object::parse("note:1").unwrap(), "a note");
+        note.chunks[0].vector = vector.to_vec();
+        note
     }
 
     fn model(name: &str) -> Option<VectorModel<'_>> {
