@@ -12,6 +12,7 @@ mod consistency;
 mod contextual;
 mod demo;
 mod documents;
+mod eval;
 mod explain;
 mod failure;
 mod fetch;
@@ -23,6 +24,7 @@ mod mcp;
 mod model;
 mod names;
 mod output;
+mod ranking;
 mod recheck;
 mod relationships;
 mod replica;
@@ -33,6 +35,7 @@ mod store;
 mod test;
 mod tune;
 mod tuple;
+mod xml;
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -100,10 +103,12 @@ enum Command {
     /// Find and rewrite stored names in the percent-encoding of an older version.
     #[command(subcommand)]
     Names(names::NamesCommand),
-    /// Run the tests in OpenFGA store files (`.fga.yaml`).
+    /// Run the tests in OpenFGA store files (`.fga.yaml`), and tests of searches.
     Test(test::TestArgs),
     /// Search for chunks as a user.
     Retrieve(retrieve::RetrieveArgs),
+    /// Measure what comes for questions whose answers are known, user by user.
+    Eval(eval::EvalArgs),
     /// Check which chunks a user may still see.
     Recheck(recheck::RecheckArgs),
     /// Read chunks, or all chunks of documents, as a user.
@@ -363,8 +368,9 @@ async fn dispatch(cli: Cli, output: &Output) -> Result<(), Failure> {
         Command::Tuple(command) => tuple::run(command, config.as_deref(), output).await,
         Command::Store(command) => store::run(command, config.as_deref(), output).await,
         Command::Names(command) => names::run(command, config.as_deref(), output).await,
-        Command::Test(args) => test::run(&args, output),
+        Command::Test(args) => test::run(&args, config.as_deref(), output).await,
         Command::Retrieve(args) => retrieve::run(args, config, output).await,
+        Command::Eval(args) => eval::run(args, config, output).await,
         Command::Recheck(args) => recheck::run(args, config, output).await,
         Command::Fetch(args) => fetch::run(args, config, output).await,
         Command::Check(args) => check::run(args, config, output).await,

@@ -4,6 +4,9 @@
 //! A file that `fga model test` refuses or fails does not pass here either. `tests/data/store_files.yaml` has a row for
 //! each such case, and also for each case that only this module refuses, with the reason.
 //!
+//! Three keys are ours: `retrieval` in a test, `documents`, which it searches, and `store_file`, which takes model and tuples
+//! from a file that has none of the three. `fga` refuses a file with one of them.
+//!
 //! Ids such as `1` or `true` occur, so every scalar is read as text, except in a context.
 
 mod csv;
@@ -46,6 +49,8 @@ pub struct StoreFile {
     pub model: ValidModel,
     /// The tuples that all tests share.
     pub tuples: Vec<RelationshipTuple>,
+    /// The documents that searches are tested on: a folder with a catalog, or a file of chunks.
+    pub documents: Option<PathBuf>,
     /// The tests, in the order of the file.
     pub tests: Vec<StoreTest>,
 }
@@ -63,10 +68,12 @@ pub struct StoreTest {
     pub list_objects: Vec<ListObjectsTest>,
     /// Assertions about lists of users.
     pub list_users: Vec<ListUsersTest>,
+    /// Assertions about searches. [`run`] passes over them, because they need documents.
+    pub retrieval: Vec<RetrievalTest>,
 }
 
 impl StoreTest {
-    /// Counts the assertions of this test: each combination of a check, and each list.
+    /// Counts the assertions of this test: each combination of a check, each list and each search.
     fn assertions_total(&self) -> usize {
         let of_check = |check: &CheckTest| {
             let questions = check.users.len().saturating_mul(check.objects.len());
@@ -75,7 +82,7 @@ impl StoreTest {
         let checks = self.checks.iter().map(of_check);
         let lists = self.list_objects.iter().map(|list| list.assertions.len());
         let users = self.list_users.iter().map(|list| list.assertions.len());
-        checks.chain(lists).chain(users).fold(0, usize::saturating_add)
+        checks.chain(lists).chain(users).fold(self.retrieval.len(), usize::saturating_add)
     }
 }
 
@@ -116,6 +123,21 @@ pub struct ListUsersTest {
     pub context: Map<String, Value>,
     /// The expected users for each relation, sorted.
     pub assertions: Vec<(Relation, Vec<User>)>,
+}
+
+/// Asserts which documents a search finds for a user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RetrievalTest {
+    /// The user who asks.
+    pub user: Object,
+    /// The text that is searched for.
+    pub query: String,
+    /// How many documents are asked for.
+    pub documents_max: u32,
+    /// The ids of the documents that must be among these.
+    pub expect: Vec<String>,
+    /// The ids of the documents that must not be among these.
+    pub not: Vec<String>,
 }
 
 /// Says why a store file cannot be read.
@@ -239,6 +261,12 @@ pub fn read_tuples(path: &Path) -> Result<Vec<RelationshipTuple>, StoreFileError
     Ok(tuples)
 }
 
+/// A model and its tuples.
+struct World {
+    model: ValidModel,
+    tuples: Vec<RelationshipTuple>,
+}
+
 /// Reads one file, and through [`Reader::other`] the files that it names.
 struct Reader<'a> {
     path: &'a Path,
@@ -249,13 +277,19 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn store(&self) -> Result<StoreFile, StoreFileError> {
         let text = self.text()?;
-        let store: StoreForm = self.yaml(&text)?;
-        let model = self.model(&text, store.model, store.model_file)?;
-        let tuples =
-            self.tuples(store.tuples, store.tuple_file.into_iter().chain(store.tuple_files.into_iter().flatten()))?;
+        let mut store: StoreForm = self.yaml(&text)?;
+        let World { model, tuples } = match store.store_file.take().filter(|file| !file.is_empty()) {
+            None => self.world(&text, &mut store)?,
+            Some(file) => self.world_of(&file, &mut store)?,
+        };
+        let documents = store.documents.filter(|name| !name.is_empty());
+        let documents = documents.map(|name| self.documents(&name)).transpose()?;
         let mut tests = Vec::new();
         for test in store.tests.into_iter().flatten() {
             tests.push(self.test(test)?);
+        }
+        if documents.is_none() && tests.iter().any(|test| !test.retrieval.is_empty()) {
+            return Err(self.malformed("it has `retrieval` and no `documents` to search"));
         }
         for test in &tests {
             self.refuse_repeated(tuples.iter().chain(&test.tuples))?;
@@ -268,7 +302,32 @@ impl Reader<'_> {
                  its users, objects and relations"
             )));
         }
-        Ok(StoreFile { name: store.name.unwrap_or_default(), model, tuples, tests })
+        Ok(StoreFile { name: store.name.unwrap_or_default(), model, tuples, documents, tests })
+    }
+
+    /// Takes the model and the tuples out of a form.
+    fn world(&self, text: &str, store: &mut StoreForm) -> Result<World, StoreFileError> {
+        let model = self.model(text, store.model.take(), store.model_file.take())?;
+        let files = store.tuple_file.take().into_iter().chain(store.tuple_files.take().into_iter().flatten());
+        Ok(World { model, tuples: self.tuples(store.tuples.take(), files)? })
+    }
+
+    /// Takes the model and the tuples of another store file, and adds the form's own tuples.
+    fn world_of(&self, file: &str, store: &mut StoreForm) -> Result<World, StoreFileError> {
+        if store.model.is_some() || store.model_file.is_some() {
+            return Err(self.malformed("it has both `store_file` and a model"));
+        }
+        let path = self.beside(file)?;
+        let other = self.other(&path);
+        let text = other.text()?;
+        let mut form: StoreForm = other.yaml(&text)?;
+        if form.store_file.is_some() {
+            return Err(other.malformed("another file names it as `store_file`, so it cannot name one itself"));
+        }
+        let World { model, mut tuples } = other.world(&text, &mut form)?;
+        let files = store.tuple_file.take().into_iter().chain(store.tuple_files.take().into_iter().flatten());
+        tuples.extend(self.tuples(store.tuples.take(), files)?);
+        Ok(World { model, tuples })
     }
 
     fn model(&self, store: &str, inline: Option<String>, file: Option<String>) -> Result<ValidModel, StoreFileError> {
@@ -390,8 +449,12 @@ impl Reader<'_> {
         for (form, number) in test.list_users.into_iter().flatten().zip(1..) {
             list_users.push(form.test().map_err(|e| in_test("list_users", number, &e))?);
         }
+        let mut retrieval = Vec::new();
+        for (form, number) in test.retrieval.into_iter().flatten().zip(1..) {
+            retrieval.push(form.test().map_err(|e| in_test("retrieval", number, &e))?);
+        }
         let tuples = self.tuples(test.tuples, test.tuple_file.into_iter())?;
-        Ok(StoreTest { name, tuples, checks, list_objects, list_users })
+        Ok(StoreTest { name, tuples, checks, list_objects, list_users, retrieval })
     }
 
     /// Refuses tuples that occur twice. `OpenFGA` refuses to write them, so a test with such a tuple could not run
@@ -432,15 +495,28 @@ impl Reader<'_> {
 
     /// Returns the path of a file that this one names.
     fn beside(&self, name: &str) -> Result<PathBuf, StoreFileError> {
+        let path = self.allowed(name)?;
+        // Reading a pipe or a device might never end.
+        if path.is_file() { Ok(path) } else { Err(self.malformed(format!("`{name}` is not a file"))) }
+    }
+
+    /// Returns the path of the documents that this file names.
+    fn documents(&self, name: &str) -> Result<PathBuf, StoreFileError> {
+        let path = self.allowed(name)?;
+        if path.is_dir() || path.is_file() {
+            Ok(path)
+        } else {
+            Err(self.malformed(format!("`{name}` is neither a folder nor a file")))
+        }
+    }
+
+    /// Returns the path that a name in this file leads to, if the file may name it.
+    fn allowed(&self, name: &str) -> Result<PathBuf, StoreFileError> {
         let path = folder_of(self.path).join(name);
         let target = path.canonicalize();
         let target = target.map_err(|e| StoreFileError::Io { path: path.clone(), detail: e.to_string() })?;
         if self.bounds.is_some_and(|bounds| Path::new(name).is_absolute() || !target.starts_with(bounds)) {
             return Err(StoreFileError::Elsewhere { path: self.path.to_owned(), name: name.to_owned() });
-        }
-        // Reading a pipe or a device might never end.
-        if !target.is_file() {
-            return Err(self.malformed(format!("`{name}` is not a file")));
         }
         Ok(path)
     }

@@ -7,6 +7,7 @@ mod end_to_end {
     mod commands;
     mod demos;
     mod documents;
+    mod eval;
     mod keps;
     mod killed;
     mod leak_channels;

@@ -448,6 +448,17 @@ async fn only_read(entries: SourceDocuments, on_error: OnError, progress: Progre
     read.answered(Response::new(UpsertDocumentsResponse::default()), on_error)
 }
 
+/// Sends all documents of a folder with a catalog, or all chunks of a JSON Lines file. Stops at the first that cannot be
+/// read.
+pub(super) async fn ingest_all(client: &Client, collection: &str, path: &Path) -> Result<u64, Failure> {
+    if path.is_dir() {
+        return ingest_catalog(client, collection, path).await;
+    }
+    let entries = Source::JsonLines { path: path.to_owned() }.documents()?;
+    let sent = send(client, collection, entries, OnError::Stop, ProgressBar::hidden()).await?;
+    Ok(sent.answer.into_inner().documents)
+}
+
 /// Sends all documents of a folder with a catalog.
 pub(super) async fn ingest_catalog(client: &Client, collection: &str, root: &Path) -> Result<u64, Failure> {
     let source = Source::Catalog { path: root.join(CATALOG), root: root.to_owned() };

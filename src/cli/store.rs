@@ -307,8 +307,8 @@ fn tests_of(assertions: Vec<Assertion>, stored: &HashMap<Key, Option<TupleCondit
             Some(_) | None => {
                 let name =
                     if tests.is_empty() { TESTS_NAME.to_owned() } else { format!("{TESTS_NAME} {}", tests.len() + 1) };
-                let (list_objects, list_users) = (Vec::new(), Vec::new());
-                tests.push(StoreTest { name, tuples, checks: vec![check], list_objects, list_users });
+                let (list_objects, list_users, retrieval) = (Vec::new(), Vec::new(), Vec::new());
+                tests.push(StoreTest { name, tuples, checks: vec![check], list_objects, list_users, retrieval });
             }
         }
     }
@@ -321,14 +321,14 @@ struct Kept {
     left_out: usize,
 }
 
-/// Makes assertions of the checks in tests. A store keeps no lists, only checks that name what the model has, and of both
+/// Makes assertions of the checks in tests. A store keeps no lists and no searches, only checks that name what the model has, and of both
 /// assertions and their contextual tuples a limited number.
 fn assertions_of(tests: &[StoreTest], model: &ValidModel) -> Kept {
     let mut kept = Kept { assertions: Vec::new(), left_out: 0 };
     for test in tests {
         let of_lists = test.list_objects.iter().map(|list| list.assertions.len()).sum::<usize>()
             + test.list_users.iter().map(|list| list.assertions.len()).sum::<usize>();
-        kept.left_out += of_lists;
+        kept.left_out += of_lists + test.retrieval.len();
         for check in &test.checks {
             let expected = expectations(check);
             // A check of long lists stands for their product, which may be more than memory holds. So it is only counted.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{CheckTest, ListObjectsTest, ListUsersTest};
+use super::{CheckTest, ListObjectsTest, ListUsersTest, RetrievalTest};
 use crate::engine::snapshot::UserFilter;
 use crate::language::limits::TUPLE_CONDITION_CHARS_MIN;
 use crate::language::tuple::{Object, ParseError, Relation, RelationshipTuple, TupleCondition, TypeName, User};
@@ -14,11 +14,15 @@ use crate::language::tuple::{Object, ParseError, Relation, RelationshipTuple, Tu
 #[serde(deny_unknown_fields, default)]
 pub(super) struct StoreForm {
     pub(super) name: Option<String>,
+    /// Ours: another store file, whose model and tuples this one takes.
+    pub(super) store_file: Option<String>,
     pub(super) model: Option<String>,
     pub(super) model_file: Option<String>,
     pub(super) tuples: Option<Vec<TupleForm>>,
     pub(super) tuple_file: Option<String>,
     pub(super) tuple_files: Option<Vec<String>>,
+    /// Ours: the documents that `retrieval` searches.
+    pub(super) documents: Option<String>,
     pub(super) tests: Option<Vec<TestForm>>,
 }
 
@@ -33,6 +37,8 @@ pub(super) struct TestForm {
     pub(super) check: Option<Vec<CheckForm>>,
     pub(super) list_objects: Option<Vec<ListObjectsForm>>,
     pub(super) list_users: Option<Vec<ListUsersForm>>,
+    /// Ours: searches, and the documents that they find.
+    pub(super) retrieval: Option<Vec<RetrievalForm>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -95,6 +101,19 @@ struct UsersForm {
     users: Option<Vec<String>>,
 }
 
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RetrievalForm {
+    user: Option<String>,
+    query: Option<String>,
+    top_k: Option<u32>,
+    expect: Option<Vec<String>>,
+    not: Option<Vec<String>>,
+}
+
+/// How many documents a search asks for unless the test says it.
+const TOP_K: u32 = 10;
+
 /// Says why a question cannot be asked.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FormError {
@@ -106,6 +125,14 @@ pub(super) enum FormError {
     Both(&'static str),
     #[error("`user_filter` must be a list of one filter, as it is for OpenFGA; it has {0}")]
     Filters(usize),
+    #[error("it has no `query`")]
+    NoQuery,
+    #[error("it has neither `expect` nor `not`, so every answer would be right")]
+    NothingExpected,
+    #[error("`{0}` is in both `expect` and `not`")]
+    Contradiction(String),
+    #[error("`top_k` must be at least 1 and at least the number of documents in `expect`")]
+    TopK,
     #[error(
         "the name of the condition `{0}` must have at least {TUPLE_CONDITION_CHARS_MIN} characters, as it must for OpenFGA"
     )]
@@ -180,6 +207,24 @@ impl ListUsersForm {
             context: self.context.unwrap_or_default(),
             assertions,
         })
+    }
+}
+
+impl RetrievalForm {
+    pub(super) fn test(self) -> Result<RetrievalTest, FormError> {
+        let query = self.query.filter(|query| !query.trim().is_empty()).ok_or(FormError::NoQuery)?;
+        let (expect, not) = (self.expect.unwrap_or_default(), self.not.unwrap_or_default());
+        if expect.is_empty() && not.is_empty() {
+            return Err(FormError::NothingExpected);
+        }
+        if let Some(id) = expect.iter().find(|id| not.contains(id)) {
+            return Err(FormError::Contradiction(id.clone()));
+        }
+        let documents_max = self.top_k.unwrap_or(TOP_K);
+        if documents_max == 0 || usize::try_from(documents_max).is_ok_and(|max| max < expect.len()) {
+            return Err(FormError::TopK);
+        }
+        Ok(RetrievalTest { user: Object::parse(&self.user.unwrap_or_default())?, query, documents_max, expect, not })
     }
 }
 

@@ -104,6 +104,7 @@ fn what_a_store_does_not_keep_is_counted() {
         checks,
         list_objects: Vec::new(),
         list_users: Vec::new(),
+        retrieval: Vec::new(),
     };
     let of_lists = store_file::ListObjectsTest {
         user: User::parse("user:anne").unwrap(),
