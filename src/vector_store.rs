@@ -57,6 +57,14 @@ pub enum Query {
 /// first ones.
 pub const HYBRID_DEPTH: usize = 1_000;
 
+/// The constant of reciprocal rank fusion, as in the paper. The greater it is, the less the first ranks stand out.
+const RANK_FUSION_K: f64 = 60.0;
+
+/// Returns what a chunk of this rank, counted from 1, adds to the score of a hybrid query.
+fn rank_share(rank: u32) -> f64 {
+    1.0 / (RANK_FUSION_K + f64::from(rank))
+}
+
 /// A restriction that the caller adds. It must hold in addition to the visible set, so it can only shrink the answer. A condition on
 /// a key holds for a list under that key if it holds for one of its values.
 #[derive(Clone, Debug, PartialEq)]
@@ -208,7 +216,8 @@ impl SearchCosts {
 pub struct CollectionInfo {
     /// The number of dimensions of its vectors; `None` while it has no vectors.
     pub dimension: Option<usize>,
-    /// Whether it takes text queries. Their scores depend on statistics, so they need a known visible set.
+    /// Whether it takes text queries. Their scores depend on statistics, so they need a known visible set. The store may
+    /// still refuse one, with the reason.
     pub text_queries: bool,
     /// The costs of a search among some guards.
     pub search_costs: SearchCosts,

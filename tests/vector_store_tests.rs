@@ -10,6 +10,7 @@ mod vector_store {
     mod qdrant_numbers;
     mod qdrant_retrieval;
     mod qdrant_store;
+    mod qdrant_texts;
 }
 
 mod support {
@@ -21,5 +22,7 @@ mod support {
     pub(crate) mod qdrant_process;
     pub(crate) mod qdrant_server;
     pub(crate) mod qdrant_servers;
+    pub(crate) mod questions;
+    pub(crate) mod shared_data;
     pub(crate) mod vector_store_suite;
 }

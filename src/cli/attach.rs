@@ -29,6 +29,10 @@ pub(super) struct AttachArgs {
     /// none.
     #[arg(long, requires = "guard")]
     replace: bool,
+    /// Give each point a vector of its text, so that the collection takes text queries. It needs Qdrant 1.18, and text queries
+    /// need 1.19.
+    #[arg(long)]
+    texts: bool,
     /// Print what would be done, without doing it.
     #[arg(long)]
     dry_run: bool,
@@ -51,7 +55,7 @@ pub(super) async fn run(args: AttachArgs, config: Option<PathBuf>, output: &Outp
         return Err(Failure::usage(text));
     }
     let store = app::open_qdrant(&config, CALL_TIMEOUT)?;
-    let attach = Attach { template, replace: args.replace, dry_run: args.dry_run };
+    let attach = Attach { template, replace: args.replace, dry_run: args.dry_run, texts: args.texts };
     let bar = progress();
     let attached = store
         .attach(&args.collection, &attach, |attached, points| {
@@ -89,6 +93,9 @@ impl AttachReport {
         if *unguarded > 0 {
             lines.push(format!("{unguarded} have no guard, so nobody can see them; some of them:"));
             lines.extend(attached.unguarded_examples.iter().map(|point| format!("  {point}")));
+        }
+        if attached.texts > 0 {
+            lines.push(format!("{} {gets} a vector of their text", attached.texts));
         }
         if *unsettled > 0 {
             lines.push(format!("{unsettled} changed during the run; run it again"));

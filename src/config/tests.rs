@@ -374,6 +374,7 @@ fn zero_is_refused_where_it_makes_no_sense() {
         ("vector_store.qdrant.timeout", "'0s'"),
         ("vector_store.qdrant.guards_max", "0"),
         ("vector_store.qdrant.guards_per_filter_max", "0"),
+        ("vector_store.qdrant.text_average_length", "0"),
         ("retrieval.top_k_max", "0"),
         ("retrieval.candidates_max", "0"),
         ("retrieval.guards_checked_max", "0"),

@@ -21,6 +21,8 @@ mod model_note;
 mod postings;
 mod record;
 mod search;
+#[cfg(feature = "qdrant")]
+pub(super) mod served_terms;
 mod stated_language;
 mod text_search;
 mod top_k;

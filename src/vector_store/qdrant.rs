@@ -31,6 +31,7 @@ use crate::chunk::{Candidate, Chunk, ChunkMetadata, Document, FoundChunk};
 use crate::language::Object;
 
 mod attach;
+mod attach_texts;
 mod collection;
 mod documents;
 mod fields;
@@ -47,6 +48,9 @@ mod payload;
 mod read;
 mod reread;
 mod search;
+mod sparse_text;
+mod text_search;
+mod text_support;
 mod version;
 
 use layout::Layout;
@@ -65,6 +69,8 @@ const MESSAGE_BYTES_MAX: usize = 64 << 20;
 #[derive(Debug)]
 pub struct QdrantStore {
     channel: BackendChannel,
+    /// The channels to the other nodes, in the order of [`QdrantConfig::other_nodes`].
+    other_nodes: Vec<BackendChannel>,
     config: QdrantConfig,
     own: Layout,
     /// The layouts of other programs, by collection.
@@ -89,14 +95,15 @@ impl QdrantStore {
             let wrong = |e| BackendError::Setting(format!("`vector_store.qdrant.collections.{collection}`: {e}"));
             foreign.insert(collection.clone(), Layout::foreign(payload).map_err(wrong)?);
         }
-        let address = ServerAddress {
-            setting: "`vector_store.qdrant.url`",
-            address: &config.url,
-            ca_file: config.ca_file.as_deref(),
-        };
         let way = WayToServer { setting: "vector_store.qdrant.tls", tls: config.tls };
+        let channel_to = |setting: &'static str, address: &str| {
+            let address = ServerAddress { setting, address, ca_file: config.ca_file.as_deref() };
+            channel(address, Credential::api_key_of_file(config.api_key_file.as_ref())?, way)
+        };
+        let others = config.other_nodes.iter().map(|node| channel_to("`vector_store.qdrant.other_nodes`", node));
         Ok(Self {
-            channel: channel(address, Credential::api_key_of_file(config.api_key_file.as_ref())?, way)?,
+            channel: channel_to("`vector_store.qdrant.url`", &config.url)?,
+            other_nodes: others.collect::<Result<_, BackendError>>()?,
             config: config.clone(),
             own: Layout::default(),
             foreign,

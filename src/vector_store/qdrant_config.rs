@@ -50,6 +50,15 @@ pub struct QdrantConfig {
     /// The most guards named in one filter. A longer list is inverted (all guards but these) or sent in parts.
     #[serde(deserialize_with = "at_least_one")]
     pub guards_per_filter_max: usize,
+    /// The addresses of the gRPC ports of the other nodes of a cluster. Only text queries need them: Ragward asks each node for
+    /// its version, because an older node weighs words by texts that a user may not see. If a shard is on a node that is not
+    /// named here, text queries are refused.
+    pub other_nodes: Vec<String>,
+    /// The length of a usual text, in words. BM25 compares the length of each text with it. Ragward never counts it, because
+    /// a count would tell of texts that a user may not see. After a change, ingest the documents again: until then, text
+    /// queries are refused.
+    #[serde(deserialize_with = "at_least_one")]
+    pub text_average_length: u32,
     /// Collections that another program fills, by name.
     pub collections: BTreeMap<String, PayloadConfig>,
 }
@@ -174,6 +183,8 @@ impl Default for QdrantConfig {
             overview_age_max: Duration::from_secs(2),
             guards_max: 200_000,
             guards_per_filter_max: 10_000,
+            other_nodes: Vec::new(),
+            text_average_length: 200,
             collections: BTreeMap::new(),
         }
     }

@@ -10,5 +10,6 @@ pub(super) mod overview;
 pub(super) mod own_writes;
 pub(super) mod server_search;
 pub(super) mod space_parts;
+pub(super) mod text_support;
 
 pub(super) use hits::Hit;

@@ -1,6 +1,7 @@
 //! The four ways to run: each engine is embedded or a server, and the answers are the same. `OpenFGA` is a real server.
 //! Qdrant's API is served from memory, and by a real Qdrant if there is one.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
 
@@ -85,6 +86,25 @@ async fn answers(running: &Running, collection: &str, queries: &[Query]) -> Vec<
     told
 }
 
+/// Returns the pages that each user finds by each text, in no order: Qdrant compares the length of a text with a constant, so
+/// its scores are a little different. Returns `None` if the store takes no text queries.
+async fn pages_found(running: &Running, texts: &[Query]) -> Option<Vec<String>> {
+    let mut told = Vec::new();
+    for user in USERS {
+        for text in texts {
+            let answer = running.client.retrieval().retrieve(request(user, "pages", text.clone(), 100)).await;
+            let answer = match answer {
+                Ok(answer) => answer.into_inner(),
+                Err(status) if status.code() == Code::FailedPrecondition => return None,
+                Err(status) => panic!("{user}: {status}"),
+            };
+            let ids: BTreeSet<&str> = answer.chunks.iter().map(|chunk| chunk.id.as_str()).collect();
+            told.push(format!("{user} {ids:?} {}", answer.completion));
+        }
+    }
+    Some(told)
+}
+
 /// Loads a model and tuples with the command, as a user does.
 fn load_model(store_file: &Path, directory: &Path, config: &Config) {
     let file = directory.join("ragward.toml");
@@ -107,6 +127,7 @@ async fn embedded_and_servers_give_the_same_answers() {
     let vectors = [0, 1, 2, 3].map(|seed| Query::Vector(Vector { values: vector(1_000 + seed) }));
 
     let mut expected: Option<(Vec<String>, Vec<String>)> = None;
+    let mut pages_expected = None;
     for qdrant in [None].into_iter().chain(qdrants.iter().map(Some)) {
         for authorizer in [AuthorizerKind::Embedded, AuthorizerKind::Openfga] {
             let setup = format!("{authorizer:?}-{}", qdrant.map_or("embedded", |qdrant| qdrant.name));
@@ -118,16 +139,15 @@ async fn embedded_and_servers_give_the_same_answers() {
             let running = Running::start(&config).await;
             running.upsert("points", points.clone()).await.unwrap();
             let by_vector = answers(&running, "points", &vectors).await;
-            // Qdrant has no statistics of a visible set, so only the embedded engine takes text queries.
-            let by_text = if qdrant.is_none() {
-                running.upsert("pages", pages.clone()).await.unwrap();
-                answers(&running, "pages", &texts).await
-            } else {
-                let refused =
-                    running.client.retrieval().retrieve(request("user:anne", "points", texts[0].clone(), 1)).await;
-                assert_eq!(refused.unwrap_err().code(), Code::FailedPrecondition, "{setup}");
-                Vec::new()
-            };
+            // The pages have no vectors.
+            running.upsert("pages", pages.clone()).await.unwrap();
+            let found = pages_found(&running, &texts).await;
+            // A real Qdrant may be too old for text queries.
+            assert!(found.is_some() || qdrant.is_some_and(|qdrant| qdrant.small.is_none()), "{setup}");
+            if let Some(found) = found {
+                assert_eq!(*pages_expected.get_or_insert_with(|| found.clone()), found, "{setup}");
+            }
+            let by_text = if qdrant.is_none() { answers(&running, "pages", &texts).await } else { Vec::new() };
             let (texts_expected, vectors_expected) = expected.get_or_insert((by_text.clone(), by_vector.clone()));
             assert_eq!(&by_vector, vectors_expected, "{setup}");
             assert!(by_text.is_empty() || &by_text == texts_expected, "{setup}");

@@ -2,12 +2,15 @@
 //! everything else as not implemented. It lets tests exercise the adapter on the wire where there is no Qdrant.
 //!
 //! It takes any point, and evaluates filters on payloads as Qdrant's documentation says. It differs from Qdrant in two
-//! ways: its searches are always exact, and it keeps nothing on disk.
+//! ways: its searches are always exact, and it keeps nothing on disk. It can pass for an older version, and for one node of
+//! several.
 
 mod collections;
 mod filter;
+pub(crate) mod node;
 mod path;
 mod points;
+mod sparse;
 mod strict_mode;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -15,6 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use qdrant_client::qdrant::collections_server::CollectionsServer;
 use qdrant_client::qdrant::points_server::PointsServer;
+use qdrant_client::qdrant::qdrant_server::QdrantServer as NodeServer;
 use qdrant_client::qdrant::{FieldType, PointId, QueryPoints, StrictModeConfig, Value, point_id::PointIdOptions};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -42,13 +46,17 @@ struct Engine {
     queries: Arc<Mutex<Vec<QueryPoints>>>,
     /// The fields of all payloads that were sent.
     sent_fields: Arc<Mutex<BTreeSet<String>>>,
+    node: Arc<Mutex<node::Node>>,
 }
 
 #[derive(Default)]
 struct Collection {
+    /// 0 if its points have no dense vector.
     dimension: u64,
     /// The name of the vector; `None` for the unnamed one.
     vector_name: Option<String>,
+    /// The name of the sparse vector, whose values are weighed by inverse document frequency.
+    text_vector: Option<String>,
     indexes: BTreeMap<String, FieldType>,
     strict_mode: Option<StrictModeConfig>,
     metadata: HashMap<String, Value>,
@@ -65,7 +73,10 @@ enum Id {
 #[derive(Clone)]
 struct Point {
     payload: HashMap<String, Value>,
+    /// Empty if the point has none.
     vector: Vec<f32>,
+    /// The sparse vector by index; empty if the point has none.
+    sparse: BTreeMap<u32, f32>,
 }
 
 impl QdrantServer {
@@ -78,6 +89,7 @@ impl QdrantServer {
         let serving = Server::builder()
             .add_service(points)
             .add_service(CollectionsServer::new(engine.clone()))
+            .add_service(NodeServer::new(engine.clone()))
             .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
         let task = tokio::spawn(async move { serving.await.expect("a server") });
         Self { address, engine, task }
@@ -92,6 +104,11 @@ impl QdrantServer {
     /// Returns the searches since the last call.
     pub(crate) fn take_queries(&self) -> Vec<QueryPoints> {
         std::mem::take(&mut self.engine.queries.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Passes for a node of this version, with the shards of each collection placed like this.
+    pub(crate) fn pass_for(&self, node: node::Node) {
+        *self.engine.node.lock().unwrap_or_else(PoisonError::into_inner) = node;
     }
 
     /// Returns the fields of the payloads that were sent since the last call.

@@ -159,6 +159,20 @@ impl Store<'_> {
         self.found(search).await.into_iter().map(|candidate| candidate.chunk_id).collect()
     }
 
+    /// Returns a text query among the chunks of these guards; `None` if the store takes none there. A server may be unable to
+    /// count statistics over so many guards.
+    async fn text_query(&self, collection: &str, guards: &[&str], text: &str) -> Option<Search> {
+        if !self.info(collection).await.text_queries {
+            return None;
+        }
+        let search = Search { space: self.space(collection, guards).await, ..about(collection, text) };
+        match self.chunks.search(&search).await {
+            Ok(_) => Some(search),
+            Err(VectorStoreError::Unsupported(_)) => None,
+            Err(error) => panic!("{collection}: {error}"),
+        }
+    }
+
     async fn read(&self, collection: &str, chunk_ids: &[&str]) -> Vec<Chunk> {
         read_now(self.chunks, collection, &strings(chunk_ids)).await.expect("read")
     }
@@ -784,11 +798,12 @@ async fn texts_are_ranked_by_what_is_visible(store: Store<'_>) {
             ],
         )
         .await;
-    if !store.info(&collection).await.text_queries {
+    let Some(of_all) = store.text_query(&collection, &["doc:a", "doc:b"], "pears").await else {
         let error = store.chunks.search(&about(&collection, "pears")).await.expect_err("refused");
         assert!(matches!(error, VectorStoreError::Unsupported(_)), "{collection}: {error:?}");
         return;
-    }
+    };
+    let about = |text: &str| Search { query: Query::Text(text.to_owned()), ..of_all.clone() };
     let rows: [(&str, &[&str]); 7] = [
         ("apple", &["apples#0"]),
         // The shorter text comes first, equal ones are in the order of their ids.
@@ -800,11 +815,11 @@ async fn texts_are_ranked_by_what_is_visible(store: Store<'_>) {
         ("?!", &[]),
     ];
     for (query, expected) in rows {
-        let found = store.found(about(&collection, query)).await;
+        let found = store.found(about(query)).await;
         assert!(found.iter().all(|candidate| candidate.score > 0.0), "{collection}: {query}: {found:?}");
         // Each smaller limit returns the beginning of the same list.
         for limit in 0..=expected.len() {
-            let found = store.found_ids(Search { limit, ..about(&collection, query) }).await;
+            let found = store.found_ids(Search { limit, ..about(query) }).await;
             assert_eq!(found, expected[..limit], "{collection}: {query}, limit {limit}");
         }
         assert_eq!(found.len(), expected.len(), "{collection}: {query}");
@@ -812,8 +827,8 @@ async fn texts_are_ranked_by_what_is_visible(store: Store<'_>) {
     // A word that every visible chunk has weighs less than a rare one, so words weigh differently for a user who sees
     // fewer chunks.
     let space = store.space(&collection, &["doc:b"]).await;
-    let all = store.found(about(&collection, "pear")).await;
-    let few = store.found(Search { space, ..about(&collection, "pear") }).await;
+    let all = store.found(about("pear")).await;
+    let few = store.found(Search { space, ..about("pear") }).await;
     assert_eq!(few.len(), 1, "{collection}");
     assert_ne!(few[0].score.to_bits(), all[1].score.to_bits(), "{collection}");
 }
@@ -829,10 +844,10 @@ async fn hidden_documents_change_nothing(store: Store<'_>) {
         document(&format!("v{number}"), &[("doc:visible", text, &[f32::from(number), 1.0])])
     });
     let collection = store.filled("twins", visible.collect()).await;
-    let info = store.info(&collection).await;
     let mut queries = vec![Query::Vector(vec![1.0, 0.5])];
-    if info.text_queries {
+    if store.text_query(&collection, &["doc:visible"], "fox").await.is_some() {
         queries.extend(["red fox", "hen hen fox"].map(|text| Query::Text(text.to_owned())));
+        queries.push(Query::Hybrid { text: "red fox".to_owned(), vector: vec![1.0, 0.5] });
     }
     let mut before = Vec::new();
     for query in &queries {
@@ -876,9 +891,8 @@ async fn what_is_read_is_what_was_found(store: Store<'_>) {
         ("a vector", near(&collection, &[1.0, 0.0])),
         ("a vector and a filter", Search { filter: Some(area), ..near(&collection, &[1.0, 0.0]) }),
     ];
-    if store.info(&collection).await.text_queries {
-        searches.push(("a text", about(&collection, "first beside")));
-    }
+    let text = store.text_query(&collection, &["doc:a", "doc:b"], "first beside").await;
+    searches.extend(text.map(|text| ("a text", text)));
     for (what, second) in rows {
         for (query, search) in &searches {
             let row = format!("{collection}: {what}, {query}");

@@ -6,10 +6,7 @@ use std::collections::HashMap;
 use super::chunk_number::ChunkNumber;
 use super::search::Eligible;
 use super::top_k::{Bar, Hit, Selection, TopK};
-use crate::vector_store::HYBRID_DEPTH;
-
-/// The constant of the paper. The greater it is, the less the first ranks stand out.
-const K: f64 = 60.0;
+use crate::vector_store::{HYBRID_DEPTH, rank_share};
 
 /// Selects the part of each ranking that is merged. It does not depend on the limit, so asking for more chunks never changes the
 /// order of the first.
@@ -22,7 +19,7 @@ pub(super) fn fuse(eligible: &Eligible<'_>, rankings: [Vec<Hit>; 2], selection: 
     let mut scores: HashMap<ChunkNumber, f64> = HashMap::new();
     for ranking in rankings {
         for (rank, hit) in (1_u32..).zip(ranking) {
-            *scores.entry(hit.chunk).or_default() += 1.0 / (K + f64::from(rank));
+            *scores.entry(hit.chunk).or_default() += rank_share(rank);
         }
     }
     let bar = Bar::new(selection);

@@ -26,8 +26,8 @@ use super::search::{BLOCK_CHUNKS, Eligible, Statistics};
 use super::top_k::{Bar, Hit, Selection, TopK};
 use crate::analysis::QueryWord;
 
-const K1: f64 = 1.2;
-const B: f64 = 0.75;
+pub(super) const K1: f64 = 1.2;
+pub(super) const B: f64 = 0.75;
 
 /// Chunks are looked up in the lists if at most one guard in this many, and one chunk in this many, is visible.
 const LOOKED_UP_FACTOR: usize = 8;

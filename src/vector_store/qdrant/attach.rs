@@ -24,6 +24,7 @@ use qdrant_client::qdrant::{
 };
 
 use super::collection::{Counting, has_keyword_index, limits_of};
+use super::fields::TEXT_ANALYSIS;
 use super::guard_template::{GuardTemplate, GuardValue};
 use super::layout::{Layout, id_text};
 use super::read::ids_per_call;
@@ -37,7 +38,7 @@ const PAGE: u32 = 1_000;
 /// How many ids are listed at a time. They take about 200 MB.
 const IDS_MAX: u64 = 2_000_000;
 /// How often a point is looked at before it counts as unsettled, because the other program changes it again and again.
-const ROUNDS_MAX: usize = 4;
+pub(super) const ROUNDS_MAX: usize = 4;
 /// How many examples of each kind a report names.
 const EXAMPLES_MAX: usize = 5;
 
@@ -50,6 +51,8 @@ pub struct Attach {
     pub replace: bool,
     /// Whether the run only reports what it would do.
     pub dry_run: bool,
+    /// Whether points get vectors of their texts, for text queries.
+    pub texts: bool,
 }
 
 /// The report of a run: its findings and, unless it was a dry run, its changes.
@@ -71,6 +74,8 @@ pub struct Attached {
     pub unsettled: u64,
     /// The number of points that were added after the run had begun and were not looked at. The next run looks at them.
     pub later: u64,
+    /// The number of points that got a vector of their text.
+    pub texts: u64,
     /// The fields that got an index.
     pub indexes: Vec<String>,
     /// The guards that some points got, by the point's id.
@@ -106,6 +111,9 @@ pub enum AttachError {
         /// The type of its index, as Qdrant calls it.
         kind: &'static str,
     },
+    /// The server cannot give the points of a collection another vector.
+    #[error("this Qdrant cannot add a vector for texts to a collection; update it, or leave out `--texts`")]
+    NoTexts,
     /// The store failed, or refused a call.
     #[error(transparent)]
     Store(#[from] VectorStoreError),
@@ -117,7 +125,7 @@ impl AttachError {
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::NoLayout(_) | Self::NestedGuard => ErrorCode::InvalidArgument,
-            Self::NoVector(_) | Self::OtherIndex { .. } => ErrorCode::FailedPrecondition,
+            Self::NoVector(_) | Self::OtherIndex { .. } | Self::NoTexts => ErrorCode::FailedPrecondition,
             Self::Store(e) => e.code(),
         }
     }
@@ -180,6 +188,9 @@ impl QdrantStore {
             }
             attached.indexes.push(field);
         }
+        if attach.texts && self.prepare_texts(collection, attach).await? {
+            attached.indexes.push(TEXT_ANALYSIS.to_owned());
+        }
         let limits = limits_of(&info);
         let page = u32::try_from(ids_per_call(limits)).map_or(PAGE, |max| max.min(PAGE));
         let there = self.count_points(collection, None, Counting::within(limits)).await?;
@@ -190,6 +201,9 @@ impl QdrantStore {
             let (ids, next) = self.list_ids(collection, from, page).await?;
             for ids in ids.chunks(usize::try_from(page).unwrap_or(usize::MAX)) {
                 self.attach_points(collection, attach, &mut attached, ids).await?;
+                if attach.texts {
+                    self.attach_texts(collection, attach, &mut attached, ids).await?;
+                }
                 progress(&attached, there);
             }
             from = next;
@@ -416,7 +430,7 @@ fn settled(fate: Fate, last: Option<&Fate>) -> Fate {
 
 /// Selects those of the points for which the condition holds. A filter selects them, because an id would be an error if
 /// its point is deleted meanwhile.
-fn among(ids: Vec<PointId>, condition: Condition) -> PointsSelector {
+pub(super) fn among(ids: Vec<PointId>, condition: Condition) -> PointsSelector {
     let points = PointsSelectorOneOf::Filter(Filter::must([Condition::has_id(ids), condition]));
     PointsSelector { points_selector_one_of: Some(points) }
 }
@@ -459,7 +473,7 @@ mod tests {
     fn a_point_is_changed_only_while_it_is_what_was_seen() {
         let layout = Layout::foreign(&PayloadConfig::of(WrittenBy::Langchain)).expect("a layout");
         let template = GuardTemplate::parse("document:{metadata.source}").expect("a template");
-        let attach = Attach { template: Some(template), replace: true, dry_run: false };
+        let attach = Attach { template: Some(template), replace: true, ..Attach::default() };
         let guard = |id: &str| Object::parse(&format!("document:{id}")).expect("an object");
         let source = |text: &str| filter::text("metadata.source", text.to_owned());
         // The fate of a point, and the condition that must still hold for the point.

@@ -2,11 +2,14 @@
 
 use qdrant_client::qdrant::{
     CollectionInfo as QdrantCollectionInfo, CountPoints, CreateCollectionBuilder, CreateFieldIndexCollectionBuilder,
-    Distance, FieldType, Filter, GetCollectionInfoRequest, PayloadSchemaType, VectorParams, VectorParamsBuilder,
-    VectorParamsMap, VectorsConfig, vectors_config,
+    CreateVectorNameRequest, Distance, FieldType, Filter, GetCollectionInfoRequest, Modifier, PayloadSchemaType,
+    SparseVectorConfig, SparseVectorCreationConfig, SparseVectorParams, VectorParams, VectorParamsBuilder,
+    VectorParamsMap, VectorsConfig, create_vector_name_request, vectors_config,
 };
 
-use super::fields::{DOCUMENT_ID, GUARD, POSITION};
+use super::fields::{DOCUMENT_ID, GUARD, POSITION, TEXT_ANALYSIS};
+use super::sparse_text::TEXT_VECTOR;
+use super::text_support::has_text_vector;
 use super::{QdrantStore, filter};
 use crate::vector_store::VectorStoreError;
 use crate::vector_store::remote::limits::CallLimits;
@@ -14,6 +17,16 @@ use crate::vector_store::remote::limits::CallLimits;
 /// The payload fields that filters name, with the types of their indexes.
 const INDEXES: [(&str, FieldType); 3] =
     [(GUARD, FieldType::Keyword), (DOCUMENT_ID, FieldType::Keyword), (POSITION, FieldType::Integer)];
+
+/// A collection that documents can be put into.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Prepared {
+    /// The dimension of its vectors; `None` if its points have no vector of the configured name.
+    pub(super) dimension: Option<usize>,
+    pub(super) limits: CallLimits,
+    /// Whether its points have a vector for their texts.
+    pub(super) takes_texts: bool,
+}
 
 /// Reads the limits of a collection's strict mode. Requests beyond these limits are not made, because Qdrant would
 /// refuse them. A search that may have too few candidates because of a limit says so.
@@ -86,9 +99,8 @@ impl QdrantStore {
         self.dimension(name, &self.info(name).await?)
     }
 
-    /// Makes the collection if it does not exist, and its missing indexes. Returns the dimension of its vectors and its
-    /// limits.
-    pub(super) async fn prepare(&self, name: &str, dimension: usize) -> Result<(usize, CallLimits), VectorStoreError> {
+    /// Makes the collection if it does not exist, its vector for texts, and its missing indexes.
+    pub(super) async fn prepare(&self, name: &str, dimension: Option<usize>) -> Result<Prepared, VectorStoreError> {
         let info = match self.info(name).await {
             Err(VectorStoreError::UnknownCollection(_)) => {
                 self.create(name, dimension).await?;
@@ -99,11 +111,37 @@ impl QdrantStore {
         for (field, field_type) in INDEXES.into_iter().filter(|(field, _)| !info.payload_schema.contains_key(*field)) {
             self.create_index(name, field, field_type).await?;
         }
-        let Some(dimension) = self.dimension(name, &info)? else {
-            let text = format!("collection `{name}` has no vector of the configured name");
-            return Err(VectorStoreError::Unsupported(text));
+        let takes_texts = has_text_vector(&info) || self.add_text_vector(name).await?;
+        if takes_texts && !info.payload_schema.contains_key(TEXT_ANALYSIS) {
+            self.create_index(name, TEXT_ANALYSIS, FieldType::Keyword).await?;
+        }
+        Ok(Prepared { dimension: self.dimension(name, &info)?, limits: limits_of(&info), takes_texts })
+    }
+
+    /// Gives the points of a collection that an older version made a vector for their texts. Returns whether the server could do
+    /// that.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub(super) async fn add_text_vector(&self, name: &str) -> Result<bool, VectorStoreError> {
+        let config = SparseVectorCreationConfig { modifier: Some(Modifier::Idf.into()), datatype: None };
+        let request = CreateVectorNameRequest {
+            collection_name: name.to_owned(),
+            wait: Some(true),
+            vector_name: TEXT_VECTOR.to_owned(),
+            vector_config: Some(create_vector_name_request::VectorConfig::SparseConfig(config)),
+            ..CreateVectorNameRequest::default()
         };
-        Ok((dimension, limits_of(&info)))
+        let mut points = self.points();
+        match self.call(name, points.create_vector_name(request)).await {
+            Ok(_) => Ok(true),
+            // An older server cannot do it.
+            Err(VectorStoreError::Refused(text)) => {
+                tracing::warn!(collection = name, %text, "the collection gets no vector for texts");
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     pub(super) async fn create_index(
@@ -125,15 +163,22 @@ impl QdrantStore {
         answer.result.ok_or_else(|| VectorStoreError::BadAnswer(format!("no description of collection `{name}`")))
     }
 
-    async fn create(&self, name: &str, dimension: usize) -> Result<(), VectorStoreError> {
-        let params = VectorParamsBuilder::new(u64::try_from(dimension).unwrap_or(u64::MAX), Distance::Cosine).build();
-        let config = match &self.config.vector_name {
-            None => vectors_config::Config::Params(params),
-            Some(vector) => {
-                vectors_config::Config::ParamsMap(VectorParamsMap { map: [(vector.clone(), params)].into() })
-            }
-        };
-        let request = CreateCollectionBuilder::new(name).vectors_config(VectorsConfig { config: Some(config) });
+    /// Makes a collection for vectors of this dimension, and for texts. Without a dimension, it is for texts alone.
+    async fn create(&self, name: &str, dimension: Option<usize>) -> Result<(), VectorStoreError> {
+        let text = SparseVectorParams { modifier: Some(Modifier::Idf.into()), ..SparseVectorParams::default() };
+        let texts = SparseVectorConfig { map: [(TEXT_VECTOR.to_owned(), text)].into() };
+        let mut request = CreateCollectionBuilder::new(name).sparse_vectors_config(texts);
+        if let Some(dimension) = dimension {
+            let size = u64::try_from(dimension).unwrap_or(u64::MAX);
+            let params = VectorParamsBuilder::new(size, Distance::Cosine).build();
+            let config = match &self.config.vector_name {
+                None => vectors_config::Config::Params(params),
+                Some(vector) => {
+                    vectors_config::Config::ParamsMap(VectorParamsMap { map: [(vector.clone(), params)].into() })
+                }
+            };
+            request = request.vectors_config(VectorsConfig { config: Some(config) });
+        }
         let mut collections = self.collections();
         // The collection does not exist yet, so its name cannot be checked. Qdrant refuses a name that is an alias.
         let created = self.answer(name, collections.create(request.build())).await;

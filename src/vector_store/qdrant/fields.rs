@@ -19,6 +19,8 @@ pub(super) const TEXT: &str = "text";
 pub(super) const METADATA: &str = "metadata";
 pub(super) const VERSION: &str = "version";
 pub(super) const WRITTEN_AT: &str = "written_at";
+/// What made the sparse vector of the text. A point without it may be missing from text queries.
+pub(super) const TEXT_ANALYSIS: &str = "_text_analysis";
 
 /// A payload, or an object within one.
 pub(super) type Fields = HashMap<String, Payload>;

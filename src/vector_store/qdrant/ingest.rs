@@ -22,10 +22,12 @@ use qdrant_client::qdrant::{
     UpdateBatchPoints, UpdateStatus, WriteOrdering, WriteOrderingType,
 };
 
+use super::collection::Prepared;
 use super::fields::{CHUNK_ID, DOCUMENT_ID, string};
 use super::layout::Layout;
-use super::payload::{point_id, to_point};
+use super::payload::{PointForm, PointText, point_id, to_point};
 use super::read::ids_per_call;
+use super::sparse_text::{self, ChunkVectors};
 use super::{QdrantStore, filter};
 use crate::chunk::Document;
 use crate::language::Object;
@@ -85,13 +87,28 @@ impl QdrantStore {
     async fn replace(&self, collection: &str, documents: Vec<Document>) -> Result<(), VectorStoreError> {
         self.check_own(collection)?;
         let documents = last_of_each(documents);
-        let Some(dimension) = check(collection, &documents)? else { return Ok(()) };
-        let replacements = self.replacements(documents)?;
-        let (expected, limits) = self.prepare(collection, dimension).await?;
-        if expected != dimension {
-            let collection = collection.to_owned();
-            return Err(VectorStoreError::Dimension { collection, expected, found: dimension });
+        let dimension = check(collection, &documents)?;
+        if documents.is_empty() {
+            return Ok(());
         }
+        let Prepared { dimension: expected, limits, takes_texts } = self.prepare(collection, dimension).await?;
+        match (dimension, expected) {
+            (Some(found), Some(expected)) if expected != found => {
+                let collection = collection.to_owned();
+                return Err(VectorStoreError::Dimension { collection, expected, found });
+            }
+            (Some(_), None) => {
+                let text = format!("collection `{collection}` has no vector of the configured name");
+                return Err(VectorStoreError::Unsupported(text));
+            }
+            (Some(_), Some(_)) | (None, _) => {}
+        }
+        let chunks = || documents.iter().flat_map(|document| &document.chunks);
+        if let Some(chunk) = chunks().find(|chunk| !takes_texts && chunk.vector.is_empty()) {
+            let text = format!("chunk `{}` has no vector, and collection `{collection}` takes no texts", chunk.id);
+            return Err(VectorStoreError::Invalid(text));
+        }
+        let replacements = self.replacements(documents, takes_texts)?;
         // Qdrant would write the new chunks, and then refuse to delete the old ones, because the condition that spares
         // the new chunks is too long. That second operation would fail for ever, so nothing is written.
         let is_too_long = |replacement: &&Replacement| replacement.chunk_ids.len() > limits.values_max;
@@ -146,14 +163,21 @@ impl QdrantStore {
     }
 
     /// Begins a write and turns the documents into its points. The caller holds the lock for writing.
-    fn replacements(&self, documents: Vec<Document>) -> Result<Vec<Replacement>, VectorStoreError> {
-        let stamp = self.writes.begin();
+    fn replacements(&self, documents: Vec<Document>, takes_texts: bool) -> Result<Vec<Replacement>, VectorStoreError> {
+        let form = PointForm { stamp: self.writes.begin(), vector_name: self.config.vector_name.as_deref() };
+        let average_length = self.config.text_average_length;
+        let mut vectors = takes_texts.then(|| ChunkVectors::new(average_length));
         let mut replacements = Vec::with_capacity(documents.len());
         for document in documents {
             let chunk_ids = document.chunks.iter().map(|chunk| chunk.id.clone()).collect();
-            let (title, vector_name) = (document.title, self.config.vector_name.as_deref());
-            let point = |(position, chunk)| to_point(&title, stamp, position, chunk, vector_name);
-            let points: Vec<PointStruct> = document.chunks.into_iter().enumerate().map(point).collect();
+            let mut points: Vec<PointStruct> = Vec::with_capacity(document.chunks.len());
+            for (position, chunk) in document.chunks.into_iter().enumerate() {
+                let text = vectors.as_mut().map(|vectors| PointText {
+                    vector: vectors.of(&chunk.text),
+                    analysis: sparse_text::analysis(average_length),
+                });
+                points.push(to_point(form, &document.title, position, chunk, text));
+            }
             let bytes = points.iter().map(Message::encoded_len).sum();
             if bytes > DOCUMENT_BYTES_MAX {
                 let text =
@@ -249,7 +273,7 @@ fn last_of_each(documents: Vec<Document>) -> Vec<Document> {
 }
 
 /// Checks everything that can be known before the server is asked. Returns the dimension of the vectors; `None` without
-/// documents.
+/// vectors.
 fn check(collection: &str, documents: &[Document]) -> Result<Option<usize>, VectorStoreError> {
     validation::check_collection_name(collection)?;
     let layout = Layout::default();
@@ -274,8 +298,7 @@ fn check(collection: &str, documents: &[Document]) -> Result<Option<usize>, Vect
                 return Err(VectorStoreError::Invalid(text));
             }
             if chunk.vector.is_empty() {
-                let text = format!("chunk `{}` has no vector; the Qdrant store searches by vector only", chunk.id);
-                return Err(VectorStoreError::Invalid(text));
+                continue;
             }
             let (found, expected) = (chunk.vector.len(), *dimension.get_or_insert(chunk.vector.len()));
             if found != expected {

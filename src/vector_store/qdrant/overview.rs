@@ -14,6 +14,7 @@ use crate::language::Object;
 use crate::vector_store::remote::guard_counts::GuardCounts;
 use crate::vector_store::remote::limits::CallLimits;
 use crate::vector_store::remote::overview::Overview;
+use crate::vector_store::remote::text_support::TextSupport;
 use crate::vector_store::{CollectionInfo, SearchCosts, VectorStoreError};
 
 /// How long guards are not asked for again if they were too many or did not come in time.
@@ -30,6 +31,7 @@ impl QdrantStore {
         let info = self.info(collection).await?;
         let limits = limits_of(&info);
         let documents = self.count_documents(collection, limits).await?;
+        let text = self.text_support(collection, &info, limits).await?;
         let unlisted_until = before.and_then(|before| before.guards_unlisted_until);
         let listed = match unlisted_until.filter(|moment| Instant::now() < *moment) {
             Some(moment) => Listed::NotUntil(moment),
@@ -45,13 +47,13 @@ impl QdrantStore {
         };
         let info = CollectionInfo {
             dimension: self.dimension(collection, &info)?,
-            text_queries: false,
+            text_queries: text != TextSupport::Absent,
             search_costs: self.search_costs(),
             candidates_max: Some(limits.answer_max).filter(|max| *max < usize::MAX),
             chunks: info.points_count.unwrap_or_default(),
             documents,
         };
-        Ok(Overview { info, limits, guards, guards_unlisted_until })
+        Ok(Overview { info, limits, text, guards, guards_unlisted_until })
     }
 
     /// Returns the measured costs of a search among some guards.

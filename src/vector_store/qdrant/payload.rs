@@ -3,10 +3,16 @@
 use std::collections::HashMap;
 
 use qdrant_client::qdrant::value::Kind;
-use qdrant_client::qdrant::{ListValue, PointId, PointStruct, Struct, Value as Payload, Vectors};
+use qdrant_client::qdrant::vectors::VectorsOptions;
+use qdrant_client::qdrant::{
+    ListValue, NamedVectors, PointId, PointStruct, Struct, Value as Payload, Vector, Vectors,
+};
 use ring::digest::{SHA256, digest};
 
-use super::fields::{CHUNK_ID, DOCUMENT_ID, GUARD, HEADING_PATH, METADATA, POSITION, TEXT, TITLE, VERSION, WRITTEN_AT};
+use super::fields::{
+    CHUNK_ID, DOCUMENT_ID, GUARD, HEADING_PATH, METADATA, POSITION, TEXT, TEXT_ANALYSIS, TITLE, VERSION, WRITTEN_AT,
+};
+use super::sparse_text::{SparseText, TEXT_VECTOR};
 use super::version;
 use crate::chunk::{Chunk, Value};
 use crate::vector_store::direction::normalized;
@@ -38,14 +44,35 @@ pub(super) fn point_of(chunk_id: &str) -> PointId {
     PointId::from(point_id(chunk_id))
 }
 
-/// Returns a chunk as a point, at a position of its document. The chunk must have a vector.
+/// The name by which Qdrant knows the vector that has no name.
+const UNNAMED: &str = "";
+
+/// What all points of a write have in common.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PointForm<'a> {
+    pub(super) stamp: Stamp,
+    /// The name of the vector; `None` for the unnamed one.
+    pub(super) vector_name: Option<&'a str>,
+}
+
+/// The text of a chunk, for text queries.
+#[derive(Debug)]
+pub(super) struct PointText {
+    /// The vector; `None` if the text has no terms.
+    pub(super) vector: Option<SparseText>,
+    /// What made the vector.
+    pub(super) analysis: String,
+}
+
+/// Returns a chunk as a point, at a position of its document. The chunk must have a vector, or its text must come with it.
 pub(super) fn to_point(
+    form: PointForm<'_>,
     title: &str,
-    stamp: Stamp,
     position: usize,
     chunk: Chunk,
-    vector_name: Option<&str>,
+    searched: Option<PointText>,
 ) -> PointStruct {
+    let PointForm { stamp, vector_name } = form;
     let metadata = chunk.metadata.into_iter().map(|(key, value)| (key, to_payload(value))).collect();
     let text = |text: String| Payload { kind: Some(Kind::StringValue(text)) };
     let mut payload = HashMap::from([
@@ -63,12 +90,19 @@ pub(super) fn to_point(
         let values = chunk.heading_path.into_iter().map(text).collect();
         payload.insert(HEADING_PATH.to_owned(), Payload { kind: Some(Kind::ListValue(ListValue { values })) });
     }
-    // Qdrant would keep a vector shorter than about 0.0003 as it is, and lose one whose squares do not fit an f32.
-    let direction = normalized(&chunk.vector);
-    let vectors = match vector_name {
-        Some(name) => Vectors::from(HashMap::from([(name.to_owned(), direction)])),
-        None => Vectors::from(direction),
-    };
+    let mut vectors: HashMap<String, Vector> = HashMap::new();
+    if !chunk.vector.is_empty() {
+        // Qdrant would keep a vector shorter than about 0.0003 as it is, and lose one whose squares do not fit an f32.
+        let direction = Vector::new_dense(normalized(&chunk.vector));
+        vectors.insert(vector_name.unwrap_or(UNNAMED).to_owned(), direction);
+    }
+    if let Some(PointText { vector, analysis }) = searched {
+        payload.insert(TEXT_ANALYSIS.to_owned(), text(analysis));
+        if let Some(SparseText { indices, values }) = vector {
+            vectors.insert(TEXT_VECTOR.to_owned(), Vector::new_sparse(indices, values));
+        }
+    }
+    let vectors = Vectors { vectors_options: Some(VectorsOptions::Vectors(NamedVectors { vectors })) };
     PointStruct { id: Some(point_of(&chunk.id)), payload, vectors: Some(vectors) }
 }
 

@@ -10,20 +10,27 @@
 //! wrote still tells versions of a point apart: it was read after the first search had scored, it is read again after
 //! this one, and no point returns to a version that it had before.
 //!
+//! The score of a text query depends on other chunks, too, so it may change although the chunk did not. There, and in a
+//! hybrid query, the version tells whether the chunk changed. Where nobody wrote one, the score of a text query tells, and
+//! a chunk of a hybrid query is compared by its guard and the filter alone.
+//!
 //! INVARIANT (one version): a point is returned only if its score is still the one that was found and it still passes
 //! the filter. Its payload is read together with the score, and the layout compares guard and version.
 
 use std::collections::HashMap;
 
 use qdrant_client::qdrant::{
-    Condition, Filter as QdrantFilter, PointId, ScoredPoint, SearchPoints, with_payload_selector::SelectorOptions,
+    Condition, Filter as QdrantFilter, PointId, ScoredPoint, SearchPoints, SparseIndices,
+    with_payload_selector::SelectorOptions,
 };
 
 use super::QdrantStore;
 use super::filter::{self, Clause};
 use super::layout::id_text;
 use super::read::{PAYLOADS_PER_CALL_MAX, ids_per_call};
-use super::search::search_params;
+use super::search::{Question, search_params};
+use super::sparse_text::TEXT_VECTOR;
+use super::text_search::TextQuestion;
 use crate::chunk::Candidate;
 use crate::vector_store::direction::normalized;
 use crate::vector_store::remote::server_search::Method;
@@ -38,7 +45,38 @@ struct AmongPoints<'a> {
     /// The caller's filter.
     wanted: Option<&'a Condition>,
     points: Vec<PointId>,
+    question: Question<'a>,
     method: Method,
+}
+
+/// What a search asks for.
+struct Questions {
+    /// A vector of length 1.
+    vector: Option<Vec<f32>>,
+    text: Option<TextQuestion>,
+}
+
+/// What tells that a point is the one that was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SameBy {
+    /// Its score.
+    Score,
+    /// Its version, which the layout compares; the score of a point without one.
+    Version,
+    /// Its version, which the layout compares.
+    VersionAlone,
+}
+
+impl SameBy {
+    fn holds(self, found: &Candidate, score: f32) -> bool {
+        let compares_score = match self {
+            Self::Score => true,
+            Self::Version => found.version.is_none(),
+            Self::VersionAlone => false,
+        };
+        // NaN is never the same score.
+        !compares_score || (score - found.score).abs() <= SCORE_TOLERANCE
+    }
 }
 
 impl QdrantStore {
@@ -57,6 +95,14 @@ impl QdrantStore {
             Some(Clause::When(condition)) => Some(*condition),
         };
         let limits = self.limits(&search.collection);
+        let Questions { vector, text } = self.questions(search)?;
+        let questions = vector.as_deref().map(Question::Vector).into_iter().chain(text.as_ref().map(Question::Text));
+        let questions: Vec<Question<'_>> = questions.collect();
+        let same_by = match &search.query {
+            Query::Vector(_) => SameBy::Score,
+            Query::Text(_) => SameBy::Version,
+            Query::Hybrid { .. } => SameBy::VersionAlone,
+        };
         let named = |candidate: &'f Candidate| {
             let point = layout.point_of(&candidate.chunk_id)?;
             Some((id_text(Some(&point))?, (point, candidate)))
@@ -67,54 +113,75 @@ impl QdrantStore {
         for part in ids.chunks(PAYLOADS_PER_CALL_MAX.min(ids_per_call(limits))) {
             let part: HashMap<&str, &(PointId, &'f Candidate)> =
                 part.iter().filter_map(|id| Some((id.as_str(), named.get(*id)?))).collect();
-            let mut asked: Vec<PointId> = part.values().map(|(point, _)| point.clone()).collect();
             // A quantized vector may score differently in a scan than in a search through the index. So both are tried.
             let methods: &[Method] =
                 if limits.allows_scans { &[Method::Scan, Method::Index] } else { &[Method::Index] };
-            for method in methods {
-                let asked_now =
-                    AmongPoints { wanted: wanted.as_ref(), points: std::mem::take(&mut asked), method: *method };
-                let points = self.search_among(search, asked_now, payload.clone()).await?;
-                for point in points {
-                    let Some((id, candidate)) = id_text(point.id.as_ref()).and_then(|id| part.get(id.as_str())) else {
-                        return Err(VectorStoreError::BadAnswer("a point that was not asked for".to_owned()));
-                    };
-                    // NaN is never the same score.
-                    let is_same_score = (point.score - candidate.score).abs() <= SCORE_TOLERANCE;
-                    if !is_same_score {
-                        asked.push(id.clone());
-                        continue;
+            for question in &questions {
+                // The first question of a hybrid query finds only some of the points, and the second one finds the others.
+                let unread = part.values().filter(|(_, candidate)| !read.contains_key(candidate.chunk_id.as_str()));
+                let mut asked: Vec<PointId> = unread.map(|(point, _)| point.clone()).collect();
+                for method in methods {
+                    if asked.is_empty() {
+                        break;
                     }
-                    if read.insert(candidate.chunk_id.as_str(), point).is_some() {
-                        return Err(VectorStoreError::BadAnswer("a point twice".to_owned()));
+                    let points = std::mem::take(&mut asked);
+                    let asked_now =
+                        AmongPoints { wanted: wanted.as_ref(), points, question: *question, method: *method };
+                    let points = self.search_among(search, asked_now, payload.clone()).await?;
+                    for point in points {
+                        let Some((id, candidate)) = id_text(point.id.as_ref()).and_then(|id| part.get(id.as_str()))
+                        else {
+                            return Err(VectorStoreError::BadAnswer("a point that was not asked for".to_owned()));
+                        };
+                        if !same_by.holds(candidate, point.score) {
+                            asked.push(id.clone());
+                            continue;
+                        }
+                        if read.insert(candidate.chunk_id.as_str(), point).is_some() {
+                            return Err(VectorStoreError::BadAnswer("a point twice".to_owned()));
+                        }
                     }
-                }
-                if asked.is_empty() {
-                    break;
                 }
             }
         }
         Ok(read)
     }
 
+    /// Returns what a search asks for.
+    fn questions(&self, search: &Search) -> Result<Questions, VectorStoreError> {
+        let directed = |vector: &[f32]| (!self.has_texts_alone(&search.collection)).then(|| normalized(vector));
+        Ok(match &search.query {
+            Query::Vector(vector) => Questions { vector: directed(vector), text: None },
+            Query::Text(text) => Questions { vector: None, text: self.text_question(search, text)? },
+            Query::Hybrid { text, vector } => {
+                Questions { vector: directed(vector), text: self.text_question(search, text)? }
+            }
+        })
+    }
+
     /// Returns those of these points that pass the filter, with their scores and payloads.
     async fn search_among(
         &self,
         search: &Search,
-        AmongPoints { wanted, points, method }: AmongPoints<'_>,
+        AmongPoints { wanted, points, question, method }: AmongPoints<'_>,
         payload: SelectorOptions,
     ) -> Result<Vec<ScoredPoint>, VectorStoreError> {
-        let Query::Vector(vector) = &search.query else {
-            return Err(VectorStoreError::Unsupported("the Qdrant store takes vector queries only".to_owned()));
-        };
         let limit = u64::try_from(points.len()).unwrap_or(u64::MAX);
         let must: Vec<Condition> = wanted.into_iter().cloned().chain([Condition::has_id(points)]).collect();
+        let (vector, sparse_indices, vector_name) = match question {
+            Question::Vector(vector) => (vector.to_vec(), None, self.config.vector_name.clone()),
+            Question::Text(TextQuestion { text, .. }) => {
+                let indices = SparseIndices { data: text.indices.clone() };
+                (text.values.clone(), Some(indices), Some(TEXT_VECTOR.to_owned()))
+            }
+        };
         let request = SearchPoints {
             collection_name: search.collection.clone(),
-            vector: normalized(vector),
-            vector_name: self.config.vector_name.clone(),
+            vector,
+            sparse_indices,
+            vector_name,
             filter: Some(QdrantFilter::must(must)),
-            params: Some(search_params(method)),
+            params: Some(search_params(question, method)),
             limit,
             with_payload: Some(payload.into()),
             with_vectors: Some(false.into()),

@@ -5,13 +5,15 @@
 //! here, and the next calls leave out documents that are complete.
 
 use qdrant_client::qdrant::{
-    Condition, Filter as QdrantFilter, PayloadIncludeSelector, Query as QdrantQuery, QueryPoints, ScoredPoint,
-    SearchParams, VectorInput, with_payload_selector::SelectorOptions,
+    Condition, Filter as QdrantFilter, IdfParams, PayloadIncludeSelector, Query as QdrantQuery, QueryPoints,
+    ScoredPoint, SearchParams, VectorInput, with_payload_selector::SelectorOptions,
 };
 
 use super::QdrantStore;
 use super::filter::{self, Clause};
 use super::layout::Layout;
+use super::sparse_text::TEXT_VECTOR;
+use super::text_search::TextQuestion;
 use crate::chunk::Candidate;
 use crate::vector_store::direction::normalized;
 use crate::vector_store::remote::Hit;
@@ -21,12 +23,20 @@ use crate::vector_store::remote::server_search::{
 use crate::vector_store::remote::space_parts::SpacePart;
 use crate::vector_store::{Query, Search, SearchSpace, Searched, VectorStoreError, validation};
 
+/// The point of reference to which the nearest chunks are searched.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Question<'a> {
+    /// A vector of length 1.
+    Vector(&'a [f32]),
+    Text(&'a TextQuestion),
+}
+
 /// The part of a search that is the same in all its calls.
 struct SearchCalls<'a> {
     store: &'a QdrantStore,
     collection: &'a str,
     layout: &'a Layout,
-    vector: &'a [f32],
+    question: Question<'a>,
     /// The caller's filter.
     wanted: Option<Condition>,
 }
@@ -34,13 +44,28 @@ struct SearchCalls<'a> {
 impl QdrantStore {
     pub(super) async fn find_nearest(&self, search: &Search) -> Result<Searched, VectorStoreError> {
         validation::check_query(&search.query)?;
-        let vector = match &search.query {
-            Query::Vector(vector) => normalized(vector),
-            Query::Text(_) | Query::Hybrid { .. } => {
-                let text = "the Qdrant store takes vector queries only; text queries need the embedded engine";
-                return Err(VectorStoreError::Unsupported(text.to_owned()));
-            }
-        };
+        match &search.query {
+            Query::Vector(vector) => self.find_by_vector(search, vector).await,
+            Query::Text(text) => self.find_by_text(search, text).await,
+            Query::Hybrid { text, vector } => self.find_hybrid(search, text, vector).await,
+        }
+    }
+
+    pub(super) async fn find_by_vector(&self, search: &Search, vector: &[f32]) -> Result<Searched, VectorStoreError> {
+        if self.has_texts_alone(&search.collection) {
+            return Ok(NOTHING);
+        }
+        self.find_by(search, Question::Vector(&normalized(vector))).await
+    }
+
+    /// Returns whether the points of a collection have vectors of their texts and no others, as far as the last overview tells.
+    pub(super) fn has_texts_alone(&self, collection: &str) -> bool {
+        let overview = self.overviews.last_known(collection);
+        overview.is_some_and(|overview| overview.info.text_queries && overview.info.dimension.is_none())
+    }
+
+    /// Finds the chunks of the search space that are nearest to a question.
+    pub(super) async fn find_by(&self, search: &Search, question: Question<'_>) -> Result<Searched, VectorStoreError> {
         let collection = search.collection.as_str();
         let layout = self.layout(collection);
         let wanted = search.filter.as_ref().map_or(Clause::Always, |filter| filter::translate(filter, layout));
@@ -49,16 +74,18 @@ impl QdrantStore {
             Clause::Never => return Ok(NOTHING),
             Clause::When(condition) => Some(*condition),
         };
+        let is_text = matches!(question, Question::Text(_));
         let server_search = ServerSearch {
             search,
             limits: self.limits(collection),
             guards_per_filter_max: self.config.guards_per_filter_max,
             chunks: self.known_chunks(search),
             scanned_chunks_max: self.config.scanned_chunks_max,
-            method: if self.config.exact { Method::Scan } else { Method::Index },
+            // The index of texts misses none.
+            method: if self.config.exact || is_text { Method::Scan } else { Method::Index },
             is_filtered: wanted.is_some(),
         };
-        let calls = SearchCalls { store: self, collection, layout, vector: &vector, wanted };
+        let calls = SearchCalls { store: self, collection, layout, question, wanted };
         let Searched { candidates, exact, rest } = server_search.run(&calls).await?;
         let candidates: Vec<Candidate> = candidates.into_iter().map(|found| self.writes.dated(found)).collect();
         Ok(Searched { candidates, exact, rest })
@@ -88,23 +115,34 @@ impl QdrantStore {
 
 impl NearestPoints for SearchCalls<'_> {
     async fn nearest(&self, call: NearestCall<'_>) -> Result<NearestAnswer, VectorStoreError> {
-        let Self { store, collection, layout, vector, wanted } = self;
+        let Self { store, collection, layout, question, wanted } = self;
         let mut fields = layout.candidate_keys();
         if call.by_document {
             fields.push(layout.document_id.key());
         }
         // Our condition and the caller's must both hold, so the caller's can only shrink what is found.
-        let must: Vec<Condition> = guard_condition(layout, call.part).into_iter().chain(wanted.clone()).collect();
+        let (query, using, space) = match question {
+            Question::Vector(vector) => {
+                let query = VectorInput::new_dense(vector.to_vec());
+                (query, store.config.vector_name.clone(), guard_condition(layout, call.part))
+            }
+            // The search space of a text query is one part, which is its corpus.
+            Question::Text(TextQuestion { text, corpus }) => {
+                let query = VectorInput::new_sparse(text.indices.clone(), text.values.clone());
+                (query, Some(TEXT_VECTOR.to_owned()), Some(corpus.clone().into()))
+            }
+        };
+        let must: Vec<Condition> = space.into_iter().chain(wanted.clone()).collect();
         let unguarded = (call.unguarded == Unguarded::LeftOut).then(|| Condition::is_empty(layout.guard.key()));
         let must_not: Vec<Condition> =
             filter::of_documents(layout, call.without_documents).into_iter().chain(unguarded).collect();
         let is_filtered = !must.is_empty() || !must_not.is_empty();
         let request = QueryPoints {
             collection_name: (*collection).to_owned(),
-            query: Some(QdrantQuery::new_nearest(VectorInput::new_dense(vector.to_vec()))),
-            using: store.config.vector_name.clone(),
+            query: Some(QdrantQuery::new_nearest(query)),
+            using,
             filter: is_filtered.then(|| QdrantFilter { must, must_not, ..QdrantFilter::default() }),
-            params: Some(search_params(call.method)),
+            params: Some(search_params(*question, call.method)),
             limit: Some(u64::try_from(call.limit).unwrap_or(u64::MAX)),
             with_payload: Some(SelectorOptions::Include(PayloadIncludeSelector { fields }).into()),
             with_vectors: Some(false.into()),
@@ -117,14 +155,22 @@ impl NearestPoints for SearchCalls<'_> {
                 let points = answer.result.into_iter().map(|point| read_point(layout, &point, call.by_document));
                 NearestAnswer::checked(points.collect(), call.limit)
             }
-            Err(VectorStoreError::Refused(text)) => Err(store.why_refused(collection, vector.len(), text).await),
+            Err(VectorStoreError::Refused(text)) => match question {
+                Question::Vector(vector) => Err(store.why_refused(collection, vector.len(), text).await),
+                Question::Text(_) => Err(VectorStoreError::Refused(text)),
+            },
             Err(e) => Err(e),
         }
     }
 }
 
-pub(super) fn search_params(method: Method) -> SearchParams {
-    SearchParams { exact: Some(method == Method::Scan), ..SearchParams::default() }
+/// Returns how a search is done, and the chunks over which the statistics of a text query are counted.
+pub(super) fn search_params(question: Question<'_>, method: Method) -> SearchParams {
+    let idf = match question {
+        Question::Vector(_) => None,
+        Question::Text(TextQuestion { corpus, .. }) => Some(IdfParams { corpus: Some(corpus.clone()) }),
+    };
+    SearchParams { exact: Some(method == Method::Scan), idf, ..SearchParams::default() }
 }
 
 fn guard_condition(layout: &Layout, part: &SpacePart) -> Option<Condition> {

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::guard_counts::GuardCounts;
 use super::limits::CallLimits;
+use super::text_support::TextSupport;
 use crate::vector_store::{CollectionInfo, VectorStoreError};
 
 /// How many collections are remembered. When one more comes, all are forgotten. A name that the server does not know is
@@ -28,6 +29,7 @@ const USED_PER_ASKED: u32 = 10;
 pub(crate) struct Overview {
     pub(crate) info: CollectionInfo,
     pub(crate) limits: CallLimits,
+    pub(crate) text: TextSupport,
     /// The guards, if the server could list all of them.
     pub(crate) guards: Option<GuardCounts>,
     /// When it is worth asking for the guards again, if they could not be listed.

@@ -1,5 +1,7 @@
 //! Splits a search space into parts that one filter of a server can express.
 
+use roaring::RoaringBitmap;
+
 use crate::language::Object;
 use crate::vector_store::{GuardTable, SearchSpace};
 
@@ -38,6 +40,14 @@ impl SpacePart {
         }
         visible.into_iter().map(Self::Guards).collect()
     }
+
+    /// Returns the guards at these positions; `None` if they do not fit one list. The search space of these guards then has one
+    /// part at most, which is this list.
+    pub(crate) fn listed(table: &GuardTable, positions: &RoaringBitmap, guards_max: usize) -> Option<Vec<String>> {
+        let mut lists = lists(names(table, positions.iter()), guards_max.max(1));
+        let first = lists.pop().unwrap_or_default();
+        lists.is_empty().then_some(first)
+    }
 }
 
 fn names(table: &GuardTable, positions: impl Iterator<Item = u32>) -> impl Iterator<Item = &Object> {
@@ -64,6 +74,9 @@ fn lists<'a>(guards: impl Iterator<Item = &'a Object>, guards_max: usize) -> Vec
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A row: its name, the visible positions, and their list.
+    type ListedRow<'a> = (&'a str, &'a [u32], Option<Vec<String>>);
 
     #[test]
     fn guards_are_listed_in_parts_that_fit_a_message() {
@@ -99,6 +112,15 @@ mod tests {
             let positions = positions.iter().copied().collect();
             let space = SearchSpace::Guards { table: table.clone(), positions };
             assert_eq!(SpacePart::of(&space, 2), expected, "{name}");
+        }
+        let listed: [ListedRow<'_>; 4] = [
+            ("nothing visible", &[], Some(Vec::new())),
+            ("as many as fit", &[0, 3], Some(list(&[0, 3]))),
+            ("one more, which is never turned round", &[0, 1, 2], None),
+            ("nothing hidden, which is never everything", &[0, 1, 2, 3, 4], None),
+        ];
+        for (name, positions, expected) in listed {
+            assert_eq!(SpacePart::listed(&table, &positions.iter().copied().collect(), 2), expected, "{name}");
         }
         let one_at_a_time = SpacePart::of(&SearchSpace::Guards { table, positions: [0, 2].into() }, 1);
         assert_eq!(one_at_a_time, [SpacePart::Guards(list(&[0])), SpacePart::Guards(list(&[2]))]);

@@ -11,9 +11,10 @@ use qdrant_client::qdrant::{
     CollectionOperationResponse, CollectionParams, CreateCollection, CreateShardKeyRequest, CreateShardKeyResponse,
     DeleteCollection, DeleteShardKeyRequest, DeleteShardKeyResponse, Distance, FieldType, GetCollectionInfoRequest,
     GetCollectionInfoResponse, ListAliasesRequest, ListAliasesResponse, ListCollectionAliasesRequest,
-    ListCollectionsRequest, ListCollectionsResponse, ListShardKeysRequest, ListShardKeysResponse, PayloadSchemaInfo,
-    PayloadSchemaType, UpdateCollection, UpdateCollectionClusterSetupRequest, UpdateCollectionClusterSetupResponse,
-    VectorParams, VectorParamsMap, VectorsConfig, vectors_config,
+    ListCollectionsRequest, ListCollectionsResponse, ListShardKeysRequest, ListShardKeysResponse, Modifier,
+    PayloadSchemaInfo, PayloadSchemaType, SparseVectorConfig, SparseVectorParams, UpdateCollection,
+    UpdateCollectionClusterSetupRequest, UpdateCollectionClusterSetupResponse, VectorParams, VectorParamsMap,
+    VectorsConfig, vectors_config,
 };
 use tonic::{Request, Response, Status};
 
@@ -35,8 +36,17 @@ impl Collections for Engine {
         request: Request<CreateCollection>,
     ) -> Result<Response<CollectionOperationResponse>, Status> {
         let request = request.into_inner();
+        let text_vector = match request.sparse_vectors_config {
+            None => None,
+            Some(sparse) if sparse.map.values().all(|params| params.modifier() == Modifier::Idf) => {
+                sparse.map.into_keys().next()
+            }
+            Some(_) => return not_implemented(),
+        };
         let config = request.vectors_config.and_then(|config| config.config);
+        let none = VectorParams { distance: Distance::Cosine.into(), ..VectorParams::default() };
         let (vector_name, params) = match config {
+            None if text_vector.is_some() => (None, none),
             Some(vectors_config::Config::Params(params)) => (None, params),
             Some(vectors_config::Config::ParamsMap(named)) if named.map.len() == 1 => {
                 let (name, params) = named.map.into_iter().next().expect("one vector");
@@ -47,7 +57,7 @@ impl Collections for Engine {
         if params.distance() != Distance::Cosine {
             return not_implemented();
         }
-        let collection = Collection { dimension: params.size, vector_name, ..Collection::default() };
+        let collection = Collection { dimension: params.size, vector_name, text_vector, ..Collection::default() };
         if !self.add(request.collection_name, collection) {
             return Err(Status::invalid_argument("Wrong input: Collection already exists!"));
         }
@@ -115,9 +125,10 @@ impl Collections for Engine {
 
     async fn collection_cluster_info(
         &self,
-        _: Request<CollectionClusterInfoRequest>,
+        request: Request<CollectionClusterInfoRequest>,
     ) -> Result<Response<CollectionClusterInfoResponse>, Status> {
-        not_implemented()
+        self.read(&request.into_inner().collection_name, |_| Ok(()))?;
+        Ok(Response::new(self.node().placement()))
     }
 
     async fn collection_exists(
@@ -165,8 +176,11 @@ impl Collection {
                 vectors_config::Config::ParamsMap(VectorParamsMap { map: HashMap::from([(vector, params)]) })
             }
         };
+        let text = SparseVectorParams { modifier: Some(Modifier::Idf.into()), ..SparseVectorParams::default() };
+        let texts = self.text_vector.clone().map(|name| SparseVectorConfig { map: HashMap::from([(name, text)]) });
         let params = CollectionParams {
-            vectors_config: Some(VectorsConfig { config: Some(vectors) }),
+            vectors_config: (self.dimension > 0).then_some(VectorsConfig { config: Some(vectors) }),
+            sparse_vectors_config: texts,
             ..CollectionParams::default()
         };
         let index = |(field, kind): (&String, &FieldType)| {

@@ -38,6 +38,9 @@ fn holds(condition: &Condition, id: &Id, point: &Point) -> Result<bool, Status> 
     match &condition.condition_one_of {
         Some(ConditionOneOf::Filter(filter)) => passes(Some(filter), id, point),
         Some(ConditionOneOf::Field(field)) => field_holds(field, point),
+        Some(ConditionOneOf::HasVector(wanted)) if wanted.has_vector.is_empty() => Ok(!point.vector.is_empty()),
+        // There is one sparse vector at most.
+        Some(ConditionOneOf::HasVector(_)) => Ok(!point.sparse.is_empty()),
         Some(ConditionOneOf::IsEmpty(empty)) => Ok(count(&empty.key, point)? == 0),
         Some(ConditionOneOf::HasId(ids)) => {
             // The id is turned into a message once, since parsing a thousand ids for each point takes seconds.

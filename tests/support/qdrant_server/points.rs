@@ -1,8 +1,9 @@
 //! The service of points.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::PoisonError;
 
+use qdrant_client::qdrant::create_vector_name_request::VectorConfig;
 use qdrant_client::qdrant::points_selector::PointsSelectorOneOf;
 use qdrant_client::qdrant::points_server::Points;
 use qdrant_client::qdrant::points_update_operation::Operation;
@@ -12,19 +13,21 @@ use qdrant_client::qdrant::{
     ClearPayloadPoints, CountPoints, CountResponse, CountResult, CreateFieldIndexCollection, CreateVectorNameRequest,
     DeleteFieldIndexCollection, DeletePayloadPoints, DeletePointVectors, DeletePoints, DeleteVectorNameRequest,
     DiscoverBatchPoints, DiscoverBatchResponse, DiscoverPoints, DiscoverResponse, FacetCounts, FacetHit, FacetResponse,
-    FacetValue, FieldType, GetPoints, GetResponse, PointStruct, PointsOperationResponse, PointsSelector,
-    QueryBatchPoints, QueryBatchResponse, QueryGroupsResponse, QueryPointGroups, QueryPoints, QueryResponse,
-    RecommendBatchPoints, RecommendBatchResponse, RecommendGroupsResponse, RecommendPointGroups, RecommendPoints,
-    RecommendResponse, RetrievedPoint, ScoredPoint, ScrollPoints, ScrollResponse, SearchBatchPoints,
-    SearchBatchResponse, SearchGroupsResponse, SearchMatrixOffsetsResponse, SearchMatrixPairsResponse,
-    SearchMatrixPoints, SearchPointGroups, SearchPoints, SearchResponse, SetPayloadPoints, UpdateBatchPoints,
-    UpdateBatchResponse, UpdatePointVectors, UpdateResult, UpdateStatus, UpsertPoints, Value, Vector, VectorInput,
-    Vectors, WithPayloadSelector, facet_value, query, vector, vector_input,
+    FacetValue, FieldType, Filter, GetPoints, GetResponse, Modifier, PointStruct, PointVectors,
+    PointsOperationResponse, PointsSelector, QueryBatchPoints, QueryBatchResponse, QueryGroupsResponse,
+    QueryPointGroups, QueryPoints, QueryResponse, RecommendBatchPoints, RecommendBatchResponse,
+    RecommendGroupsResponse, RecommendPointGroups, RecommendPoints, RecommendResponse, RetrievedPoint, ScoredPoint,
+    ScrollPoints, ScrollResponse, SearchBatchPoints, SearchBatchResponse, SearchGroupsResponse,
+    SearchMatrixOffsetsResponse, SearchMatrixPairsResponse, SearchMatrixPoints, SearchPointGroups, SearchPoints,
+    SearchResponse, SetPayloadPoints, UpdateBatchPoints, UpdateBatchResponse, UpdatePointVectors, UpdateResult,
+    UpdateStatus, UpsertPoints, Value, VectorInput, Vectors, WithPayloadSelector, facet_value, query, vector,
+    vector_input,
 };
 use tonic::{Request, Response, Status};
 
 use super::filter::passes;
 use super::path::{names, path, selected, values};
+use super::sparse::{Scored, by_index};
 use super::strict_mode::Precision;
 use super::{Collection, Engine, Id, Point, not_implemented};
 
@@ -110,7 +113,8 @@ impl Points for Engine {
     async fn query(&self, request: Request<QueryPoints>) -> Result<Response<QueryResponse>, Status> {
         let request = request.into_inner();
         self.queries.lock().unwrap_or_else(PoisonError::into_inner).push(request.clone());
-        let result = self.read(&request.collection_name.clone(), |known| known.query(request))?;
+        let knows_corpus = self.searching_node().knows_corpus();
+        let result = self.read(&request.collection_name.clone(), |known| known.query(request, knows_corpus))?;
         self.note_sent(result.iter().map(|point| &point.payload));
         Ok(Response::new(QueryResponse { result, time: 0.0, usage: None }))
     }
@@ -159,6 +163,14 @@ impl Points for Engine {
                         for id in known.selected(set.points_selector)? {
                             let point = known.points.get_mut(&id).expect("a point that was selected");
                             point.payload.extend(set.payload.clone());
+                        }
+                    }
+                    Some(Operation::UpdateVectors(update)) => {
+                        for PointVectors { id, vectors } in update.points {
+                            let id = Id::of(id.as_ref())?;
+                            let (_, sparse) = known.vectors(vectors)?;
+                            let gone = || Status::not_found(format!("Not found: No point with id {id} found"));
+                            known.points.get_mut(&id).ok_or_else(gone)?.sparse = sparse;
                         }
                     }
                     Some(Operation::DeletePayload(delete)) => {
@@ -234,9 +246,15 @@ impl Points for Engine {
 
     async fn create_vector_name(
         &self,
-        _: Request<CreateVectorNameRequest>,
+        request: Request<CreateVectorNameRequest>,
     ) -> Result<Response<PointsOperationResponse>, Status> {
-        not_implemented()
+        let request = request.into_inner();
+        let Some(VectorConfig::SparseConfig(config)) = request.vector_config else { return not_implemented() };
+        if config.modifier() != Modifier::Idf || !self.node().adds_vectors() {
+            return not_implemented();
+        }
+        self.change(&request.collection_name, |known| known.text_vector = Some(request.vector_name))?;
+        Ok(Response::new(PointsOperationResponse { result: Some(completed()), time: 0.0, usage: None }))
     }
 
     async fn delete_vector_name(
@@ -249,9 +267,13 @@ impl Points for Engine {
     /// Searches. As in Qdrant, the score, the filter and the payload of a point are of one version.
     async fn search(&self, request: Request<SearchPoints>) -> Result<Response<SearchResponse>, Status> {
         let request = request.into_inner();
+        let wanted = match request.sparse_indices {
+            Some(indices) => VectorInput::new_sparse(indices.data, request.vector),
+            None => VectorInput::new_dense(request.vector),
+        };
         let query = QueryPoints {
             collection_name: request.collection_name,
-            query: Some(qdrant_client::qdrant::Query::new_nearest(VectorInput::new_dense(request.vector))),
+            query: Some(qdrant_client::qdrant::Query::new_nearest(wanted)),
             using: request.vector_name,
             filter: request.filter,
             params: request.params,
@@ -259,7 +281,8 @@ impl Points for Engine {
             with_payload: request.with_payload,
             ..QueryPoints::default()
         };
-        let result = self.read(&query.collection_name.clone(), |known| known.query(query))?;
+        let knows_corpus = self.searching_node().knows_corpus();
+        let result = self.read(&query.collection_name.clone(), |known| known.query(query, knows_corpus))?;
         self.note_sent(result.iter().map(|point| &point.payload));
         Ok(Response::new(SearchResponse { result, time: 0.0, usage: None }))
     }
@@ -325,12 +348,12 @@ impl Collection {
     pub(super) fn put(&mut self, points: Vec<PointStruct>) -> Result<(), Status> {
         for point in points {
             let id = Id::of(point.id.as_ref())?;
-            let vector = dense(point.vectors, self.vector_name.as_deref())?;
-            if u64::try_from(vector.len()).ok() != Some(self.dimension) {
+            let (vector, sparse) = self.vectors(point.vectors)?;
+            if !vector.is_empty() && u64::try_from(vector.len()).ok() != Some(self.dimension) {
                 return Err(Status::invalid_argument("Wrong input: Vector dimension error"));
             }
             let payload = point.payload.into_iter().map(|(key, value)| (key, kept(value))).collect();
-            self.points.insert(id, Point { payload, vector });
+            self.points.insert(id, Point { payload, vector, sparse });
         }
         Ok(())
     }
@@ -355,26 +378,49 @@ impl Collection {
         Ok(ids)
     }
 
-    fn query(&self, request: QueryPoints) -> Result<Vec<ScoredPoint>, Status> {
-        if request.using != self.vector_name {
-            return Err(Status::invalid_argument("Wrong input: Not existing vector name error"));
-        }
-        let is_exact = request.params.is_some_and(|params| params.exact());
-        let precision = if is_exact { Precision::Exact } else { Precision::Approximate };
-        self.admit(request.filter.as_ref(), Some(request.limit.unwrap_or(LIMIT)), precision)?;
-        let wanted = nearest(request.query)?;
-        if u64::try_from(wanted.len()).ok() != Some(self.dimension) {
-            return Err(Status::invalid_argument("Wrong input: Vector dimension error"));
-        }
-        let wanted = direction(&wanted);
-        let mut scored = Vec::new();
-        for (id, point) in &self.points {
-            if passes(request.filter.as_ref(), id, point)? {
-                let product: f32 = wanted.iter().zip(direction(&point.vector)).map(|(x, y)| x * y).sum();
-                // Adding 0.0 makes both zeros the same.
-                scored.push((product + 0.0, id, point));
+    /// Returns the dense and the sparse vector of a point. As in Qdrant, a point may lack a named vector, and the unnamed one
+    /// has the empty name beside others.
+    fn vectors(&self, vectors: Option<Vectors>) -> Result<(Vec<f32>, BTreeMap<u32, f32>), Status> {
+        let missing = || Status::invalid_argument("Wrong input: Not existing vector name error");
+        let own = self.vector_name.as_deref().unwrap_or_default();
+        let named = match vectors.and_then(|vectors| vectors.vectors_options) {
+            Some(VectorsOptions::Vector(vector)) => HashMap::from([(String::new(), vector)]),
+            Some(VectorsOptions::Vectors(named)) => named.vectors,
+            None => return Err(missing()),
+        };
+        let (mut dense, mut sparse) = (Vec::new(), BTreeMap::new());
+        for (name, vector) in named {
+            match vector.vector {
+                Some(vector::Vector::Sparse(vector)) if Some(&name) == self.text_vector.as_ref() => {
+                    sparse = by_index(vector)?;
+                }
+                Some(vector::Vector::Dense(vector)) if name == own => dense = vector.data,
+                #[expect(deprecated, reason = "older clients fill it")]
+                None if name == own => dense = vector.data,
+                Some(_) | None => return Err(missing()),
             }
         }
+        Ok((dense, sparse))
+    }
+
+    /// Searches. A server that does not know the corpus ignores it without a word, as Qdrant did before 1.19.
+    fn query(&self, request: QueryPoints, knows_corpus: bool) -> Result<Vec<ScoredPoint>, Status> {
+        let is_exact = request.params.as_ref().is_some_and(|params| params.exact());
+        let precision = if is_exact { Precision::Exact } else { Precision::Approximate };
+        self.admit(request.filter.as_ref(), Some(request.limit.unwrap_or(LIMIT)), precision)?;
+        let mut scored = match nearest(request.query)? {
+            Wanted::Sparse(wanted) if request.using.is_some() && request.using == self.text_vector => {
+                let corpus = request.params.and_then(|params| params.idf).and_then(|idf| idf.corpus);
+                let corpus = corpus.filter(|_| knows_corpus);
+                self.nearest_texts(&wanted, corpus.as_ref(), request.filter.as_ref())?
+            }
+            Wanted::Dense(wanted) if request.using == self.vector_name && self.dimension > 0 => {
+                self.nearest_vectors(&wanted, request.filter.as_ref())?
+            }
+            Wanted::Sparse(_) | Wanted::Dense(_) => {
+                return Err(Status::invalid_argument("Wrong input: Not existing vector name error"));
+            }
+        };
         // As in Qdrant, a score must be above the threshold; an equal one is left out.
         scored.retain(|(score, ..)| request.score_threshold.is_none_or(|threshold| *score > threshold));
         // As in Qdrant, the order of equal scores means nothing.
@@ -386,6 +432,22 @@ impl Collection {
             Ok(ScoredPoint { id: Some(id.to_message()), payload, score, ..ScoredPoint::default() })
         };
         scored.into_iter().map(point).collect()
+    }
+
+    fn nearest_vectors(&self, wanted: &[f32], filter: Option<&Filter>) -> Result<Vec<Scored<'_>>, Status> {
+        if u64::try_from(wanted.len()).ok() != Some(self.dimension) {
+            return Err(Status::invalid_argument("Wrong input: Vector dimension error"));
+        }
+        let wanted = direction(wanted);
+        let mut scored = Vec::new();
+        for (id, point) in self.points.iter().filter(|(_, point)| !point.vector.is_empty()) {
+            if passes(filter, id, point)? {
+                let product: f32 = wanted.iter().zip(direction(&point.vector)).map(|(x, y)| x * y).sum();
+                // Adding 0.0 makes both zeros the same.
+                scored.push((product + 0.0, id, point));
+            }
+        }
+        Ok(scored)
     }
 }
 
@@ -421,12 +483,19 @@ fn completed() -> UpdateResult {
     UpdateResult { operation_id: None, status: UpdateStatus::Completed.into() }
 }
 
-fn nearest(query: Option<qdrant_client::qdrant::Query>) -> Result<Vec<f32>, Status> {
+/// The vector that a search is about.
+enum Wanted {
+    Dense(Vec<f32>),
+    Sparse(BTreeMap<u32, f32>),
+}
+
+fn nearest(query: Option<qdrant_client::qdrant::Query>) -> Result<Wanted, Status> {
     let Some(query::Variant::Nearest(nearest)) = query.and_then(|query| query.variant) else {
         return not_implemented();
     };
     match nearest.variant {
-        Some(vector_input::Variant::Dense(dense)) => Ok(dense.data),
+        Some(vector_input::Variant::Dense(dense)) => Ok(Wanted::Dense(dense.data)),
+        Some(vector_input::Variant::Sparse(sparse)) => Ok(Wanted::Sparse(by_index(sparse)?)),
         _ => not_implemented(),
     }
 }
@@ -440,21 +509,4 @@ fn direction(vector: &[f32]) -> Vec<f32> {
     }
     let length = square.sqrt();
     vector.iter().map(|x| x / length).collect()
-}
-
-fn dense(vectors: Option<Vectors>, name: Option<&str>) -> Result<Vec<f32>, Status> {
-    let missing = || Status::invalid_argument("Wrong input: Not existing vector name error");
-    let vector: Vector = match (vectors.and_then(|vectors| vectors.vectors_options), name) {
-        (Some(VectorsOptions::Vector(vector)), None) => vector,
-        (Some(VectorsOptions::Vectors(mut named)), Some(name)) => named.vectors.remove(name).ok_or_else(missing)?,
-        (Some(VectorsOptions::Vector(_)), Some(_)) | (Some(VectorsOptions::Vectors(_)), None) | (None, _) => {
-            return Err(missing());
-        }
-    };
-    match vector.vector {
-        Some(vector::Vector::Dense(dense)) => Ok(dense.data),
-        #[expect(deprecated, reason = "older clients fill it")]
-        None => Ok(vector.data),
-        Some(_) => Err(Status::invalid_argument("Wrong input: only dense vectors are taken")),
-    }
 }

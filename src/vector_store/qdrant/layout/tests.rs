@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::super::payload::to_point;
+use super::super::payload::{PointForm, to_point};
 use super::*;
 use crate::vector_store::qdrant::WrittenBy;
 use crate::vector_store::remote::own_writes::Stamp;
@@ -43,7 +43,7 @@ fn a_chunk_survives_the_way_there_and_back() {
         vector: vec![1.0, 0.5],
     };
     let stamp = Stamp { version: Version(7), written_at: 1_700_000_000_000 };
-    let point = to_point("Handbook", stamp, 3, chunk.clone(), None);
+    let point = to_point(PointForm { stamp, vector_name: None }, "Handbook", 3, chunk.clone(), None);
     let read = read_chunk(&Layout::default(), point.id.as_ref(), &point.payload);
     assert_eq!(read, Some(Chunk { vector: Vec::new(), ..chunk }));
     let found = Layout::default().candidate(point.id.as_ref(), &point.payload, 1.0).expect("a candidate");

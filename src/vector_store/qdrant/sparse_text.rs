@@ -1,0 +1,120 @@
+//! Texts as sparse vectors, so that Qdrant ranks them by BM25.
+//!
+//! Each term has an index. The value of a chunk's term is the part of the term's weight that the chunk gets; it rests on
+//! the chunk alone. The value of a query's term is the number of its occurrences. When Qdrant searches, it multiplies each
+//! value of the query by the inverse document frequency, with the formula of the embedded engine. It counts the frequency
+//! over the corpus that the search names, which is the visible set.
+//!
+//! INVARIANT (visible set alone): the average length of texts is a setting and is never counted. Otherwise the values of
+//! visible chunks would tell of hidden ones.
+
+use std::collections::BTreeMap;
+
+use ring::digest::{SHA256, digest};
+
+use crate::vector_store::VectorStoreError;
+use crate::vector_store::exact::served_terms::{self, ANALYSIS_VERSION, ChunkTerms, CountedTerm};
+
+/// The name of the sparse vector in each point.
+pub(super) const TEXT_VECTOR: &str = "ragward_text";
+
+/// A text as a sparse vector, with at least one index.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct SparseText {
+    /// Distinct, and ascending.
+    pub(super) indices: Vec<u32>,
+    pub(super) values: Vec<f32>,
+}
+
+impl SparseText {
+    /// Returns the vector of a text without terms, for a point that must have one. No query has its index.
+    pub(super) fn without_terms() -> Self {
+        Self { indices: vec![index_of("")], values: vec![1.0] }
+    }
+
+    /// Adds up values of one index. Two terms have one index by chance, in about one of four thousand million pairs.
+    fn of(terms: &[CountedTerm], value: impl Fn(u32) -> f64) -> Option<Self> {
+        let mut sums: BTreeMap<u32, f64> = BTreeMap::new();
+        for CountedTerm { term, count } in terms {
+            *sums.entry(index_of(term)).or_default() += value(*count);
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "the type of Qdrant's values is f32; rounded here, once")]
+        let values = sums.values().map(|value| *value as f32).collect();
+        (!sums.is_empty()).then(|| Self { indices: sums.into_keys().collect(), values })
+    }
+}
+
+/// Turns the texts of chunks into vectors.
+pub(super) struct ChunkVectors {
+    terms: ChunkTerms,
+    average_length: u32,
+}
+
+impl ChunkVectors {
+    pub(super) fn new(average_length: u32) -> Self {
+        Self { terms: ChunkTerms::new(), average_length }
+    }
+
+    /// Returns the vector of a chunk; `None` if its text has no terms.
+    pub(super) fn of(&mut self, text: &str) -> Option<SparseText> {
+        let terms = self.terms.of(text);
+        let length: u64 = terms.iter().map(|term| u64::from(term.count)).sum();
+        SparseText::of(&terms, |count| served_terms::share(count, length, self.average_length))
+    }
+}
+
+/// Returns the vector of a query; `None` if its text has no terms.
+///
+/// # Errors
+/// [`VectorStoreError::Invalid`] when it has too many terms.
+pub(super) fn of_query(text: &str) -> Result<Option<SparseText>, VectorStoreError> {
+    Ok(SparseText::of(&served_terms::of_query(text)?, f64::from))
+}
+
+/// Returns the name of everything that makes the vectors of chunks. Vectors that were made otherwise cannot be compared.
+pub(super) fn analysis(average_length: u32) -> String {
+    format!("{ANALYSIS_VERSION}/{average_length}")
+}
+
+fn index_of(term: &str) -> u32 {
+    let hash = digest(&SHA256, term.as_bytes());
+    u32::from_be_bytes(hash.as_ref().first_chunk().copied().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_the_sum_of_its_terms() {
+        // Stored collections depend on it.
+        assert_eq!(index_of("abc"), 0xba78_16bf);
+        let mut vectors = ChunkVectors::new(4);
+        assert_eq!(vectors.of("?!"), None);
+        let one = vectors.of("pear").expect("a vector");
+        // 1 / (1 + 1.2 · (0.25 + 0.75 · 1 / 4))
+        assert_eq!(one.indices, [index_of("pear")]);
+        assert!((one.values[0] - 1.0 / 1.525).abs() < 1e-6, "{one:?}");
+        let two = vectors.of("Pears, pears, and apples").expect("a vector");
+        assert_eq!(two.indices.len(), 3);
+        assert!(two.indices.is_sorted(), "{two:?}");
+        let pears = two.indices.iter().position(|index| *index == index_of("pear")).expect("a pear");
+        // 2 / (2 + 1.2 · (0.25 + 0.75 · 4 / 4))
+        assert!((two.values[pears] - 2.0 / 3.2).abs() < 1e-6, "{two:?}");
+        let query = of_query("pear pears plum").expect("few terms").expect("a vector");
+        let pears = query.indices.iter().position(|index| *index == index_of("pear")).expect("a pear");
+        assert!((query.values[pears] - 2.0).abs() < f32::EPSILON && query.values.len() == 2, "{query:?}");
+        assert_eq!(of_query(" ").expect("no terms"), None);
+    }
+
+    /// A chunk's vector is the same, whatever else was turned into vectors before.
+    #[test]
+    fn a_vector_rests_on_its_text_alone() {
+        let mut vectors = ChunkVectors::new(100);
+        let alone = vectors.of("a quiet tern");
+        for number in 0..50 {
+            vectors.of(&format!("tern {number} {}", "tern ".repeat(number)));
+        }
+        assert_eq!(vectors.of("a quiet tern"), alone);
+    }
+}

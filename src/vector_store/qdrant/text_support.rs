@@ -1,0 +1,205 @@
+//! Finds out whether a collection may be searched by text.
+//!
+//! Three things must hold. Every point has the vector of its text, made by the analysis of this version: otherwise an answer
+//! would lack chunks silently. All shards are on nodes that Ragward can call, because only a node itself tells its version.
+//! Each of these nodes knows the corpus of statistics, which came with Qdrant 1.19: an older one ignores it without a word, and
+//! counts hidden chunks.
+
+use std::collections::BTreeSet;
+
+use futures::future::try_join_all;
+use qdrant_client::qdrant::collections_client::CollectionsClient;
+
+use qdrant_client::qdrant::qdrant_client::QdrantClient;
+use qdrant_client::qdrant::{
+    CollectionClusterInfoRequest, CollectionClusterInfoResponse, CollectionInfo as QdrantCollectionInfo, Filter,
+    HealthCheckRequest, Modifier,
+};
+
+use super::collection::Counting;
+use super::fields::TEXT_ANALYSIS;
+use super::sparse_text::{self, TEXT_VECTOR};
+use super::{QdrantStore, filter};
+use crate::backend::BackendChannel;
+use crate::vector_store::VectorStoreError;
+use crate::vector_store::remote::limits::CallLimits;
+use crate::vector_store::remote::text_support::TextSupport;
+
+/// The oldest version that counts statistics over a corpus.
+const OLDEST: NodeVersion = NodeVersion { major: 1, minor: 19 };
+
+/// The version of a node, without its patches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct NodeVersion {
+    major: u32,
+    minor: u32,
+}
+
+impl NodeVersion {
+    /// Reads a version such as `1.19.2`. One that is not released yet counts as the release before it.
+    fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.trim_start_matches('v').splitn(3, '.');
+        let (major, minor) = (parts.next()?.parse().ok()?, parts.next()?.parse::<u32>().ok()?);
+        let patch = parts.next()?;
+        let is_early = patch.starts_with("0-");
+        Some(Self { major, minor: if is_early { minor.checked_sub(1)? } else { minor } })
+    }
+}
+
+/// Returns whether the points of a collection have a vector for texts.
+pub(super) fn has_text_vector(info: &QdrantCollectionInfo) -> bool {
+    let params = info.config.as_ref().and_then(|config| config.params.as_ref());
+    let sparse = params.and_then(|params| params.sparse_vectors_config.as_ref());
+    sparse.and_then(|sparse| sparse.map.get(TEXT_VECTOR)).is_some_and(|vector| vector.modifier() == Modifier::Idf)
+}
+
+impl QdrantStore {
+    /// Returns whether a collection takes text queries.
+    pub(super) async fn text_support(
+        &self,
+        collection: &str,
+        info: &QdrantCollectionInfo,
+        limits: CallLimits,
+    ) -> Result<TextSupport, VectorStoreError> {
+        if !has_text_vector(info) {
+            return Ok(TextSupport::Absent);
+        }
+        if !limits.allows_scans {
+            let why =
+                "its strict mode allows no exact counts, so nobody knows whether all of its chunks would be found";
+            return Ok(TextSupport::Refused(why.to_owned()));
+        }
+        let analysis = sparse_text::analysis(self.config.text_average_length);
+        let others = Filter::must_not([filter::text(TEXT_ANALYSIS, analysis)]);
+        let without = self.count_points(collection, Some(others), Counting::Exact).await?;
+        if without > 0 {
+            let why = "some of its chunks were written without text search, or with another one; ingest them again";
+            return Ok(TextSupport::Refused(why.to_owned()));
+        }
+        let placements = match self.placements(collection).await {
+            Ok(placements) => placements,
+            Err(error) => {
+                tracing::warn!(collection, %error, "nobody says where the shards are, so text queries are refused");
+                let why = "not every node of Qdrant says where its shards are";
+                return Ok(TextSupport::Refused(why.to_owned()));
+            }
+        };
+        Ok(support_of(&placements))
+    }
+
+    /// Asks each node where it sees the shards of a collection.
+    async fn placements(&self, collection: &str) -> Result<Vec<CollectionClusterInfoResponse>, VectorStoreError> {
+        let nodes = self.nodes().map(|node| async move {
+            let mut node = CollectionsClient::new(node);
+            let request = CollectionClusterInfoRequest { collection_name: collection.to_owned() };
+            self.call(collection, node.collection_cluster_info(request)).await
+        });
+        try_join_all(nodes).await
+    }
+
+    /// Iterates over channels to all nodes that are configured.
+    fn nodes(&self) -> impl Iterator<Item = BackendChannel> {
+        std::iter::once(&self.channel).chain(&self.other_nodes).cloned()
+    }
+
+    /// Checks that all nodes count statistics over a corpus.
+    ///
+    /// A connection is made again without a word, and the next node may be an older one. So each text query asks before its
+    /// search and after it.
+    ///
+    /// # Errors
+    /// [`VectorStoreError::Unsupported`] when a node is too old.
+    pub(super) async fn check_corpus_is_known(&self) -> Result<(), VectorStoreError> {
+        try_join_all(self.nodes().map(|node| self.check_version(node))).await.map(drop)
+    }
+
+    async fn check_version(&self, node: BackendChannel) -> Result<(), VectorStoreError> {
+        let mut node = QdrantClient::new(node);
+        let reply = self.answer("", node.health_check(HealthCheckRequest {})).await?;
+        match NodeVersion::parse(&reply.version) {
+            Some(version) if version >= OLDEST => Ok(()),
+            version => {
+                let found = version.map_or_else(
+                    || "one of an unknown version".to_owned(),
+                    |NodeVersion { major, minor }| format!("{major}.{minor}"),
+                );
+                let NodeVersion { major, minor } = OLDEST;
+                let text = format!(
+                    "text queries need Qdrant {major}.{minor}, and this is {found}: it would weigh words by texts that the \
+                     user may not see"
+                );
+                Err(VectorStoreError::Unsupported(text))
+            }
+        }
+    }
+}
+
+/// Returns whether the nodes that were asked have all shards, and how many there are.
+fn support_of(placements: &[CollectionClusterInfoResponse]) -> TextSupport {
+    let asked: BTreeSet<u64> = placements.iter().map(|placed| placed.peer_id).collect();
+    let remote = placements.iter().flat_map(|placed| &placed.remote_shards);
+    if remote.map(|shard| shard.peer_id).any(|peer_id| !asked.contains(&peer_id)) {
+        let why = "some of its shards are on nodes that `vector_store.qdrant.other_nodes` does not name";
+        return TextSupport::Refused(why.to_owned());
+    }
+    let is_whole = placements.iter().all(|placed| placed.shard_count == 1);
+    if is_whole { TextSupport::Whole } else { TextSupport::InParts }
+}
+
+#[cfg(test)]
+mod tests {
+    use qdrant_client::qdrant::RemoteShardInfo;
+
+    use super::*;
+
+    /// A node's view: its own id, the number of shards, and the ids of the other nodes that have some.
+    fn placed(peer_id: u64, shard_count: u64, others: &[u64]) -> CollectionClusterInfoResponse {
+        let remote = |peer_id: &u64| RemoteShardInfo { peer_id: *peer_id, ..RemoteShardInfo::default() };
+        let remote_shards = others.iter().map(remote).collect();
+        CollectionClusterInfoResponse {
+            peer_id,
+            shard_count,
+            remote_shards,
+            ..CollectionClusterInfoResponse::default()
+        }
+    }
+
+    #[test]
+    fn all_shards_are_on_nodes_that_were_asked() {
+        let rows = [
+            ("one node", vec![placed(1, 1, &[])], Some(TextSupport::Whole)),
+            ("one node with two shards", vec![placed(1, 2, &[])], Some(TextSupport::InParts)),
+            ("a node that was not asked", vec![placed(1, 1, &[2])], None),
+            ("two nodes", vec![placed(1, 1, &[2]), placed(2, 1, &[1])], Some(TextSupport::Whole)),
+            ("two nodes with two shards", vec![placed(1, 2, &[2]), placed(2, 2, &[1])], Some(TextSupport::InParts)),
+            ("a third node", vec![placed(1, 1, &[2]), placed(2, 1, &[1, 3])], None),
+            ("a node twice", vec![placed(1, 1, &[2]), placed(1, 1, &[2])], None),
+        ];
+        for (row, placements, expected) in rows {
+            let found = Some(support_of(&placements)).filter(|found| !matches!(found, TextSupport::Refused(_)));
+            assert_eq!(found, expected, "{row}");
+        }
+    }
+
+    #[test]
+    fn only_a_node_that_knows_the_corpus_is_new_enough() {
+        let rows = [
+            ("1.18.4", false),
+            ("1.19.0", true),
+            ("v1.19.3", true),
+            ("1.19.0-dev", false),
+            ("1.20.0-dev", true),
+            ("1.20.1", true),
+            ("1.100.0", true),
+            ("2.0.0", true),
+            ("0.99.0", false),
+            ("1.19", false),
+            ("", false),
+            ("latest", false),
+            ("1.-19.0", false),
+        ];
+        for (text, expected) in rows {
+            assert_eq!(NodeVersion::parse(text).is_some_and(|version| version >= OLDEST), expected, "{text}");
+        }
+    }
+}
