@@ -252,7 +252,7 @@ impl Way {
                 let parts = RetrievalParts {
                     principal: NamedPrincipal::stated("user:anne"),
                     collection: collection.to_owned(),
-                    query: Some(Query::Vector(query.to_vec())),
+                    query: Some(Query::Vector(query.to_vec()).into()),
                     top_k: TOP_K as u32,
                     filter: None,
                     min_score: None,

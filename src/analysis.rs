@@ -238,6 +238,13 @@ fn forms(language: Language, stemmer: Option<Stemmer>, word: &str) -> Vec<Arc<st
     forms.into_iter().map(|form| format!("{}{form}", language.tag()).into()).collect()
 }
 
+/// Returns a term without the mark of its language, for an index that weighs the stem of a word as one, whatever language a
+/// chunk was taken for.
+#[must_use]
+pub fn unmarked(term: &str) -> &str {
+    term.trim_start_matches(|c: char| c.is_ascii_uppercase())
+}
+
 /// Counts the terms of a text, in the order of their first occurrence.
 #[derive(Default)]
 struct Counter {

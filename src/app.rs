@@ -359,8 +359,8 @@ fn pages(retrieval: &RetrievalConfig) -> Result<Pages, AppError> {
 async fn open_chunks(config: &Config) -> Result<Chunks, AppError> {
     match config.vector_store.kind {
         VectorStoreKind::Embedded => {
-            let (directory, embedded) = (config.data.directory.clone(), config.vector_store.embedded.clone());
-            let open = move || ExactStore::open_configured(&directory, embedded);
+            let (directory, languages) = (config.data.directory.clone(), config.vector_store.languages.clone());
+            let open = move || ExactStore::open_configured(&directory, languages);
             let store = tokio::task::spawn_blocking(open).await??;
             let store = Arc::new(store);
             Ok(Chunks { vector_store: Arc::clone(&store) as Arc<dyn VectorStore>, documents: store })

@@ -300,8 +300,8 @@ const IDLE_THREADS_KEPT: Duration = Duration::from_secs(5);
 /// Returns whether an event may be logged, whatever level `RUST_LOG` asks for. Below info, the libraries for HTTP log the bytes on
 /// the wire: texts, queries and keys. This program's own events hold none.
 fn shows_no_texts(metadata: &Metadata<'_>) -> bool {
-    let target = metadata.target();
-    *metadata.level() <= Level::INFO || target == "ragward" || target.starts_with("ragward::")
+    let library = metadata.target().split("::").next();
+    *metadata.level() <= Level::INFO || library == Some("ragward")
 }
 
 /// Runs one command and returns its exit code.

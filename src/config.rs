@@ -32,7 +32,7 @@ use crate::server_config::{McpConfig, ServerConfig};
 use crate::settings::SecretError;
 use crate::sources::{self, SourceConfig};
 use crate::telemetry::TelemetryConfig;
-use crate::vector_store::{EmbeddedConfig, QdrantConfig};
+use crate::vector_store::{CollectionLanguages, QdrantConfig};
 
 /// Every setting of an operator.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -84,8 +84,12 @@ pub struct DataConfig {
 pub struct VectorStoreConfig {
     /// The embedded engine, or a Qdrant server.
     pub kind: VectorStoreKind,
-    /// The embedded engine, when `kind` is `embedded`.
-    pub embedded: EmbeddedConfig,
+    /// The languages of a collection's texts, by codes such as `de` and `pt`. When unset, each chunk is taken for the language
+    /// that its words show. Name them if many texts are short, so that none is taken for another language. After a change, the
+    /// embedded engine indexes the texts of the collection anew at the next start, and a collection in Qdrant takes text queries
+    /// again when its documents were ingested again. A chunk may state its own language in its metadata under `language`.
+    #[serde(skip_serializing_if = "CollectionLanguages::is_empty")]
+    pub languages: CollectionLanguages,
     /// The Qdrant server, when `kind` is `qdrant`.
     pub qdrant: QdrantConfig,
 }

@@ -126,7 +126,7 @@ pub enum InferenceError {
     Embedding {
         /// The name of the model in the settings.
         model: String,
-        /// What is wrong.
+        /// What is wrong with its answer, without a word of it.
         fault: ModelFault,
     },
     /// The reranker gave no answer that counts.
@@ -134,7 +134,7 @@ pub enum InferenceError {
     Rerank {
         /// The name of the model in the settings.
         model: String,
-        /// What is wrong.
+        /// What is wrong with its answer, without a word of it.
         fault: ModelFault,
     },
 }

@@ -6,8 +6,8 @@
 //! The adapters are the embedded [`exact`] engine and `qdrant`. Adapters for servers share `remote`, which covers a set
 //! of guards with several calls and remembers what a server holds.
 
+mod collection_languages;
 mod direction;
-mod embedded_config;
 pub mod exact;
 mod filter;
 mod moment;
@@ -26,7 +26,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use roaring::RoaringBitmap;
 
-pub use self::embedded_config::EmbeddedConfig;
+pub use self::collection_languages::CollectionLanguages;
 pub use self::moment::Moment;
 pub use self::qdrant_config::{PayloadConfig, QdrantConfig, ReadConsistency, WrittenBy};
 use crate::chunk::{Candidate, Chunk, ChunkMetadata, Document, FoundChunk, Metadata, Value};
@@ -233,7 +233,7 @@ pub struct CollectionInfo {
 /// nothing sensible among the vectors of another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum VectorOrigin {
-    /// There are none.
+    /// There are no vectors yet.
     NoVectors,
     /// Ragward made them, with the model of this name.
     Model(String),

@@ -20,7 +20,7 @@ pub(super) struct TestArgs {
     /// The store files (`.fga.yaml`).
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Write the outcome of each test as JUnit's XML, too.
+    /// Write the outcome of each test as `JUnit`'s XML, too.
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
     #[command(flatten)]

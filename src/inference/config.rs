@@ -19,7 +19,7 @@ pub struct EmbeddingConfig {
     /// needs `https`, except on loopback. Either this or `folder` is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
-    /// A folder with a model of one vector for each token (Model2Vec, `WordLlama`): `tokenizer.json` and `model.safetensors`. Then
+    /// A folder with a model of one vector for each token (`Model2Vec`, `WordLlama`): `tokenizer.json` and `model.safetensors`. Then
     /// nothing is sent anywhere. It needs the feature `static-embeddings`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub folder: Option<PathBuf>,
@@ -123,7 +123,6 @@ impl EmbeddingConfig {
     fn check(&self) -> Result<(), String> {
         let model = &self.model;
         match (&self.url, &self.folder) {
-            (Some(_), None) => Ok(()),
             (None, None) => Err(format!("`embedding.url` of `{model}` is not set; set it, or `embedding.folder`")),
             (Some(_), Some(_)) => {
                 Err(format!("`embedding.url` and `embedding.folder` of `{model}` are both set; set one of them"))
@@ -133,7 +132,7 @@ impl EmbeddingConfig {
                     "`embedding.dimensions`, `embedding.api_key_file` and `embedding.ca_file` of `{model}` are for `embedding.url`"
                 ))
             }
-            (None, Some(_)) => Ok(()),
+            (Some(_), None) | (None, Some(_)) => Ok(()),
         }
     }
 }

@@ -137,7 +137,7 @@ impl CollectionEmbedder {
             let title = document.title.as_str();
             for chunk in &mut document.chunks {
                 if !chunk.text.trim().is_empty() && self.ceiling.admits(&chunk.metadata) {
-                    let text = embedded_text(title, &chunk.text);
+                    let text = embedded_text(title, &chunk.heading_path, &chunk.text);
                     chunks.push(ChunkToEmbed { id: &chunk.id, text, vector: &mut chunk.vector });
                 }
             }
@@ -193,9 +193,17 @@ struct ChunkToEmbed<'d> {
     vector: &'d mut Vec<f32>,
 }
 
-/// Returns the text that stands for a chunk: a piece of a document says more about itself below the document's title.
-fn embedded_text(title: &str, text: &str) -> String {
-    if title.is_empty() || text.contains(title) { text.to_owned() } else { format!("{title}\n\n{text}") }
+/// Returns the text that stands for a chunk: a piece of a document says more about itself below the document's title and the
+/// headings above it.
+fn embedded_text(title: &str, heading_path: &[String], text: &str) -> String {
+    let mut lines: Vec<&str> = Vec::new();
+    for line in [title].into_iter().chain(heading_path.iter().map(String::as_str)) {
+        // A chunk may begin with its heading, and a document's first heading is mostly its title.
+        if !line.is_empty() && !lines.contains(&line) && !text.contains(line) {
+            lines.push(line);
+        }
+    }
+    if lines.is_empty() { text.to_owned() } else { format!("{}\n\n{text}", lines.join("\n")) }
 }
 
 /// An endpoint in the form of `OpenAI`'s API.
@@ -312,5 +320,6 @@ fn check_vectors(vectors: &[Vec<f32>], dimension: Option<usize>) -> Result<(), M
     if vectors.iter().all(has_direction) { Ok(()) } else { Err(ModelFault::Number) }
 }
 
-#[cfg(all(test, feature = "server"))]
+#[cfg(test)]
+#[cfg(feature = "server")]
 mod tests;

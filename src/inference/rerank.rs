@@ -96,10 +96,10 @@ impl CollectionReranker {
         let texts: Vec<&str> = sent.iter().map(|chunk| chunk.text.as_str()).collect();
         let (model, host) = (&*self.model, &*self.host);
         record.about_to_send(SentTexts { task: ModelTask::Rerank, model, host, texts: ids.len(), chunk_ids: &ids });
-        let scored = self.reranker.score(query, &texts).await;
-        let scored =
-            scored.and_then(|scores| if scores.len() == places.len() { Ok(scores) } else { Err(ModelFault::Count) });
-        match (scored, self.on_failure) {
+        let answer = self.reranker.score(query, &texts).await;
+        let answer =
+            answer.and_then(|scores| if scores.len() == places.len() { Ok(scores) } else { Err(ModelFault::Count) });
+        match (answer, self.on_failure) {
             (Ok(scores), _) => Ok(places.into_iter().zip(scores).collect()),
             (Err(_), OnRerankFailure::KeepOrder) => Ok(BTreeMap::new()),
             (Err(fault), OnRerankFailure::Error) => Err(InferenceError::Rerank { model: model.to_owned(), fault }),
@@ -208,7 +208,8 @@ mod tests {
 
     #[test]
     fn each_text_needs_one_score() {
-        let rows: [(&str, &[(usize, f64)], Result<Vec<f64>, ModelFault>); 7] = [
+        type Row<'a> = (&'a str, &'a [(usize, f64)], Result<Vec<f64>, ModelFault>);
+        let rows: [Row<'_>; 7] = [
             ("in order", &[(0, 0.5), (1, 0.25)], Ok(vec![0.5, 0.25])),
             ("best first", &[(1, 0.9), (0, 0.1)], Ok(vec![0.1, 0.9])),
             ("one is missing", &[(0, 0.5)], Err(ModelFault::Count)),

@@ -42,7 +42,7 @@ pub struct CutText {
 /// The text of one chunk, with its place in the document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Piece {
-    /// The text.
+    /// The text, as it stands in the document.
     pub text: String,
     /// The headings above the text, the outermost first. A chunk of several sections has those that all of them share.
     pub heading_path: Vec<String>,

@@ -52,7 +52,7 @@ pub(super) fn decode(bytes: Vec<u8>) -> Result<Decoded, NotText> {
     let valid_up_to = error.unwrap_or(bytes.len());
     let valid = bytes.get(..valid_up_to).unwrap_or_default();
     if !valid.is_ascii() {
-        let line = valid.iter().filter(|byte| **byte == b'\n').count() as u64 + 1;
+        let line = valid.split(|byte| *byte == b'\n').count() as u64;
         return Err(NotText::DamagedUtf8 { line });
     }
     let mut detector = EncodingDetector::new(Iso2022JpDetection::Deny);
@@ -88,9 +88,10 @@ mod tests {
 
     #[test]
     fn files_are_decoded() {
+        type Row<'a> = (&'a str, Vec<u8>, Result<(&'a str, Option<&'a str>), NotText>);
         let utf_16 = |text: &str, order: fn(u16) -> [u8; 2]| text.encode_utf16().flat_map(order).collect::<Vec<u8>>();
         let marked = |mark: &[u8], bytes: Vec<u8>| [mark, &bytes].concat();
-        let rows: [(&str, Vec<u8>, Result<(&str, Option<&str>), NotText>); 14] = [
+        let rows: [Row<'_>; 14] = [
             ("nothing", vec![], Ok(("", None))),
             ("ASCII", b"leave".to_vec(), Ok(("leave", None))),
             ("UTF-8", "caf\u{e9}".into(), Ok(("caf\u{e9}", None))),

@@ -40,12 +40,12 @@ impl SourceLabel {
     #[must_use]
     pub fn record_in(self, documents: SourceDocuments) -> SourceDocuments {
         Box::new(documents.map(move |entry| {
-            let SourceDocument { path, bytes, document } = entry?;
-            let Some(document) = document else { return Ok(SourceDocument { path, bytes, document: None }) };
+            let SourceDocument { path, bytes, encoding, document } = entry?;
+            let Some(document) = document else { return Ok(SourceDocument { path, bytes, encoding, document: None }) };
             let document = self.labelled(document);
             check_document(&document)
                 .map_err(|error| IngestError::file(&path, format!("cannot be taken with its source: {error}")))?;
-            Ok(SourceDocument { path, bytes, document: Some(document) })
+            Ok(SourceDocument { path, bytes, encoding, document: Some(document) })
         }))
     }
 

@@ -19,6 +19,7 @@ mod hybrid_search;
 mod index;
 mod model_note;
 mod postings;
+mod query_words;
 mod record;
 mod search;
 #[cfg(feature = "qdrant")]
@@ -44,12 +45,11 @@ use self::durable::{Durable, Snapshot};
 use self::index::{Index, Write};
 use self::search::Eligible;
 use self::top_k::Selection;
-use super::validation::{self, QUERY_TERMS_MAX};
+use super::validation;
 use super::{
-    CollectionInfo, DocumentPage, DocumentStore, EmbeddedConfig, GuardTable, ListedDocument, Query, Rest, Search,
+    CollectionInfo, CollectionLanguages, DocumentPage, DocumentStore, GuardTable, ListedDocument, Query, Rest, Search,
     SearchCosts, Searched, VectorModel, VectorOrigin, VectorStore, VectorStoreError,
 };
-use crate::analysis::{Analyzer, Languages, QueryWord};
 use crate::blocking_pool::BlockingPool;
 use crate::chunk::{Candidate, Chunk, ChunkMetadata, Document, FoundChunk, SOURCE_KEY, Value, Version, Written};
 use crate::language::Object;
@@ -71,7 +71,7 @@ pub struct ExactStore {
 }
 
 struct Engine {
-    config: EmbeddedConfig,
+    languages: CollectionLanguages,
     state: RwLock<SearchState>,
     /// Held from the decision about a change until the change is applied.
     writer: Mutex<WriteState>,
@@ -105,7 +105,7 @@ impl ExactStore {
     /// # Errors
     /// When the file is in use, newer than this program, or damaged, and when the disk fails.
     pub fn open(directory: &Path) -> Result<Self, VectorStoreError> {
-        Self::open_configured(directory, EmbeddedConfig::default())
+        Self::open_configured(directory, CollectionLanguages::default())
     }
 
     /// Like [`ExactStore::open`], with settings. Texts that were indexed by another version of the analysis, or for other
@@ -113,13 +113,13 @@ impl ExactStore {
     ///
     /// # Errors
     /// As for [`ExactStore::open`].
-    pub fn open_configured(directory: &Path, config: EmbeddedConfig) -> Result<Self, VectorStoreError> {
-        let durable = Durable::open(&directory.join(FILE_NAME), &config)?;
+    pub fn open_configured(directory: &Path, languages: CollectionLanguages) -> Result<Self, VectorStoreError> {
+        let durable = Durable::open(&directory.join(FILE_NAME), &languages)?;
         let snapshot = durable.snapshot()?;
         let write = Write::before_start();
         let state = SearchState { collections: snapshot.load(write)?, snapshot: Arc::new(snapshot), write };
         let writer = WriteState { durable, unsettled: None };
-        let engine = Arc::new(Engine { config, state: RwLock::new(state), writer: Mutex::new(writer) });
+        let engine = Arc::new(Engine { languages, state: RwLock::new(state), writer: Mutex::new(writer) });
         Ok(Self { engine, reads: BlockingPool::cpu_bound(), writes: BlockingPool::with_slots(WRITES_MAX) })
     }
 
@@ -348,9 +348,9 @@ impl Engine {
         let index = state.index(&search.collection)?;
         let selection = Selection::of(search);
         let eligible = Eligible::new(index, search, cancel);
-        let languages = self.config.languages_of(&search.collection);
+        let languages = self.languages.of(&search.collection);
         let by_text = |text: &str, selection| {
-            query_words(text, &languages).map(|words| text_search::search(&eligible, &words, selection))
+            query_words::of(text, &languages).map(|words| text_search::search(&eligible, &words, selection))
         };
         let by_vector = |vector: &[f32], selection| match index.dimension {
             None => Ok(Vec::new()),
@@ -416,7 +416,7 @@ impl Engine {
             return Ok(());
         }
         let ids: Vec<String> = documents.iter().map(|document| document.id.clone()).collect();
-        let prepared = change::prepare(documents, &self.config.languages_of(collection));
+        let prepared = change::prepare(documents, &self.languages.of(collection));
         let mut writer = self.writer()?;
         let change = {
             let state = self.read()?;
@@ -588,18 +588,6 @@ impl Index {
         let (heading_path, text, vector) = (Vec::new(), String::new(), Vec::new());
         Some((Chunk { id: chunk_id, document_id, guard, title, heading_path, text, metadata, vector }, position))
     }
-}
-
-/// Returns the words of a text query, in the order of the query. Nothing but the query and the settings decides in which
-/// languages its words are looked for.
-fn query_words(text: &str, languages: &Languages) -> Result<Vec<QueryWord>, VectorStoreError> {
-    let words = Analyzer::new().query(text, languages);
-    if words.len() > QUERY_TERMS_MAX {
-        let found = words.len();
-        let text = format!("the query has {found} different words, at most {QUERY_TERMS_MAX} are allowed");
-        return Err(VectorStoreError::Invalid(text));
-    }
-    Ok(words)
 }
 
 /// Returns the error after a panic in the middle of a change. Nothing may be answered from a state that may be half

@@ -21,8 +21,8 @@ use tonic::{Code, Response, Status};
 use super::remote::overview::Overviews;
 use super::remote::own_writes::OwnWrites;
 use super::{
-    CollectionInfo, DocumentPage, DocumentStore, GuardTable, Search, Searched, VectorModel, VectorOrigin, VectorStore,
-    VectorStoreError,
+    CollectionInfo, CollectionLanguages, DocumentPage, DocumentStore, GuardTable, Search, Searched, VectorModel,
+    VectorOrigin, VectorStore, VectorStoreError,
 };
 use crate::backend::{
     BackendChannel, BackendError, Credential, Reach, ServerAddress, WayToServer, channel, is_of_the_connection,
@@ -72,6 +72,7 @@ pub struct QdrantStore {
     /// The channels to the other nodes, in the order of [`QdrantConfig::other_nodes`].
     other_nodes: Vec<BackendChannel>,
     config: QdrantConfig,
+    languages: CollectionLanguages,
     own: Layout,
     /// The layouts of other programs, by collection.
     foreign: BTreeMap<String, Layout>,
@@ -105,6 +106,7 @@ impl QdrantStore {
             channel: channel_to("`vector_store.qdrant.url`", &config.url)?,
             other_nodes: others.collect::<Result<_, BackendError>>()?,
             config: config.clone(),
+            languages: CollectionLanguages::default(),
             own: Layout::default(),
             foreign,
             names: Names::default(),
@@ -113,6 +115,12 @@ impl QdrantStore {
             writes: OwnWrites::default(),
             writing: tokio::sync::Mutex::new(()),
         })
+    }
+
+    /// Sets the languages of texts.
+    #[must_use]
+    pub fn with_languages(self, languages: CollectionLanguages) -> Self {
+        Self { languages, ..self }
     }
 
     fn points(&self) -> PointsClient<BackendChannel> {

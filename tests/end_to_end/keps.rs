@@ -63,15 +63,15 @@ fn direction(vector: &[f32]) -> Vec<f32> {
 
 /// Returns the words that text queries look at. A word of a heading or of the title counts twice, a title that is the first heading
 /// counts once, and unbroken runs of ASCII count nothing.
-fn indexed_words(stemmer: Stemmer, chunk: &ragward::chunk::Chunk) -> Vec<String> {
+fn indexed_words(analyzer: &mut Analyzer, chunk: &ragward::chunk::Chunk) -> Vec<String> {
     let language = |text: &str| {
         let parts = text.split(char::is_whitespace).filter(|part| part.len() <= 256 || !part.is_ascii());
         parts.collect::<Vec<&str>>().join(" ")
     };
-    let mut all = words(stemmer, &language(&chunk.text));
+    let mut all = words(analyzer, &language(&chunk.text));
     let is_told = chunk.heading_path.first() == Some(&chunk.title);
     for field in chunk.heading_path.iter().skip(usize::from(is_told)).chain([&chunk.title]) {
-        let of_field = words(stemmer, &language(field));
+        let of_field = words(analyzer, &language(field));
         all.extend(of_field.iter().cloned());
         all.extend(of_field);
     }
@@ -163,7 +163,7 @@ async fn every_answer_is_that_of_the_persons_private_corpus() {
             for chunk in &mut document.chunks {
                 let words = words(&mut analyzer, &chunk.text);
                 chunk.vector = hashed(&words);
-                pages.push(page(chunk, &words, indexed_words(stemmer, chunk)));
+                pages.push(page(chunk, &words, indexed_words(&mut analyzer, chunk)));
             }
             documents.push(document_message(document));
         }

@@ -448,6 +448,6 @@ async fn whoever_ingests_learns_where_texts_go() {
 }
 
 fn store_file() -> String {
-    let model: String = MODEL.trim().lines().map(|line| format!("  {line}\n")).collect();
+    let model: String = format!("  {}\n", MODEL.trim().replace('\n', "\n  "));
     format!("model: |\n{model}tuples:\n  - {{ user: user:anne, relation: can_read, object: note:leave }}\n")
 }

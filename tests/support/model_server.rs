@@ -46,10 +46,10 @@ impl ModelServer {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/v1", listener.local_addr().unwrap());
         let server = Self { url, asked: Arc::default(), mood: Arc::default() };
-        let served = server.clone();
+        let shown = server.clone();
         tokio::spawn(async move {
             while let Ok((connection, _)) = listener.accept().await {
-                tokio::spawn(served.clone().serve(connection));
+                tokio::spawn(shown.clone().serve(connection));
             }
         });
         server

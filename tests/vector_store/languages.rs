@@ -10,7 +10,7 @@ use ragward::chunk::{Document, LANGUAGE_KEY, Value};
 use ragward::language::Object;
 use ragward::vector_store::exact::{ExactStore, FILE_NAME};
 use ragward::vector_store::validation::QUERY_BYTES_MAX;
-use ragward::vector_store::{DocumentStore, EmbeddedConfig, Query, Search, SearchSpace, VectorStore};
+use ragward::vector_store::{CollectionLanguages, DocumentStore, Query, Search, SearchSpace, VectorStore};
 
 use crate::support::language_rows::{ChunkRow, LanguageRows, language_rows};
 
@@ -40,7 +40,7 @@ fn document(row: &ChunkRow, guard: &str) -> Document {
 
 fn opened(directory: &Path, languages: Setting<'_>) -> ExactStore {
     let languages = languages.iter().map(|(name, languages)| ((*name).to_owned(), languages.to_vec()));
-    ExactStore::open_configured(directory, EmbeddedConfig { languages: languages.collect() }).expect("opened")
+    ExactStore::open_configured(directory, CollectionLanguages(languages.collect())).expect("opened")
 }
 
 /// Returns the best chunks for a query. Without a guard, everything is searched.

@@ -1,4 +1,4 @@
-//! Writes the outcome of tests as JUnit's XML, which systems for continuous integration read. A file is a suite, and a test
+//! Writes the outcome of tests as `JUnit`'s XML, which systems for continuous integration read. A file is a suite, and a test
 //! of it is a case.
 
 use std::fmt::Write;

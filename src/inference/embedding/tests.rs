@@ -90,12 +90,13 @@ fn data(vectors: &[(usize, Value)]) -> Reply {
 
 #[tokio::test]
 async fn only_whole_answers_count() {
+    type Row<'a> = (&'a str, Reply, Result<Vec<Vec<f32>>, ModelFault>);
     let right = || vec![vec![1.0, 0.0], vec![0.0, 1.0]];
     let (x, y) = (json!([1.0, 0.0]), json!([0.0, 1.0]));
     let raw = |body: &str| Reply::Now(200, "", body.to_owned());
     let status = |status: u16| Reply::Now(status, "", "canary-93".to_owned());
     let large = format!(r#"{{"data": [], "filler": "{}"}}"#, "x".repeat(10 * 1_024 * 1_024));
-    let rows: Vec<(&str, Reply, Result<Vec<Vec<f32>>, ModelFault>)> = vec![
+    let rows: Vec<Row<'_>> = vec![
         ("right", data(&[(0, x.clone()), (1, y.clone())]), Ok(right())),
         ("in another order", data(&[(1, y.clone()), (0, x.clone())]), Ok(right())),
         ("whole numbers", data(&[(0, json!([1, 0])), (1, json!([0, 1]))]), Ok(right())),
@@ -110,7 +111,7 @@ async fn only_whole_answers_count() {
             raw(r#"{"data": [{"index": 0, "embedding": [NaN, 1]}, {"index": 1, "embedding": [1, 1]}]}"#),
             Err(ModelFault::Form),
         ),
-        ("infinite", data(&[(0, x.clone()), (1, json!([1e300, 1.0]))]), Err(ModelFault::Number)),
+        ("too large for the type", data(&[(0, x.clone()), (1, json!([1e300, 1.0]))]), Err(ModelFault::Form)),
         ("no number", data(&[(0, x.clone()), (1, json!(["1", 0]))]), Err(ModelFault::Form)),
         ("null", data(&[(0, x.clone()), (1, json!(null))]), Err(ModelFault::Form)),
         ("base64", data(&[(0, x.clone()), (1, json!("AACAPw=="))]), Err(ModelFault::Form)),
@@ -272,8 +273,8 @@ async fn chunks_above_the_ceiling_keep_their_texts_here() {
     let admitted = ["open".to_owned()].into();
     let ceiling = Ceiling::Of { key: "class".to_owned(), admitted };
     let embedder = CollectionEmbedder::new(Arc::clone(&kept) as _, "small", Some("models.example"), ceiling);
-    let embedded = embedder.embed_documents(&mut documents, &ids).await.unwrap();
-    assert_eq!(embedded, TEXTS_MAX + 1);
+    let count = embedder.embed_documents(&mut documents, &ids).await.unwrap();
+    assert_eq!(count, TEXTS_MAX + 1);
     let with_vector: Vec<&str> =
         documents[0].chunks.iter().filter(|chunk| !chunk.vector.is_empty()).map(|chunk| chunk.id.as_str()).collect();
     assert_eq!(with_vector, ids.0.lock().unwrap().as_slice(), "the record names what was sent");

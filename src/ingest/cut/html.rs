@@ -101,11 +101,10 @@ impl Writer {
             }
             "li" => self.begin_item(),
             "tr" => self.begin_row(),
+            "td" | "th" if std::mem::take(&mut self.is_first_cell) => {}
             "td" | "th" => {
-                if !std::mem::take(&mut self.is_first_cell) {
-                    self.page.text.push_str(" | ");
-                    self.is_apart = false;
-                }
+                self.page.text.push_str(" | ");
+                self.is_apart = false;
             }
             name if is_block(name) => self.begin_part(),
             _ => {}
@@ -243,7 +242,9 @@ impl Writer {
         let told = text.get(*start..).unwrap_or_default().trim_end();
         let end = *start + told.len();
         let at = *start;
-        if !told.trim().is_empty() {
+        if told.trim().is_empty() {
+            text.truncate(at);
+        } else {
             found.push(match shape {
                 Shape::Heading(level) => {
                     let mut heading = told.split_whitespace().collect::<Vec<&str>>().join(" ");
@@ -259,8 +260,6 @@ impl Writer {
             });
             text.truncate(end);
             text.push_str("\n\n");
-        } else {
-            text.truncate(at);
         }
         *start = text.len();
         self.is_apart = false;

@@ -20,15 +20,12 @@ pub(super) fn windows(
     let mut windows = Vec::new();
     let Range { mut start, end } = range;
     while let Some(rest) = text.get(start..end).filter(|rest| !rest.is_empty()) {
-        let next = match first_characters(rest, characters) {
-            Some(window) => {
-                *bytes_seen += window.len();
-                start + window_end(window, lead_end.saturating_sub(start))
-            }
-            None => {
-                *bytes_seen += rest.len();
-                end
-            }
+        let next = if let Some(window) = first_characters(rest, characters) {
+            *bytes_seen += window.len();
+            start + window_end(window, lead_end.saturating_sub(start))
+        } else {
+            *bytes_seen += rest.len();
+            end
         };
         windows.push(start..next);
         start = next;

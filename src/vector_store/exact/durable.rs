@@ -13,11 +13,10 @@ use std::sync::Arc;
 use redb::{ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 
 use super::change::{Change, ModelNote, StoredText};
-use super::fields::INDEX_VERSION;
 use super::index::{Index, Write};
 use super::record;
 use crate::storage::{StorageError, StoredFile};
-use crate::vector_store::EmbeddedConfig;
+use crate::vector_store::CollectionLanguages;
 
 /// The size of the cache of pages, through which the texts of every answer are read.
 const CACHE_BYTES: usize = 1 << 30;
@@ -67,7 +66,7 @@ pub(super) struct Snapshot {
 }
 
 impl Durable {
-    pub(super) fn open(path: &Path, config: &EmbeddedConfig) -> Result<Self, StorageError> {
+    pub(super) fn open(path: &Path, languages: &CollectionLanguages) -> Result<Self, StorageError> {
         let mut durable = Self { path: path.to_owned(), file: StoredFile::open(path, CACHE_BYTES)?, change: 0 };
         durable.in_transaction(|transaction| {
             transaction.open_table(COLLECTIONS)?;
@@ -78,7 +77,7 @@ impl Durable {
             transaction.open_table(HEADING_PATHS)?;
             transaction.open_table(MODELS)?;
             transaction.open_table(CHANGES)?;
-            reanalysis::bring_up_to_date(transaction, config)
+            reanalysis::bring_up_to_date(transaction, languages)
         })?;
         durable.change = durable.stored_change()?;
         Ok(durable)

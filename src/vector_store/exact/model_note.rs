@@ -60,8 +60,8 @@ mod tests {
         note
     }
 
-    fn model(name: &str) -> Option<VectorModel<'_>> {
-        Some(VectorModel { name, dimension: 2 })
+    fn model(name: &str) -> VectorModel<'_> {
+        VectorModel { name, dimension: 2 }
     }
 
     #[tokio::test]
@@ -74,15 +74,15 @@ mod tests {
         };
         store.note_model("notes", None).await.unwrap();
         assert!(store.collection("notes").await.is_err(), "nothing is made for a note of writers");
-        store.note_model("notes", model("small")).await.unwrap();
+        store.note_model("notes", Some(model("small"))).await.unwrap();
         assert_eq!(store.vector_origin("notes").await.unwrap(), VectorOrigin::NoVectors);
-        store.note_model("notes", model("large")).await.unwrap();
-        store.note_model("notes", model("small")).await.unwrap();
+        store.note_model("notes", Some(model("large"))).await.unwrap();
+        store.note_model("notes", Some(model("small"))).await.unwrap();
         store.upsert("notes", vec![note(&[1.0, 0.0])]).await.unwrap();
         let small = VectorOrigin::Model("small".to_owned());
         assert_eq!(store.vector_origin("notes").await.unwrap(), small);
-        assert!(!is_refused(store.note_model("notes", model("small")).await), "the same model");
-        assert!(is_refused(store.note_model("notes", model("large")).await), "another model");
+        assert!(!is_refused(store.note_model("notes", Some(model("small"))).await), "the same model");
+        assert!(is_refused(store.note_model("notes", Some(model("large"))).await), "another model");
         assert!(is_refused(store.note_model("notes", None).await), "writers");
         drop(store);
         let store = ExactStore::open(directory.path()).unwrap();
@@ -91,7 +91,7 @@ mod tests {
         store.note_model("notes", None).await.unwrap();
         store.upsert("notes", vec![note(&[1.0, 0.0, 0.0])]).await.unwrap();
         assert_eq!(store.vector_origin("notes").await.unwrap(), VectorOrigin::Writers);
-        assert!(is_refused(store.note_model("notes", model("small")).await), "vectors that writers sent");
+        assert!(is_refused(store.note_model("notes", Some(model("small"))).await), "vectors that writers sent");
         assert!(!is_refused(store.note_model("notes", None).await));
     }
 }

@@ -7,7 +7,7 @@ use crate::chunk::{LANGUAGE_KEY, Metadata, Value};
 pub(super) fn stated_language(metadata: &Metadata) -> Option<Language> {
     match metadata.get(LANGUAGE_KEY)? {
         Value::Text(tag) => tag.parse().ok(),
-        Value::Bool(_) | Value::Int(_) | Value::Float(_) => None,
+        Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::List(_) => None,
     }
 }
 

@@ -17,13 +17,15 @@ use qdrant_client::qdrant::{
 
 use super::QdrantStore;
 use super::attach::{Attach, AttachError, Attached, ROUNDS_MAX, among};
+use super::collection::has_text_vector;
 use super::fields::{TEXT_ANALYSIS, string};
 use super::layout::id_text;
 use super::path::Path;
 use super::read::PAYLOADS_PER_CALL_MAX;
-use super::sparse_text::{self, ChunkVectors, SparseText, TEXT_VECTOR};
-use super::text_support::has_text_vector;
+use super::sparse_text::{ChunkVectors, SparseText, TEXT_VECTOR};
+use crate::chunk::Metadata;
 use crate::vector_store::VectorStoreError;
+use crate::vector_store::exact::served_terms::Fields;
 
 /// The text of a point.
 struct FoundText {
@@ -60,9 +62,8 @@ impl QdrantStore {
         attached: &mut Attached,
         ids: &[PointId],
     ) -> Result<(), VectorStoreError> {
-        let average_length = self.config.text_average_length;
-        let analysis = sparse_text::analysis(average_length);
-        let mut vectors = ChunkVectors::new(average_length);
+        let form = self.text_form(collection);
+        let (analysis, mut vectors) = (form.name(), ChunkVectors::new(form));
         for part in ids.chunks(PAYLOADS_PER_CALL_MAX) {
             let mut asked = part.to_vec();
             let mut written: HashMap<String, String> = HashMap::new();
@@ -126,7 +127,10 @@ impl QdrantStore {
 fn operations(points: &[FoundText], vectors: &mut ChunkVectors, analysis: &str) -> Vec<PointsUpdateOperation> {
     let mut updated = Vec::with_capacity(points.len());
     for FoundText { id, text, .. } in points {
-        let SparseText { indices, values } = vectors.of(text).unwrap_or_else(SparseText::without_terms);
+        // Titles and metadata of another program may change without the text, so they have no part in the vector.
+        let fields = Fields { title: "", heading_path: &[], text };
+        let SparseText { indices, values } =
+            vectors.of(fields, &Metadata::new()).unwrap_or_else(SparseText::without_terms);
         let named = NamedVectors { vectors: [(TEXT_VECTOR.to_owned(), Vector::new_sparse(indices, values))].into() };
         let vectors = Some(Vectors { vectors_options: Some(VectorsOptions::Vectors(named)) });
         updated.push(PointVectors { id: Some(id.clone()), vectors });

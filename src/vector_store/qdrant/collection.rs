@@ -9,7 +9,6 @@ use qdrant_client::qdrant::{
 
 use super::fields::{DOCUMENT_ID, GUARD, POSITION, TEXT_ANALYSIS};
 use super::sparse_text::TEXT_VECTOR;
-use super::text_support::has_text_vector;
 use super::{QdrantStore, filter};
 use crate::vector_store::VectorStoreError;
 use crate::vector_store::remote::limits::CallLimits;
@@ -210,6 +209,13 @@ impl QdrantStore {
             Err(_) => Err(VectorStoreError::BadAnswer(format!("vectors of {} dimensions", vector.size))),
         }
     }
+}
+
+/// Returns whether the points of a collection have a vector for texts.
+pub(super) fn has_text_vector(info: &QdrantCollectionInfo) -> bool {
+    let params = info.config.as_ref().and_then(|config| config.params.as_ref());
+    let sparse = params.and_then(|params| params.sparse_vectors_config.as_ref());
+    sparse.and_then(|sparse| sparse.map.get(TEXT_VECTOR)).is_some_and(|vector| vector.modifier() == Modifier::Idf)
 }
 
 /// Returns whether a field has the index that filters and facets on texts need.

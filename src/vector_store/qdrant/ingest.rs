@@ -27,10 +27,11 @@ use super::fields::{CHUNK_ID, DOCUMENT_ID, string};
 use super::layout::Layout;
 use super::payload::{PointForm, PointText, point_id, to_point};
 use super::read::ids_per_call;
-use super::sparse_text::{self, ChunkVectors};
+use super::sparse_text::ChunkVectors;
 use super::{QdrantStore, filter};
-use crate::chunk::Document;
+use crate::chunk::{Chunk, Document};
 use crate::language::Object;
+use crate::vector_store::exact::served_terms::Fields;
 use crate::vector_store::{VectorStoreError, validation};
 
 /// The largest document, in bytes. One request replaces it, so this bounds the memory of a request here and in the server.
@@ -91,7 +92,8 @@ impl QdrantStore {
         if documents.is_empty() {
             return Ok(());
         }
-        let Prepared { dimension: expected, limits, takes_texts } = self.prepare(collection, dimension).await?;
+        let Prepared { dimension: expected, limits, takes_texts } =
+            Box::pin(self.prepare(collection, dimension)).await?;
         match (dimension, expected) {
             (Some(found), Some(expected)) if expected != found => {
                 let collection = collection.to_owned();
@@ -108,7 +110,7 @@ impl QdrantStore {
             let text = format!("chunk `{}` has no vector, and collection `{collection}` takes no texts", chunk.id);
             return Err(VectorStoreError::Invalid(text));
         }
-        let replacements = self.replacements(documents, takes_texts)?;
+        let replacements = self.replacements(collection, documents, takes_texts)?;
         // Qdrant would write the new chunks, and then refuse to delete the old ones, because the condition that spares
         // the new chunks is too long. That second operation would fail for ever, so nothing is written.
         let is_too_long = |replacement: &&Replacement| replacement.chunk_ids.len() > limits.values_max;
@@ -163,20 +165,26 @@ impl QdrantStore {
     }
 
     /// Begins a write and turns the documents into its points. The caller holds the lock for writing.
-    fn replacements(&self, documents: Vec<Document>, takes_texts: bool) -> Result<Vec<Replacement>, VectorStoreError> {
-        let form = PointForm { stamp: self.writes.begin(), vector_name: self.config.vector_name.as_deref() };
-        let average_length = self.config.text_average_length;
-        let mut vectors = takes_texts.then(|| ChunkVectors::new(average_length));
+    fn replacements(
+        &self,
+        collection: &str,
+        documents: Vec<Document>,
+        takes_texts: bool,
+    ) -> Result<Vec<Replacement>, VectorStoreError> {
+        let point_form = PointForm { stamp: self.writes.begin(), vector_name: self.config.vector_name.as_deref() };
+        let form = self.text_form(collection);
+        let analysis = form.name();
+        let mut vectors = takes_texts.then(|| ChunkVectors::new(form));
         let mut replacements = Vec::with_capacity(documents.len());
         for document in documents {
             let chunk_ids = document.chunks.iter().map(|chunk| chunk.id.clone()).collect();
             let mut points: Vec<PointStruct> = Vec::with_capacity(document.chunks.len());
             for (position, chunk) in document.chunks.into_iter().enumerate() {
                 let text = vectors.as_mut().map(|vectors| PointText {
-                    vector: vectors.of(&chunk.text),
-                    analysis: sparse_text::analysis(average_length),
+                    vector: vectors.of(fields(&document.title, &chunk), &chunk.metadata),
+                    analysis: analysis.clone(),
                 });
-                points.push(to_point(form, &document.title, position, chunk, text));
+                points.push(to_point(point_form, &document.title, position, chunk, text));
             }
             let bytes = points.iter().map(Message::encoded_len).sum();
             if bytes > DOCUMENT_BYTES_MAX {
@@ -255,6 +263,10 @@ impl Replacement {
         };
         [PointsUpdateOperation { operation: Some(Operation::Upsert(write)) }, delete(stale)]
     }
+}
+
+fn fields<'a>(title: &'a str, chunk: &'a Chunk) -> Fields<'a> {
+    Fields { title, heading_path: &chunk.heading_path, text: &chunk.text }
 }
 
 fn delete(points: Filter) -> PointsUpdateOperation {

@@ -31,14 +31,14 @@ impl QdrantStore {
             // A note of writers would say no more than none.
             (None, VectorOrigin::NoVectors | VectorOrigin::Writers | VectorOrigin::Unnoted) => Ok(()),
             (Some(model), VectorOrigin::NoVectors | VectorOrigin::Writers | VectorOrigin::Unnoted) => {
-                self.prepare(collection, model.dimension).await?;
+                Box::pin(self.prepare(collection, Some(model.dimension))).await?;
                 let request = UpdateCollection {
                     collection_name: collection.to_owned(),
                     metadata: HashMap::from([(MODEL.to_owned(), Payload::from(model.name))]),
                     ..UpdateCollection::default()
                 };
                 let mut collections = self.collections();
-                self.call(collection, collections.update(request)).await.map(drop)
+                Box::pin(self.call(collection, collections.update(request))).await.map(drop)
             }
         }
     }

@@ -4,9 +4,7 @@ use std::collections::HashMap;
 
 use qdrant_client::qdrant::value::Kind;
 use qdrant_client::qdrant::vectors::VectorsOptions;
-use qdrant_client::qdrant::{
-    ListValue, NamedVectors, PointId, PointStruct, Struct, Value as Payload, Vector, Vectors,
-};
+use qdrant_client::qdrant::{ListValue, NamedVectors, PointId, PointStruct, Struct, Value as Payload, Vector, Vectors};
 use ring::digest::{SHA256, digest};
 
 use super::fields::{

@@ -12,8 +12,7 @@ use qdrant_client::qdrant::{
 use super::QdrantStore;
 use super::filter::{self, Clause};
 use super::layout::Layout;
-use super::sparse_text::TEXT_VECTOR;
-use super::text_search::TextQuestion;
+use super::sparse_text::{SparseText, TEXT_VECTOR};
 use crate::chunk::Candidate;
 use crate::vector_store::direction::normalized;
 use crate::vector_store::remote::Hit;
@@ -22,6 +21,14 @@ use crate::vector_store::remote::server_search::{
 };
 use crate::vector_store::remote::space_parts::SpacePart;
 use crate::vector_store::{Query, Search, SearchSpace, Searched, VectorStoreError, validation};
+
+/// A text query that Qdrant can answer.
+#[derive(Clone, Debug)]
+pub(super) struct TextQuestion {
+    pub(super) text: SparseText,
+    /// The chunks over which statistics are counted: those of the visible set.
+    pub(super) corpus: QdrantFilter,
+}
 
 /// The point of reference to which the nearest chunks are searched.
 #[derive(Clone, Copy, Debug)]

@@ -12,8 +12,10 @@ use std::collections::BTreeMap;
 
 use ring::digest::{SHA256, digest};
 
+use crate::analysis::Languages;
+use crate::chunk::Metadata;
 use crate::vector_store::VectorStoreError;
-use crate::vector_store::exact::served_terms::{self, ANALYSIS_VERSION, ChunkTerms, CountedTerm};
+use crate::vector_store::exact::served_terms::{self, ChunkTerms, CountedTerm, Fields, INDEX_VERSION};
 
 /// The name of the sparse vector in each point.
 pub(super) const TEXT_VECTOR: &str = "ragward_text";
@@ -47,19 +49,36 @@ impl SparseText {
 /// Turns the texts of chunks into vectors.
 pub(super) struct ChunkVectors {
     terms: ChunkTerms,
-    average_length: u32,
+    form: TextForm,
+}
+
+/// What decides, besides a chunk itself, which vector it gets.
+#[derive(Clone, Debug)]
+pub(super) struct TextForm {
+    /// The length of a usual text, in words.
+    pub(super) average_length: u32,
+    /// The languages of the collection.
+    pub(super) languages: Languages,
+}
+
+impl TextForm {
+    /// Returns the name of everything that makes the vectors of chunks. Vectors that were made otherwise cannot be compared.
+    pub(super) fn name(&self) -> String {
+        let Self { average_length, languages } = self;
+        format!("{INDEX_VERSION}/{average_length}/{languages}")
+    }
 }
 
 impl ChunkVectors {
-    pub(super) fn new(average_length: u32) -> Self {
-        Self { terms: ChunkTerms::new(), average_length }
+    pub(super) fn new(form: TextForm) -> Self {
+        Self { terms: ChunkTerms::new(), form }
     }
 
     /// Returns the vector of a chunk; `None` if its text has no terms.
-    pub(super) fn of(&mut self, text: &str) -> Option<SparseText> {
-        let terms = self.terms.of(text);
+    pub(super) fn of(&mut self, fields: Fields<'_>, metadata: &Metadata) -> Option<SparseText> {
+        let terms = self.terms.of(fields, metadata, &self.form.languages);
         let length: u64 = terms.iter().map(|term| u64::from(term.count)).sum();
-        SparseText::of(&terms, |count| served_terms::share(count, length, self.average_length))
+        SparseText::of(&terms, |count| served_terms::share(count, length, self.form.average_length))
     }
 }
 
@@ -67,13 +86,8 @@ impl ChunkVectors {
 ///
 /// # Errors
 /// [`VectorStoreError::Invalid`] when it has too many terms.
-pub(super) fn of_query(text: &str) -> Result<Option<SparseText>, VectorStoreError> {
-    Ok(SparseText::of(&served_terms::of_query(text)?, f64::from))
-}
-
-/// Returns the name of everything that makes the vectors of chunks. Vectors that were made otherwise cannot be compared.
-pub(super) fn analysis(average_length: u32) -> String {
-    format!("{ANALYSIS_VERSION}/{average_length}")
+pub(super) fn of_query(text: &str, languages: &Languages) -> Result<Option<SparseText>, VectorStoreError> {
+    Ok(SparseText::of(&served_terms::of_query(text, languages)?, f64::from))
 }
 
 fn index_of(term: &str) -> u32 {
@@ -84,37 +98,50 @@ fn index_of(term: &str) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::analysis::Language;
+
+    fn vectors(average_length: u32) -> ChunkVectors {
+        ChunkVectors::new(TextForm { average_length, languages: english() })
+    }
+
+    fn english() -> Languages {
+        Languages::new(vec![Language::English])
+    }
+
+    fn vector(vectors: &mut ChunkVectors, text: &str) -> Option<SparseText> {
+        vectors.of(Fields { title: "", heading_path: &[], text }, &Metadata::new())
+    }
 
     #[test]
     fn a_text_is_the_sum_of_its_terms() {
         // Stored collections depend on it.
         assert_eq!(index_of("abc"), 0xba78_16bf);
-        let mut vectors = ChunkVectors::new(4);
-        assert_eq!(vectors.of("?!"), None);
-        let one = vectors.of("pear").expect("a vector");
+        let mut vectors = vectors(4);
+        assert_eq!(vector(&mut vectors, "?!"), None);
+        let one = vector(&mut vectors, "pear").expect("a vector");
         // 1 / (1 + 1.2 · (0.25 + 0.75 · 1 / 4))
         assert_eq!(one.indices, [index_of("pear")]);
         assert!((one.values[0] - 1.0 / 1.525).abs() < 1e-6, "{one:?}");
-        let two = vectors.of("Pears, pears, and apples").expect("a vector");
+        let two = vector(&mut vectors, "Pears, pears, and apples").expect("a vector");
         assert_eq!(two.indices.len(), 3);
         assert!(two.indices.is_sorted(), "{two:?}");
         let pears = two.indices.iter().position(|index| *index == index_of("pear")).expect("a pear");
         // 2 / (2 + 1.2 · (0.25 + 0.75 · 4 / 4))
         assert!((two.values[pears] - 2.0 / 3.2).abs() < 1e-6, "{two:?}");
-        let query = of_query("pear pears plum").expect("few terms").expect("a vector");
+        let query = of_query("pear pears plum", &english()).expect("few terms").expect("a vector");
         let pears = query.indices.iter().position(|index| *index == index_of("pear")).expect("a pear");
         assert!((query.values[pears] - 2.0).abs() < f32::EPSILON && query.values.len() == 2, "{query:?}");
-        assert_eq!(of_query(" ").expect("no terms"), None);
+        assert_eq!(of_query(" ", &english()).expect("no terms"), None);
     }
 
     /// A chunk's vector is the same, whatever else was turned into vectors before.
     #[test]
     fn a_vector_rests_on_its_text_alone() {
-        let mut vectors = ChunkVectors::new(100);
-        let alone = vectors.of("a quiet tern");
+        let mut vectors = vectors(100);
+        let alone = vector(&mut vectors, "a quiet tern");
         for number in 0..50 {
-            vectors.of(&format!("tern {number} {}", "tern ".repeat(number)));
+            vector(&mut vectors, &format!("tern {number} {}", "tern ".repeat(number)));
         }
-        assert_eq!(vectors.of("a quiet tern"), alone);
+        assert_eq!(vector(&mut vectors, "a quiet tern"), alone);
     }
 }

@@ -8,22 +8,14 @@ use std::collections::HashMap;
 
 use qdrant_client::qdrant::{Condition, Filter as QdrantFilter, ValuesCount};
 
-use super::search::Question;
-use super::sparse_text::{self, SparseText};
+use super::search::{Question, TextQuestion};
+use super::sparse_text;
 use super::{QdrantStore, filter};
 use crate::chunk::Candidate;
 use crate::vector_store::remote::server_search::NOTHING;
 use crate::vector_store::remote::space_parts::SpacePart;
 use crate::vector_store::remote::text_support::TextSupport;
 use crate::vector_store::{HYBRID_DEPTH, Query, Rest, Search, SearchSpace, Searched, VectorStoreError, rank_share};
-
-/// A text query that Qdrant can answer.
-#[derive(Clone, Debug)]
-pub(super) struct TextQuestion {
-    pub(super) text: SparseText,
-    /// The chunks over which statistics are counted: those of the visible set.
-    pub(super) corpus: QdrantFilter,
-}
 
 impl QdrantStore {
     pub(super) async fn find_by_text(&self, search: &Search, text: &str) -> Result<Searched, VectorStoreError> {
@@ -70,7 +62,7 @@ impl QdrantStore {
     /// # Errors
     /// [`VectorStoreError::Unsupported`] when the visible set is not known, or is not one list.
     pub(super) fn text_question(&self, search: &Search, text: &str) -> Result<Option<TextQuestion>, VectorStoreError> {
-        let query = sparse_text::of_query(text)?;
+        let query = sparse_text::of_query(text, &self.languages.of(&search.collection))?;
         if search.narrowing.is_some() {
             return Err(no_texts(search, "Qdrant cannot count statistics over what the details of a token leave"));
         }

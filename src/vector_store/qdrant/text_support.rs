@@ -13,12 +13,12 @@ use qdrant_client::qdrant::collections_client::CollectionsClient;
 use qdrant_client::qdrant::qdrant_client::QdrantClient;
 use qdrant_client::qdrant::{
     CollectionClusterInfoRequest, CollectionClusterInfoResponse, CollectionInfo as QdrantCollectionInfo, Filter,
-    HealthCheckRequest, Modifier,
+    HealthCheckRequest,
 };
 
-use super::collection::Counting;
+use super::collection::{Counting, has_text_vector};
 use super::fields::TEXT_ANALYSIS;
-use super::sparse_text::{self, TEXT_VECTOR};
+use super::sparse_text::TextForm;
 use super::{QdrantStore, filter};
 use crate::backend::BackendChannel;
 use crate::vector_store::VectorStoreError;
@@ -46,14 +46,12 @@ impl NodeVersion {
     }
 }
 
-/// Returns whether the points of a collection have a vector for texts.
-pub(super) fn has_text_vector(info: &QdrantCollectionInfo) -> bool {
-    let params = info.config.as_ref().and_then(|config| config.params.as_ref());
-    let sparse = params.and_then(|params| params.sparse_vectors_config.as_ref());
-    sparse.and_then(|sparse| sparse.map.get(TEXT_VECTOR)).is_some_and(|vector| vector.modifier() == Modifier::Idf)
-}
-
 impl QdrantStore {
+    /// Returns what decides which vectors the texts of a collection get.
+    pub(super) fn text_form(&self, collection: &str) -> TextForm {
+        TextForm { average_length: self.config.text_average_length, languages: self.languages.of(collection) }
+    }
+
     /// Returns whether a collection takes text queries.
     pub(super) async fn text_support(
         &self,
@@ -69,7 +67,7 @@ impl QdrantStore {
                 "its strict mode allows no exact counts, so nobody knows whether all of its chunks would be found";
             return Ok(TextSupport::Refused(why.to_owned()));
         }
-        let analysis = sparse_text::analysis(self.config.text_average_length);
+        let analysis = self.text_form(collection).name();
         let others = Filter::must_not([filter::text(TEXT_ANALYSIS, analysis)]);
         let without = self.count_points(collection, Some(others), Counting::Exact).await?;
         if without > 0 {

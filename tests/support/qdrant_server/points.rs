@@ -405,7 +405,7 @@ impl Collection {
 
     /// Searches. A server that does not know the corpus ignores it without a word, as Qdrant did before 1.19.
     fn query(&self, request: QueryPoints, knows_corpus: bool) -> Result<Vec<ScoredPoint>, Status> {
-        let is_exact = request.params.as_ref().is_some_and(|params| params.exact());
+        let is_exact = request.params.as_ref().is_some_and(qdrant_client::qdrant::SearchParams::exact);
         let precision = if is_exact { Precision::Exact } else { Precision::Approximate };
         self.admit(request.filter.as_ref(), Some(request.limit.unwrap_or(LIMIT)), precision)?;
         let mut scored = match nearest(request.query)? {

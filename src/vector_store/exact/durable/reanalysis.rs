@@ -17,7 +17,7 @@ use super::super::postings::TermId;
 use super::super::record;
 use super::{ANALYSIS, COLLECTIONS, DOCUMENTS, HEADING_PATHS, LANGUAGES, TERMS, TEXTS, stored_text};
 use crate::analysis::{Analyzer, Language, Languages, TermCount};
-use crate::vector_store::EmbeddedConfig;
+use crate::vector_store::CollectionLanguages;
 
 /// The size of the texts that are in memory at the same time, in bytes. One document more may be.
 const BATCH_BYTES: usize = 16 << 20;
@@ -41,7 +41,10 @@ struct StoredDocument {
 
 /// Analyzes the texts of those collections again whose terms are of another version, or of other languages than those
 /// that are set now. It takes as long as putting the texts in did, without the vectors.
-pub(super) fn bring_up_to_date(transaction: &WriteTransaction, config: &EmbeddedConfig) -> Result<(), redb::Error> {
+pub(super) fn bring_up_to_date(
+    transaction: &WriteTransaction,
+    configured: &CollectionLanguages,
+) -> Result<(), redb::Error> {
     let stored = transaction.open_table(ANALYSIS)?.insert((), INDEX_VERSION)?.map(|version| version.value());
     let is_current = stored == Some(INDEX_VERSION);
     let mut languages_before = BTreeMap::new();
@@ -51,14 +54,14 @@ pub(super) fn bring_up_to_date(transaction: &WriteTransaction, config: &Embedded
         languages_before.insert(name.value().to_owned(), value.value().to_owned());
     }
     languages.retain(|_, _| false)?;
-    for name in config.languages.keys() {
-        languages.insert(name.as_str(), config.languages_of(name).to_string().as_str())?;
+    for name in configured.collections() {
+        languages.insert(name, configured.of(name).to_string().as_str())?;
     }
     let mut outdated = Vec::new();
     for entry in transaction.open_table(COLLECTIONS)?.iter()? {
         let (name, value) = entry?;
         let (name, (number, _)) = (name.value().to_owned(), value.value());
-        let languages = config.languages_of(&name);
+        let languages = configured.of(&name);
         let before = languages_before.get(&name).map(String::as_str).unwrap_or_default();
         if !is_current || before != languages.to_string() {
             outdated.push(Outdated { name, number, languages });
