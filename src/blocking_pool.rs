@@ -24,10 +24,17 @@ pub struct BlockingPool(Arc<Semaphore>);
 #[derive(Debug)]
 pub struct PoolSlot(#[expect(dead_code, reason = "held, not read")] OwnedSemaphorePermit);
 
-/// An error: the work has no result, because it panicked or the runtime is shutting down.
-#[derive(Debug, thiserror::Error)]
-#[error("the work was lost: {0}")]
-pub struct WorkLost(String);
+/// An error: the work has no result. INVARIANT (nothing leaks): it is a fixed word. The message of a panic may quote the text that was
+/// worked on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WorkLost {
+    /// The work panicked.
+    #[error("the work was lost: it panicked")]
+    Panicked,
+    /// The runtime is shutting down.
+    #[error("the work was lost: the runtime is shutting down")]
+    ShutDown,
+}
 
 impl BlockingPool {
     /// Makes a pool for work that computes, with a slot for each core.
@@ -57,7 +64,7 @@ impl BlockingPool {
     /// Only if the pool is closed, and nothing closes one.
     pub async fn slot(&self) -> Result<PoolSlot, WorkLost> {
         let permit = Arc::clone(&self.0).acquire_owned().await;
-        permit.map(PoolSlot).map_err(|closed| WorkLost(closed.to_string()))
+        permit.map(PoolSlot).map_err(|_closed| WorkLost::ShutDown)
     }
 }
 
@@ -72,7 +79,8 @@ impl PoolSlot {
             drop(self);
             done
         };
-        tokio::task::spawn_blocking(working).await.map_err(|lost| WorkLost(lost.to_string()))
+        let worked = tokio::task::spawn_blocking(working).await;
+        worked.map_err(|lost| if lost.is_panic() { WorkLost::Panicked } else { WorkLost::ShutDown })
     }
 }
 
@@ -117,7 +125,9 @@ mod tests {
     #[tokio::test]
     async fn work_that_panics_or_is_given_up_takes_no_slot_for_good() {
         let pool = BlockingPool::with_slots(1);
-        assert!(pool.run(|| panic!("on purpose")).await.is_err());
+        let lost = pool.run(|| panic!("on purpose")).await;
+        assert_eq!(lost, Err(WorkLost::Panicked));
+        assert!(!WorkLost::Panicked.to_string().contains("purpose"), "a panic may quote a text");
         let (go_on, waiting) = mpsc::channel::<()>();
         // The caller abandons this work while it runs. The work keeps its slot until it ends.
         assert!(pool.run(move || waiting.recv()).now_or_never().is_none());

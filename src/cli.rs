@@ -55,7 +55,7 @@ use crate::authz::replica::ReplicaMode;
 use crate::blocking_pool;
 use crate::client::{Client, RemoteServer};
 use crate::config::{AuthorizerKind, CalledServer, Config, Overrides, VectorStoreKind, access_token};
-use crate::telemetry::{LogLimit, SpanExport};
+use crate::telemetry::{self, LogLimit, SpanExport};
 use failure::Failure;
 use output::{Format, Output};
 
@@ -340,6 +340,7 @@ pub fn run(cli: Cli) -> ExitCode {
         }
     };
     tracing_subscriber::registry().with(log).with(spans.as_ref().map(SpanExport::layer)).init();
+    telemetry::log_panics();
 
     match runtime.block_on(dispatch(cli, &output)) {
         Ok(()) => ExitCode::SUCCESS,

@@ -10,6 +10,8 @@ mod log_limit;
 #[cfg(feature = "server")]
 mod metrics_export;
 #[cfg(feature = "server")]
+mod panics;
+#[cfg(feature = "server")]
 mod span_export;
 #[cfg(feature = "server")]
 mod trace_parent;
@@ -19,6 +21,8 @@ pub use config::TelemetryConfig;
 pub use log_limit::LogLimit;
 #[cfg(feature = "server")]
 pub use metrics_export::{TelemetryError, serve_metrics};
+#[cfg(feature = "server")]
+pub use panics::log_panics;
 #[cfg(feature = "server")]
 pub use span_export::{SpanExport, trace_id};
 #[cfg(feature = "server")]
