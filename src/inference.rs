@@ -27,7 +27,8 @@ pub use self::rerank::{CollectionReranker, Reranker, Rerankers};
 /// Turns texts into vectors, so that texts of like meaning have vectors of like direction.
 #[async_trait]
 pub trait Embedder: Send + Sync {
-    /// Makes one vector for each text, in the order of the texts. There is at least one text.
+    /// Makes one vector for each text, in the order of the texts. There is at least one text. The vector is empty if the model knows
+    /// nothing of what the text consists of.
     ///
     /// # Errors
     /// When there is no vector that counts for one of the texts.
@@ -75,7 +76,10 @@ pub struct SentTexts<'s> {
 /// Notes what is sent to models, for the record of a call.
 pub trait SentRecord: Send + Sync {
     /// Notes texts before they are sent. They count as sent even if the model does not answer.
-    fn about_to_send(&self, sent: SentTexts<'_>);
+    ///
+    /// # Errors
+    /// When nothing may be sent, because it would not be recorded.
+    fn about_to_send(&self, sent: SentTexts<'_>) -> Result<(), ModelFault>;
 }
 
 /// Notes nothing, where nobody keeps records.
@@ -83,7 +87,9 @@ pub trait SentRecord: Send + Sync {
 pub struct NoRecord;
 
 impl SentRecord for NoRecord {
-    fn about_to_send(&self, _sent: SentTexts<'_>) {}
+    fn about_to_send(&self, _sent: SentTexts<'_>) -> Result<(), ModelFault> {
+        Ok(())
+    }
 }
 
 /// The reason why a model gave no answer that counts.
@@ -116,6 +122,9 @@ pub enum ModelFault {
     /// The secret cannot be sent in a header, so nothing was sent.
     #[error("its key cannot be sent")]
     Key,
+    /// Nothing was sent, because the record of the call could not be kept.
+    #[error("nothing is sent to it while the audit log cannot be written")]
+    Unrecorded,
 }
 
 /// The reason why a request that needs a model has no answer.

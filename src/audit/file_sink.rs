@@ -9,6 +9,7 @@
 use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -57,6 +58,8 @@ pub struct FileAuditSink {
 struct Log {
     queue: Mutex<Queue>,
     writer: Mutex<LogWriter>,
+    /// Whether the latest write failed.
+    is_failing: AtomicBool,
 }
 
 #[derive(Default)]
@@ -97,7 +100,8 @@ impl FileAuditSink {
         };
         let directory = config.directory.clone();
         let writer = LogWriter::new(config, clock, recovered)?;
-        let log = Arc::new(Log { queue: Mutex::default(), writer: Mutex::new(writer) });
+        let (writer, is_failing) = (Mutex::new(writer), AtomicBool::new(false));
+        let log = Arc::new(Log { queue: Mutex::default(), writer, is_failing });
         let (turns, given) = mpsc::channel();
         let of_thread = Arc::clone(&log);
         let thread =
@@ -147,6 +151,10 @@ impl AuditSink for FileAuditSink {
         // The file is removed even after a failed write, since the part that was written takes room.
         let removed = std::fs::remove_file(&path);
         written.and(removed).map_err(|e| AuditError::io(&path, &e))
+    }
+
+    fn is_failing(&self) -> bool {
+        self.log.is_failing.load(Ordering::Relaxed)
     }
 }
 
@@ -220,6 +228,8 @@ impl Turn {
     fn write_batch(mut self) -> Option<Self> {
         let (events, acknowledgements) = self.log.lock_queue().take(BATCH_RECORDS_MAX);
         let kept = self.log.lock_writer().and_then(|mut writer| writer.write(&events));
+        // The callers learn the outcome after this, so the next request of one of them sees it.
+        self.log.is_failing.store(kept.is_err(), Ordering::Relaxed);
         match &kept {
             Ok(()) => telemetry::audit_kept(events.len()),
             Err(error) => {

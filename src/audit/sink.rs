@@ -33,4 +33,9 @@ pub trait AuditSink: Send + Sync {
     fn check_writable(&self) -> Result<(), AuditError> {
         Ok(())
     }
+
+    /// Returns whether the latest record could not be kept. This waits for nothing.
+    fn is_failing(&self) -> bool {
+        false
+    }
 }

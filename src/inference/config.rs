@@ -73,8 +73,8 @@ pub struct RerankConfig {
     /// answer. It must be set if chunks have classifications.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub classification_max: Option<String>,
-    /// The longest that one answer of the endpoint may take.
-    #[serde(default = "timeout", with = "PositiveDuration")]
+    /// The longest that one answer of the endpoint may take. Keep it below `server.request_timeout`.
+    #[serde(default = "rerank_timeout", with = "PositiveDuration")]
     pub timeout: Duration,
     /// The most requests to the endpoint at a time. More wait.
     #[serde(default = "concurrency", deserialize_with = "at_least_one")]
@@ -159,6 +159,11 @@ const fn batch() -> u32 {
 
 const fn timeout() -> Duration {
     Duration::from_secs(10)
+}
+
+/// A request waits for the order of its answer, so half of the time that it may take by default.
+const fn rerank_timeout() -> Duration {
+    Duration::from_secs(5)
 }
 
 const fn concurrency() -> u32 {

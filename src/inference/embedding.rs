@@ -111,19 +111,20 @@ impl CollectionEmbedder {
         self.host.as_deref()
     }
 
-    /// Makes the vector of a query. `record` notes first that its text is sent.
+    /// Makes the vector of a query. `record` notes first that its text is sent. The vector is empty if the model knows nothing of the
+    /// text.
     ///
     /// # Errors
     /// When the model gives no vector that counts.
     pub async fn embed_query(&self, text: &str, record: &dyn SentRecord) -> Result<Vec<f32>, InferenceError> {
-        self.note(ModelTask::EmbedQuery, 1, &[], record);
+        self.note(ModelTask::EmbedQuery, 1, &[], record)?;
         let vectors = self.embedder.embed(&[text]).await.map_err(|fault| self.failed(fault))?;
         let [vector] = <[Vec<f32>; 1]>::try_from(vectors).map_err(|_other| self.failed(ModelFault::Count))?;
         Ok(vector)
     }
 
-    /// Gives a vector to each chunk of the documents that has words and may be sent. Returns how many have got one. `record` notes
-    /// first what is sent.
+    /// Gives a vector to each chunk of the documents that has words and may be sent, unless the model knows none of them. Returns how
+    /// many were embedded. `record` notes first what is sent.
     ///
     /// # Errors
     /// When the model does not give a vector that counts for each of them.
@@ -144,7 +145,7 @@ impl CollectionEmbedder {
         }
         for part in chunks.chunks_mut(TEXTS_MAX) {
             let ids: Vec<String> = part.iter().map(|chunk| chunk.id.to_owned()).collect();
-            self.note(ModelTask::EmbedChunks, ids.len(), &ids, record);
+            self.note(ModelTask::EmbedChunks, ids.len(), &ids, record)?;
             let texts: Vec<&str> = part.iter().map(|chunk| chunk.text.as_str()).collect();
             let vectors = self.embedder.embed(&texts).await.map_err(|fault| self.failed(fault))?;
             if vectors.len() != part.len() {
@@ -164,10 +165,16 @@ impl CollectionEmbedder {
     }
 
     /// Notes texts that are about to be sent, if they are sent anywhere.
-    fn note(&self, task: ModelTask, texts: usize, chunk_ids: &[String], record: &dyn SentRecord) {
-        if let Some(host) = &self.host {
-            record.about_to_send(SentTexts { task, model: &self.model, host, texts, chunk_ids });
-        }
+    fn note(
+        &self,
+        task: ModelTask,
+        texts: usize,
+        chunk_ids: &[String],
+        record: &dyn SentRecord,
+    ) -> Result<(), InferenceError> {
+        let Some(host) = &self.host else { return Ok(()) };
+        let sent = SentTexts { task, model: &self.model, host, texts, chunk_ids };
+        record.about_to_send(sent).map_err(|fault| self.failed(fault))
     }
 }
 

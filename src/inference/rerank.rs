@@ -54,16 +54,17 @@ impl Rerankers {
             let ceiling = Ceiling::new("rerank", settings.classification_max.as_deref(), details)?;
             let reranker = HttpReranker::new(settings)?;
             let host = reranker.endpoint.host();
-            let of_collection = CollectionReranker {
-                reranker: Arc::new(reranker),
-                model: settings.model.as_str().into(),
-                host: host.into(),
-                ceiling,
-                on_failure: settings.on_failure,
-            };
+            let of_collection =
+                CollectionReranker::new(Arc::new(reranker), &settings.model, &host, ceiling, settings.on_failure);
             by_collection.extend(settings.collections.iter().map(|name| (name.clone(), of_collection.clone())));
         }
         Ok(Self { by_collection })
+    }
+
+    /// Makes the rerankers of these collections.
+    #[must_use]
+    pub fn of(by_collection: BTreeMap<String, CollectionReranker>) -> Self {
+        Self { by_collection }
     }
 
     /// Returns the reranker of a collection, if it has one.
@@ -74,6 +75,24 @@ impl Rerankers {
 }
 
 impl CollectionReranker {
+    /// Makes the reranker of a collection. `host` is where the texts go.
+    #[must_use]
+    pub fn new(
+        reranker: Arc<dyn Reranker>,
+        model: &str,
+        host: &str,
+        ceiling: Ceiling,
+        on_failure: OnRerankFailure,
+    ) -> Self {
+        Self { reranker, model: model.into(), host: host.into(), ceiling, on_failure }
+    }
+
+    /// Returns what happens if the model gives no answer that counts.
+    #[must_use]
+    pub const fn on_failure(&self) -> OnRerankFailure {
+        self.on_failure
+    }
+
     /// Returns the scores of those chunks that may be sent, by their places. `record` notes first what is sent. If the model fails,
     /// and the settings say that the order is kept then, there are none.
     ///
@@ -95,8 +114,12 @@ impl CollectionReranker {
         let ids: Vec<String> = sent.iter().map(|chunk| chunk.id.clone()).collect();
         let texts: Vec<&str> = sent.iter().map(|chunk| chunk.text.as_str()).collect();
         let (model, host) = (&*self.model, &*self.host);
-        record.about_to_send(SentTexts { task: ModelTask::Rerank, model, host, texts: ids.len(), chunk_ids: &ids });
-        let answer = self.reranker.score(query, &texts).await;
+        let noted =
+            record.about_to_send(SentTexts { task: ModelTask::Rerank, model, host, texts: ids.len(), chunk_ids: &ids });
+        let answer = match noted {
+            Ok(()) => self.reranker.score(query, &texts).await,
+            Err(fault) => Err(fault),
+        };
         let answer =
             answer.and_then(|scores| if scores.len() == places.len() { Ok(scores) } else { Err(ModelFault::Count) });
         match (answer, self.on_failure) {

@@ -3,6 +3,8 @@
 //!
 //! The folder holds `tokenizer.json` and `model.safetensors`, which has one table. Both are read whole when the server starts.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -73,7 +75,8 @@ impl StaticModel {
         Ok(Self { tokenizer, table: table.numbers, dimension: table.dimension })
     }
 
-    /// Returns the mean of the vectors of the tokens, with the length 1.
+    /// Returns the mean of the vectors of the tokens, with the length 1. It is empty if there are no tokens, or if they cancel each
+    /// other out.
     fn vector(&self, text: &str) -> Result<Vec<f32>, ModelFault> {
         let tokens = self.tokenizer.encode_fast(text, false).map_err(|_untokenized| ModelFault::Form)?;
         let mut sum = vec![0.0_f64; self.dimension];
@@ -87,7 +90,7 @@ impl StaticModel {
         }
         let length = sum.iter().map(|number| number * number).sum::<f64>().sqrt();
         if !length.is_normal() {
-            return Err(ModelFault::Number);
+            return Ok(Vec::new());
         }
         #[expect(clippy::cast_possible_truncation, reason = "a number of at most 1 loses digits alone")]
         let vector = sum.into_iter().map(|number| (number / length) as f32).collect();
@@ -106,9 +109,11 @@ impl Table {
     fn of(bytes: &[u8]) -> Result<Self, String> {
         let wrong = |rule: &str| format!("`model.safetensors` {rule}");
         let tensors = SafeTensors::deserialize(bytes).map_err(|_damaged| wrong("is damaged"))?;
-        let mut tables = tensors.iter().filter(|(_, tensor)| tensor.shape().len() == 2);
+        // Beside the table, a file may hold weights of tokens, or say which tokens share a vector. Without them, vectors would be
+        // others than those of the model.
+        let mut tables = tensors.iter();
         let (Some((_, table)), None) = (tables.next(), tables.next()) else {
-            return Err(wrong("does not hold one table"));
+            return Err(wrong("does not hold one table and nothing else"));
         };
         let [rows, dimension] = *table.shape() else { return Err(wrong("does not hold one table")) };
         if rows == 0 || dimension == 0 || dimension > DIMENSION_MAX {
@@ -134,14 +139,22 @@ impl Table {
     }
 }
 
-/// Reads a file of a folder, unless it is too large.
+/// Reads a file of a folder, unless it is too large. Links are followed, because caches of models are made of them; a device or a
+/// pipe at their end is no file, and could be read for ever.
 fn read(folder: &Path, name: &str, bytes_max: u64) -> Result<Vec<u8>, String> {
     let path = folder.join(name);
     let unreadable = |error: std::io::Error| format!("cannot read `{name}`: {error}");
-    if std::fs::metadata(&path).map_err(unreadable)?.len() > bytes_max {
-        return Err(format!("`{name}` has more than {bytes_max} bytes"));
+    if !std::fs::metadata(&path).map_err(unreadable)?.is_file() {
+        return Err(format!("`{name}` is no file"));
     }
-    std::fs::read(&path).map_err(unreadable)
+    let mut bytes = Vec::new();
+    let file = File::open(&path).map_err(unreadable)?;
+    file.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes).map_err(unreadable)?;
+    if u64::try_from(bytes.len()).is_ok_and(|read| read <= bytes_max) {
+        Ok(bytes)
+    } else {
+        Err(format!("`{name}` has more than {bytes_max} bytes"))
+    }
 }
 
 /// Returns the value of a 16-bit float (IEEE 754 binary16), which a 32-bit one holds exactly.

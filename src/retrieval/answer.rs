@@ -11,7 +11,7 @@ use crate::chunk::{Candidate, Chunk};
 /// The answer to a retrieval. It holds nothing that was not permitted.
 #[derive(Debug)]
 pub struct Retrieval {
-    /// The chunks by descending score. Chunks of equal score are in the order of their ids.
+    /// The chunks by descending score, unless a model has ordered them. Chunks of equal score are in the order of their ids.
     pub chunks: Vec<Retrieved>,
     /// The reason why the answer has no more chunks.
     pub completion: Completion,

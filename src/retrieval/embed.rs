@@ -54,6 +54,9 @@ async fn vector(
     let origin = within(deadline, shared.vector_store.vector_origin(collection)).await?;
     check_origin(embedder, collection, &origin)?;
     let vector = within(deadline, embedder.embed_query(text, record)).await?;
+    if vector.is_empty() {
+        return Err(no_meaning(request));
+    }
     match info.dimension {
         Some(expected) if expected != vector.len() => Err(embedder.failed(ModelFault::Dimension).into()),
         Some(_) | None => Ok(vector),
@@ -89,6 +92,13 @@ fn check_dimension(query: &Query, info: &CollectionInfo, collection: &str) -> Re
         }
         Some(_) | None => Ok(()),
     }
+}
+
+/// Returns the refusal of a text of which the model knows nothing.
+fn no_meaning(request: &RetrievalRequest) -> RetrievalError {
+    let field = if matches!(request.query, StatedQuery::Hybrid(_)) { "hybrid.text" } else { "semantic.text" };
+    let description = "has nothing that the collection's model knows; ask with other words, or by `text`";
+    RetrievalError::Invalid(vec![FieldViolation::new(field, description)])
 }
 
 /// Returns the refusal of a query that a model would have to turn into a vector.

@@ -5,14 +5,18 @@
 
 use std::collections::BTreeMap;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::answer::{Retrieval, Retrieved};
 use super::error::{RetrievalError, within};
 use super::request::RetrievalRequest;
 use super::shared::Shared;
 use crate::chunk::Chunk;
-use crate::inference::SentRecord;
+use crate::inference::{OnRerankFailure, SentRecord};
+
+/// One part in this many of the time that is left is kept for the answer, where the order is kept if the model fails. A model that
+/// takes all the time would otherwise fail the request, too.
+const TIME_KEPT: u32 = 4;
 
 /// Orders the chunks of an answer, if the collection has a model for that and the query has words. `record` notes what is sent.
 ///
@@ -28,9 +32,22 @@ pub(super) async fn rerank(
     let reranker = shared.systems.rerankers.get(&request.collection);
     let (Some(reranker), Some(words)) = (reranker, request.query.words()) else { return Ok(retrieval) };
     let chunks: Vec<&Chunk> = retrieval.chunks.iter().map(|retrieved| retrieved.chunk.item()).collect();
-    let scores = within(deadline, reranker.scores(words, &chunks, record)).await?;
+    let scoring = reranker.scores(words, &chunks, record);
+    let scores = match reranker.on_failure() {
+        OnRerankFailure::Error => within(deadline, scoring).await?,
+        OnRerankFailure::KeepOrder => match timeout_at(before(deadline), scoring).await {
+            Ok(scores) => scores?,
+            Err(_elapsed) => BTreeMap::new(),
+        },
+    };
     let Retrieval { chunks, .. } = retrieval;
     Ok(Retrieval { chunks: ordered(chunks, &scores), ..retrieval })
+}
+
+/// Returns the moment until which a model may take, so that there is time for an answer without it.
+fn before(deadline: Instant) -> Instant {
+    let kept = deadline.saturating_duration_since(Instant::now()) / TIME_KEPT;
+    deadline.checked_sub(kept).unwrap_or(deadline)
 }
 
 /// Puts the chunks that have a score into the order of their scores, best first. The others keep their places, and so do chunks of

@@ -224,14 +224,17 @@ async fn what_cannot_be_written_is_not_acknowledged() {
     let sink = FileAuditSink::open(config.clone(), clock()).unwrap();
     assert!(matches!(FileAuditSink::open(config.clone(), clock()), Err(AuditError::InUse(_))));
     sink.record(record(0)).await.unwrap();
+    assert!(!sink.is_failing());
     let moved = directory.path().join("moved");
     fs::rename(&config.directory, &moved).unwrap();
     assert!(matches!(sink.record(record(1)).await, Err(AuditError::Io { .. })));
+    assert!(sink.is_failing(), "from the first record that was not kept");
     fs::create_dir(&config.directory).unwrap();
     assert!(matches!(sink.record(record(2)).await, Err(AuditError::Io { .. })));
     fs::remove_dir(&config.directory).unwrap();
     fs::rename(&moved, &config.directory).unwrap();
     sink.record(record(3)).await.unwrap();
+    assert!(!sink.is_failing(), "until one is kept again");
     let key = sink.key.clone();
     drop(sink);
     assert_eq!(read(&config, &key).records, 2);

@@ -245,9 +245,10 @@ impl Embedder for Kept {
 struct KeptIds(Mutex<Vec<String>>);
 
 impl SentRecord for KeptIds {
-    fn about_to_send(&self, sent: SentTexts<'_>) {
+    fn about_to_send(&self, sent: SentTexts<'_>) -> Result<(), ModelFault> {
         assert_eq!((sent.texts, sent.model, sent.host), (sent.chunk_ids.len(), "small", "models.example"));
         self.0.lock().unwrap().extend(sent.chunk_ids.iter().cloned());
+        Ok(())
     }
 }
 
@@ -281,4 +282,27 @@ async fn chunks_above_the_ceiling_keep_their_texts_here() {
     let texts = kept.0.lock().unwrap().clone();
     assert_eq!(texts[0], "Leave\n\nparental leave", "the title stands before the text");
     assert!(!texts.iter().any(|text| text.contains("canary-93")));
+}
+
+/// Lets nothing be sent.
+struct Closed;
+
+impl SentRecord for Closed {
+    fn about_to_send(&self, _sent: SentTexts<'_>) -> Result<(), ModelFault> {
+        Err(ModelFault::Unrecorded)
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_recorded_is_not_sent() {
+    let rows = [("an endpoint", Some("models.example"), true), ("a model that computes here", None, false)];
+    for (row, host, is_refused) in rows {
+        let kept = Arc::new(Kept::default());
+        let embedder = CollectionEmbedder::new(Arc::clone(&kept) as _, "small", host, Ceiling::None);
+        let unrecorded = Some(embedder.failed(ModelFault::Unrecorded)).filter(|_| is_refused);
+        assert_eq!(embedder.embed_query("leave", &Closed).await.err(), unrecorded, "{row}");
+        let mut documents = [Document::of_text("leave", Object::parse("document:leave").unwrap(), "parental leave")];
+        assert_eq!(embedder.embed_documents(&mut documents, &Closed).await.err(), unrecorded, "{row}");
+        assert_eq!(kept.0.lock().unwrap().is_empty(), is_refused, "{row}");
+    }
 }

@@ -29,6 +29,17 @@ fn table() -> Vec<u8> {
     tensors("F32", &[4, 2], &numbers.map(f32::to_le_bytes).concat())
 }
 
+/// Returns a file with the table, and with a weight for each token.
+fn with_weights() -> Vec<u8> {
+    let header = json!({
+        "embeddings": { "dtype": "F32", "shape": [4, 2], "data_offsets": [0, 32] },
+        "weights": { "dtype": "F32", "shape": [4], "data_offsets": [32, 48] },
+    });
+    let header = header.to_string();
+    let length = u64::try_from(header.len()).unwrap().to_le_bytes();
+    [&length, header.as_bytes(), &[0_u8; 48][..]].concat()
+}
+
 fn folder(tokenizer: Option<&[u8]>, table: Option<&[u8]>) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     for (name, content) in [("tokenizer.json", tokenizer), ("model.safetensors", table)] {
@@ -59,7 +70,7 @@ async fn the_vector_of_a_text_is_the_mean_of_its_tokens() {
             let is_near = |(one, other): (&f32, &f32)| (one - other).abs() < 1e-6;
             assert!(vector.iter().zip(&expected).all(is_near), "{kind}, {row}: {vector:?}");
         }
-        assert_eq!(embedder.embed(&[""]).await, Err(ModelFault::Number), "{kind}: no token has no direction");
+        assert_eq!(embedder.embed(&[""]).await, Ok(vec![Vec::new()]), "{kind}: no token has no direction");
     }
 }
 
@@ -80,6 +91,7 @@ fn damaged_folders_are_refused_at_the_start() {
         ("a header beyond the file", Some(tokenizer.clone()), Some(huge), "is damaged"),
         ("bytes for a table", Some(tokenizer.clone()), Some(vec![0xff; 64]), "is damaged"),
         ("one dimension", Some(tokenizer.clone()), Some(tensors("F32", &[8], &[0; 32])), "one table"),
+        ("weights beside the table", Some(tokenizer.clone()), Some(with_weights()), "nothing else"),
         ("whole numbers", Some(tokenizer.clone()), Some(tensors("I32", &[4, 2], &[0; 32])), "another type"),
         ("no numbers", Some(tokenizer.clone()), Some(tensors("F32", &[4, 0], &[])), "vectors of 0 numbers"),
         ("a number that is none", Some(tokenizer.clone()), Some(not_finite), "not finite"),
@@ -89,6 +101,36 @@ fn damaged_folders_are_refused_at_the_start() {
         let folder = folder(tokenizer.as_deref(), table.as_deref());
         let refused = StaticEmbedder::open(folder.path()).map(drop).expect_err(row).to_string();
         assert!(refused.contains(expected) && refused.contains("`embedding.folder`"), "{row}: {refused}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn links_lead_to_files_alone() {
+    use std::os::unix::fs::symlink;
+
+    let whole = folder(Some(&tokenizer()), Some(&table()));
+    let rows = [
+        ("a file", whole.path().join("model.safetensors"), None),
+        ("a device that never ends", "/dev/zero".into(), Some("`model.safetensors` is no file")),
+        ("a folder", whole.path().to_owned(), Some("`model.safetensors` is no file")),
+        ("nothing", whole.path().join("absent"), Some("cannot read `model.safetensors`")),
+    ];
+    for (row, target, expected) in rows {
+        let linked = folder(Some(&tokenizer()), None);
+        symlink(&target, linked.path().join("model.safetensors")).unwrap();
+        let refused = StaticEmbedder::open(linked.path()).map(drop).err().map(|error| error.to_string());
+        assert_eq!(refused.is_some(), expected.is_some(), "{row}: {refused:?}");
+        assert!(refused.unwrap_or_default().contains(expected.unwrap_or_default()), "{row}");
+    }
+}
+
+#[test]
+fn files_are_read_to_their_bound() {
+    let folder = folder(Some(b"12345678"), None);
+    let rows = [("the bound", 8, true), ("one byte more", 7, false), ("nothing", 0, false)];
+    for (row, bytes_max, is_read) in rows {
+        assert_eq!(read(folder.path(), "tokenizer.json", bytes_max).is_ok(), is_read, "{row}");
     }
 }
 

@@ -4,8 +4,10 @@
 
 mod fetch;
 mod hints;
+mod meant;
 mod narrowed;
 mod pages;
+mod reranked;
 mod sourced;
 
 use std::collections::HashSet;

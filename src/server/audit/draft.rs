@@ -12,7 +12,7 @@ use crate::audit::{
 };
 use crate::authz::{Consistency, DecidedBy};
 use crate::identity::{Principal, TokenFacts, VerifiedToken};
-use crate::inference::{ModelTask, SentRecord, SentTexts};
+use crate::inference::{ModelFault, ModelTask, SentRecord, SentTexts};
 use crate::retrieval::{
     FetchRequest, PlanReport, RecheckRequest, Rechecked, RetrievalRequest, StageTimes, StatedQuery,
 };
@@ -184,15 +184,20 @@ impl Draft {
         self.edit(|record| record.approval = Some(approval));
     }
 
-    /// Notes the model that texts are sent to. What one model gets for one purpose is one entry.
+    /// Notes the model that texts are sent to. What one model at one host gets for one purpose is one entry.
     fn sent_to_model(&self, sent: SentTexts<'_>) {
         let SentTexts { task, model, host, texts, chunk_ids } = sent;
         // An upload names documents, and may have too many chunks for a record.
         let chunk_ids = if task == ModelTask::Rerank { chunk_ids } else { &[] };
         self.edit(|record| {
-            let is_same = |audited: &&mut AuditedModel| audited.task == task.name() && audited.model == model;
+            let is_same = |audited: &&mut AuditedModel| {
+                audited.task == task.name() && audited.model == model && audited.host == host
+            };
             match record.models.iter_mut().find(is_same) {
-                Some(audited) => audited.texts = audited.texts.saturating_add(texts as u64),
+                Some(audited) => {
+                    audited.texts = audited.texts.saturating_add(texts as u64);
+                    audited.chunk_ids.extend_from_slice(chunk_ids);
+                }
                 None => record.models.push(AuditedModel {
                     task: task.name().to_owned(),
                     model: model.to_owned(),
@@ -227,8 +232,13 @@ impl Draft {
 }
 
 impl SentRecord for Draft {
-    fn about_to_send(&self, sent: SentTexts<'_>) {
+    /// INVARIANT (record first): while required records cannot be kept, nothing is sent. Nobody would learn of it.
+    fn about_to_send(&self, sent: SentTexts<'_>) -> Result<(), ModelFault> {
+        if self.audit.as_ref().is_some_and(|audit| audit.required && audit.sink.is_failing()) {
+            return Err(ModelFault::Unrecorded);
+        }
         self.sent_to_model(sent);
+        Ok(())
     }
 }
 

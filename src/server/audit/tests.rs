@@ -7,7 +7,8 @@ use futures::future;
 use tower::{ServiceExt, service_fn};
 
 use super::*;
-use crate::audit::{AuditError, DigestPurpose, ObservedDetail, Record, Verification};
+use crate::audit::{AuditError, AuditedModel, DigestPurpose, ObservedDetail, Record, Verification};
+use crate::inference::{ModelFault, ModelTask, SentRecord, SentTexts};
 
 /// Takes records in, and gives the same outcome for all of them.
 struct Sink {
@@ -183,4 +184,66 @@ async fn work_that_outlives_the_deadline_is_recorded_when_it_is_done() {
     let_on.send(()).unwrap();
     work.ended().await;
     assert_eq!(codes(), ["DEADLINE_EXCEEDED"], "as the caller was told");
+}
+
+/// Keeps nothing, and may know that.
+struct Known {
+    is_failing: bool,
+}
+
+impl AuditSink for Known {
+    fn record(&self, _record: Record) -> Kept {
+        future::ready(Err(AuditError::Full)).boxed()
+    }
+
+    fn verified(&self, _verification: Verification) -> Kept {
+        future::ready(Err(AuditError::Full)).boxed()
+    }
+
+    fn digest(&self, _purpose: DigestPurpose, _bytes: &[u8]) -> String {
+        String::new()
+    }
+
+    fn is_failing(&self) -> bool {
+        self.is_failing
+    }
+}
+
+#[test]
+fn nothing_is_sent_to_a_model_while_required_records_are_lost() {
+    let unrecorded = Err(ModelFault::Unrecorded);
+    let rows = [
+        ("records are kept", false, true, Ok(())),
+        ("records are lost", true, true, unrecorded),
+        ("records are lost, which is allowed", true, false, Ok(())),
+    ];
+    for (row, is_failing, required, expected) in rows {
+        let audit = Audit { sink: Arc::new(Known { is_failing }), required, observed: ObservedDetail::default() };
+        let draft = Draft::new("/a.Service/Call", Door::Grpc, String::new(), Some(audit));
+        let chunk_ids = ["a#0".to_owned()];
+        let sent = SentTexts { task: ModelTask::Rerank, model: "judge", host: "a:1", texts: 1, chunk_ids: &chunk_ids };
+        assert_eq!(draft.about_to_send(sent), expected, "{row}");
+        let noted = draft.finish("OK", std::time::Duration::ZERO).models.len();
+        assert_eq!(noted, usize::from(expected.is_ok()), "{row}: what is not sent is not noted");
+    }
+}
+
+#[test]
+fn the_record_names_everything_that_a_model_was_sent() {
+    let draft = Draft::new("/a.Service/Call", Door::Grpc, String::new(), None);
+    let ids = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<Vec<String>>();
+    for (host, chunk_ids) in [("a:1", ids(&["1", "2"])), ("a:1", ids(&["3"])), ("b:1", ids(&["4"]))] {
+        let texts = chunk_ids.len();
+        let sent = SentTexts { task: ModelTask::Rerank, model: "judge", host, texts, chunk_ids: &chunk_ids };
+        draft.about_to_send(sent).unwrap();
+    }
+    let of = |host: &str, chunk_ids: Vec<String>| AuditedModel {
+        task: "rerank".to_owned(),
+        model: "judge".to_owned(),
+        host: host.to_owned(),
+        texts: chunk_ids.len() as u64,
+        chunk_ids,
+    };
+    let expected = [of("a:1", ids(&["1", "2", "3"])), of("b:1", ids(&["4"]))];
+    assert_eq!(draft.finish("OK", std::time::Duration::ZERO).models, expected);
 }
