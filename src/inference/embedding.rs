@@ -23,6 +23,8 @@ use crate::identity::details::DetailsConfig;
 
 /// The most texts that one call asks an embedder for. Larger documents take several calls, so that no answer takes much memory.
 const TEXTS_MAX: usize = 256;
+/// The word that a model is asked for to learn the dimension of its vectors. It is nobody's text.
+const FIXED_WORD: &str = "dimension";
 /// The most bytes of texts in one request to an endpoint. Endpoints limit requests by their tokens.
 #[cfg(feature = "server")]
 const REQUEST_BYTES_MAX: usize = 256 * 1_024;
@@ -121,6 +123,16 @@ impl CollectionEmbedder {
         let vectors = self.embedder.embed(&[text]).await.map_err(|fault| self.failed(fault))?;
         let [vector] = <[Vec<f32>; 1]>::try_from(vectors).map_err(|_other| self.failed(ModelFault::Count))?;
         Ok(vector)
+    }
+
+    /// Returns the dimension of the model's vectors, by asking it for that of a fixed word. `record` notes first that this is sent. There
+    /// is none if the model does not know the word.
+    ///
+    /// # Errors
+    /// When the model gives no vector that counts.
+    pub async fn dimension(&self, record: &dyn SentRecord) -> Result<Option<usize>, InferenceError> {
+        let vector = self.embed_query(FIXED_WORD, record).await?;
+        Ok(Some(vector.len()).filter(|dimension| *dimension > 0))
     }
 
     /// Gives a vector to each chunk of the documents that has words and may be sent, unless the model knows none of them. Returns how

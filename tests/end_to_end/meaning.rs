@@ -172,6 +172,21 @@ async fn a_paraphrase_finds_what_it_means() {
     assert_eq!(upload.models, [expected]);
 }
 
+/// A store may make its collection for texts alone if no chunk comes with a vector, so the server tells it the dimension of the model.
+#[tokio::test]
+async fn a_collection_may_begin_with_what_is_not_sent() {
+    let data = tempfile::tempdir().unwrap();
+    let models = ModelServer::start().await;
+    let running = start(&with_embedding(data.path(), &models), &["secret", "leave"]).await;
+    let secret = || note("secret", "secret", &[CANARY]);
+    for (row, expected) in [("a new collection", vec!["dimension".to_owned()]), ("one that is there", Vec::new())] {
+        running.upsert("notes", vec![secret()]).await.unwrap();
+        assert_eq!(embedded(&models.take()), expected, "{row}");
+    }
+    running.upsert("notes", vec![note("leave", "open", &["Parental leave"])]).await.unwrap();
+    assert_eq!(found(&running, semantic("a newborn")).await.unwrap(), ["note:leave#0"]);
+}
+
 /// A user must not learn by the time of an answer that another one has asked the same.
 #[tokio::test]
 async fn no_vector_of_a_query_is_kept() {

@@ -14,7 +14,8 @@ use ragward::language::Object;
 use ragward::vector_store::exact::ExactStore;
 use ragward::vector_store::qdrant::{Attach, GuardTemplate, PayloadConfig, QdrantConfig, QdrantStore, WrittenBy};
 use ragward::vector_store::{
-    CollectionLanguages, DocumentStore, Narrowing, Query, Search, SearchSpace, Searched, VectorStore, VectorStoreError,
+    CollectionLanguages, DocumentStore, Narrowing, Query, Search, SearchSpace, Searched, VectorModel, VectorStore,
+    VectorStoreError,
 };
 
 use crate::support::dice::Dice;
@@ -341,6 +342,33 @@ async fn a_collection_of_vectors_alone_takes_texts_once_all_is_written_again() {
     store.upsert(COLLECTION, documents()).await.expect("taken in");
     assert!(store.collection(COLLECTION).await.expect("a collection").text_queries);
     assert_eq!(found(&store, &["document:a"], text("leave")).await.expect("a search").candidates.len(), 1);
+}
+
+/// A collection for texts alone never takes vectors. That is told before a text is sent to a model for them.
+#[tokio::test]
+async fn a_collection_for_texts_alone_takes_no_model() {
+    let server = QdrantServer::start().await;
+    let store = QdrantStore::new(&QdrantConfig::new(&server.address)).expect("a store");
+    let without_vector = || vec![document("a", &[("document:a", "leave", &[])])];
+    let with_vector = || vec![document("b", &[("document:a", "leave", &[1.0, 0.0])])];
+    let model = || Some(VectorModel { name: "small", dimension: 2 });
+    store.upsert(COLLECTION, without_vector()).await.expect("taken in");
+    let rows = [
+        ("its origin", store.vector_origin(COLLECTION).await.map(drop)),
+        ("a note", store.note_model(COLLECTION, model()).await),
+        ("a vector", store.upsert(COLLECTION, with_vector()).await),
+    ];
+    for (row, answer) in rows {
+        match answer {
+            Err(VectorStoreError::Unsupported(why)) => assert!(why.contains("no vector"), "{row}: {why}"),
+            answer => panic!("{row}: {answer:?}"),
+        }
+    }
+    // A note makes the collection for the vectors of its model, whatever comes first.
+    store.note_model("meant", model()).await.expect("noted");
+    store.upsert("meant", without_vector()).await.expect("taken in");
+    store.upsert("meant", with_vector()).await.expect("taken in");
+    assert_eq!(store.collection("meant").await.expect("a collection").dimension, Some(2));
 }
 
 /// Returns a point as `LangChain` writes it.

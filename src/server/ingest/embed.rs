@@ -29,12 +29,18 @@ impl IngestApi {
             return Err(FieldViolation::new("document.chunks.vector", description).into());
         }
         // Nothing is sent for vectors that could not be stored.
-        if !fits(embedder, &self.origin(&collection).await?) {
+        let origin = self.origin(&collection).await?;
+        if origin.as_ref().is_some_and(|origin| !fits(embedder, origin)) {
             return Err(VectorStoreError::OtherModel { collection }.into());
         }
         let chunks = embedder.embed_documents(batch.documents_mut(), draft).await?;
-        // Without any vector, there is nothing to note.
-        if let Some(dimension) = batch.dimension() {
+        let dimension = match batch.dimension() {
+            // A store may make a new collection for texts alone if its first chunks have no vectors, and then never takes any.
+            None if origin.is_none() => embedder.dimension(draft).await?,
+            dimension => dimension,
+        };
+        // Without any vector, there is nothing to note in a collection that is there.
+        if let Some(dimension) = dimension {
             let model = VectorModel { name: embedder.model(), dimension };
             // A write before this one may take long, and this one runs to its end, too.
             self.documents.note_model(&collection, Some(model)).await?;
@@ -46,17 +52,19 @@ impl IngestApi {
     /// Lets the vectors of a writer into a collection that has none of a model.
     async fn admit_own_vectors(&self, collection: &str) -> Result<(), Refusal> {
         match self.origin(collection).await? {
-            VectorOrigin::Writers | VectorOrigin::Unnoted => Ok(()),
-            VectorOrigin::NoVectors => Ok(self.documents.note_model(collection, None).await?),
-            VectorOrigin::Model(_) => Err(VectorStoreError::OtherModel { collection: collection.to_owned() }.into()),
+            Some(VectorOrigin::Writers | VectorOrigin::Unnoted) => Ok(()),
+            Some(VectorOrigin::NoVectors) | None => Ok(self.documents.note_model(collection, None).await?),
+            Some(VectorOrigin::Model(_)) => {
+                Err(VectorStoreError::OtherModel { collection: collection.to_owned() }.into())
+            }
         }
     }
 
-    /// Tells who made the vectors of a collection, which may not be there yet.
-    async fn origin(&self, collection: &str) -> Result<VectorOrigin, Refusal> {
+    /// Tells who made the vectors of a collection; `None` if it is not there yet.
+    async fn origin(&self, collection: &str) -> Result<Option<VectorOrigin>, Refusal> {
         match self.within(self.vector_store.vector_origin(collection)).await {
-            Err(refusal) if refusal.code() == tonic::Code::NotFound => Ok(VectorOrigin::NoVectors),
-            origin => origin,
+            Err(refusal) if refusal.code() == tonic::Code::NotFound => Ok(None),
+            origin => origin.map(Some),
         }
     }
 }

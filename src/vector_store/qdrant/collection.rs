@@ -218,6 +218,11 @@ pub(super) fn has_text_vector(info: &QdrantCollectionInfo) -> bool {
     sparse.and_then(|sparse| sparse.map.get(TEXT_VECTOR)).is_some_and(|vector| vector.modifier() == Modifier::Idf)
 }
 
+/// Returns the refusal of vectors where the points have none of the configured name.
+pub(super) fn no_vector(collection: &str) -> VectorStoreError {
+    VectorStoreError::Unsupported(format!("collection `{collection}` has no vector of the configured name"))
+}
+
 /// Returns whether a field has the index that filters and facets on texts need.
 pub(super) fn has_keyword_index(info: &QdrantCollectionInfo, field: &str) -> bool {
     info.payload_schema.get(field).is_some_and(|index| index.data_type() == PayloadSchemaType::Keyword)

@@ -22,7 +22,7 @@ use qdrant_client::qdrant::{
     UpdateBatchPoints, UpdateStatus, WriteOrdering, WriteOrderingType,
 };
 
-use super::collection::Prepared;
+use super::collection::{Prepared, no_vector};
 use super::fields::{CHUNK_ID, DOCUMENT_ID, string};
 use super::layout::Layout;
 use super::payload::{PointForm, PointText, point_id, to_point};
@@ -99,10 +99,7 @@ impl QdrantStore {
                 let collection = collection.to_owned();
                 return Err(VectorStoreError::Dimension { collection, expected, found });
             }
-            (Some(_), None) => {
-                let text = format!("collection `{collection}` has no vector of the configured name");
-                return Err(VectorStoreError::Unsupported(text));
-            }
+            (Some(_), None) => return Err(no_vector(collection)),
             (Some(_), Some(_)) | (None, _) => {}
         }
         let chunks = || documents.iter().flat_map(|document| &document.chunks);

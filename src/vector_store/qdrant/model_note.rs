@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use qdrant_client::qdrant::{CollectionInfo as QdrantCollectionInfo, UpdateCollection, Value as Payload};
 
 use super::QdrantStore;
+use super::collection::no_vector;
 use super::fields::string;
 use crate::vector_store::{VectorModel, VectorOrigin, VectorStoreError};
 
@@ -14,8 +15,16 @@ const MODEL: &str = "ragward_embedding_model";
 
 impl QdrantStore {
     /// Tells who made the vectors of a collection. A note counts only while there are points.
+    ///
+    /// # Errors
+    /// When the server does not answer, and when the collection is for texts alone. So no text is sent to a model for vectors that
+    /// could be neither stored nor searched.
     pub(super) async fn origin(&self, collection: &str) -> Result<VectorOrigin, VectorStoreError> {
-        Ok(origin_of(&self.info(collection).await?))
+        let info = self.info(collection).await?;
+        match self.dimension(collection, &info)? {
+            Some(_) => Ok(origin_of(&info)),
+            None => Err(no_vector(collection)),
+        }
     }
 
     /// Notes the model, and makes the collection if it does not exist. The caller holds the lock for writing.
