@@ -35,6 +35,7 @@ pub trait AuditSink: Send + Sync {
     }
 
     /// Returns whether the latest record could not be kept. This waits for nothing.
+    #[must_use]
     fn is_failing(&self) -> bool {
         false
     }

@@ -28,6 +28,12 @@ const FIXED_WORD: &str = "dimension";
 /// The most bytes of texts in one request to an endpoint. Endpoints limit requests by their tokens.
 #[cfg(feature = "server")]
 const REQUEST_BYTES_MAX: usize = 256 * 1_024;
+/// The most bytes of one vector in an answer: 4,096 numbers, as wide as stores take them, of 32 characters each with white space.
+#[cfg(feature = "server")]
+const ANSWERED_VECTOR_BYTES_MAX: usize = 4_096 * 32;
+/// The most bytes of an answer beside its vectors.
+#[cfg(feature = "server")]
+const ANSWER_FRAME_BYTES_MAX: usize = 64 * 1_024;
 
 /// The embedder of a collection, and what it may be sent.
 #[derive(Clone)]
@@ -290,7 +296,8 @@ impl Embedder for HttpEmbedder {
                 encoding_format: "float",
                 dimensions: self.dimensions,
             };
-            let answer: EmbeddingsAnswer = self.endpoint.post(&request).await?;
+            let answer_bytes_max = ANSWER_FRAME_BYTES_MAX + now.len() * ANSWERED_VECTOR_BYTES_MAX;
+            let answer: EmbeddingsAnswer = self.endpoint.post(&request, answer_bytes_max).await?;
             vectors.extend(in_order(answer, now.len())?);
             rest = later;
         }

@@ -21,8 +21,6 @@ use crate::client_tls::{TrustedAuthorities, is_loopback};
 use crate::settings::{LiveSecret, Secret, SecretFile};
 use crate::telemetry;
 
-/// The largest answer in bytes. The 64 vectors of a request, of 4,096 numbers with 20 characters each, take 5 MiB.
-const ANSWER_BYTES_MAX: usize = 8 * 1_024 * 1_024;
 /// How many times a request is sent again that the endpoint did not take.
 const RETRIES_MAX: u32 = 2;
 /// The first wait before a request is sent again. The next one is twice as long.
@@ -96,13 +94,17 @@ impl ModelEndpoint {
         self.url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
     }
 
-    /// Posts a request and reads its answer.
-    pub(super) async fn post<A: DeserializeOwned>(&self, request: &impl Serialize) -> Result<A, ModelFault> {
-        let body = serde_json::to_vec(request).map_err(|_unserializable| ModelFault::Form)?;
-        // Nobody closes the semaphore.
+    /// Posts a request and reads its answer, which has at most this many bytes.
+    pub(super) async fn post<A: DeserializeOwned>(
+        &self,
+        request: &impl Serialize,
+        answer_bytes_max: usize,
+    ) -> Result<A, ModelFault> {
+        // Nobody closes the semaphore. Requests that wait for it hold no copy of their texts.
         let _slot = self.slots.acquire().await.map_err(|_closed| ModelFault::Unreachable)?;
+        let body = serde_json::to_vec(request).map_err(|_unserializable| ModelFault::Form)?;
         let asked_at = Instant::now();
-        let answered = self.attempts(&body).await;
+        let answered = self.attempts(&body, answer_bytes_max).await;
         let outcome = if answered.is_ok() { "answered" } else { "failed" };
         telemetry::model_asked(self.section, outcome, asked_at.elapsed());
         match answered {
@@ -118,10 +120,10 @@ impl ModelEndpoint {
     }
 
     /// Sends a request until the endpoint takes it, or to the last attempt.
-    async fn attempts(&self, body: &[u8]) -> Result<Vec<u8>, ModelFault> {
+    async fn attempts(&self, body: &[u8], answer_bytes_max: usize) -> Result<Vec<u8>, ModelFault> {
         let mut waited = RETRY_WAIT;
         for _ in 0..RETRIES_MAX {
-            let FailedAttempt { fault, retry } = match self.attempt(body).await {
+            let FailedAttempt { fault, retry } = match self.attempt(body, answer_bytes_max).await {
                 Ok(bytes) => return Ok(bytes),
                 Err(failed) => failed,
             };
@@ -132,10 +134,10 @@ impl ModelEndpoint {
             }
             waited *= 2;
         }
-        self.attempt(body).await.map_err(|failed| failed.fault)
+        self.attempt(body, answer_bytes_max).await.map_err(|failed| failed.fault)
     }
 
-    async fn attempt(&self, body: &[u8]) -> Result<Vec<u8>, FailedAttempt> {
+    async fn attempt(&self, body: &[u8], answer_bytes_max: usize) -> Result<Vec<u8>, FailedAttempt> {
         let never = |fault| FailedAttempt { fault, retry: Retry::Never };
         let request = self.http.post(self.url.clone()).header("content-type", "application/json");
         let request = match &self.key {
@@ -154,7 +156,7 @@ impl ModelEndpoint {
         let status = answered.status();
         let fault = ModelFault::Status(status.as_u16());
         match status {
-            StatusCode::OK => bytes(answered).await.map_err(never),
+            StatusCode::OK => bytes(answered, answer_bytes_max).await.map_err(never),
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
                 Err(FailedAttempt { fault, retry: Retry::After(asked_wait(&answered)) })
             }
@@ -177,10 +179,10 @@ fn asked_wait(answered: &Response) -> Option<Duration> {
 }
 
 /// Reads an answer, unless it is too large.
-async fn bytes(mut answered: Response) -> Result<Vec<u8>, ModelFault> {
+async fn bytes(mut answered: Response, bytes_max: usize) -> Result<Vec<u8>, ModelFault> {
     let mut bytes = Vec::new();
     while let Some(piece) = answered.chunk().await.map_err(|_lost| ModelFault::Unreachable)? {
-        if bytes.len() + piece.len() > ANSWER_BYTES_MAX {
+        if bytes.len() + piece.len() > bytes_max {
             return Err(ModelFault::TooLarge);
         }
         bytes.extend_from_slice(&piece);

@@ -130,6 +130,10 @@ impl CollectionReranker {
     }
 }
 
+/// The largest answer in bytes. Some endpoints repeat the texts of a request, which nobody looks at.
+#[cfg(feature = "server")]
+const ANSWER_BYTES_MAX: usize = 8 * 1_024 * 1_024;
+
 /// An endpoint that orders texts.
 #[cfg(feature = "server")]
 struct HttpReranker {
@@ -138,7 +142,7 @@ struct HttpReranker {
     form: RerankForm,
 }
 
-/// The request in the form of Cohere and Jina. No text is sent back.
+/// The request in the form of Cohere and Jina.
 #[cfg(feature = "server")]
 #[derive(serde::Serialize)]
 struct DocumentsRequest<'r> {
@@ -195,11 +199,13 @@ impl Reranker for HttpReranker {
         let results: Vec<IndexedScore> = match self.form {
             RerankForm::Cohere => {
                 let request = DocumentsRequest { model: &self.model, query, documents: texts, top_n: texts.len() };
-                let answer: ResultsAnswer = self.endpoint.post(&request).await?;
+                let answer: ResultsAnswer = self.endpoint.post(&request, ANSWER_BYTES_MAX).await?;
                 answer.results
             }
             // A text that is too long for the model is cut there, and not refused.
-            RerankForm::Tei => self.endpoint.post(&TextsRequest { query, texts, truncate: true }).await?,
+            RerankForm::Tei => {
+                self.endpoint.post(&TextsRequest { query, texts, truncate: true }, ANSWER_BYTES_MAX).await?
+            }
         };
         in_order(results, texts.len())
     }

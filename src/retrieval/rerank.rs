@@ -35,10 +35,11 @@ pub(super) async fn rerank(
     let scoring = reranker.scores(words, &chunks, record);
     let scores = match reranker.on_failure() {
         OnRerankFailure::Error => within(deadline, scoring).await?,
-        OnRerankFailure::KeepOrder => match timeout_at(before(deadline), scoring).await {
-            Ok(scores) => scores?,
-            Err(_elapsed) => BTreeMap::new(),
-        },
+        OnRerankFailure::KeepOrder => {
+            let scored = timeout_at(before(deadline), scoring).await;
+            let scored = scored.inspect_err(|_elapsed| tracing::debug!("a model took too long to order an answer"));
+            scored.unwrap_or_else(|_elapsed| Ok(BTreeMap::new()))?
+        }
     };
     let Retrieval { chunks, .. } = retrieval;
     Ok(Retrieval { chunks: ordered(chunks, &scores), ..retrieval })

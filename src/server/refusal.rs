@@ -16,7 +16,7 @@ use tonic_types::StatusExt;
 
 use crate::authz::AuthzError;
 use crate::error_code::ErrorCode;
-use crate::inference::InferenceError;
+use crate::inference::{InferenceError, ModelFault};
 use crate::retrieval::{FieldViolation, RetrievalError};
 use crate::sources::SourceError;
 use crate::vector_store::VectorStoreError;
@@ -413,6 +413,10 @@ impl From<InferenceError> for Refusal {
 fn inference_text(error: &InferenceError) -> &'static str {
     tracing::warn!(%error, "a model did not answer");
     match error {
+        InferenceError::Embedding { fault: ModelFault::Unrecorded, .. }
+        | InferenceError::Rerank { fault: ModelFault::Unrecorded, .. } => {
+            "the call could not be recorded, so no text is sent to a model; try again later"
+        }
         InferenceError::Embedding { .. } => "the embedding model did not answer; try again later",
         InferenceError::Rerank { .. } => "the reranking model did not answer; try again later",
     }

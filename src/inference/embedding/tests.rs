@@ -306,3 +306,22 @@ async fn what_cannot_be_recorded_is_not_sent() {
         assert_eq!(kept.0.lock().unwrap().is_empty(), is_refused, "{row}");
     }
 }
+
+#[tokio::test]
+async fn an_answer_may_be_as_large_as_its_vectors() {
+    let vector = |numbers: usize| json!(vec![-1.0_f64 / 30_000.0; numbers]);
+    let wide = |texts: usize| data(&(0..texts).map(|index| (index, vector(4_096))).collect::<Vec<_>>());
+    let spaced = |body: &str, spaces: usize| Reply::Now(200, "", format!("{}{body}", " ".repeat(spaces)));
+    let one = r#"{"data": [{"index": 0, "embedding": [1]}]}"#;
+    let rows = [
+        ("one vector", 1, wide(1), None),
+        ("a whole request of them", 120, wide(120), None),
+        ("white space", 1, spaced(one, 100_000), None),
+        ("too much of it for one vector", 1, spaced(one, 200_000), Some(ModelFault::TooLarge)),
+    ];
+    for (row, texts, reply, expected) in rows {
+        let stand_in = StandIn::start(vec![reply]).await;
+        let found = stand_in.embedder(&json!({ "batch": 120 })).embed(&vec!["leave"; texts]).await;
+        assert_eq!(found.err(), expected, "{row}");
+    }
+}

@@ -10,7 +10,7 @@ use crate::inference::{
 
 /// The conduct of the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Conduct {
+pub(super) enum Conduct {
     /// The last text is the best one.
     LastFirst,
     /// There is one score too few.
@@ -32,14 +32,18 @@ impl Reranker for Conduct {
 }
 
 /// Keeps the ids of what was sent, if it lets anything be sent.
-struct Sent {
+pub(super) struct Sent {
     is_open: bool,
     ids: Mutex<Vec<String>>,
 }
 
 impl Sent {
-    fn new(is_open: bool) -> Self {
+    pub(super) fn new(is_open: bool) -> Self {
         Self { is_open, ids: Mutex::default() }
+    }
+
+    pub(super) fn ids(&self) -> Vec<String> {
+        self.ids.lock().unwrap().clone()
     }
 }
 
@@ -53,9 +57,14 @@ impl SentRecord for Sent {
     }
 }
 
-fn ordering(guards: &[&str], conduct: Conduct, on_failure: OnRerankFailure) -> Retriever {
+/// Returns a model of this conduct for the one collection that there is.
+pub(super) fn rerankers(conduct: Conduct, on_failure: OnRerankFailure) -> Arc<Rerankers> {
     let reranker = CollectionReranker::new(Arc::new(conduct), "judge", "models.example", Ceiling::None, on_failure);
-    let rerankers = Arc::new(Rerankers::of(BTreeMap::from([("handbook".to_owned(), reranker)])));
+    Arc::new(Rerankers::of(BTreeMap::from([("handbook".to_owned(), reranker)])))
+}
+
+fn ordering(guards: &[&str], conduct: Conduct, on_failure: OnRerankFailure) -> Retriever {
+    let rerankers = rerankers(conduct, on_failure);
     let systems = OtherSystems { rerankers, ..OtherSystems::default() };
     let authorizer = Arc::new(OpenOnly { local: true, hint: None });
     Retriever::with_systems(authorizer, shelf(guards, Fault::None), configured(), pages(), systems)

@@ -2,12 +2,14 @@
 
 use tempfile::TempDir;
 
+use super::reranked::{Conduct, Sent, rerankers};
 use super::*;
 use crate::chunk::Document;
 use crate::error_code::ErrorCode;
 use crate::identity::details::OneOf;
 use crate::identity::sample::{self, NOW};
 use crate::identity::{BearerToken, Principal};
+use crate::inference::OnRerankFailure;
 use crate::retrieval::{FetchParts, SourceReport};
 use crate::sources::{
     SourceDocument, SourceError, SourceFault, SourceQuestion, SourceReply, SourceRule, SourceText, SourceTextFrom,
@@ -185,6 +187,32 @@ async fn nothing_that_a_source_says_widens_an_answer() {
                 assert!(read.iter().all(|id| is_released(guards[id.parse::<usize>().unwrap()])), "{row}: {read:?}");
             }
         }
+    }
+}
+
+/// A model is a third party, too.
+#[tokio::test]
+async fn what_a_source_withholds_is_sent_to_no_model() {
+    for (local, query) in plans() {
+        let row = format!("{query:?}, local: {local}");
+        let has_words = query != Query::Vector(vec![1.0, 0.0]);
+        let guards = ["open1", "open-hidden", "shut", "open2", "open-nowhere"];
+        let systems = OtherSystems {
+            sources: Some(Wiki::new(unless_hidden) as Arc<dyn SourceSystems>),
+            rerankers: rerankers(Conduct::LastFirst, OnRerankFailure::Error),
+            ..OtherSystems::default()
+        };
+        let authorizer = Arc::new(OpenOnly { local, hint: None });
+        let store = shelf(&guards, Fault::None);
+        let retriever = Retriever::with_systems(authorizer, store, configured(), pages(), systems);
+        let parts = RetrievalParts { principal: with_token(), ..parts(query, 5) };
+        let request = RetrievalRequest::new(parts, 100).unwrap();
+        let sent = Sent::new(true);
+        let retrieval = retriever.retrieve_recorded(&request, Instant::now() + PATIENCE, &sent).await.unwrap();
+        let (found, expected): ([&str; 2], &[&str]) =
+            if has_words { (["open2", "open1"], &["0000", "0003"]) } else { (["open1", "open2"], &[]) };
+        assert_eq!(guards_of(&retrieval), found, "{row}");
+        assert_eq!(sent.ids(), strings(expected), "{row}");
     }
 }
 
