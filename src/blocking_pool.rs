@@ -125,7 +125,7 @@ mod tests {
     #[tokio::test]
     async fn work_that_panics_or_is_given_up_takes_no_slot_for_good() {
         let pool = BlockingPool::with_slots(1);
-        let lost = pool.run(|| panic!("on purpose")).await;
+        let lost = pool.run(|| -> u8 { panic!("on purpose") }).await;
         assert_eq!(lost, Err(WorkLost::Panicked));
         assert!(!WorkLost::Panicked.to_string().contains("purpose"), "a panic may quote a text");
         let (go_on, waiting) = mpsc::channel::<()>();
