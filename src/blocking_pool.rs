@@ -13,8 +13,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// The most threads that wait for a disk or a lock, beside those that compute. They serve the pools that wait, and work
 /// that has no pool (looking up host names, opening files).
 const WAITING_THREADS_MAX: usize = 16;
-/// The number of pools that compute: one each for the authorizer, the vector store and the server.
-const CPU_BOUND_POOLS: usize = 3;
+/// The number of pools that compute: one each for the authorizer, the vector store, the server and a model in a folder.
+const CPU_BOUND_POOLS: usize = 4;
 
 /// Runs work of one kind on blocking threads, in a bounded number of slots. Clones share the slots.
 #[derive(Clone, Debug)]

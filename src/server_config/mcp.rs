@@ -40,7 +40,7 @@ pub struct McpConfig {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum McpSearchBy {
-    /// The words of the query, which stay on this machine.
+    /// The words of the query. They stay on this machine, unless the collection has a model in `rerank`.
     #[default]
     Words,
     /// The meaning of the query. Its words go to the model.
