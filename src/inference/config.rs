@@ -153,8 +153,9 @@ fn check_table<'s>(table: &str, settings: impl Iterator<Item = (&'s [String], &'
     Ok(())
 }
 
+/// Text Embeddings Inference refuses more unless it is told otherwise.
 const fn batch() -> u32 {
-    64
+    32
 }
 
 const fn timeout() -> Duration {
@@ -179,6 +180,15 @@ mod tests {
     fn refused(embedding: &[Value]) -> Option<String> {
         let read: Result<Vec<EmbeddingConfig>, _> = serde_json::from_value(json!(embedding));
         read.map_err(|error| error.to_string()).and_then(|embedding| check(&embedding, &[])).err()
+    }
+
+    #[test]
+    fn the_defaults_suit_common_endpoints() {
+        let minimal = json!({ "collections": ["a"], "url": "https://models.example/v1", "model": "m" });
+        let embedding: EmbeddingConfig = serde_json::from_value(minimal.clone()).unwrap();
+        assert_eq!((embedding.batch, embedding.timeout), (32, Duration::from_secs(10)));
+        let rerank: RerankConfig = serde_json::from_value(minimal).unwrap();
+        assert_eq!(rerank.timeout, Duration::from_secs(5), "below the time of a request");
     }
 
     #[test]
