@@ -304,7 +304,10 @@ fn conditions_on_values_are_made_in_one_place() {
         } else {
             &["Condition::matches", "MatchValue", "FieldCondition", "r#match"]
         };
-        for (line, code) in source.code().filter(|(_, code)| banned.iter().any(|name| code.contains(name))) {
+        // This one matches nothing. It is there for servers that cannot read it.
+        let matches_nothing = |code: &str| is_the_place && code.contains("MatchValue::Prefix(NO_MARK.to_owned())");
+        let is_fault = |code: &str| banned.iter().any(|name| code.contains(name)) && !matches_nothing(code);
+        for (line, code) in source.code().filter(|(_, code)| is_fault(code)) {
             let fault = "make it with `vector_store::qdrant::filter`, which matches whole values";
             complaints.push(format!("src/{}.rs:{line}: {fault}: {}", source.path, code.trim()));
         }

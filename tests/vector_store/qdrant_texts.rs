@@ -168,8 +168,8 @@ async fn a_server_that_would_leak_or_miss_is_refused_by_name() {
     }
 }
 
-/// A connection is made again without a word. The answer of an older node that came up meanwhile counts hidden texts, as this
-/// shows, so it is thrown away.
+/// A connection is made again without a word. The answer of an older node that came up meanwhile would count hidden texts, as this
+/// shows. The node refuses the query, because it has a condition that such a node cannot read.
 #[tokio::test]
 async fn an_older_node_that_takes_over_is_noticed() {
     let server = QdrantServer::start().await;
@@ -184,8 +184,10 @@ async fn an_older_node_that_takes_over_is_noticed() {
         answer => panic!("{answer:?}"),
     }
     // What the older node would answer: a score that tells of the hidden text.
-    let request = server.take_queries().pop().expect("a query");
+    let mut request = server.take_queries().pop().expect("a query");
     let mut points = PointsClient::connect(server.address.clone()).await.expect("a server");
+    assert!(points.query(request.clone()).await.is_err(), "the older node refuses the query");
+    request.filter.as_mut().expect("a filter").must_not.clear();
     let mut score_now = async || {
         let answer = points.query(request.clone()).await.expect("an answer").into_inner().result;
         answer.first().expect("a point").score
@@ -194,6 +196,34 @@ async fn an_older_node_that_takes_over_is_noticed() {
     server.pass_for(Node::default());
     assert!((leaking - score_now().await).abs() > 0.01, "{leaking}");
     assert_eq!(store.search(&asked).await.expect("a search").candidates.len(), 1, "a new node");
+}
+
+/// The node that is asked for its version need not be the one that searches. That one may stand behind a load balancer, or another
+/// node may hand the search on to it.
+#[tokio::test]
+async fn an_older_node_that_only_searches_refuses_by_itself() {
+    let server = QdrantServer::start().await;
+    let store = QdrantStore::new(&QdrantConfig::new(&server.address)).expect("a store");
+    let (open, secret) =
+        (document("a", &[("document:a", "leave", &[1.0])]), document("b", &[("secret:b", "leave", &[1.0])]));
+    store.upsert(COLLECTION, vec![open, secret]).await.expect("taken in");
+    let hybrid = Query::Hybrid { text: "leave".to_owned(), vector: vec![1.0] };
+    for (row, query) in [("by text", text("leave")), ("by both", hybrid)] {
+        let asked = search(&store, &["document:a"], query).await;
+        let found = store.search(&asked).await.expect("a search").candidates;
+        assert_eq!(found.len(), 1, "{row}: a new node");
+        server.pass_for(Node { searched_by: Some("1.18.4"), ..Node::default() });
+        let answer = store.search(&asked).await;
+        assert!(matches!(answer, Err(VectorStoreError::Refused(_))), "{row}: {answer:?}");
+        // A point that is read by its text is searched for again. In a hybrid query its vector finds it.
+        let read = store.read(COLLECTION, Some(&asked), &found).await.map(|chunks| chunks.len());
+        match asked.query {
+            Query::Text(_) => assert!(matches!(read, Err(VectorStoreError::Refused(_))), "{row}: {read:?}"),
+            Query::Vector(_) | Query::Hybrid { .. } => assert!(matches!(read, Ok(1)), "{row}: {read:?}"),
+        }
+        server.pass_for(Node::default());
+        assert_eq!(store.search(&asked).await.expect("a search").candidates.len(), 1, "{row}: a new node again");
+    }
 }
 
 /// Where the shards are is asked for with the overview, so each row has a store of its own.

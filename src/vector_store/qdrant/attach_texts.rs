@@ -11,8 +11,8 @@ use qdrant_client::qdrant::points_update_operation::{Operation, SetPayload, Upda
 use qdrant_client::qdrant::vectors::VectorsOptions;
 use qdrant_client::qdrant::with_payload_selector::SelectorOptions;
 use qdrant_client::qdrant::{
-    Condition, FieldType, GetPoints, NamedVectors, PayloadIncludeSelector, PointId, PointVectors,
-    PointsUpdateOperation, Value as Payload, Vector, Vectors,
+    Condition, GetPoints, NamedVectors, PayloadIncludeSelector, PointId, PointVectors, PointsUpdateOperation,
+    Value as Payload, Vector, Vectors,
 };
 
 use super::QdrantStore;
@@ -49,7 +49,7 @@ impl QdrantStore {
             return Err(AttachError::NoTexts);
         }
         if !has_index {
-            self.create_index(collection, TEXT_ANALYSIS, FieldType::Keyword).await?;
+            self.create_mark_index(collection).await?;
         }
         Ok(!has_index)
     }

@@ -1,10 +1,11 @@
 //! Describes collections, counts their points, and makes new ones.
 
+use qdrant_client::qdrant::payload_index_params::IndexParams;
 use qdrant_client::qdrant::{
     CollectionInfo as QdrantCollectionInfo, CountPoints, CreateCollectionBuilder, CreateFieldIndexCollectionBuilder,
-    CreateVectorNameRequest, Distance, FieldType, Filter, GetCollectionInfoRequest, Modifier, PayloadSchemaType,
-    SparseVectorConfig, SparseVectorCreationConfig, SparseVectorParams, VectorParams, VectorParamsBuilder,
-    VectorParamsMap, VectorsConfig, create_vector_name_request, vectors_config,
+    CreateVectorNameRequest, Distance, FieldType, Filter, GetCollectionInfoRequest, KeywordIndexParamsBuilder,
+    Modifier, PayloadSchemaType, SparseVectorConfig, SparseVectorCreationConfig, SparseVectorParams, VectorParams,
+    VectorParamsBuilder, VectorParamsMap, VectorsConfig, create_vector_name_request, vectors_config,
 };
 
 use super::fields::{DOCUMENT_ID, GUARD, POSITION, TEXT_ANALYSIS};
@@ -112,7 +113,7 @@ impl QdrantStore {
         }
         let takes_texts = has_text_vector(&info) || self.add_text_vector(name).await?;
         if takes_texts && !info.payload_schema.contains_key(TEXT_ANALYSIS) {
-            self.create_index(name, TEXT_ANALYSIS, FieldType::Keyword).await?;
+            self.create_mark_index(name).await?;
         }
         Ok(Prepared { dimension: self.dimension(name, &info)?, limits: limits_of(&info), takes_texts })
     }
@@ -141,6 +142,18 @@ impl QdrantStore {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Makes the index on the marks of texts. It also serves [`filter::of_no_mark`], which a strict mode may refuse without an
+    /// index.
+    pub(super) async fn create_mark_index(&self, name: &str) -> Result<(), VectorStoreError> {
+        let params = KeywordIndexParamsBuilder::default().prefix(true).build();
+        let index = CreateFieldIndexCollectionBuilder::new(name, TEXT_ANALYSIS, FieldType::Keyword)
+            .field_index_params(IndexParams::KeywordIndexParams(params))
+            .wait(true);
+        let mut points = self.points();
+        self.call(name, points.create_field_index(index.build())).await?;
+        Ok(())
     }
 
     pub(super) async fn create_index(

@@ -12,13 +12,16 @@ use qdrant_client::qdrant::{
     Timestamp,
 };
 
-use super::fields::POSITION;
+use super::fields::{POSITION, TEXT_ANALYSIS};
 use super::layout::Layout;
 use crate::chunk::Value;
 use crate::vector_store::{Filter, Moment};
 
 /// Every whole number below this is exactly one `f64`, so comparing as `f64` is exact.
 const EXACT_INTEGERS: u64 = 1 << 53;
+
+/// What no mark of a text's analysis begins with: each of them begins with a digit.
+const NO_MARK: &str = ":";
 
 /// A translated filter. *Never* and *always* are kept apart from conditions, because to Qdrant an empty list of alternatives
 /// means *always*.
@@ -82,6 +85,12 @@ pub(super) fn not(condition: Condition) -> Condition {
 /// Matches one chunk of each document.
 pub(super) fn first_of_document() -> Condition {
     number(POSITION, 0)
+}
+
+/// Matches no point. A node older than Qdrant 1.19 cannot read this condition, and refuses the search that has it, even if
+/// another node hands the search on to it. Such a node would ignore the corpus of a text query.
+pub(super) fn of_no_mark() -> Condition {
+    matches(TEXT_ANALYSIS, MatchValue::Prefix(NO_MARK.to_owned()))
 }
 
 /// Matches the points whose field is this text or a list with this text.

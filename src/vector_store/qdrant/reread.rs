@@ -28,7 +28,7 @@ use super::QdrantStore;
 use super::filter::{self, Clause};
 use super::layout::id_text;
 use super::read::{PAYLOADS_PER_CALL_MAX, ids_per_call};
-use super::search::{Question, TextQuestion, search_params};
+use super::search::{Question, TextQuestion, refused_by_older, search_params};
 use super::sparse_text::TEXT_VECTOR;
 use crate::chunk::Candidate;
 use crate::vector_store::direction::normalized;
@@ -179,7 +179,11 @@ impl QdrantStore {
             vector,
             sparse_indices,
             vector_name,
-            filter: Some(QdrantFilter::must(must)),
+            filter: Some(QdrantFilter {
+                must,
+                must_not: refused_by_older(question).into_iter().collect(),
+                ..QdrantFilter::default()
+            }),
             params: Some(search_params(question, method)),
             limit,
             with_payload: Some(payload.into()),
@@ -190,6 +194,11 @@ impl QdrantStore {
         let mut client = self.points();
         #[expect(deprecated, reason = "`Query`, which is named in its place, reads payloads after it has scored")]
         let searching = client.search(request);
-        Ok(self.call(&search.collection, searching).await?.result)
+        let answer = self.call(&search.collection, searching).await;
+        if matches!((question, &answer), (Question::Text(_), Err(VectorStoreError::Refused(_)))) {
+            // An older node that took over refuses the search itself. This says why.
+            self.check_corpus_is_known().await?;
+        }
+        Ok(answer?.result)
     }
 }

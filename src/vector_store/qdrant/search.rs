@@ -141,8 +141,11 @@ impl NearestPoints for SearchCalls<'_> {
         };
         let must: Vec<Condition> = space.into_iter().chain(wanted.clone()).collect();
         let unguarded = (call.unguarded == Unguarded::LeftOut).then(|| Condition::is_empty(layout.guard.key()));
-        let must_not: Vec<Condition> =
-            filter::of_documents(layout, call.without_documents).into_iter().chain(unguarded).collect();
+        let must_not: Vec<Condition> = filter::of_documents(layout, call.without_documents)
+            .into_iter()
+            .chain(unguarded)
+            .chain(refused_by_older(*question))
+            .collect();
         let is_filtered = !must.is_empty() || !must_not.is_empty();
         let request = QueryPoints {
             collection_name: (*collection).to_owned(),
@@ -178,6 +181,11 @@ pub(super) fn search_params(question: Question<'_>, method: Method) -> SearchPar
         Question::Text(TextQuestion { corpus, .. }) => Some(IdfParams { corpus: Some(corpus.clone()) }),
     };
     SearchParams { exact: Some(method == Method::Scan), idf, ..SearchParams::default() }
+}
+
+/// Returns the condition by which a node that would count hidden chunks refuses a text query.
+pub(super) fn refused_by_older(question: Question<'_>) -> Option<Condition> {
+    matches!(question, Question::Text(_)).then(filter::of_no_mark)
 }
 
 fn guard_condition(layout: &Layout, part: &SpacePart) -> Option<Condition> {

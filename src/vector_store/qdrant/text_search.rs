@@ -28,8 +28,10 @@ impl QdrantStore {
         };
         let Some(question) = self.text_question(search, text)? else { return Ok(NOTHING) };
         self.check_corpus_is_known().await?;
-        let searched = self.find_by(search, Question::Text(&question)).await?;
+        let searched = self.find_by(search, Question::Text(&question)).await;
+        // An older node that took over refuses the search itself. This says why.
         self.check_corpus_is_known().await?;
+        let searched = searched?;
         Ok(Searched { exact: searched.exact && is_whole, ..searched })
     }
 

@@ -103,7 +103,8 @@ impl QdrantStore {
     /// Checks that all nodes count statistics over a corpus.
     ///
     /// A connection is made again without a word, and the next node may be an older one. So each text query asks before its
-    /// search and after it.
+    /// search and after it. Neither answer need come from the node that searches, if a load balancer stands before several. So
+    /// the search itself has a condition that an older node refuses ([`filter::of_no_mark`]).
     ///
     /// # Errors
     /// [`VectorStoreError::Unsupported`] when a node is too old.

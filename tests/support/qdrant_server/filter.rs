@@ -8,6 +8,7 @@ use ragward::vector_store::Moment;
 use tonic::Status;
 
 use super::path::{names, values};
+use super::strict_mode::conditions;
 use super::{Id, Point, not_implemented};
 
 /// Returns whether a point passes. Without a filter every point passes.
@@ -32,6 +33,18 @@ pub(super) fn passes(filter: Option<&Filter>, id: &Id, point: &Point) -> Result<
         any |= holds(condition, id, point)?;
     }
     Ok(any)
+}
+
+/// Returns whether a filter has a condition that came with Qdrant 1.19. An older server refuses it.
+pub(super) fn is_new(filter: &Filter) -> bool {
+    let is_prefix = |condition: &Condition| match &condition.condition_one_of {
+        Some(ConditionOneOf::Field(field)) => {
+            let wanted = field.r#match.as_ref().and_then(|wanted| wanted.match_value.as_ref());
+            matches!(wanted, Some(MatchValue::Prefix(_)))
+        }
+        _ => false,
+    };
+    conditions(filter).any(is_prefix)
 }
 
 fn holds(condition: &Condition, id: &Id, point: &Point) -> Result<bool, Status> {
@@ -89,12 +102,12 @@ fn matches(wanted: &MatchValue, found: &[&Value]) -> Result<bool, Status> {
         // As in Qdrant, a field without a full-text index matches the text anywhere in the value, whatever other index
         // it has.
         MatchValue::Text(part) => texts.clone().any(|text| text.contains(part)),
+        MatchValue::Prefix(start) => texts.clone().any(|text| text.starts_with(start.as_str())),
         MatchValue::Boolean(truth) => found.iter().any(|value| value.kind == Some(Kind::BoolValue(*truth))),
         MatchValue::ExceptIntegers(_)
         | MatchValue::ExceptKeywords(_)
         | MatchValue::Phrase(_)
         | MatchValue::TextAny(_)
-        | MatchValue::Prefix(_)
         | MatchValue::Substring(_) => return not_implemented(),
     })
 }

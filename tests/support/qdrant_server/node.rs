@@ -16,6 +16,8 @@ pub(crate) struct Node {
     pub(crate) version: &'static str,
     /// The version of the node that takes its place when the next search comes.
     pub(crate) next_version: Option<&'static str>,
+    /// The version of the node to which each search is handed on. A load balancer may do that, or the node itself.
+    pub(crate) searched_by: Option<&'static str>,
     pub(crate) peer_id: u64,
     /// How many shards of each collection it has.
     pub(crate) local_shards: u32,
@@ -25,7 +27,7 @@ pub(crate) struct Node {
 
 impl Default for Node {
     fn default() -> Self {
-        Self { version: "1.20.0", next_version: None, peer_id: 1, local_shards: 1, remote_shards: 0 }
+        Self { version: "1.20.0", next_version: None, searched_by: None, peer_id: 1, local_shards: 1, remote_shards: 0 }
     }
 }
 
@@ -68,7 +70,8 @@ impl Engine {
         if let Some(version) = node.next_version.take() {
             node.version = version;
         }
-        node.clone()
+        let version = node.searched_by.unwrap_or(node.version);
+        Node { version, ..node.clone() }
     }
 }
 

@@ -25,7 +25,7 @@ use qdrant_client::qdrant::{
 };
 use tonic::{Request, Response, Status};
 
-use super::filter::passes;
+use super::filter::{is_new, passes};
 use super::path::{names, path, selected, values};
 use super::sparse::{Scored, by_index};
 use super::strict_mode::Precision;
@@ -405,6 +405,9 @@ impl Collection {
 
     /// Searches. A server that does not know the corpus ignores it without a word, as Qdrant did before 1.19.
     fn query(&self, request: QueryPoints, knows_corpus: bool) -> Result<Vec<ScoredPoint>, Status> {
+        if !knows_corpus && request.filter.as_ref().is_some_and(is_new) {
+            return Err(Status::invalid_argument("Malformed Match condition"));
+        }
         let is_exact = request.params.as_ref().is_some_and(qdrant_client::qdrant::SearchParams::exact);
         let precision = if is_exact { Precision::Exact } else { Precision::Approximate };
         self.admit(request.filter.as_ref(), Some(request.limit.unwrap_or(LIMIT)), precision)?;

@@ -48,7 +48,7 @@ impl Collection {
 }
 
 /// Iterates over the conditions of a filter and of the filters inside it.
-fn conditions(filter: &Filter) -> Box<dyn Iterator<Item = &Condition> + '_> {
+pub(super) fn conditions(filter: &Filter) -> Box<dyn Iterator<Item = &Condition> + '_> {
     let own = filter.must.iter().chain(&filter.must_not).chain(&filter.should);
     Box::new(own.flat_map(|condition| match &condition.condition_one_of {
         Some(ConditionOneOf::Filter(inner)) => conditions(inner),
