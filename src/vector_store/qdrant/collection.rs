@@ -226,9 +226,13 @@ impl QdrantStore {
 
 /// Returns whether the points of a collection have a vector for texts.
 pub(super) fn has_text_vector(info: &QdrantCollectionInfo) -> bool {
-    let params = info.config.as_ref().and_then(|config| config.params.as_ref());
-    let sparse = params.and_then(|params| params.sparse_vectors_config.as_ref());
-    sparse.and_then(|sparse| sparse.map.get(TEXT_VECTOR)).is_some_and(|vector| vector.modifier() == Modifier::Idf)
+    text_vector(info).is_some_and(|vector| vector.modifier() == Modifier::Idf)
+}
+
+/// Returns the settings of the vector for texts, if a collection has it.
+pub(super) fn text_vector(info: &QdrantCollectionInfo) -> Option<&SparseVectorParams> {
+    let params = info.config.as_ref()?.params.as_ref()?;
+    params.sparse_vectors_config.as_ref()?.map.get(TEXT_VECTOR)
 }
 
 /// Returns the refusal of vectors where the points have none of the configured name.

@@ -29,14 +29,14 @@ use super::filter::{self, Clause};
 use super::layout::id_text;
 use super::read::{PAYLOADS_PER_CALL_MAX, ids_per_call};
 use super::search::{Question, TextQuestion, refused_by_older, search_params};
-use super::sparse_text::TEXT_VECTOR;
+use super::sparse_text::{SCORE_STEP, TEXT_VECTOR};
 use crate::chunk::Candidate;
 use crate::vector_store::direction::normalized;
 use crate::vector_store::remote::server_search::Method;
 use crate::vector_store::{Query, Search, VectorStoreError};
 
 /// The most by which two scores of the same vector may differ. They may differ because two replicas may add up one
-/// cosine in different orders.
+/// cosine in different orders. Scores of a text may also be rounded to neighbours.
 const SCORE_TOLERANCE: f32 = 1e-5;
 
 /// A search among some points.
@@ -68,13 +68,13 @@ enum SameBy {
 
 impl SameBy {
     fn holds(self, found: &Candidate, score: f32) -> bool {
-        let compares_score = match self {
-            Self::Score => true,
-            Self::Version => found.version.is_none(),
-            Self::VersionAlone => false,
+        let tolerance = match self {
+            Self::Score => Some(SCORE_TOLERANCE),
+            Self::Version => found.version.is_none().then(|| SCORE_TOLERANCE.max(found.score * SCORE_STEP)),
+            Self::VersionAlone => None,
         };
         // NaN is never the same score.
-        !compares_score || (score - found.score).abs() <= SCORE_TOLERANCE
+        tolerance.is_none_or(|tolerance| (score - found.score).abs() <= tolerance)
     }
 }
 
@@ -132,7 +132,7 @@ impl QdrantStore {
                         else {
                             return Err(VectorStoreError::BadAnswer("a point that was not asked for".to_owned()));
                         };
-                        if !same_by.holds(candidate, point.score) {
+                        if !same_by.holds(candidate, question.score(point.score)) {
                             asked.push(id.clone());
                             continue;
                         }

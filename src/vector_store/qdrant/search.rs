@@ -12,7 +12,7 @@ use qdrant_client::qdrant::{
 use super::QdrantStore;
 use super::filter::{self, Clause};
 use super::layout::Layout;
-use super::sparse_text::{SparseText, TEXT_VECTOR};
+use super::sparse_text::{self, SparseText, TEXT_VECTOR};
 use crate::chunk::Candidate;
 use crate::vector_store::direction::normalized;
 use crate::vector_store::remote::Hit;
@@ -36,6 +36,16 @@ pub(super) enum Question<'a> {
     /// A vector of length 1.
     Vector(&'a [f32]),
     Text(&'a TextQuestion),
+}
+
+impl Question<'_> {
+    /// Returns the score of a point from the one that Qdrant found.
+    pub(super) fn score(self, found: f32) -> f32 {
+        match self {
+            Question::Vector(_) => found,
+            Question::Text(_) => sparse_text::rounded(found),
+        }
+    }
 }
 
 /// The part of a search that is the same in all its calls.
@@ -162,7 +172,10 @@ impl NearestPoints for SearchCalls<'_> {
         let mut points = store.points();
         match Box::pin(store.call(collection, points.query(request))).await {
             Ok(answer) => {
-                let points = answer.result.into_iter().map(|point| read_point(layout, &point, call.by_document));
+                let points = answer.result.into_iter().map(|point| {
+                    let point = ScoredPoint { score: question.score(point.score), ..point };
+                    read_point(layout, &point, call.by_document)
+                });
                 NearestAnswer::checked(points.collect(), call.limit)
             }
             Err(VectorStoreError::Refused(text)) => match question {

@@ -20,6 +20,13 @@ use crate::vector_store::exact::served_terms::{self, ChunkTerms, CountedTerm, Fi
 /// The name of the sparse vector in each point.
 pub(super) const TEXT_VECTOR: &str = "ragward_text";
 
+/// How many of the 24 binary digits of a score are dropped. Twelve are left, which tell scores apart that differ by a
+/// twentieth of a per cent.
+const DIGITS_DROPPED: u32 = 12;
+
+/// The most by which two scores of one text may differ after [`rounded`], as a part of the score.
+pub(super) const SCORE_STEP: f32 = 1.0 / 2048.0;
+
 /// A text as a sparse vector, with at least one index.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct SparseText {
@@ -90,6 +97,20 @@ pub(super) fn of_query(text: &str, languages: &Languages) -> Result<Option<Spars
     Ok(SparseText::of(&served_terms::of_query(text, languages)?, f64::from))
 }
 
+/// Rounds the score of a text.
+///
+/// Qdrant adds up the terms of a query in an order that depends on all chunks: which of them had a term first, and how
+/// many have it. Different orders round differently, so hidden chunks would show in the last digits of a score.
+pub(super) fn rounded(score: f32) -> f32 {
+    if !score.is_finite() {
+        return score;
+    }
+    let half = 1 << (DIGITS_DROPPED - 1);
+    let all = 1 << DIGITS_DROPPED;
+    // The magnitude of a finite number is below that of all NaNs, so there is no overflow.
+    f32::from_bits((score.to_bits() + half) & !(all - 1))
+}
+
 fn index_of(term: &str) -> u32 {
     let hash = digest(&SHA256, term.as_bytes());
     u32::from_be_bytes(hash.as_ref().first_chunk().copied().unwrap_or_default())
@@ -132,6 +153,33 @@ mod tests {
         let pears = query.indices.iter().position(|index| *index == index_of("pear")).expect("a pear");
         assert!((query.values[pears] - 2.0).abs() < f32::EPSILON && query.values.len() == 2, "{query:?}");
         assert_eq!(of_query(" ", &english()).expect("no terms"), None);
+    }
+
+    #[test]
+    fn a_score_does_not_tell_in_which_order_it_was_added_up() {
+        let mut differing = 0;
+        for number in 1_u8..=100 {
+            let [a, b, c] = [0.1, 0.7, 2.3].map(|part: f32| part * f32::from(number) / 7.0);
+            let orders = [(a + b) + c, (b + c) + a, (a + c) + b];
+            differing += usize::from(orders.iter().any(|score| score.to_bits() != orders[0].to_bits()));
+            for score in orders {
+                assert_eq!(rounded(score).to_bits(), rounded(orders[0]).to_bits(), "{number}");
+                assert!((rounded(score) - score).abs() <= score * SCORE_STEP / 2.0, "{number}");
+            }
+        }
+        assert!(differing > 0, "Some orders do not give the same sum.");
+        let rows = [
+            ("zero", 0.0, 0.0),
+            ("one", 1.0, 1.0),
+            ("few digits", 2.5, 2.5),
+            ("infinite", f32::INFINITY, f32::INFINITY),
+            ("the largest", f32::MAX, f32::INFINITY),
+        ];
+        for (row, score, expected) in rows {
+            assert_eq!(rounded(score).to_bits(), f32::to_bits(expected), "{row}");
+        }
+        assert!(rounded(f32::NAN).is_nan());
+        assert!(rounded(1.0) < rounded(1.001) && rounded(1.001) < rounded(1.002), "Scores keep their order.");
     }
 
     /// A chunk's vector is the same, whatever else was turned into vectors before.

@@ -12,11 +12,11 @@ use qdrant_client::qdrant::collections_client::CollectionsClient;
 
 use qdrant_client::qdrant::qdrant_client::QdrantClient;
 use qdrant_client::qdrant::{
-    CollectionClusterInfoRequest, CollectionClusterInfoResponse, CollectionInfo as QdrantCollectionInfo, Filter,
-    HealthCheckRequest,
+    CollectionClusterInfoRequest, CollectionClusterInfoResponse, CollectionInfo as QdrantCollectionInfo, Datatype,
+    Filter, HealthCheckRequest,
 };
 
-use super::collection::{Counting, has_text_vector};
+use super::collection::{Counting, has_text_vector, text_vector};
 use super::fields::TEXT_ANALYSIS;
 use super::sparse_text::TextForm;
 use super::{QdrantStore, filter};
@@ -46,6 +46,13 @@ impl NodeVersion {
     }
 }
 
+/// Returns whether the index of texts keeps weights as they were sent. If it keeps one byte of each, the byte counts from the
+/// least to the largest weight that any chunk has, so hidden chunks would move the scores of visible ones.
+fn keeps_whole_weights(info: &QdrantCollectionInfo) -> bool {
+    let index = text_vector(info).and_then(|vector| vector.index.as_ref());
+    index.is_none_or(|index| matches!(index.datatype(), Datatype::Default | Datatype::Float32))
+}
+
 impl QdrantStore {
     /// Returns what decides which vectors the texts of a collection get.
     pub(super) fn text_form(&self, collection: &str) -> TextForm {
@@ -61,6 +68,10 @@ impl QdrantStore {
     ) -> Result<TextSupport, VectorStoreError> {
         if !has_text_vector(info) {
             return Ok(TextSupport::Absent);
+        }
+        if !keeps_whole_weights(info) {
+            let why = "the index of its texts keeps weights in short, by the weights of all chunks (`datatype`)";
+            return Ok(TextSupport::Refused(why.to_owned()));
         }
         if !limits.allows_scans {
             let why =
@@ -147,7 +158,9 @@ fn support_of(placements: &[CollectionClusterInfoResponse]) -> TextSupport {
 
 #[cfg(test)]
 mod tests {
-    use qdrant_client::qdrant::RemoteShardInfo;
+    use qdrant_client::qdrant::{
+        CollectionConfig, CollectionParams, RemoteShardInfo, SparseIndexConfig, SparseVectorConfig,
+    };
 
     use super::*;
 
@@ -177,6 +190,28 @@ mod tests {
         for (row, placements, expected) in rows {
             let found = Some(support_of(&placements)).filter(|found| !matches!(found, TextSupport::Refused(_)));
             assert_eq!(found, expected, "{row}");
+        }
+    }
+
+    #[test]
+    fn weights_are_kept_as_they_were_sent() {
+        let rows = [
+            ("no word about the index", None, true),
+            ("Qdrant's own default", Some(Datatype::Default), true),
+            ("four bytes", Some(Datatype::Float32), true),
+            ("two bytes", Some(Datatype::Float16), false),
+            ("one byte", Some(Datatype::Uint8), false),
+        ];
+        for (row, datatype, expected) in rows {
+            let index = datatype
+                .map(|datatype| SparseIndexConfig { datatype: Some(datatype.into()), ..SparseIndexConfig::default() });
+            let vector = SparseVectorParams { index, modifier: Some(Modifier::Idf.into()) };
+            let sparse_vectors_config = Some(SparseVectorConfig { map: [(TEXT_VECTOR.to_owned(), vector)].into() });
+            let params = CollectionParams { sparse_vectors_config, ..CollectionParams::default() };
+            let config = CollectionConfig { params: Some(params), ..CollectionConfig::default() };
+            let info = QdrantCollectionInfo { config: Some(config), ..QdrantCollectionInfo::default() };
+            assert!(has_text_vector(&info), "{row}");
+            assert_eq!(keeps_whole_weights(&info), expected, "{row}");
         }
     }
 

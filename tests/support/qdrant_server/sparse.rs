@@ -1,5 +1,6 @@
 //! Searches by sparse vectors, weighed by inverse document frequency as Qdrant weighs them.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use qdrant_client::qdrant::{Filter, SparseVector};
@@ -43,13 +44,16 @@ impl Collection {
                 }
             }
         }
-        let weighed: BTreeMap<u32, f32> = query
+        let mut weighed: Vec<(u32, f32)> = query
             .iter()
             .map(|(index, value)| {
                 let (n, df) = (documents as f32, frequencies.get(index).copied().unwrap_or_default() as f32);
                 (*index, value * ((n - df + 0.5) / (df + 0.5) + 1.0).ln())
             })
             .collect();
+        // As in Qdrant, the order in which a score is added up depends on all points.
+        let with_index = |index: &u32| self.points.values().filter(|point| point.sparse.contains_key(index)).count();
+        weighed.sort_by_cached_key(|(index, _)| Reverse(with_index(index)));
         let mut scored = Vec::new();
         for (id, point) in &self.points {
             let shared = weighed.iter().filter_map(|(index, weight)| Some(weight * point.sparse.get(index)?));
