@@ -205,6 +205,7 @@ impl Config {
         self.server.mcp.as_ref().map_or(Ok(()), McpConfig::check).map_err(ConfigError::Invalid)?;
         let approval = self.approval.as_ref().map_or(Ok(()), |approval| approval.client.check("approval"));
         approval.map_err(ConfigError::Invalid)?;
+        self.vector_store.qdrant.check().map_err(ConfigError::Invalid)?;
         self.authorizer.check().map_err(ConfigError::Invalid)
     }
 }

@@ -11,6 +11,7 @@ mod vector_store {
     mod qdrant_retrieval;
     mod qdrant_store;
     mod qdrant_texts;
+    mod qdrant_vector_names;
 }
 
 mod support {

@@ -391,7 +391,13 @@ fn zero_is_refused_where_it_makes_no_sense() {
 
 #[test]
 fn lists_and_tables_come_from_the_environment() {
-    let rows: [(&str, &str, &str, Value); 6] = [
+    let rows: [(&str, &str, &str, Value); 7] = [
+        (
+            "RAGWARD__VECTOR_STORE__QDRANT__VECTOR_NAMES",
+            "{ Docs = 'text', wiki = '' }",
+            "/vector_store/qdrant/vector_names",
+            json!({"Docs": "text", "wiki": ""}),
+        ),
         (
             "RAGWARD__IDENTITY__DETAILS__CLASSIFICATIONS",
             "['public', \"secret\"]",

@@ -7,7 +7,11 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::validation;
 use crate::settings::{HumanDuration, PositiveDuration, SecretFile, ServerTls, at_least_one};
+
+/// The name of the sparse vector in each point, which Ragward makes of its text.
+pub(super) const TEXT_VECTOR: &str = "ragward_text";
 
 /// A Qdrant server, and how to search it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -28,6 +32,8 @@ pub struct QdrantConfig {
     pub timeout: Duration,
     /// The name of the vector in each point. When unset, the unnamed vector is searched.
     pub vector_name: Option<String>,
+    /// The names of vectors by collection, where they differ from `vector_name`. An empty name means the unnamed vector.
+    pub vector_names: BTreeMap<String, String>,
     /// Search by a full scan instead of the approximate index. That is exact, and slow on large collections.
     pub exact: bool,
     /// Scan, whatever `exact` says, if a user is known to see at most this many chunks. There the approximate index is
@@ -117,6 +123,39 @@ impl QdrantConfig {
     pub fn new(url: impl Into<String>) -> Self {
         Self { url: url.into(), ..Self::default() }
     }
+
+    /// Checks the names of vectors.
+    ///
+    /// # Errors
+    /// A sentence that names the setting, when a name belongs to the vectors of texts, and when no collection can have a name.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let for_all = self.vector_name.iter().map(|name| ("vector_store.qdrant.vector_name".to_owned(), name));
+        let by_collection = self.vector_names.iter();
+        let by_collection = by_collection.map(|(collection, name)| (setting_of(collection), name));
+        for (setting, name) in for_all.chain(by_collection) {
+            if name == TEXT_VECTOR {
+                return Err(format!("`{setting}`: `{TEXT_VECTOR}` is the vector that Ragward makes of texts"));
+            }
+        }
+        for collection in self.vector_names.keys() {
+            validation::check_collection_name(collection)
+                .map_err(|error| format!("`{}`: {error}", setting_of(collection)))?;
+        }
+        Ok(())
+    }
+}
+
+fn setting_of(collection: &str) -> String {
+    format!("vector_store.qdrant.vector_names.{collection}")
+}
+
+#[cfg(feature = "qdrant")]
+impl QdrantConfig {
+    /// Returns the name of the vector of a collection's points; `None` for the unnamed one.
+    pub(super) fn vector_name_of(&self, collection: &str) -> Option<&str> {
+        let name = self.vector_names.get(collection).or(self.vector_name.as_ref());
+        name.map(String::as_str).filter(|name| !name.is_empty())
+    }
 }
 
 impl PayloadConfig {
@@ -177,6 +216,7 @@ impl Default for QdrantConfig {
             tls: None,
             timeout: Duration::from_secs(5),
             vector_name: None,
+            vector_names: BTreeMap::new(),
             exact: false,
             scanned_chunks_max: 100_000,
             read_consistency: ReadConsistency::default(),
@@ -186,6 +226,37 @@ impl Default for QdrantConfig {
             other_nodes: Vec::new(),
             text_average_length: 200,
             collections: BTreeMap::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A row: its name, the name for all collections, the names by collection, and what the error says.
+    type Row<'a> = (&'a str, Option<&'a str>, &'a [(&'a str, &'a str)], &'a str);
+
+    #[test]
+    fn names_of_vectors_are_checked() {
+        let by_collection = "`vector_store.qdrant.vector_names.docs`";
+        let rows: [Row<'_>; 6] = [
+            ("no names", None, &[], ""),
+            ("a name for all", Some("text"), &[], ""),
+            ("names by collection", Some(""), &[("docs", "text"), ("wiki", "")], ""),
+            ("the vector of texts for all", Some(TEXT_VECTOR), &[], "`vector_store.qdrant.vector_name`"),
+            ("the vector of texts for one", None, &[("docs", TEXT_VECTOR)], by_collection),
+            ("a collection without a name", None, &[("", "text")], "`vector_store.qdrant.vector_names.`"),
+        ];
+        for (row, vector_name, names, expected) in rows {
+            let names = names.iter().map(|(collection, name)| ((*collection).to_owned(), (*name).to_owned()));
+            let config = QdrantConfig {
+                vector_name: vector_name.map(str::to_owned),
+                vector_names: names.collect(),
+                ..QdrantConfig::default()
+            };
+            let error = config.check().err().unwrap_or_default();
+            assert!(error.contains(expected) && error.is_empty() == expected.is_empty(), "{row}: {error}");
         }
     }
 }

@@ -183,10 +183,10 @@ impl QdrantStore {
         if let Some(dimension) = dimension {
             let size = u64::try_from(dimension).unwrap_or(u64::MAX);
             let params = VectorParamsBuilder::new(size, Distance::Cosine).build();
-            let config = match &self.config.vector_name {
+            let config = match self.config.vector_name_of(name) {
                 None => vectors_config::Config::Params(params),
                 Some(vector) => {
-                    vectors_config::Config::ParamsMap(VectorParamsMap { map: [(vector.clone(), params)].into() })
+                    vectors_config::Config::ParamsMap(VectorParamsMap { map: [(vector.to_owned(), params)].into() })
                 }
             };
             request = request.vectors_config(VectorsConfig { config: Some(config) });
@@ -202,9 +202,8 @@ impl QdrantStore {
     }
 
     pub(super) fn dimension(&self, name: &str, info: &QdrantCollectionInfo) -> Result<Option<usize>, VectorStoreError> {
-        let params = info.config.as_ref().and_then(|config| config.params.as_ref());
-        let config = params.and_then(|params| params.vectors_config.as_ref()?.config.as_ref());
-        let vector: Option<&VectorParams> = match (config, &self.config.vector_name) {
+        let config = vectors_of(info);
+        let vector: Option<&VectorParams> = match (config, self.config.vector_name_of(name)) {
             (Some(vectors_config::Config::Params(params)), None) => Some(params),
             (Some(vectors_config::Config::ParamsMap(map)), Some(vector)) => map.map.get(vector),
             (Some(vectors_config::Config::Params(_)), Some(_))
@@ -237,7 +236,23 @@ pub(super) fn text_vector(info: &QdrantCollectionInfo) -> Option<&SparseVectorPa
 
 /// Returns the refusal of vectors where the points have none of the configured name.
 pub(super) fn no_vector(collection: &str) -> VectorStoreError {
-    VectorStoreError::Unsupported(format!("collection `{collection}` has no vector of the configured name"))
+    VectorStoreError::Unsupported(format!(
+        "the points of collection `{collection}` have no vector of this name \
+         (`vector_store.qdrant.vector_name`, `vector_store.qdrant.vector_names`)"
+    ))
+}
+
+/// Returns whether the points of a collection may have vectors beside those of their texts, whatever their names are.
+pub(super) fn has_vectors(info: &QdrantCollectionInfo) -> bool {
+    match vectors_of(info) {
+        None => false,
+        Some(vectors_config::Config::Params(_)) => true,
+        Some(vectors_config::Config::ParamsMap(map)) => !map.map.is_empty(),
+    }
+}
+
+fn vectors_of(info: &QdrantCollectionInfo) -> Option<&vectors_config::Config> {
+    info.config.as_ref()?.params.as_ref()?.vectors_config.as_ref()?.config.as_ref()
 }
 
 /// Returns whether a field has the index that filters and facets on texts need.

@@ -168,7 +168,8 @@ impl QdrantStore {
         documents: Vec<Document>,
         takes_texts: bool,
     ) -> Result<Vec<Replacement>, VectorStoreError> {
-        let point_form = PointForm { stamp: self.writes.begin(), vector_name: self.config.vector_name.as_deref() };
+        let vector_name = self.config.vector_name_of(collection);
+        let point_form = PointForm { stamp: self.writes.begin(), vector_name };
         let form = self.text_form(collection);
         let analysis = form.name();
         let mut vectors = takes_texts.then(|| ChunkVectors::new(form));

@@ -8,7 +8,7 @@ use qdrant_client::qdrant::{CollectionInfo as QdrantCollectionInfo, FacetHit, fa
 use tokio::time::{Instant, timeout};
 use tonic::Code;
 
-use super::collection::{Counting, has_keyword_index, limits_of};
+use super::collection::{Counting, has_keyword_index, has_vectors, limits_of};
 use super::{QdrantStore, failed};
 use crate::language::Object;
 use crate::vector_store::remote::guard_counts::GuardCounts;
@@ -45,6 +45,7 @@ impl QdrantStore {
             Listed::NotUntil(moment) => (None, Some(moment)),
             Listed::Unknown => (None, None),
         };
+        let has_vectors = has_vectors(&info);
         let info = CollectionInfo {
             dimension: self.dimension(collection, &info)?,
             text_queries: text != TextSupport::Absent,
@@ -53,7 +54,7 @@ impl QdrantStore {
             chunks: info.points_count.unwrap_or_default(),
             documents,
         };
-        Ok(Overview { info, limits, text, guards, guards_unlisted_until })
+        Ok(Overview { info, limits, text, has_vectors, guards, guards_unlisted_until })
     }
 
     /// Returns the measured costs of a search among some guards.

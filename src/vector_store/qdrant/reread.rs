@@ -168,7 +168,10 @@ impl QdrantStore {
         let limit = u64::try_from(points.len()).unwrap_or(u64::MAX);
         let must: Vec<Condition> = wanted.into_iter().cloned().chain([Condition::has_id(points)]).collect();
         let (vector, sparse_indices, vector_name) = match question {
-            Question::Vector(vector) => (vector.to_vec(), None, self.config.vector_name.clone()),
+            Question::Vector(vector) => {
+                let vector_name = self.config.vector_name_of(&search.collection).map(str::to_owned);
+                (vector.to_vec(), None, vector_name)
+            }
             Question::Text(TextQuestion { text, .. }) => {
                 let indices = SparseIndices { data: text.indices.clone() };
                 (text.values.clone(), Some(indices), Some(TEXT_VECTOR.to_owned()))

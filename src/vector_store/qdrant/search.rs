@@ -78,7 +78,7 @@ impl QdrantStore {
     /// Returns whether the points of a collection have vectors of their texts and no others, as far as the last overview tells.
     pub(super) fn has_texts_alone(&self, collection: &str) -> bool {
         let overview = self.overviews.last_known(collection);
-        overview.is_some_and(|overview| overview.info.text_queries && overview.info.dimension.is_none())
+        overview.is_some_and(|overview| overview.info.text_queries && !overview.has_vectors)
     }
 
     /// Finds the chunks of the search space that are nearest to a question.
@@ -141,7 +141,8 @@ impl NearestPoints for SearchCalls<'_> {
         let (query, using, space) = match question {
             Question::Vector(vector) => {
                 let query = VectorInput::new_dense(vector.to_vec());
-                (query, store.config.vector_name.clone(), guard_condition(layout, call.part))
+                let using = store.config.vector_name_of(collection).map(str::to_owned);
+                (query, using, guard_condition(layout, call.part))
             }
             // The search space of a text query is one part, which is its corpus.
             Question::Text(TextQuestion { text, corpus }) => {

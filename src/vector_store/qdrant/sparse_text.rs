@@ -16,9 +16,7 @@ use crate::analysis::Languages;
 use crate::chunk::Metadata;
 use crate::vector_store::VectorStoreError;
 use crate::vector_store::exact::served_terms::{self, ChunkTerms, CountedTerm, Fields, INDEX_VERSION};
-
-/// The name of the sparse vector in each point.
-pub(super) const TEXT_VECTOR: &str = "ragward_text";
+pub(super) use crate::vector_store::qdrant_config::TEXT_VECTOR;
 
 /// How many of the 24 binary digits of a score are dropped. Twelve are left, which tell scores apart that differ by a
 /// twentieth of a per cent.

@@ -30,6 +30,8 @@ pub(crate) struct Overview {
     pub(crate) info: CollectionInfo,
     pub(crate) limits: CallLimits,
     pub(crate) text: TextSupport,
+    /// Whether its points may have vectors beside those of their texts, whatever their names are.
+    pub(crate) has_vectors: bool,
     /// The guards, if the server could list all of them.
     pub(crate) guards: Option<GuardCounts>,
     /// When it is worth asking for the guards again, if they could not be listed.
