@@ -332,7 +332,8 @@ async fn a_visible_set_that_is_not_one_list_is_refused() {
     }
 }
 
-/// A chunk that another analysis wrote would be missing, so nobody is answered until it is written again.
+/// A chunk that another analysis wrote would be missing, so nobody who may see it is answered until it is written again. The
+/// others are answered as if there were no such chunk.
 #[tokio::test]
 async fn a_collection_with_chunks_of_another_analysis_is_refused() {
     let server = QdrantServer::start().await;
@@ -350,7 +351,15 @@ async fn a_collection_with_chunks_of_another_analysis_is_refused() {
     new.upsert(COLLECTION, documents(&["a"])).await.expect("taken in");
     refused(found(&new, &["document:a"], text("leave")).await);
     new.upsert(COLLECTION, documents(&["b"])).await.expect("taken in");
-    assert_eq!(found(&new, &["document:a"], text("leave")).await.expect("a search").candidates.len(), 2);
+    let before = found(&new, &["document:a"], text("leave")).await.expect("a search");
+    assert_eq!(before.candidates.len(), 2);
+    let hidden = document("h", &[("secret:h", "leave", &[])]);
+    old.upsert(COLLECTION, vec![hidden]).await.expect("taken in");
+    let fresh = QdrantStore::new(&QdrantConfig::new(&server.address)).expect("a store");
+    let after = found(&fresh, &["document:a"], text("leave")).await.expect("a search");
+    assert_eq!(bytes(&after.candidates), bytes(&before.candidates));
+    assert_eq!((after.exact, after.rest), (before.exact, before.rest));
+    refused(found(&fresh, &["document:a", "secret:h"], text("leave")).await);
 }
 
 /// A collection of an older version gets its vector for texts with the next documents.
@@ -448,11 +457,16 @@ async fn an_attached_collection_takes_texts() {
         let read = store.read(COLLECTION, Some(&search(&store, &guards, text("rota")).await), &first).await;
         assert_eq!(read.expect("read")[0].text, "The rota of the gateway", "{}", server.name);
 
-        // A point that came later would be missing, so nobody is answered until it is attached.
+        // A point that came later has no guard, so nobody sees it. With a guard alone, it would be missing.
         server.put(COLLECTION, vec![of_langchain(5, "secret", "rota")]).await;
-        let fresh = QdrantStore::new(&config).expect("a store");
-        let refused = found(&fresh, &guards, text("rota")).await;
+        let fresh = || QdrantStore::new(&config).expect("a store");
+        let unattached = found(&fresh(), &guards, text("rota")).await.expect("a search").candidates;
+        assert_eq!(bytes(&unattached), bytes(&first), "{}: a point of nobody", server.name);
+        attached(Attach { texts: false, ..attach.clone() }).await;
+        let refused = found(&fresh(), &["document:a", "document:secret"], text("rota")).await;
         assert!(matches!(refused, Err(VectorStoreError::Unsupported(_))), "{}: {refused:?}", server.name);
+        let others = found(&fresh(), &guards, text("rota")).await.expect("a search").candidates;
+        assert_eq!(bytes(&others), bytes(&first), "{}: a hidden point refuses nothing", server.name);
         assert_eq!(attached(attach).await.texts, 1, "{}", server.name);
         let after = rota().await.expect("a search").candidates;
         assert_eq!(bytes(&after), bytes(&first), "{}: a hidden point moves no score", server.name);

@@ -1,8 +1,8 @@
 //! Gives the points of another program vectors of their texts, so that they can be searched by text.
 //!
 //! INVARIANT (the text of what is there): a point is marked only while it has the vector, and a run reads the text again
-//! afterwards. A program that replaces a point takes both away. A point without the mark is never missing silently: as long as
-//! there is one, text queries are refused.
+//! afterwards. A program that replaces a point takes both away. A point without the mark is never missing silently: text
+//! queries of those who may see it are refused.
 
 use std::borrow::Cow;
 use std::collections::HashMap;

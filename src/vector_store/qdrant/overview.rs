@@ -32,6 +32,10 @@ impl QdrantStore {
         let limits = limits_of(&info);
         let documents = self.count_documents(collection, limits).await?;
         let text = self.text_support(collection, &info, limits).await?;
+        let has_unmarked_texts = match text {
+            TextSupport::Whole | TextSupport::InParts => self.count_unmarked(collection, Vec::new()).await? > 0,
+            TextSupport::Absent | TextSupport::Refused(_) => false,
+        };
         let unlisted_until = before.and_then(|before| before.guards_unlisted_until);
         let listed = match unlisted_until.filter(|moment| Instant::now() < *moment) {
             Some(moment) => Listed::NotUntil(moment),
@@ -54,7 +58,7 @@ impl QdrantStore {
             chunks: info.points_count.unwrap_or_default(),
             documents,
         };
-        Ok(Overview { info, limits, text, has_vectors, guards, guards_unlisted_until })
+        Ok(Overview { info, limits, text, has_unmarked_texts, has_vectors, guards, guards_unlisted_until })
     }
 
     /// Returns the measured costs of a search among some guards.

@@ -27,6 +27,11 @@ impl QdrantStore {
             TextSupport::Refused(why) => return Err(no_texts(search, why)),
         };
         let Some(question) = self.text_question(search, text)? else { return Ok(NOTHING) };
+        let visible = question.corpus.must.clone();
+        if overview.has_unmarked_texts && Box::pin(self.count_unmarked(&search.collection, visible)).await? > 0 {
+            let why = "some of its chunks were written without text search, or with another one; ingest them again";
+            return Err(no_texts(search, why));
+        }
         self.check_corpus_is_known().await?;
         let searched = self.find_by(search, Question::Text(&question)).await;
         // An older node that took over refuses the search itself. This says why.

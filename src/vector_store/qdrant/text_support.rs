@@ -1,9 +1,9 @@
 //! Finds out whether a collection may be searched by text.
 //!
-//! Three things must hold. Every point has the vector of its text, made by the analysis of this version: otherwise an answer
-//! would lack chunks silently. All shards are on nodes that Ragward can call, because only a node itself tells its version.
-//! Each of these nodes knows the corpus of statistics, which came with Qdrant 1.19: an older one ignores it without a word, and
-//! counts hidden chunks.
+//! Three things must hold. Every chunk that the user may see has the vector of its text, made by the analysis of this
+//! version: otherwise an answer would lack chunks silently. A hidden chunk without one refuses nothing. All shards are on nodes
+//! that Ragward can call, because only a node itself tells its version. Each of these nodes knows the corpus of statistics, which
+//! came with Qdrant 1.19: an older one ignores it without a word, and counts hidden chunks.
 
 use std::collections::BTreeSet;
 
@@ -12,8 +12,8 @@ use qdrant_client::qdrant::collections_client::CollectionsClient;
 
 use qdrant_client::qdrant::qdrant_client::QdrantClient;
 use qdrant_client::qdrant::{
-    CollectionClusterInfoRequest, CollectionClusterInfoResponse, CollectionInfo as QdrantCollectionInfo, Datatype,
-    Filter, HealthCheckRequest,
+    CollectionClusterInfoRequest, CollectionClusterInfoResponse, CollectionInfo as QdrantCollectionInfo, Condition,
+    Datatype, Filter, HealthCheckRequest,
 };
 
 use super::collection::{Counting, has_text_vector, text_vector};
@@ -78,13 +78,6 @@ impl QdrantStore {
                 "its strict mode allows no exact counts, so nobody knows whether all of its chunks would be found";
             return Ok(TextSupport::Refused(why.to_owned()));
         }
-        let analysis = self.text_form(collection).name();
-        let others = Filter::must_not([filter::text(TEXT_ANALYSIS, analysis)]);
-        let without = self.count_points(collection, Some(others), Counting::Exact).await?;
-        if without > 0 {
-            let why = "some of its chunks were written without text search, or with another one; ingest them again";
-            return Ok(TextSupport::Refused(why.to_owned()));
-        }
         let placements = match self.placements(collection).await {
             Ok(placements) => placements,
             Err(error) => {
@@ -94,6 +87,17 @@ impl QdrantStore {
             }
         };
         Ok(support_of(&placements))
+    }
+
+    /// Counts those of these points whose vectors of texts were not made by this analysis.
+    pub(super) async fn count_unmarked(
+        &self,
+        collection: &str,
+        among: Vec<Condition>,
+    ) -> Result<u64, VectorStoreError> {
+        let mark = filter::text(TEXT_ANALYSIS, self.text_form(collection).name());
+        let unmarked = Filter { must: among, must_not: vec![mark], ..Filter::default() };
+        self.count_points(collection, Some(unmarked), Counting::Exact).await
     }
 
     /// Asks each node where it sees the shards of a collection.

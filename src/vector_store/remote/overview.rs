@@ -30,6 +30,8 @@ pub(crate) struct Overview {
     pub(crate) info: CollectionInfo,
     pub(crate) limits: CallLimits,
     pub(crate) text: TextSupport,
+    /// Whether some points, seen by anybody or not, lack the vector of their text, or have one of another analysis.
+    pub(crate) has_unmarked_texts: bool,
     /// Whether its points may have vectors beside those of their texts, whatever their names are.
     pub(crate) has_vectors: bool,
     /// The guards, if the server could list all of them.
