@@ -39,7 +39,7 @@ pub struct QdrantConfig {
     /// Scan, whatever `exact` says, if a user is known to see at most this many chunks. There the approximate index is
     /// slow as well, and misses most of what it should find.
     pub scanned_chunks_max: u64,
-    /// How many replicas of a shard must agree on what is read.
+    /// How many replicas of a shard must agree on what is read. Where a shard has replicas, text queries need `one`.
     pub read_consistency: ReadConsistency,
     /// How long Ragward plans searches with what it last read of a collection: its size and the list of its guards. If reading
     /// takes more than a tenth of this time, the result is used for ten times as long as reading took. Until the next reading,

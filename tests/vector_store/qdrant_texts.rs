@@ -12,7 +12,9 @@ use ragward::chunk::{Candidate, Document, Metadata};
 use ragward::ingest::Source;
 use ragward::language::Object;
 use ragward::vector_store::exact::ExactStore;
-use ragward::vector_store::qdrant::{Attach, GuardTemplate, PayloadConfig, QdrantConfig, QdrantStore, WrittenBy};
+use ragward::vector_store::qdrant::{
+    Attach, GuardTemplate, PayloadConfig, QdrantConfig, QdrantStore, ReadConsistency, WrittenBy,
+};
 use ragward::vector_store::{
     CollectionLanguages, DocumentStore, Narrowing, Query, Search, SearchSpace, Searched, VectorModel, VectorStore,
     VectorStoreError,
@@ -264,9 +266,12 @@ async fn each_node_of_a_cluster_must_be_new_enough() {
         ("an old node", Node { version: "1.18.4", ..second() }, Some("this is 1.18")),
         ("a node of another cluster", Node { peer_id: 3, ..second() }, Some("other_nodes")),
     ];
-    for (row, node, refusal) in rows {
+    let agreeing = QdrantConfig { read_consistency: ReadConsistency::Majority, ..clustered.clone() };
+    let rows = rows.map(|(row, node, refusal)| (row, &clustered, node, refusal));
+    let must_agree = ("replicas that must agree", &agreeing, second(), Some("read_consistency"));
+    for (row, config, node, refusal) in rows.into_iter().chain([must_agree]) {
         other.pass_for(node);
-        let store = QdrantStore::new(&clustered).expect("a store");
+        let store = QdrantStore::new(config).expect("a store");
         match (found(&store, &["document:a"], text("leave")).await, refusal) {
             (Ok(found), None) => assert_eq!((found.candidates.len(), found.exact), (1, false), "{row}"),
             (Err(VectorStoreError::Unsupported(why)), Some(refusal)) => assert!(why.contains(refusal), "{row}: {why}"),

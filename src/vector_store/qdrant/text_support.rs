@@ -5,7 +5,7 @@
 //! that Ragward can call, because only a node itself tells its version. Each of these nodes knows the corpus of statistics, which
 //! came with Qdrant 1.19: an older one ignores it without a word, and counts hidden chunks.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::future::try_join_all;
 use qdrant_client::qdrant::collections_client::CollectionsClient;
@@ -18,8 +18,8 @@ use qdrant_client::qdrant::{
 
 use super::collection::{Counting, has_text_vector, text_vector};
 use super::fields::TEXT_ANALYSIS;
-use super::sparse_text::TextForm;
-use super::{QdrantStore, filter};
+use super::sparse_text::{TEXT_VECTOR, TextForm};
+use super::{QdrantStore, ReadConsistency, filter};
 use crate::backend::BackendChannel;
 use crate::vector_store::VectorStoreError;
 use crate::vector_store::remote::limits::CallLimits;
@@ -86,7 +86,7 @@ impl QdrantStore {
                 return Ok(TextSupport::Refused(why.to_owned()));
             }
         };
-        Ok(support_of(&placements))
+        Ok(support_of(&placements, self.config.read_consistency))
     }
 
     /// Counts those of these points whose vectors of texts were not made by this analysis.
@@ -149,21 +149,42 @@ impl QdrantStore {
 }
 
 /// Returns whether the nodes that were asked have all shards, and how many there are.
-fn support_of(placements: &[CollectionClusterInfoResponse]) -> TextSupport {
+///
+/// Replicas of a shard add up a score in orders of their own, so its last digits may differ. If replicas must agree, Qdrant
+/// compares scores exactly, and would drop such a chunk without a word.
+fn support_of(placements: &[CollectionClusterInfoResponse], consistency: ReadConsistency) -> TextSupport {
     let asked: BTreeSet<u64> = placements.iter().map(|placed| placed.peer_id).collect();
     let remote = placements.iter().flat_map(|placed| &placed.remote_shards);
     if remote.map(|shard| shard.peer_id).any(|peer_id| !asked.contains(&peer_id)) {
         let why = "some of its shards are on nodes that `vector_store.qdrant.other_nodes` does not name";
         return TextSupport::Refused(why.to_owned());
     }
+    if consistency != ReadConsistency::One && has_replicas(placements) {
+        let why = "its replicas must agree (`vector_store.qdrant.read_consistency`), and they round scores of texts differently";
+        return TextSupport::Refused(why.to_owned());
+    }
     let is_whole = placements.iter().all(|placed| placed.shard_count == 1);
     if is_whole { TextSupport::Whole } else { TextSupport::InParts }
+}
+
+/// Returns whether a shard is on several nodes.
+fn has_replicas(placements: &[CollectionClusterInfoResponse]) -> bool {
+    let mut nodes_of_shards: BTreeMap<u32, BTreeSet<u64>> = BTreeMap::new();
+    for placed in placements {
+        for shard in &placed.local_shards {
+            nodes_of_shards.entry(shard.shard_id).or_default().insert(placed.peer_id);
+        }
+        for shard in &placed.remote_shards {
+            nodes_of_shards.entry(shard.shard_id).or_default().insert(shard.peer_id);
+        }
+    }
+    nodes_of_shards.values().any(|nodes| nodes.len() > 1)
 }
 
 #[cfg(test)]
 mod tests {
     use qdrant_client::qdrant::{
-        CollectionConfig, CollectionParams, RemoteShardInfo, SparseIndexConfig, SparseVectorConfig,
+        CollectionConfig, CollectionParams, LocalShardInfo, RemoteShardInfo, SparseIndexConfig, SparseVectorConfig,
     };
 
     use super::*;
@@ -192,8 +213,46 @@ mod tests {
             ("a node twice", vec![placed(1, 1, &[2]), placed(1, 1, &[2])], None),
         ];
         for (row, placements, expected) in rows {
-            let found = Some(support_of(&placements)).filter(|found| !matches!(found, TextSupport::Refused(_)));
+            let found = Some(support_of(&placements, ReadConsistency::One))
+                .filter(|found| !matches!(found, TextSupport::Refused(_)));
             assert_eq!(found, expected, "{row}");
+        }
+    }
+
+    /// A node's view: its own id, the shards that it has, and where the others are.
+    fn holding(peer_id: u64, shards: &[u32], others: &[(u32, u64)]) -> CollectionClusterInfoResponse {
+        let local = |shard_id: &u32| LocalShardInfo { shard_id: *shard_id, ..LocalShardInfo::default() };
+        let remote = |(shard_id, peer_id): &(u32, u64)| RemoteShardInfo {
+            shard_id: *shard_id,
+            peer_id: *peer_id,
+            ..RemoteShardInfo::default()
+        };
+        CollectionClusterInfoResponse {
+            local_shards: shards.iter().map(local).collect(),
+            remote_shards: others.iter().map(remote).collect(),
+            ..placed(peer_id, 1, &[])
+        }
+    }
+
+    #[test]
+    fn replicas_that_must_agree_take_no_texts() {
+        let rows = [
+            ("one node", vec![holding(1, &[0], &[])], false),
+            ("a shard on each node", vec![holding(1, &[0], &[(1, 2)]), holding(2, &[1], &[(0, 1)])], false),
+            ("a shard on two nodes", vec![holding(1, &[0], &[(0, 2)]), holding(2, &[0], &[(0, 1)])], true),
+            (
+                "no shard here, and one on two others",
+                vec![holding(1, &[], &[(0, 2), (0, 3)]), holding(2, &[0], &[]), holding(3, &[0], &[])],
+                true,
+            ),
+        ];
+        for (row, placements, are_replicas) in rows {
+            for consistency in [ReadConsistency::Majority, ReadConsistency::Quorum, ReadConsistency::All] {
+                let found = support_of(&placements, consistency);
+                assert_eq!(matches!(found, TextSupport::Refused(_)), are_replicas, "{row}: {found:?}");
+            }
+            let found = support_of(&placements, ReadConsistency::One);
+            assert!(!matches!(found, TextSupport::Refused(_)), "{row}: {found:?}");
         }
     }
 
