@@ -5,15 +5,20 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use qdrant_client::qdrant::points_client::PointsClient;
+use qdrant_client::qdrant::points_selector::PointsSelectorOneOf;
+use qdrant_client::qdrant::points_update_operation::{Operation, SetPayload};
 use qdrant_client::qdrant::value::Kind;
-use qdrant_client::qdrant::{PointStruct, Struct, Value as Payload};
+use qdrant_client::qdrant::{
+    ListValue, PointId, PointStruct, PointsIdsList, PointsSelector, PointsUpdateOperation, Struct, UpdateBatchPoints,
+    Value as Payload,
+};
 use ragward::analysis::Language;
 use ragward::chunk::{Candidate, Document, Metadata};
 use ragward::ingest::Source;
 use ragward::language::Object;
 use ragward::vector_store::exact::ExactStore;
 use ragward::vector_store::qdrant::{
-    Attach, GuardTemplate, PayloadConfig, QdrantConfig, QdrantStore, ReadConsistency, WrittenBy,
+    Attach, GuardTemplate, PayloadConfig, QdrantConfig, QdrantStore, ReadConsistency, WrittenBy, point_id,
 };
 use ragward::vector_store::{
     CollectionLanguages, DocumentStore, Narrowing, Query, Search, SearchSpace, Searched, VectorModel, VectorStore,
@@ -129,6 +134,39 @@ async fn hidden_texts_move_no_score() {
                 assert_eq!((after.exact, after.rest), (before.exact, before.rest), "{row}");
             }
         }
+    }
+}
+
+/// A list of guards is no guard, so its point is nobody's. It moves no score, even if the user may see one of these guards.
+#[tokio::test]
+async fn a_point_with_a_list_of_guards_moves_no_score() {
+    for server in servers().await {
+        let store = QdrantStore::new(&QdrantConfig::new(&server.url)).expect("a store");
+        let documents = [
+            document("a", &[("document:a", "The tern gateway", &[1.0])]),
+            document("l", &[("secret:l", "gateway", &[1.0])]),
+        ];
+        store.upsert(COLLECTION, documents.to_vec()).await.expect("taken in");
+        let guards = ["document:a"];
+        if !takes_texts(&server, &store, &guards).await {
+            continue;
+        }
+        let before = found(&store, &guards, text("gateway")).await.expect("a search");
+        let list = ListValue { values: vec![Payload::from("document:a"), Payload::from("secret:l")] };
+        let payload = HashMap::from([("guard".to_owned(), Payload { kind: Some(Kind::ListValue(list)) })]);
+        let ids = PointsIdsList { ids: vec![PointId::from(point_id("l#0"))] };
+        let points_selector = Some(PointsSelector { points_selector_one_of: Some(PointsSelectorOneOf::Points(ids)) });
+        let set = Operation::SetPayload(SetPayload { payload, points_selector, ..SetPayload::default() });
+        let request = UpdateBatchPoints {
+            collection_name: COLLECTION.to_owned(),
+            wait: Some(true),
+            operations: vec![PointsUpdateOperation { operation: Some(set) }],
+            ..UpdateBatchPoints::default()
+        };
+        let mut points = PointsClient::connect(server.url.clone()).await.expect("a server");
+        points.update_batch(request).await.expect("a change");
+        let after = found(&store, &guards, text("gateway")).await.expect("a search");
+        assert_eq!(bytes(&after.candidates), bytes(&before.candidates), "{}", server.name);
     }
 }
 
@@ -326,11 +364,11 @@ async fn a_visible_set_that_is_not_one_list_is_refused() {
             (Err(VectorStoreError::Unsupported(why)), Err(refusal)) => assert!(why.contains(refusal), "{row}: {why}"),
             (answer, _) => panic!("{row}: {answer:?}"),
         }
-        // The corpus is what is searched, and names the visible guards one by one.
+        // The corpus is what is searched. It names the visible guards one by one, and a point of it has one guard.
         for query in server.take_queries() {
             let corpus = query.params.and_then(|params| params.idf).and_then(|idf| idf.corpus).expect("a corpus");
             assert!(
-                corpus.must_not.is_empty() && corpus.should.is_empty() && corpus.must.len() == 1,
+                corpus.must_not.is_empty() && corpus.should.is_empty() && corpus.must.len() == 2,
                 "{row}: {corpus:?}"
             );
         }

@@ -84,11 +84,11 @@ impl QdrantStore {
         };
         let Some(text) = query.filter(|_| !guards.is_empty()) else { return Ok(None) };
         let layout = self.layout(&search.collection);
-        // A list of guards is no guard, and its point is never returned. Only another program could have written one.
+        // A list of guards is no guard, and its point is never returned. Another program may have written one, so its point must
+        // not count either.
         let one = ValuesCount { gte: Some(1), lte: Some(1), ..ValuesCount::default() };
-        let only_one = (!layout.is_own()).then(|| Condition::values_count(layout.guard.key(), one));
-        let must: Vec<Condition> = [filter::guard_in(layout, guards)].into_iter().chain(only_one).collect();
-        Ok(Some(TextQuestion { text, corpus: QdrantFilter::must(must) }))
+        let only_one = Condition::values_count(layout.guard.key(), one);
+        Ok(Some(TextQuestion { text, corpus: QdrantFilter::must([filter::guard_in(layout, guards), only_one]) }))
     }
 }
 
