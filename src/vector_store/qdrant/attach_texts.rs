@@ -1,8 +1,9 @@
 //! Gives the points of another program vectors of their texts, so that they can be searched by text.
 //!
-//! INVARIANT (the text of what is there): a point is marked only while it has the vector, and a run reads the text again
-//! afterwards. A program that replaces a point takes both away. A point without the mark is never missing silently: text
-//! queries of those who may see it are refused.
+//! INVARIANT (the text of what is there): a point is marked only after its text was read again and is still the one whose
+//! vector was written, and only while it has that vector. Queries search marked points alone, so a run that ends early leaves
+//! no vector of another text behind that anybody finds. A program that replaces a point takes both away. A point without the
+//! mark is never missing silently: text queries of those who may see it are refused.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -69,27 +70,31 @@ impl QdrantStore {
             let mut written: HashMap<String, String> = HashMap::new();
             for round in 0..=ROUNDS_MAX {
                 let points = self.texts_of(collection, std::mem::take(&mut asked)).await?;
-                let is_settled = |point: &FoundText| {
+                let mut needing = Needing::default();
+                for point in points {
                     let is_marked = point.analysis.as_ref() == Some(&analysis);
                     match written.get(&point.name) {
-                        Some(before) => is_marked && *before == point.text,
-                        None => is_marked && !attach.replace,
+                        Some(before) if *before == point.text && is_marked => {}
+                        Some(before) if *before == point.text => needing.mark.push(point),
+                        None if is_marked && !attach.replace => {}
+                        Some(_) | None => needing.vector.push(point),
                     }
-                };
-                let open: Vec<FoundText> = points.into_iter().filter(|point| !is_settled(point)).collect();
-                if round == 0 {
-                    attached.texts += u64::try_from(open.len()).unwrap_or(u64::MAX);
                 }
-                if open.is_empty() || attach.dry_run {
+                let open = u64::try_from(needing.count()).unwrap_or(u64::MAX);
+                if round == 0 {
+                    attached.texts += open;
+                }
+                if open == 0 || attach.dry_run {
                     break;
                 }
                 if round == ROUNDS_MAX {
-                    attached.unsettled += u64::try_from(open.len()).unwrap_or(u64::MAX);
+                    attached.unsettled += open;
                     break;
                 }
-                asked = open.iter().map(|point| point.id.clone()).collect();
-                self.update(collection, operations(&open, &mut vectors, &analysis)).await?;
-                written = open.into_iter().map(|point| (point.name, point.text)).collect();
+                asked = needing.points().map(|point| point.id.clone()).collect();
+                self.update(collection, needing.operations(&mut vectors, &analysis)).await?;
+                written =
+                    needing.vector.into_iter().chain(needing.mark).map(|point| (point.name, point.text)).collect();
             }
         }
         Ok(())
@@ -123,8 +128,33 @@ impl QdrantStore {
     }
 }
 
-/// Writes the vectors first, and then the marks of the points that have one.
-fn operations(points: &[FoundText], vectors: &mut ChunkVectors, analysis: &str) -> Vec<PointsUpdateOperation> {
+/// The points that are not settled.
+#[derive(Default)]
+struct Needing {
+    /// Those that need the vector of their text.
+    vector: Vec<FoundText>,
+    /// Those that have the vector of the text that they still have, and need the mark.
+    mark: Vec<FoundText>,
+}
+
+impl Needing {
+    fn points(&self) -> impl Iterator<Item = &FoundText> {
+        self.vector.iter().chain(&self.mark)
+    }
+
+    fn count(&self) -> usize {
+        self.vector.len() + self.mark.len()
+    }
+
+    fn operations(&self, vectors: &mut ChunkVectors, analysis: &str) -> Vec<PointsUpdateOperation> {
+        let updated = (!self.vector.is_empty()).then(|| Operation::UpdateVectors(updated(&self.vector, vectors)));
+        let marked = (!self.mark.is_empty()).then(|| Operation::SetPayload(marked(&self.mark, analysis)));
+        let operations = updated.into_iter().chain(marked);
+        operations.map(|operation| PointsUpdateOperation { operation: Some(operation) }).collect()
+    }
+}
+
+fn updated(points: &[FoundText], vectors: &mut ChunkVectors) -> UpdateVectors {
     let mut updated = Vec::with_capacity(points.len());
     for FoundText { id, text, .. } in points {
         // Titles and metadata of another program may change without the text, so they have no part in the vector.
@@ -135,13 +165,15 @@ fn operations(points: &[FoundText], vectors: &mut ChunkVectors, analysis: &str) 
         let vectors = Some(Vectors { vectors_options: Some(VectorsOptions::Vectors(named)) });
         updated.push(PointVectors { id: Some(id.clone()), vectors });
     }
+    UpdateVectors { points: updated, ..UpdateVectors::default() }
+}
+
+/// Marks those of the points that still have the vector.
+fn marked(points: &[FoundText], analysis: &str) -> SetPayload {
     let ids = points.iter().map(|point| point.id.clone()).collect();
-    let marked = SetPayload {
+    SetPayload {
         payload: [(TEXT_ANALYSIS.to_owned(), Payload::from(analysis.to_owned()))].into(),
         points_selector: Some(among(ids, Condition::has_vector(TEXT_VECTOR))),
         ..SetPayload::default()
-    };
-    let updated = UpdateVectors { points: updated, ..UpdateVectors::default() };
-    let operations = [Operation::UpdateVectors(updated), Operation::SetPayload(marked)];
-    operations.map(|operation| PointsUpdateOperation { operation: Some(operation) }).into()
+    }
 }

@@ -26,7 +26,10 @@ use crate::vector_store::{Query, Search, SearchSpace, Searched, VectorStoreError
 #[derive(Clone, Debug)]
 pub(super) struct TextQuestion {
     pub(super) text: SparseText,
-    /// The chunks over which statistics are counted: those of the visible set.
+    /// The conditions that each chunk of the visible set meets.
+    pub(super) visible: Vec<Condition>,
+    /// The chunks that are searched, and over which statistics are counted: those of the visible set that are marked. A vector
+    /// without its mark may be that of another text.
     pub(super) corpus: QdrantFilter,
 }
 
@@ -145,7 +148,7 @@ impl NearestPoints for SearchCalls<'_> {
                 (query, using, guard_condition(layout, call.part))
             }
             // The search space of a text query is one part, which is its corpus.
-            Question::Text(TextQuestion { text, corpus }) => {
+            Question::Text(TextQuestion { text, corpus, .. }) => {
                 let query = VectorInput::new_sparse(text.indices.clone(), text.values.clone());
                 (query, Some(TEXT_VECTOR.to_owned()), Some(corpus.clone().into()))
             }

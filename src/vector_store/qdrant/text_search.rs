@@ -8,6 +8,7 @@ use std::collections::HashMap;
 
 use qdrant_client::qdrant::{Condition, Filter as QdrantFilter, ValuesCount};
 
+use super::fields::TEXT_ANALYSIS;
 use super::search::{Question, TextQuestion};
 use super::sparse_text;
 use super::{QdrantStore, filter};
@@ -27,7 +28,7 @@ impl QdrantStore {
             TextSupport::Refused(why) => return Err(no_texts(search, why)),
         };
         let Some(question) = self.text_question(search, text)? else { return Ok(NOTHING) };
-        let visible = question.corpus.must.clone();
+        let visible = question.visible.clone();
         if overview.has_unmarked_texts && Box::pin(self.count_unmarked(&search.collection, visible)).await? > 0 {
             let why = "some of its chunks were written without text search, or with another one; ingest them again";
             return Err(no_texts(search, why));
@@ -88,7 +89,10 @@ impl QdrantStore {
         // not count either.
         let one = ValuesCount { gte: Some(1), lte: Some(1), ..ValuesCount::default() };
         let only_one = Condition::values_count(layout.guard.key(), one);
-        Ok(Some(TextQuestion { text, corpus: QdrantFilter::must([filter::guard_in(layout, guards), only_one]) }))
+        let visible = vec![filter::guard_in(layout, guards), only_one];
+        let marked = filter::text(TEXT_ANALYSIS, self.text_form(&search.collection).name());
+        let corpus = QdrantFilter::must(visible.iter().cloned().chain([marked]));
+        Ok(Some(TextQuestion { text, visible, corpus }))
     }
 }
 
