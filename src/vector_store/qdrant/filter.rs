@@ -20,7 +20,7 @@ use crate::vector_store::{Filter, Moment};
 /// Every whole number below this is exactly one `f64`, so comparing as `f64` is exact.
 const EXACT_INTEGERS: u64 = 1 << 53;
 
-/// What no mark of a text's analysis begins with: each of them begins with a digit.
+/// A start that no mark of a text's analysis has: each mark begins with a digit.
 const NO_MARK: &str = ":";
 
 /// A translated filter. *Never* and *always* are kept apart from conditions, because to Qdrant an empty list of alternatives

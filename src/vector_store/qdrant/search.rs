@@ -45,8 +45,8 @@ impl Question<'_> {
     /// Returns the score of a point from the one that Qdrant found.
     pub(super) fn score(self, found: f32) -> f32 {
         match self {
-            Question::Vector(_) => found,
-            Question::Text(_) => sparse_text::rounded(found),
+            Self::Vector(_) => found,
+            Self::Text(_) => sparse_text::rounded(found),
         }
     }
 }

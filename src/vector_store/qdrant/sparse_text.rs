@@ -18,7 +18,7 @@ use crate::vector_store::VectorStoreError;
 use crate::vector_store::exact::served_terms::{self, ChunkTerms, CountedTerm, Fields, INDEX_VERSION};
 pub(super) use crate::vector_store::qdrant_config::TEXT_VECTOR;
 
-/// How many of the 24 binary digits of a score are dropped. Twelve are left, which tell scores apart that differ by a
+/// The number of binary digits of a score that are dropped, of 24. Twelve are left, which tell scores apart that differ by a
 /// twentieth of a per cent.
 const DIGITS_DROPPED: u32 = 12;
 
