@@ -61,7 +61,7 @@ class Chunk:
     score: float
     metadata: Mapping[str, MetadataValue]
     #: The headings above the text in its document, the outermost first. It may be empty.
-    heading_path: Sequence[str] = ()
+    heading_path: tuple[str, ...] = ()
     #: The score by which a model ordered the answer; `None` if no model has looked at the chunk. Then it has kept its place.
     rerank_score: float | None = None
 
