@@ -2,9 +2,11 @@
 //! may not see: text, vectors, number and names of documents, groups, tuples. The answers must be the same bytes,
 //! errors included.
 //!
-//! Two servers run over the embedded engines. Each pair of worlds has a corpus and tuples of its own. This test decides
-//! what the asker may see by looking at every tuple, and compares that before and after a change. So if the asker may
-//! see a change, the test fails because of that, and not because of a supposed leak.
+//! Two servers run over the embedded engines, and two over Qdrant's API. Each pair of worlds has a corpus and tuples of its
+//! own. This test decides what the asker may see by looking at every tuple, and compares that before and after a change.
+//! So if the asker may see a change, the test fails because of that, and not because of a supposed leak.
+//!
+//! In every third world, a model makes the vectors of documents, and of queries by meaning.
 //!
 //! A search may span pages. In world B the change comes after the first page, so that its token is used in the changed
 //! world. Page tokens and consistency tokens hold the time, so only their lengths are compared.
@@ -14,25 +16,35 @@
 #![expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "counts of a test are small")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::path::Path;
 
 use futures::future::join_all;
 use prost::Message;
+use ragward::config::{Config, VectorStoreKind};
 use ragward::language::{RelationshipTuple, dsl};
 use ragward::proto::ingest::{Chunk, DeleteDocumentsRequest, Document};
 use ragward::proto::metadata::{Value, value};
 use ragward::proto::retrieval::retrieve_request::Query;
 use ragward::proto::retrieval::{
-    FetchRequest, FetchResponse, Filter, FilterList, Hybrid, OneOf, Purpose, Range, RecheckRequest, RecheckResponse,
-    RetrieveRequest, RetrieveResponse, Vector, filter,
+    self as message, FetchRequest, FetchResponse, Filter, FilterList, Hybrid, OneOf, Purpose, RecheckRequest,
+    RecheckResponse, RetrieveRequest, RetrieveResponse, Semantic, Vector, filter,
 };
+use serde_json::json;
 use tonic::{Code, Status};
 
 use crate::support::dice::Dice;
 use crate::support::json_door::{Door, JsonDoor};
+use crate::support::model_server::ModelServer;
+use crate::support::qdrant_server::QdrantServer;
 use crate::support::running::{Running, config};
 use crate::support::untimed::Untimed;
 
 const WORLDS: u64 = 100;
+/// Every call to Qdrant crosses the loopback, so fewer worlds do.
+const QDRANT_WORLDS: u64 = 12;
+/// One world of so many has a model.
+const WITH_MODEL_EVERY: u64 = 3;
 const CHANGES: usize = 5;
 const QUESTIONS: usize = 20;
 const SEED: u64 = 0x0005_ca1e;
@@ -139,6 +151,22 @@ impl Names {
 
     fn object(&self, kind: &str, number: usize) -> String {
         format!("{kind}:{}-{number}", self.0)
+    }
+
+    /// Returns whether a model makes the vectors of the collection.
+    fn has_model(&self) -> bool {
+        self.0.is_multiple_of(WITH_MODEL_EVERY)
+    }
+
+    /// Returns a document as its writer sends it: without vectors, if a model makes them.
+    fn sent(&self, document: &Document) -> Document {
+        let mut sent = document.clone();
+        if self.has_model() {
+            for chunk in &mut sent.chunks {
+                chunk.vector.clear();
+            }
+        }
+        sent
     }
 }
 
@@ -256,7 +284,7 @@ async fn apply(running: &Running, names: &Names, before: &World, after: &World) 
         running.client.ingest().delete_documents(request).await.expect("deleted");
     }
     let is_new = |(id, document): &(&String, &Document)| before.documents.get(*id) != Some(*document);
-    let new: Vec<Document> = after.documents.iter().filter(is_new).map(|(_, document)| document.clone()).collect();
+    let new: Vec<Document> = after.documents.iter().filter(is_new).map(|(_, document)| names.sent(document)).collect();
     running.upsert(&names.collection(), new).await.expect("taken in");
 }
 
@@ -267,6 +295,18 @@ enum Question {
     Pages(RetrieveRequest),
     Recheck(RecheckRequest),
     Fetch(FetchRequest),
+}
+
+impl Question {
+    /// Returns whether a model makes the vector of the query.
+    fn is_by_meaning(&self) -> bool {
+        match self {
+            Self::Retrieve(request) | Self::Pages(request) => {
+                matches!(request.query, Some(Query::Semantic(_) | Query::Hybrid(Hybrid { vector: None, .. })))
+            }
+            Self::Recheck(_) | Self::Fetch(_) => false,
+        }
+    }
 }
 
 /// The number of pages of one search that are read after the first.
@@ -307,7 +347,9 @@ fn question(names: &Names, dice: &mut Dice, world: &World) -> Question {
     };
     let query = match dice.below(3) {
         0 => Query::Text(dice.text()),
+        1 if names.has_model() && !dice.one_in(4) => Query::Semantic(Semantic { text: dice.text() }),
         1 => Query::Vector(vector(dice)),
+        _ if names.has_model() && dice.one_in(2) => Query::Hybrid(Hybrid { text: dice.text(), vector: None }),
         _ => Query::Hybrid(Hybrid { text: dice.text(), vector: Some(vector(dice)) }),
     };
     let collection = if dice.one_in(20) { "absent".to_owned() } else { names.collection() };
@@ -340,7 +382,11 @@ fn some_filter(dice: &mut Dice, depth: usize) -> Filter {
             let values = (0..=dice.below(3)).map(|_| number(dice)).collect();
             filter::Kind::OneOf(OneOf { key: dice.pick(&["n", "n", "n", "m"]).to_owned(), values })
         }
-        1 => filter::Kind::Range(Range { key: "n".to_owned(), low: Some(1.0), high: dice.one_in(2).then_some(2.0) }),
+        1 => filter::Kind::Range(message::Range {
+            key: "n".to_owned(),
+            low: Some(1.0),
+            high: dice.one_in(2).then_some(2.0),
+        }),
         2 => filter::Kind::Not(Box::new(some_filter(dice, depth + 1))),
         kind => {
             let filters = (0..dice.below(3)).map(|_| some_filter(dice, depth + 1)).collect();
@@ -440,6 +486,8 @@ async fn finished(running: &Running, question: &Question, first: (Answer, Option
 struct Tally {
     pairs: usize,
     with_chunks: usize,
+    /// The answers with chunks to queries by meaning.
+    by_meaning: usize,
     without: usize,
     refused: usize,
     further_pages: usize,
@@ -448,7 +496,7 @@ struct Tally {
 }
 
 impl Tally {
-    fn count(&mut self, world: u64, answers: &[Answer]) {
+    fn count(&mut self, world: u64, question: &Question, answers: &[Answer]) {
         self.pairs += 1;
         let (first, further) = answers.split_first().expect("an answer");
         self.further_pages += further.len();
@@ -457,59 +505,68 @@ impl Tally {
         match first {
             Answer::Refusal(..) => self.refused += 1,
             Answer::Message(bytes) => match RetrieveResponse::decode(bytes.as_slice()) {
-                Ok(response) if !response.chunks.is_empty() => self.with_chunks += 1,
+                Ok(response) if !response.chunks.is_empty() => {
+                    self.with_chunks += 1;
+                    self.by_meaning += usize::from(question.is_by_meaning());
+                }
                 Ok(_) | Err(_) => self.without += 1,
             },
         }
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_hidden_changes_no_byte_of_an_answer() {
-    println!("seed {SEED}");
-    let directories = [tempfile::tempdir(), tempfile::tempdir()].map(|made| made.expect("a temporary directory"));
-    let a = Running::start(&config(directories[0].path())).await;
-    let b = Running::start(&config(directories[1].path())).await;
-    for running in [&a, &b] {
+/// Returns the default configuration, with a model for the collections that have one.
+fn with_model(data: &Path, models: &ModelServer) -> Config {
+    let mut config = config(data);
+    let collections: Vec<String> =
+        (0..WORLDS).map(Names).filter(Names::has_model).map(|names| names.collection()).collect();
+    let embedding = json!([{ "collections": collections, "url": models.url, "model": "small", "timeout": "60s" }]);
+    config.embedding = serde_json::from_value(embedding).expect("settings");
+    config
+}
+
+/// Asks every question of these worlds at both servers, and compares the answers. The model answers both.
+async fn compare([a, b]: [&Running; 2], models: &ModelServer, worlds: Range<u64>) -> Tally {
+    for running in [a, b] {
         running.load(dsl::load(MODEL).expect("a model"), Vec::new());
     }
     let mut tally = Tally::default();
     let json = JsonDoor::at(&b.address.to_string());
-    for number in 0..WORLDS {
+    for number in worlds {
         let (names, mut dice) = (Names(number), Dice::new(SEED ^ number));
         let in_a = world(&names, &mut dice);
         let questions: Vec<Question> = (0..QUESTIONS).map(|_| question(&names, &mut dice, &in_a)).collect();
         // World A gets the documents in one call. World B gets them one after the other, the last one first.
-        apply(&a, &names, &World::default(), &in_a).await;
+        apply(a, &names, &World::default(), &in_a).await;
         let answers = join_all(questions.iter().map(async |question| {
-            let first = answer(&a, question).await;
-            finished(&a, question, first).await
+            let first = answer(a, question).await;
+            finished(a, question, first).await
         }));
         let answers = answers.await;
         let mut in_b = World { documents: BTreeMap::new(), ..in_a.clone() };
-        apply(&b, &names, &World::default(), &in_b).await;
+        apply(b, &names, &World::default(), &in_b).await;
         for (id, document) in in_a.documents.iter().rev() {
             let mut next = in_b.clone();
             next.documents.insert(id.clone(), document.clone());
-            apply(&b, &names, &in_b, &next).await;
+            apply(b, &names, &in_b, &next).await;
             in_b = next;
         }
         for _ in 0..CHANGES {
             let next = changed(&names, &mut dice, &in_b);
             let is_same = next.documents == in_b.documents && next.tuples == in_b.tuples;
             tally.changes_in_vain += usize::from(is_same);
-            let first_pages = join_all(questions.iter().map(|question| answer(&b, question))).await;
-            apply(&b, &names, &in_b, &next).await;
+            let first_pages = join_all(questions.iter().map(|question| answer(b, question))).await;
+            apply(b, &names, &in_b, &next).await;
             in_b = next;
             let twins = join_all(questions.iter().zip(first_pages).map(async |(question, first_page)| {
                 let first = match question {
                     Question::Pages(_) => first_page,
-                    Question::Retrieve(_) | Question::Recheck(_) | Question::Fetch(_) => answer(&b, question).await,
+                    Question::Retrieve(_) | Question::Recheck(_) | Question::Fetch(_) => answer(b, question).await,
                 };
-                finished(&b, question, first).await
+                finished(b, question, first).await
             }));
             for ((question, answers), twins) in questions.iter().zip(&answers).zip(&twins.await) {
-                tally.count(number, twins);
+                tally.count(number, question, twins);
                 assert_eq!(
                     answers, twins,
                     "seed {SEED}, world {number}: {question:#?}\n\nworld A: {in_a:#?}\n\nworld B: {in_b:#?}"
@@ -523,11 +580,47 @@ async fn what_is_hidden_changes_no_byte_of_an_answer() {
                 tally.in_json += in_json.len();
             }
         }
+        // Nothing looks at what the model was sent here, and all of it would take much memory.
+        let was_asked = !models.take().is_empty();
+        assert_eq!(was_asked, names.has_model(), "world {number}");
     }
     println!("{tally:?}");
+    tally
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_hidden_changes_no_byte_of_an_answer() {
+    println!("seed {SEED}");
+    let directories = [tempfile::tempdir(), tempfile::tempdir()].map(|made| made.expect("a temporary directory"));
+    let models = ModelServer::start().await;
+    let a = Running::start(&with_model(directories[0].path(), &models)).await;
+    let b = Running::start(&with_model(directories[1].path(), &models)).await;
+    let tally = Box::pin(compare([&a, &b], &models, 0..WORLDS)).await;
     assert_eq!(tally.pairs, 10_000);
     assert!(tally.in_json > 4_500, "{tally:?}");
     assert!(tally.with_chunks > 4_000 && tally.without > 500 && tally.refused > 500, "{tally:?}");
+    assert!(tally.by_meaning > 200, "{tally:?}");
     assert!(tally.further_pages > 1_000, "{tally:?}");
     assert!(tally.changes_in_vain < 50, "{tally:?}");
+}
+
+/// Each world has a Qdrant of its own. Both scan: an index may miss something in one world that it finds in the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_hidden_changes_no_byte_of_an_answer_from_qdrant() {
+    println!("seed {SEED}");
+    let directories = [tempfile::tempdir(), tempfile::tempdir()].map(|made| made.expect("a temporary directory"));
+    let models = ModelServer::start().await;
+    let qdrants = [QdrantServer::start().await, QdrantServer::start().await];
+    let settings = |world: usize| {
+        let mut config = with_model(directories[world].path(), &models);
+        config.vector_store.kind = VectorStoreKind::Qdrant;
+        config.vector_store.qdrant.url.clone_from(&qdrants[world].address);
+        config.vector_store.qdrant.exact = true;
+        config
+    };
+    let a = Running::start(&settings(0)).await;
+    let b = Running::start(&settings(1)).await;
+    let tally = Box::pin(compare([&a, &b], &models, 0..QDRANT_WORLDS)).await;
+    assert_eq!(tally.pairs, 1_200);
+    assert!(tally.with_chunks > 400 && tally.by_meaning > 20, "{tally:?}");
 }

@@ -7,8 +7,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 /// Words of like meaning. Each list is a direction of its own.
-const MEANINGS: [&[&str]; 3] =
-    [&["leave", "baby", "newborn", "parental"], &["pay", "salary", "money"], &["rota", "pager", "incident"]];
+const MEANINGS: [&[&str]; 3] = [
+    &["leave", "baby", "newborn", "parental", "red", "fox", "hen"],
+    &["pay", "salary", "money", "moon", "salt"],
+    &["rota", "pager", "incident", "river", "stone", "oak"],
+];
 
 /// The answers of the endpoints.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
