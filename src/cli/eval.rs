@@ -14,7 +14,7 @@ use self::metrics::{Figures, Sums};
 use self::picture::Group;
 use self::questions::Question;
 use super::output::table;
-use super::ranking::{Asked, Asker};
+use super::ranking::{Asked, Asker, By};
 use super::{Connection, Failure, Output};
 
 /// The largest number of documents of an answer. `retrieval.top_k_max` allows 100 unless it is raised.
@@ -35,6 +35,10 @@ pub(super) struct EvalArgs {
     /// How many documents of each answer count.
     #[arg(long, value_name = "NUMBER", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=K_MAX))]
     k: u32,
+    /// Compare the questions by their words, by their meaning, or by both. Meaning needs a model (`embedding`) for the collection.
+    /// A question with a vector is compared by that.
+    #[arg(long, value_enum, default_value_t = By::Words)]
+    by: By,
     /// Write a picture of the figures, in SVG.
     #[arg(long, value_name = "FILE")]
     picture: Option<PathBuf>,
@@ -146,7 +150,8 @@ pub(super) async fn run(args: EvalArgs, config: Option<PathBuf>, output: &Output
     let names_nobody = questions.list.iter().any(|question| question.users.is_empty());
     let unnamed = if names_nobody { args.connection.asker(args.user)? } else { String::new() };
     let services = args.connection.open_existing(config).await?;
-    let answered = ask_all(&mut Asker::new(services.client(), &collection), &questions.list, &unnamed, args.k).await;
+    let mut asker = Asker::new(services.client(), &collection, args.by);
+    let answered = ask_all(&mut asker, &questions.list, &unnamed, args.k).await;
     services.close().await;
     let Answered { answers, all, users } = answered?;
     if let Some(file) = &args.picture {

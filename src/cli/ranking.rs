@@ -1,11 +1,37 @@
-//! Asks questions whose answers are known, and tells which documents came. `ragward eval` and `ragward test` share it.
+//! Asks questions whose answers are known, and tells which documents came. `ragward eval` and `ragward test` share it. What a
+//! search text is compared by is here, too, for every command that searches.
 
 use std::collections::{BTreeMap, BTreeSet};
+
+use clap::ValueEnum;
 
 use super::Failure;
 use crate::client::Client;
 use crate::proto::retrieval::retrieve_request::Query;
 use crate::proto::retrieval::{self as message, FetchRequest, RetrieveRequest};
+
+/// What a search text is compared by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum By {
+    /// Its words.
+    #[default]
+    Words,
+    /// Its meaning.
+    Meaning,
+    /// Its words and its meaning.
+    Both,
+}
+
+impl By {
+    /// Returns the query that compares a text like this.
+    pub(super) fn query(self, text: String) -> Query {
+        match self {
+            Self::Words => Query::Text(text),
+            Self::Meaning => Query::Semantic(message::Semantic { text }),
+            Self::Both => Query::Hybrid(message::Hybrid { text, vector: None }),
+        }
+    }
+}
 
 /// A question to a collection.
 #[derive(Clone, Copy, Debug)]
@@ -24,12 +50,14 @@ pub(super) struct Asked<'a> {
 pub(super) struct Asker<'a> {
     client: &'a Client,
     collection: &'a str,
+    /// What the texts of questions without a vector are compared by.
+    by: By,
     seen: BTreeMap<String, BTreeMap<String, bool>>,
 }
 
 impl<'a> Asker<'a> {
-    pub(super) fn new(client: &'a Client, collection: &'a str) -> Self {
-        Self { client, collection, seen: BTreeMap::new() }
+    pub(super) fn new(client: &'a Client, collection: &'a str, by: By) -> Self {
+        Self { client, collection, by, seen: BTreeMap::new() }
     }
 
     /// Returns the ids of the best documents, best first. Each document comes once, with its best chunk.
@@ -37,7 +65,7 @@ impl<'a> Asker<'a> {
         let vector = || message::Vector { values: asked.vector.to_vec() };
         let query = match (asked.query.is_empty(), asked.vector.is_empty()) {
             (true, _) => Query::Vector(vector()),
-            (false, true) => Query::Text(asked.query.to_owned()),
+            (false, true) => self.by.query(asked.query.to_owned()),
             (false, false) => Query::Hybrid(message::Hybrid { text: asked.query.to_owned(), vector: Some(vector()) }),
         };
         let request = RetrieveRequest {

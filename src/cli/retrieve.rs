@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde::Serialize;
 
 use super::approval::ApprovalArgs;
@@ -10,6 +10,7 @@ use super::chunks::{ChunkJson, shown};
 use super::consistency::ConsistencyArgs;
 use super::filter::FilterArgs;
 use super::output::table;
+use super::ranking::By;
 use super::request_context::RequestContextArgs;
 use super::{Connection, Failure, Output};
 use crate::client;
@@ -63,18 +64,6 @@ pub(super) struct RetrieveArgs {
     query: Option<String>,
 }
 
-/// What a search text is compared by.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum By {
-    /// Its words.
-    #[default]
-    Words,
-    /// Its meaning.
-    Meaning,
-    /// Its words and its meaning.
-    Both,
-}
-
 #[derive(Serialize)]
 struct RetrievalJson<'a> {
     completion: &'a str,
@@ -104,11 +93,7 @@ struct RoundJson {
 
 pub(super) async fn run(args: RetrieveArgs, config: Option<PathBuf>, output: &Output) -> Result<(), Failure> {
     let query = match (args.query, args.vector) {
-        (Some(text), None) => match args.by {
-            By::Words => Query::Text(text),
-            By::Meaning => Query::Semantic(message::Semantic { text }),
-            By::Both => Query::Hybrid(message::Hybrid { text, vector: None }),
-        },
+        (Some(text), None) => args.by.query(text),
         (None, Some(file)) => Query::Vector(read_vector(&file)?),
         (Some(text), Some(file)) => Query::Hybrid(message::Hybrid { text, vector: Some(read_vector(&file)?) }),
         (None, None) => return Err(Failure::usage("give a query or `--vector FILE`")),

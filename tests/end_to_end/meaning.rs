@@ -461,9 +461,22 @@ async fn whoever_ingests_learns_where_texts_go() {
     let embedded = &json_of(&[&["ingest", &texts][..], &guard, &common].concat())["embedded"];
     assert_eq!(*embedded, json!({ "model": "small", "host": models.host(), "chunks": 1 }));
     let asked = ["retrieve", "--user", "user:anne", "--collection", "notes", "newborn"];
+    let mut document_id = json!(null);
     for (by, found) in [("words", false), ("meaning", true), ("both", true)] {
         let answer = json_of(&[&asked[..], &["--by", by], &common].concat());
         assert_eq!(answer["chunks"][0]["text"].as_str().is_some(), found, "{by}: {answer}");
+        if found {
+            document_id = answer["chunks"][0]["document_id"].clone();
+        }
+    }
+    // One question is measured in each way.
+    let question = json!({ "query": "newborn", "user": "user:anne", "expect": [document_id] });
+    std::fs::write(path("questions.jsonl"), question.to_string()).unwrap();
+    let questions = path("questions.jsonl");
+    for (by, recall) in [("words", 0.0), ("meaning", 1.0), ("both", 1.0)] {
+        let measured = ["eval", &questions, "--collection", "notes", "--by", by];
+        let report = json_of(&[&measured[..], &common].concat());
+        assert_eq!(report["all"]["recall"], json!(recall), "{by}: {report}");
     }
     let refused = ragward(&[&asked[..], &["--by", "meaning", "--vector", "none.json"], &common].concat());
     assert_eq!(refused.status.code(), Some(2), "{refused:?}");

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::FailedAssertion;
 use crate::app::App;
-use crate::cli::ranking::{Asked, Asker};
+use crate::cli::ranking::{Asked, Asker, By};
 use crate::cli::{Failure, ingest};
 use crate::client::Client;
 use crate::config::{Config, DataConfig};
@@ -75,7 +75,7 @@ async fn run_test(
     }
     relationships.write_all(test.tuples.clone(), OnConflict::Refuse)?;
     // What a user may see depends on the tuples, so each test has an asker of its own.
-    let mut asker = Asker::new(client, COLLECTION);
+    let mut asker = Asker::new(client, COLLECTION, By::Words);
     for search in &test.retrieval {
         searches.failures.extend(failure(&mut asker, &test.name, search).await?);
     }
