@@ -9,6 +9,8 @@ mod docs {
 
 mod support {
     pub(crate) mod held_port;
+    #[expect(dead_code, reason = "the pages do not look at what was asked")]
+    pub(crate) mod model_server;
     #[expect(dead_code, reason = "a page starts its own server")]
     pub(crate) mod openfga;
     #[expect(dead_code, reason = "the pages do not look at what was asked")]
@@ -29,6 +31,7 @@ use qdrant_client::qdrant::{
 use docs::page::Page;
 use docs::run::Surroundings;
 use docs::{run, shape};
+use support::model_server::ModelServer;
 use support::openfga;
 use support::qdrant_server::QdrantServer;
 
@@ -51,7 +54,7 @@ fn pages() -> Vec<Page> {
     paths.map(|path| Page::read(&root(), &path)).collect()
 }
 
-/// Runs pages, each with a small Qdrant of its own, and gathers what failed.
+/// Runs pages, each with a small Qdrant and a stand-in for models of its own, and gathers what failed.
 async fn run_all(pages: Vec<Page>, tools: Vec<String>) -> Vec<String> {
     let openfga = openfga::binary();
     let programs = run::programs(openfga.as_deref()).expect("a folder of programs");
@@ -71,8 +74,9 @@ async fn run_all(pages: Vec<Page>, tools: Vec<String>) -> Vec<String> {
             fill(&qdrant.address, FILLED_BY_OTHERS.1).await;
         }
         let address = qdrant.address.trim_start_matches("http://").to_owned();
-        let surroundings =
-            Surroundings { path: path.clone(), tools: tools.clone(), addresses: vec![(run::QDRANT, address)] };
+        let models = ModelServer::start().await.host().to_owned();
+        let addresses = vec![(run::QDRANT, address), (run::MODELS, models)];
+        let surroundings = Surroundings { path: path.clone(), tools: tools.clone(), addresses };
         let ran = tokio::task::spawn_blocking(move || run::run(&page, &root(), &surroundings)).await;
         faults.extend(ran.expect("the page's thread").err());
     }

@@ -25,6 +25,7 @@ const COPY: &str = r#"tar -C "$0" --exclude=node_modules --exclude=dist --exclud
 const RAGWARD: &str = "127.0.0.1:8980";
 pub(crate) const OPENFGA: &str = "127.0.0.1:8081";
 pub(crate) const QDRANT: &str = "127.0.0.1:6334";
+pub(crate) const MODELS: &str = "127.0.0.1:8090";
 const METRICS: &str = "127.0.0.1:9464";
 /// The commands that start a server, each with the text that it logs once it listens.
 const SERVERS: [(&str, &str); 2] = [("ragward serve", "serving address="), ("openfga run", "starting gRPC server on")];
@@ -80,7 +81,7 @@ impl<'a> Run<'a> {
         let directory = TempDir::new()?;
         Command::new("bash").args(["-c", COPY]).args([root, directory.path()]).status()?;
         let (mut addresses, mut ports) = (surroundings.addresses.clone(), Vec::new());
-        for address in [RAGWARD, OPENFGA, QDRANT, METRICS] {
+        for address in [RAGWARD, OPENFGA, QDRANT, MODELS, METRICS] {
             if !addresses.iter().any(|(named, _)| *named == address) {
                 let port = HeldPort::new();
                 addresses.push((address, port.address.to_string()));
