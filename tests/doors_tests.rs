@@ -25,6 +25,8 @@ mod support {
     pub(crate) mod http;
     #[expect(dead_code, reason = "the tests of identity use the rest of it")]
     pub(crate) mod issuer;
+    #[expect(dead_code, reason = "the end-to-end tests use the rest of it")]
+    pub(crate) mod model_server;
     pub(crate) mod provider;
     #[expect(dead_code, reason = "the end-to-end tests use the rest of it")]
     pub(crate) mod running;

@@ -1,5 +1,5 @@
 //! Clients that others wrote do here what their own quickstarts do: `OpenFGA`'s SDKs, its command line, Connect for JavaScript
-//! and Python, and `buf curl`.
+//! and Python, and `buf curl`. `OpenAI`'s SDK shows what an endpoint for embeddings is sent.
 //!
 //! The scripts lie in `clients/`, with the versions of what they need. Without these, a test says that it is skipped; with `CI`
 //! set, it fails.
@@ -9,10 +9,13 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
+use ragward::language::dsl;
 use serde_json::{Value, json};
 
 use crate::doors::world::{MODEL, World};
+use crate::support::documents::document;
 use crate::support::fga::Fga;
+use crate::support::model_server::ModelServer;
 use crate::support::running::{Running, config};
 
 /// The folders with Python packages that `.ci/run` installs, as in `PYTHONPATH`.
@@ -115,6 +118,38 @@ async fn connect_for_python_retrieves() {
     command.env("RAGWARD_URL", format!("http://{}", world.address));
     command.env("RAGWARD_TOKEN", world.token("anne", "ragward:retrieve"));
     assert_done("connect_rpc.py", command).await;
+}
+
+/// An endpoint in the form of `OpenAI`'s API cannot tell our requests from those of its own SDK.
+#[tokio::test(flavor = "multi_thread")]
+async fn openais_sdk_sends_what_we_send() {
+    let Some(packages) = python_packages() else { return };
+    let models = ModelServer::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let key = directory.path().join("key");
+    std::fs::write(&key, "the-key\n").unwrap();
+    let mut settings = config(&directory.path().join("data"));
+    let embedding = json!([{
+        "collections": ["notes"], "url": models.url, "model": "small", "dimensions": 4, "api_key_file": key, "timeout": "60s",
+    }]);
+    settings.embedding = serde_json::from_value(embedding).unwrap();
+    let running = Running::start(&settings).await;
+    running.load(dsl::load(MODEL).unwrap(), Vec::new());
+    let leave = document("document:leave", &["Parental leave lasts 18 weeks.", "Für Mütter und Väter: 👶"]);
+    running.upsert("notes", vec![leave]).await.unwrap();
+    let ours = models.take();
+    let [ours] = ours.as_slice() else { panic!("{ours:?}") };
+    let mut command = python("openai_embeddings.py", &packages);
+    command.env("MODELS_URL", &models.url).env("MODELS_KEY", "the-key").env("NO_PROXY", "127.0.0.1");
+    command.env("MODELS_INPUT", ours.body["input"].to_string());
+    assert_done("openai_embeddings.py", command).await;
+    let of_sdk = models.take();
+    let [of_sdk] = of_sdk.as_slice() else { panic!("{of_sdk:?}") };
+    assert_eq!((&ours.path, &ours.body), (&of_sdk.path, &of_sdk.body));
+    for header in ["content-type", "accept", "authorization"] {
+        assert_eq!(ours.headers.get(header), of_sdk.headers.get(header), "{header}");
+    }
+    assert_eq!(ours.headers["authorization"], "Bearer the-key");
 }
 
 #[tokio::test(flavor = "multi_thread")]

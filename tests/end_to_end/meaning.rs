@@ -137,6 +137,8 @@ async fn a_paraphrase_finds_what_it_means() {
     assert_eq!(sent.len(), 1, "the texts of one batch go together");
     assert_eq!(sent[0].body["model"], "small");
     assert_eq!(sent[0].body["encoding_format"], "float");
+    assert_eq!(sent[0].headers["content-type"], "application/json");
+    assert!(!sent[0].headers.contains_key("authorization"), "no key is configured");
     assert_eq!(embedded(&sent).len(), 3);
 
     // The hidden note would be the first one. The secret one has no vector, and is found by its words alone.

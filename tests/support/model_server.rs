@@ -1,5 +1,6 @@
 //! A stand-in for the endpoints of models, in the forms of the `openai` SDK and of Cohere. It keeps what it was sent.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
@@ -33,6 +34,8 @@ pub(crate) enum Mood {
 #[derive(Clone, Debug)]
 pub(crate) struct Asked {
     pub(crate) path: String,
+    /// The headers, under their names in small letters.
+    pub(crate) headers: BTreeMap<String, String>,
     pub(crate) body: Value,
 }
 
@@ -78,20 +81,23 @@ impl ModelServer {
             head.push(connection.read_u8().await.ok()?);
         }
         let head = String::from_utf8(head).ok()?;
-        let length =
-            head.to_lowercase().lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok())?;
+        let headers = head.lines().filter_map(|line| line.split_once(": "));
+        let headers: BTreeMap<String, String> =
+            headers.map(|(name, value)| (name.to_lowercase(), value.to_owned())).collect();
+        let length = headers.get("content-length")?.parse().ok()?;
         let mut body = vec![0; length];
         connection.read_exact(&mut body).await.ok()?;
         let path = head.split(' ').nth(1)?.to_owned();
         let body: Value = serde_json::from_slice(&body).ok()?;
-        self.asked.lock().unwrap().push(Asked { path: path.clone(), body: body.clone() });
+        self.asked.lock().unwrap().push(Asked { path: path.clone(), headers, body: body.clone() });
         let mood = *self.mood.lock().unwrap();
         let (status, answer) = match mood {
             Mood::Refusing(status) => (status, body.to_string()),
             Mood::Right | Mood::Short | Mood::Doubled | Mood::Longer => (200, answer(mood, &path, &body)?.to_string()),
         };
         let length = answer.len();
-        let answer = format!("HTTP/1.1 {status} x\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{answer}");
+        let headers = format!("connection: close\r\ncontent-type: application/json\r\ncontent-length: {length}");
+        let answer = format!("HTTP/1.1 {status} x\r\n{headers}\r\n\r\n{answer}");
         connection.write_all(answer.as_bytes()).await.ok()?;
         connection.shutdown().await.ok()
     }
