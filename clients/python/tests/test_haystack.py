@@ -46,7 +46,7 @@ from ragward import (
 )
 from ragward.haystack import ObservationEnded, RagwardDocumentFilter, RagwardRetriever, observe
 from tests import wiki
-from tests.script import ANSWER, URL, Script, json_answer
+from tests.script import ANSWER, CHUNK, URL, Script, json_answer
 from tests.wiki import ANNE, BOB, COLLECTION, NOBODY, OF_ANNE, OF_BOB, QUESTION, SECRET, USERS, Wiki
 
 TOKEN = "a-very-secret-token"
@@ -269,6 +269,7 @@ def test_a_document_has_its_id_and_what_ragward_says(retriever: RagwardRetriever
         "document_id": "bob",
         "title": "On bob",
         "heading_path": [],
+        "rerank_score": None,
         "guard": "document:bob",
         "completion": "EXHAUSTED",
         "recall": "EXACT",
@@ -296,6 +297,15 @@ def test_options_hold_for_the_component_and_for_the_run(world: Wiki) -> None:
         hybrid = RagwardRetriever(COLLECTION, client=client, search_type="hybrid")
         with pytest.raises(ValueError, match="needs the embedding"):
             hybrid.run(QUESTION, user=ANNE)
+
+
+def test_a_model_of_the_server_embeds_and_orders() -> None:
+    script = Script(json_answer({**ANSWER, "chunks": [{**CHUNK, "score": 1, "rerankScore": 0.25}]}))
+    with Client(URL, transport=script.transport) as client:
+        retriever = RagwardRetriever(COLLECTION, client=client, search_type="semantic", identity=Identity.none())
+        (found,) = retriever.run("q")["documents"]
+    assert json.loads(script.requests[0].content)["semantic"] == {"text": "q"}
+    assert (found.score, found.meta["rerank_score"]) == (1, 0.25)
 
 
 def test_errors_raise_and_are_never_an_empty_answer() -> None:

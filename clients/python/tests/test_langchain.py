@@ -352,6 +352,7 @@ def test_a_document_has_its_id_and_what_ragward_says(retriever: RagwardRetriever
         "document_id": "bob",
         "title": "On bob",
         "heading_path": [],
+        "rerank_score": None,
         "guard": "document:bob",
         "completion": "EXHAUSTED",
         "recall": "EXACT",
@@ -392,18 +393,20 @@ class _Axis(Embeddings):
 def test_vectors_and_hybrid_go_through_the_embeddings() -> None:
     sent: list[dict[str, Any]] = []
     with Client(transport=_answering(sent)) as client:
-        for search_type in ("text", "vector", "hybrid"):
+        for search_type in ("text", "vector", "hybrid", "semantic"):
             retriever = RagwardRetriever(
                 collection="c", client=client, search_type=search_type, embeddings=_Axis(), identity=Identity.none()
             )
             assert retriever.invoke("q") == []
-    assert [sorted(set(message) & {"text", "vector", "hybrid"}) for message in sent] == [
+    assert [sorted(set(message) & {"text", "vector", "hybrid", "semantic"}) for message in sent] == [
         ["text"],
         ["vector"],
         ["hybrid"],
+        ["semantic"],
     ]
     assert sent[1]["vector"] == {"values": [1.0, 0.0]}
     assert sent[2]["hybrid"] == {"text": "q", "vector": {"values": [1.0, 0.0]}}
+    assert sent[3]["semantic"] == {"text": "q"}
     with pytest.raises(ValueError, match="needs `embeddings`"):
         RagwardRetriever(collection="c", search_type="vector")
 

@@ -213,6 +213,7 @@ def test_a_node_has_its_id_and_what_ragward_says(retriever: RagwardRetriever) ->
         "document_id": "bob",
         "title": "On bob",
         "heading_path": [],
+        "rerank_score": None,
         "guard": "document:bob",
         "completion": "EXHAUSTED",
         "recall": "EXACT",
@@ -261,6 +262,8 @@ def test_vectors_and_hybrid_go_through_the_embedding_model() -> None:
         asyncio.run(vector.aretrieve("q"))
         vector.retrieve(QueryBundle("q", embedding=[0.0, 1.0]))
         hybrid.retrieve(QueryBundle("q", embedding=[0.0, 1.0]))
+        # The server's model embeds the question, so no other model does.
+        RagwardRetriever("c", client=client, search_type="semantic", identity=Identity.none()).retrieve("q")
         with pytest.raises(ValueError, match="needs the embedding"):
             hybrid.retrieve("q")
     assert [message.get("vector") for message in sent] == [
@@ -268,8 +271,10 @@ def test_vectors_and_hybrid_go_through_the_embedding_model() -> None:
         {"values": [0.5, 0.5]},
         {"values": [0.0, 1.0]},
         None,
+        None,
     ]
     assert sent[3]["hybrid"] == {"text": "q", "vector": {"values": [0.0, 1.0]}}
+    assert sent[4]["semantic"] == {"text": "q"}
 
 
 def test_errors_raise_and_are_never_an_empty_answer() -> None:

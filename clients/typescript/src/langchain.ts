@@ -55,6 +55,8 @@ export interface RagwardMetadata extends Record<string, unknown> {
   readonly headingPath: readonly string[];
   readonly guard: string;
   readonly score: number;
+  /** The score by which a model ordered the answer; `undefined` if no model has looked at the chunk. */
+  readonly rerankScore: number | undefined;
   /** Of the whole answer: the reason why there are no more documents. */
   readonly completion: Completion;
   /** Of the whole answer: whether these are certainly the best chunks. */
@@ -151,11 +153,11 @@ export class RagwardRetriever extends BaseRetriever<RagwardMetadata> {
 }
 
 function documentOf(chunk: Chunk, answer: Answer): Document<RagwardMetadata> {
-  const { id, documentId, title, headingPath, guard, text, score, metadata } = chunk;
+  const { id, documentId, title, headingPath, guard, text, score, rerankScore, metadata } = chunk;
   const { completion, recall, consistencyToken } = answer;
   const plain = (value: MetadataScalar): string | number | boolean => (typeof value === "bigint" ? value.toString() : value);
   const values = Object.entries(metadata).map(([key, value]) => [key, typeof value === "object" ? value.map(plain) : plain(value)]);
   // These come last, so that the metadata of a chunk cannot say which guard it has.
-  const ours = { chunkId: id, documentId, title, headingPath, guard, score, completion, recall, consistencyToken };
+  const ours = { chunkId: id, documentId, title, headingPath, guard, score, rerankScore, completion, recall, consistencyToken };
   return new Document({ id, pageContent: text, metadata: { ...Object.fromEntries(values), ...ours } });
 }

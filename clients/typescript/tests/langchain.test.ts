@@ -166,7 +166,7 @@ test("no trace of a call has a token", async () => {
   }
   const fake = new FakeFetch({ body: {
     chunks: [{
-      id: "a#0", documentId: "a", guard: "document:a", title: "A", text: "a", score: 1,
+      id: "a#0", documentId: "a", guard: "document:a", title: "A", text: "a", score: 1, rerankScore: 0.5,
       metadata: { big: { intValue: "9007199254740993" }, small: { intValue: "7" } },
     }],
     completion: "COMPLETION_COMPLETE", recall: "RECALL_EXACT", nextPageToken: "", consistencyToken: "token",
@@ -181,5 +181,6 @@ test("no trace of a call has a token", async () => {
   for (const text of seen) {
     assert.ok(!text.includes(token), text);
   }
-  assert.deepEqual([documents[0]?.metadata["big"], documents[0]?.metadata["small"]], ["9007199254740993", 7]);
+  const metadata = documents[0]?.metadata;
+  assert.deepEqual([metadata?.["big"], metadata?.["small"], metadata?.rerankScore], ["9007199254740993", 7, 0.5]);
 });
