@@ -381,8 +381,8 @@ test("what is wrong is said before anything is sent", async () => {
     ["a context that is no JSON", () => asked.retrieve({ ...ASKED, context: { a: 1n } }), "JSON cannot hold"],
     ["metadata that is no value", () => asked.upsertDocuments({
       collection: "c", identity: ANNE,
-      documents: [{ id: "a", chunks: [{ id: "a#0", guard: "document:a", metadata: as({ tags: ["x"] }) }] }],
-    }), "`documents[0].chunks[0].metadata.tags` must be"],
+      documents: [{ id: "a", chunks: [{ id: "a#0", guard: "document:a", metadata: as({ tags: [["x"]] }) }] }],
+    }), "`documents[0].chunks[0].metadata.tags[0]` must be"],
     ["metadata of 65 bits", () => asked.putDocument({
       collection: "c", identity: ANNE, documentId: "a", content: "a", metadata: { n: 2n ** 63n },
     }), "`metadata.n` has more than 64 bits"],
