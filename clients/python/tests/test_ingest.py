@@ -100,7 +100,7 @@ async def test_what_is_not_json_is_refused_before_it_is_sent(asking: Asking) -> 
         ("no number", {"vector": [0.1, float("nan")]}, InvalidRequest),
         ("an infinite one", {"metadata": {"a": float("inf")}}, ValueError),
         ("a number that is too large", {"metadata": {"a": 2**63}}, ValueError),
-        ("a list", {"metadata": {"a": [1]}}, TypeError),
+        ("a list inside of a list", {"metadata": {"a": [[1]]}}, TypeError),
     ]
     for row, chunk, kind in rows:
         with pytest.raises(kind):
