@@ -12,7 +12,7 @@ mod pack;
 mod size;
 mod windows;
 
-use self::blocks::Found;
+use self::blocks::{Block, BlockKind, Found};
 use self::pack::Packer;
 pub use self::size::{CHARACTERS_MAX, CHARACTERS_MIN, ChunkSize};
 use crate::chunk::Metadata;
@@ -69,7 +69,11 @@ fn cut_counting(text: &str, form: TextForm, size: ChunkSize) -> (CutText, usize)
         TextForm::Markdown => {
             let (front, body) = front_matter::split(&text);
             let mut structure = Structure::new(body, size);
-            blocks::read(body, |found| structure.take(found));
+            if blocks::nests_too_deep(body) {
+                structure.take(Found::Block(Block { range: 0..body.len(), kind: BlockKind::Text }));
+            } else {
+                blocks::read(body, |found| structure.take(found));
+            }
             structure.finish(front.title, front.metadata)
         }
         TextForm::Html => {

@@ -1,7 +1,8 @@
 //! Reads the structure of a Markdown text: its headings, and the blocks between them with the places where each may be cut.
 //!
 //! The parser of `CommonMark` finds them, so a `#` in a code block is no heading, and underlined and closed headings are. It works
-//! in linear time and without recursion.
+//! without recursion, and in a time that grows with the length of the text times the depth of its lists and quotations. So this depth
+//! has a bound.
 
 use std::ops::Range;
 
@@ -11,6 +12,14 @@ use crate::chunk::HEADING_BYTES_MAX;
 
 /// How deep lists may be nested for their items to be places to cut at. Deeper items are cut like plain text.
 pub(super) const LIST_DEPTH_MAX: usize = 8;
+
+/// How deep lists and quotations may be nested, as [`nests_too_deep`] counts. The parser looks at all that are open for each line, so
+/// 100,000 of them above as many lines would keep it busy for minutes. Nobody reads what stands so deep.
+const NESTING_MAX: usize = 200;
+/// A tab reaches to the next column that is divisible by this.
+const TAB_COLUMNS: usize = 4;
+/// The fewest columns by which an item of a list is indented below another one.
+const ITEM_COLUMNS_MIN: usize = 2;
 
 /// A heading that stands outside of lists and quotations.
 #[derive(Debug, PartialEq, Eq)]
@@ -63,6 +72,55 @@ impl Heading {
     pub(super) fn is_title(&self) -> bool {
         self.level == HeadingLevel::H1
     }
+}
+
+/// Returns whether lists and quotations may be nested too deep to be read. The count is a bound: a line can open one of them by
+/// each mark that it begins with, and continue one by each two columns of its indentation.
+pub(super) fn nests_too_deep(text: &str) -> bool {
+    // A carriage return alone ends a line of Markdown, too.
+    text.split(['\n', '\r']).any(|line| {
+        let (mut marks, mut columns) = (0, 0);
+        let mut rest = line.as_bytes();
+        while let [first, after @ ..] = rest {
+            rest = match first {
+                b' ' => {
+                    columns += 1;
+                    after
+                }
+                b'\t' => {
+                    columns += TAB_COLUMNS;
+                    after
+                }
+                b'>' => {
+                    marks += 1;
+                    after
+                }
+                _ => match after_list_mark(rest) {
+                    Some(after) => {
+                        marks += 1;
+                        after
+                    }
+                    // Before a text there is the whole indentation, and a line of white space alone opens nothing.
+                    None => return marks + columns / ITEM_COLUMNS_MIN > NESTING_MAX,
+                },
+            };
+        }
+        marks > NESTING_MAX
+    })
+}
+
+/// Returns what stands after the mark of a list's item, such as `-` or `12.`; `None` if the line does not begin with one.
+fn after_list_mark(line: &[u8]) -> Option<&[u8]> {
+    /// `CommonMark` allows no longer numbers.
+    const DIGITS_MAX: usize = 9;
+    let digits = line.iter().take(DIGITS_MAX).take_while(|byte| byte.is_ascii_digit()).count();
+    let is_mark = match line.get(digits)? {
+        b'-' | b'+' | b'*' => digits == 0,
+        b'.' | b')' => digits > 0,
+        _ => false,
+    };
+    let after = line.get(digits + 1..)?;
+    (is_mark && matches!(after.first(), None | Some(b' ' | b'\t'))).then_some(after)
 }
 
 /// Reads a text from its beginning to its end.
@@ -185,4 +243,34 @@ fn line_start(text: &str, at: usize) -> usize {
     let start = at - blanks;
     let is_line_start = start == 0 || before.get(start - 1) == Some(&b'\n');
     if is_line_start { start } else { at }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_depth_of_lists_and_quotations_is_bounded() {
+        let most = NESTING_MAX;
+        let rows = [
+            ("nothing", String::new(), false),
+            ("the deepest list in one line", format!("{}a", "- ".repeat(2 * most / 3)), false),
+            ("a list in one line", format!("{}a", "- ".repeat(most)), true),
+            ("numbers", format!("{}a", "1. ".repeat(most)), true),
+            ("quotations", format!("{}a", ">".repeat(most + 1)), true),
+            ("marks alone", "* ".repeat(most + 1), true),
+            ("quotations without spaces, just deep enough", format!("{}a", ">".repeat(most)), false),
+            ("an indentation", format!("a\n{}b", " ".repeat(2 * most + 2)), true),
+            ("tabs", format!("a\n{}b", "\t".repeat(most)), true),
+            ("a line of blanks", format!("a\n{}\nb", " ".repeat(4 * most)), false),
+            ("a rule", "-".repeat(4 * most), false),
+            ("a table", format!("|{}|", "-".repeat(4 * most)), false),
+            ("marks within a line", format!("a {}", "> - ".repeat(most)), false),
+            ("after a carriage return", format!("a\r{}b", ">".repeat(most + 1)), true),
+            ("a long number", format!("{}. a", "1".repeat(10)), false),
+        ];
+        for (row, text, expected) in rows {
+            assert_eq!(nests_too_deep(&text), expected, "{row}");
+        }
+    }
 }

@@ -188,6 +188,17 @@ fn contents_of_data_uris_are_left_out() {
     }
 }
 
+/// A text that is nested deeper than the parser is given keeps every word.
+#[test]
+fn a_text_that_nests_too_deep_is_cut_like_plain_text() {
+    let deep = format!("---\ntitle: T\n---\n# A\n\n{}one\ntwo\n", "- ".repeat(400));
+    let cut = cut(&deep, TextForm::Markdown, size(0));
+    assert_eq!(cut.title.as_deref(), Some("T"));
+    let kept = cut.pieces.iter().map(|piece| piece.text.as_str()).collect::<Vec<&str>>().join(" ");
+    assert!(kept.contains("# A") && kept.contains("one") && kept.contains("two"), "{kept}");
+    assert!(cut.pieces.iter().all(|piece| piece.heading_path.is_empty() && piece.text.len() <= CHARACTERS));
+}
+
 /// The work is counted in bytes that the cutting looked at.
 #[test]
 fn hostile_texts_cost_linear_work() {
@@ -199,8 +210,11 @@ fn hostile_texts_cost_linear_work() {
         ("a million headings", "# h\n".repeat(1_000_000)),
         ("a million headings with texts", "# h\n\nt\n\n".repeat(1_000_000)),
         ("ever deeper headings", "# a\n## b\n### c\n#### d\n##### e\n###### f\n".repeat(large / 42)),
-        ("nested lists in one line", "- ".repeat(20_000)),
-        ("nested quotations", ">".repeat(20_000)),
+        ("nested lists in one line", "- ".repeat(large / 2)),
+        ("nested quotations", ">".repeat(large)),
+        ("lines below nested lists", format!("{}a\n{}", "- ".repeat(large / 4), "b\n".repeat(large / 4))),
+        ("lines below nested quotations", format!("{}a\n{}", ">".repeat(large / 2), "b\n".repeat(large / 4))),
+        ("lines below the deepest lists", format!("{}a\n{}", "- ".repeat(130), "b\n".repeat(large / 2))),
         ("a list of many items", "- a\n".repeat(large / 4)),
         ("a table of many rows", format!("|a|\n|-|\n{}", "|b|\n".repeat(large / 4))),
         ("a table of one row", format!("|a|\n|-|\n{}", "|b".repeat(large / 2))),
