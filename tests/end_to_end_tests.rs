@@ -16,6 +16,7 @@ mod end_to_end {
     mod meaning;
     mod newer_text;
     mod observing;
+    mod odd_files;
     mod pages;
     mod process;
     mod quiet_log;

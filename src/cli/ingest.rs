@@ -92,12 +92,12 @@ pub(super) struct IngestArgs {
 struct IngestReport {
     documents: u64,
     chunks: u64,
-    /// Files without any text.
-    empty: Vec<PathBuf>,
+    /// Files without any text. JSON has no other paths than texts, so here and below, what is not UTF-8 in a name is replaced.
+    empty: Vec<String>,
     /// The first of the files that were read in another encoding than UTF-8.
     decoded: Vec<DecodedFile>,
     /// The first of the documents in the folder whose form is not read, such as PDF.
-    not_read: Vec<PathBuf>,
+    not_read: Vec<String>,
     not_read_total: usize,
     /// How many documents of the collection have no file here, so that they stay as they were cut; none without `--recut`.
     not_recut: usize,
@@ -117,7 +117,7 @@ struct IngestReport {
 /// A file that was read in another encoding than UTF-8.
 #[derive(Serialize)]
 struct DecodedFile {
-    path: PathBuf,
+    path: String,
     encoding: &'static str,
 }
 
@@ -180,11 +180,12 @@ pub(super) async fn run(args: IngestArgs, config: Option<PathBuf>, output: &Outp
         _ => format!("sent the texts of {chunks} chunks to `{host}`, where the model `{model}` made their vectors"),
     }));
     lines.extend(warnings.iter().map(|warning| format!("warning: {warning}")));
-    lines.extend(empty.iter().map(|path| format!("passed over, no text: {}", path.display())));
-    lines.extend(decoded.iter().map(|file| format!("read as {}: {}", file.encoding, file.path.display())));
+    let empty = shown(&empty);
+    lines.extend(empty.iter().map(|path| format!("passed over, no text: {path}")));
+    lines.extend(decoded.iter().map(|file| format!("read as {}: {}", file.encoding, file.path)));
     let not_read_total = not_read.len();
-    let not_read: Vec<PathBuf> = not_read.into_iter().take(PASSED_OVER_NAMED_MAX).collect();
-    lines.extend(not_read.iter().map(|path| format!("not read, make it text first: {}", path.display())));
+    let not_read = shown(not_read.get(..PASSED_OVER_NAMED_MAX).unwrap_or(&not_read));
+    lines.extend(not_read.iter().map(|path| format!("not read, make it text first: {path}")));
     if not_read_total > not_read.len() {
         lines.push(format!("and {} more that are not read", not_read_total - not_read.len()));
     }
@@ -230,6 +231,11 @@ pub(super) async fn run(args: IngestArgs, config: Option<PathBuf>, output: &Outp
     };
     let faults: Vec<String> = passed_over.into_iter().chain(refused.map(|refused| refused.to_string())).collect();
     if faults.is_empty() { Ok(()) } else { Err(Failure::failed(faults.join("; "))) }
+}
+
+/// Returns paths as texts.
+fn shown(paths: &[PathBuf]) -> Vec<String> {
+    paths.iter().map(|path| path.display().to_string()).collect()
 }
 
 /// Returns the size of chunks: that of the flags, and otherwise that of the configuration.
@@ -381,7 +387,7 @@ impl ReadOutcome {
             };
             progress.inc(entry.bytes);
             if let Some(encoding) = entry.encoding.filter(|_| read.decoded.len() < PASSED_OVER_NAMED_MAX) {
-                read.decoded.push(DecodedFile { path: entry.path.clone(), encoding });
+                read.decoded.push(DecodedFile { path: entry.path.display().to_string(), encoding });
             }
             let Some(document) = entry.document else {
                 read.empty.push(entry.path);

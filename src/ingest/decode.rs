@@ -58,7 +58,16 @@ pub(super) fn decode(bytes: Vec<u8>) -> Result<Decoded, NotText> {
     let mut detector = EncodingDetector::new(Iso2022JpDetection::Deny);
     let is_last = true;
     detector.feed(&bytes, is_last);
-    decode_as(detector.guess(None, Utf8Detection::Deny), &bytes)
+    let decoded = decode_as(detector.guess(None, Utf8Detection::Deny), &bytes)?;
+    // Some encoding has a letter for every byte, so a packed file or a picture could be decoded, too. Only texts do without control
+    // characters.
+    if decoded.text.contains(is_of_data) { Err(NotText::Binary) } else { Ok(decoded) }
+}
+
+/// Returns whether a character is a control character that no text file has. Beside the ends of lines and pages, old texts end with
+/// U+001A, and those of terminals have colors (U+001B).
+fn is_of_data(c: char) -> bool {
+    c.is_control() && !matches!(c, '\t' | '\n' | '\u{b}' | '\u{c}' | '\r' | '\u{1a}' | '\u{1b}' | '\u{85}')
 }
 
 fn decode_as(encoding: &'static Encoding, bytes: &[u8]) -> Result<Decoded, NotText> {
@@ -91,7 +100,7 @@ mod tests {
         type Row<'a> = (&'a str, Vec<u8>, Result<(&'a str, Option<&'a str>), NotText>);
         let utf_16 = |text: &str, order: fn(u16) -> [u8; 2]| text.encode_utf16().flat_map(order).collect::<Vec<u8>>();
         let marked = |mark: &[u8], bytes: Vec<u8>| [mark, &bytes].concat();
-        let rows: [Row<'_>; 14] = [
+        let rows: [Row<'_>; 19] = [
             ("nothing", vec![], Ok(("", None))),
             ("ASCII", b"leave".to_vec(), Ok(("leave", None))),
             ("UTF-8", "caf\u{e9}".into(), Ok(("caf\u{e9}", None))),
@@ -121,6 +130,19 @@ mod tests {
             ),
             ("zeros", b"PK\x03\x04\0\0\0\xff\xfe".to_vec(), Err(NotText::Binary)),
             ("zeros in ASCII", b"a\0b c d e f".to_vec(), Err(NotText::Binary)),
+            ("a packed file without zeros", b"\x1f\x8b\x08\x01\x9c\xe7\x02\xff\x03".to_vec(), Err(NotText::Binary)),
+            (
+                "Latin 1 with colors and an old end",
+                b"\x1b[1mun caf\xe9 noir, d\xe9j\xe0 \x1b[0m\r\n\x1a".to_vec(),
+                Ok(("\u{1b}[1mun caf\u{e9} noir, d\u{e9}j\u{e0} \u{1b}[0m\r\n\u{1a}", Some("windows-1252"))),
+            ),
+            (
+                "UTF-8 with a lone surrogate",
+                b"caf\xc3\xa9 \xed\xa0\x80".to_vec(),
+                Err(NotText::DamagedUtf8 { line: 1 }),
+            ),
+            ("UTF-16 with a lone surrogate", marked(b"\xff\xfe", vec![b'a', 0, 0, 0xd8]), Err(NotText::Binary)),
+            ("UTF-32 with a mark", b"\xff\xfe\0\0a\0\0\0".to_vec(), Err(NotText::Binary)),
             ("a picture", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR".to_vec(), Err(NotText::Binary)),
         ];
         for (row, bytes, expected) in rows {

@@ -13,6 +13,9 @@ use crate::chunk::{Metadata, Value};
 /// longest vector.
 const LINE_BYTES_MAX: u64 = 1 << 20;
 
+/// What may stand before the first line.
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
 /// The lines of a file, without those that hold only white space.
 pub(super) struct Lines {
     path: PathBuf,
@@ -60,6 +63,9 @@ impl Lines {
             let byte = e.utf8_error().valid_up_to() + 1;
             IngestError::line(&self.path, self.number, format!("is not valid UTF-8 at byte {byte}"))
         })?;
+        // Some editors put a byte order mark before the first line. It is no part of the JSON.
+        let has_mark = self.number == 1 && text.starts_with(BYTE_ORDER_MARK);
+        let text = if has_mark { text.replacen(BYTE_ORDER_MARK, "", 1) } else { text };
         Ok(Some(Line { number: self.number, bytes, text }))
     }
 }

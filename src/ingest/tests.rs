@@ -433,3 +433,33 @@ fn a_folder_of_odd_files_is_read_as_far_as_it_is_text() {
         assert_eq!(chunk.metadata.get("tags"), tags.as_ref(), "{}", document.id);
     }
 }
+
+/// A wrong line is named, and the lines of other documents are taken.
+#[test]
+fn odd_lines_of_json_are_taken_or_named() {
+    let line = |id: &str, rest: &str| format!(r#"{{"id": "{id}", "document_id": "{id}", "guard": "doc:x", {rest}}}"#);
+    let deep = format!(r#""text": "t", "metadata": {{"a": {}1{}}}"#, "[".repeat(5_000), "]".repeat(5_000));
+    let rows: [(&str, String, bool); 10] = [
+        ("a byte order mark", format!("\u{feff}{}", line("a", r#""text": "t""#)), true),
+        ("an emoji as two surrogates", line("a", r#""text": "\ud83d\ude00""#), true),
+        ("marks of direction", line("a", r#""text": "\u202bt\u202c""#), true),
+        ("a surrogate without its second half", line("a", r#""text": "t \ud83d""#), false),
+        ("a second half alone", line("a", r#""text": "\ude00 t""#), false),
+        ("a surrogate in a key of metadata", line("a", r#""text": "t", "metadata": {"\ud800": 1}"#), false),
+        ("deeply nested metadata", line("a", &deep), false),
+        ("a number past 64 bits", line("a", r#""text": "t", "metadata": {"a": 18446744073709551615}"#), false),
+        (
+            "1,000 headings",
+            line("a", &format!(r#""text": "t", "heading_path": [{}]"#, vec![r#""h""#; 1_000].join(", "))),
+            false,
+        ),
+        ("a title of 64 KB", line("a", &format!(r#""text": "t", "title": "{}""#, "t".repeat(1 << 16))), false),
+    ];
+    for (row, odd, is_taken) in rows {
+        let lines = format!("{odd}\n{}\n", line("z", r#""text": "t""#));
+        let (ids, errors) = all(&json_lines(&folder(&[("chunks.jsonl", lines.as_bytes())])));
+        let expected: &[&str] = if is_taken { &["a", "z"] } else { &["z"] };
+        assert_eq!(ids, expected, "{row}: {errors:?}");
+        assert_eq!(errors.len(), usize::from(!is_taken), "{row}: {errors:?}");
+    }
+}
