@@ -19,7 +19,7 @@ use super::{ANALYSIS, COLLECTIONS, DOCUMENTS, HEADING_PATHS, LANGUAGES, TERMS, T
 use crate::analysis::{Analyzer, Language, Languages, TermCount};
 use crate::vector_store::CollectionLanguages;
 
-/// The size of the texts that are in memory at the same time, in bytes. One document more may be.
+/// The size of the records and texts that are in memory at the same time, in bytes. One document more may be.
 const BATCH_BYTES: usize = 16 << 20;
 /// The most documents that are in memory at the same time.
 const BATCH_DOCUMENTS: usize = 4_096;
@@ -124,11 +124,14 @@ fn read_batch(
         let Some(stored) = documents.get((collection, id.as_str()))? else {
             return Err(redb::Error::Corrupted(format!("document `{id}` has gone")));
         };
+        // The metadata of many chunks may be larger than their texts.
+        bytes += stored.value().len();
         let mut document = StoredDocument { id: id.clone(), record: stored.value().to_vec(), texts: BTreeMap::new() };
         for entry in texts.range((collection, id.as_str(), 0)..=(collection, id.as_str(), u32::MAX))? {
             let (key, text) = entry?;
-            bytes += text.value().len();
-            document.texts.insert(key.value().2, stored_text(&texts, &heading_paths, key.value())?);
+            let text_stored = stored_text(&texts, &heading_paths, key.value())?;
+            bytes += text.value().len() + text_stored.heading_path.iter().map(String::len).sum::<usize>();
+            document.texts.insert(key.value().2, text_stored);
         }
         batch.push(document);
         if bytes >= BATCH_BYTES {
