@@ -1,4 +1,4 @@
-//! The rows of `tests/data/languages.txt`: chunks in many languages, and queries that people would ask.
+//! The rows of `tests/data/languages.txt` and `languages_held_out.txt`: chunks in many languages, and queries that people would ask.
 
 use std::path::Path;
 
@@ -32,7 +32,16 @@ pub(crate) struct LanguageRows {
 
 /// Reads the rows.
 pub(crate) fn language_rows() -> LanguageRows {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/languages.txt");
+    read("languages.txt")
+}
+
+/// Reads more queries for the chunks of [`language_rows`], which no rule was made for.
+pub(crate) fn held_out_rows() -> LanguageRows {
+    read("languages_held_out.txt")
+}
+
+fn read(name: &str) -> LanguageRows {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name);
     let text = unescaped(&std::fs::read_to_string(path).expect("the rows"));
     let mut rows = LanguageRows::default();
     let mut language = String::new();
