@@ -2,8 +2,8 @@
 //! English does at least: the words of UAX #29, in lower case, with English stems that are remembered. The analysis
 //! beside it knows some forty languages, names and numbers.
 //!
-//! It also measures texts without a space, 1 MB of each kind. The time has to be linear in the length, so the bench
-//! prints how long 1 MB takes beside 100 kB.
+//! It also measures texts without a space: 1, 2 and 4 MB of each kind. The time has to be linear in the length, so the
+//! bench prints the time for each megabyte. The same texts are also cut into chunks and put into the embedded engine.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -33,6 +33,10 @@ use std::time::Duration;
 
 use frostem::{Algorithm, Stemmer};
 use ragward::analysis::{Analyzer, Languages};
+use ragward::ingest::{GuardRule, Source};
+use ragward::language::Object;
+use ragward::vector_store::DocumentStore;
+use ragward::vector_store::exact::ExactStore;
 use tokio::time::Instant;
 use unicode_segmentation::UnicodeSegmentation;
 
@@ -43,8 +47,27 @@ use crate::support::language_rows::language_rows;
 const ROUNDS: usize = 5;
 /// How often the short texts are analyzed in each round, because there are few of them.
 const REPEATED: usize = 100;
-/// The length of a text without a space, in bytes.
-const RUN_BYTES: usize = 1_000_000;
+/// How often each text without a space is measured. There are many of them, and they are long.
+const RUN_ROUNDS: usize = 3;
+/// The lengths of a text without a space, in megabytes.
+const RUN_MEGABYTES: [u32; 3] = [1, 2, 4];
+const MEGABYTE: usize = 1_000_000;
+/// The texts without a space: what they are, and what is repeated.
+const RUNS: [(&str, &str); 13] = [
+    ("one letter", "a"),
+    ("base64", "iVBORw0KGgoAAAANSUhEUg/"),
+    ("upper and lower case", "aB"),
+    ("numbers and commas", "a,1,"),
+    ("a path", "x/y.z-"),
+    ("apostrophes", "a'b"),
+    ("combining marks", "\u{301}"),
+    ("a data URI", "data:image/png;base64,iVBO"),
+    ("Chinese", "每位员工在孩子出生后可以休产假"),
+    ("Korean", "휴가를"),
+    ("Arabic", "كتاب"),
+    ("Thai", "พนักงานทุกคนมีสิทธิ์ลาคลอดได้"),
+    ("Burmese", "ဝန်ထမ်းတိုင်း"),
+];
 
 fn main() {
     if let Some(documents) = keps() {
@@ -106,29 +129,35 @@ impl English {
     }
 }
 
+/// Analyzes the texts without a space, and then takes them in as documents.
 fn runs() {
-    let rows = [
-        ("one letter", "a"),
-        ("base64", "iVBORw0KGgoAAAANSUhEUg/"),
-        ("upper and lower case", "aB"),
-        ("numbers and commas", "a,1,"),
-        ("a path", "x/y.z-"),
-        ("apostrophes", "a'b"),
-        ("combining marks", "\u{301}"),
-        ("a data URI", "data:image/png;base64,iVBO"),
-        ("Chinese", "每位员工在孩子出生后可以休产假"),
-        ("Korean", "휴가를"),
-        ("Arabic", "كتاب"),
-        ("Thai", "พนักงานทุกคนมีสิทธิ์ลาคลอดได้"),
-        ("Burmese", "ဝန်ထမ်းတိုင်း"),
-    ];
-    println!("\n{:>22}{:>12}{:>12}", "no space", "100 kB", "1 MB");
-    for (name, unit) in rows {
-        let [short, long] = [RUN_BYTES / 10, RUN_BYTES].map(|bytes| {
-            let text = unit.repeat(bytes / unit.len());
-            median((0..ROUNDS).map(|_| timed(|| Analyzer::new().terms(&text, &Languages::default()))).collect())
+    print_runs("analyzed", |text| timed(|| Analyzer::new().terms(text, &Languages::default())));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    print_runs("cut and taken in", |text| {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("texts");
+        std::fs::create_dir(&root).unwrap();
+        std::fs::write(root.join("run.md"), text).unwrap();
+        let store = ExactStore::open(directory.path()).unwrap();
+        let guard = GuardRule::One(Object::parse("document:run").unwrap());
+        timed(|| {
+            let source = Source::Folder { root, guard };
+            let documents = source.documents().unwrap().filter_map(|entry| entry.unwrap().document).collect();
+            runtime.block_on(store.upsert("runs", documents)).unwrap();
+        })
+    });
+    println!("Goal: the times of a row are alike, and at most 100 ms. What bounds it: each character is looked at.");
+}
+
+/// Prints the time for each megabyte.
+fn print_runs(name: &str, work: impl Fn(&str) -> Duration) {
+    println!("\n{:>22}{:>12}{:>12}{:>12}   ({name}, time for each megabyte)", "no space", "1 MB", "2 MB", "4 MB");
+    for (unit_name, unit) in RUNS {
+        let [short, middle, long] = RUN_MEGABYTES.map(|megabytes| {
+            let text = unit.repeat(megabytes as usize * MEGABYTE / unit.len());
+            median((0..RUN_ROUNDS).map(|_| work(&text)).collect()) / megabytes
         });
-        println!("{name:>22}{short:>12.1?}{long:>12.1?}");
+        println!("{unit_name:>22}{short:>12.1?}{middle:>12.1?}{long:>12.1?}");
     }
 }
 
