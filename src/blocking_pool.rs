@@ -28,7 +28,7 @@ pub struct PoolSlot(#[expect(dead_code, reason = "held, not read")] OwnedSemapho
 /// worked on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WorkLost {
-    /// The work panicked.
+    /// The work panicked, and gave no answer.
     #[error("the work was lost: it panicked")]
     Panicked,
     /// The runtime is shutting down.

@@ -42,15 +42,18 @@ fn variable(name: &str) -> Option<String> {
     value.ok().filter(|value| !value.is_empty())
 }
 
-/// Returns the first file below a folder whose name fits.
-fn file_below(folder: &Path, fits: fn(&str) -> bool) -> Option<PathBuf> {
+/// Returns the first file below a folder with this extension, whose name has this part.
+fn file_below(folder: &Path, part: &str, extension: &str) -> Option<PathBuf> {
     let mut open = vec![folder.to_owned()];
     while let Some(folder) = open.pop() {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 open.push(path);
-            } else if path.file_name().and_then(|name| name.to_str()).is_some_and(fits) {
+                continue;
+            }
+            let has_part = path.file_stem().and_then(|stem| stem.to_str()).is_some_and(|stem| stem.contains(part));
+            if has_part && path.extension().is_some_and(|found| found == extension) {
                 return Some(path);
             }
         }
@@ -66,12 +69,8 @@ async fn a_paraphrase_finds_the_right_page_of_the_handbook() {
         return;
     };
     let (data, model) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let files: [(&str, fn(&str) -> bool); 2] = [
-        ("tokenizer.json", |name| name.contains("tokenizer") && name.ends_with(".json")),
-        ("model.safetensors", |name| name.ends_with(".safetensors")),
-    ];
-    for (name, fits) in files {
-        let found = file_below(Path::new(&home), fits).expect(name);
+    for (name, part, extension) in [("tokenizer.json", "tokenizer", "json"), ("model.safetensors", "", "safetensors")] {
+        let found = file_below(Path::new(&home), part, extension).expect(name);
         std::fs::copy(found, model.path().join(name)).unwrap();
     }
     let mut settings = config(data.path());

@@ -1,4 +1,4 @@
-//! A model in a folder: a table with a vector for each token, as Model2Vec and WordLlama make them. The vector of a text is the
+//! A model in a folder: a table with a vector for each token, as `Model2Vec` and `WordLlama` make them. The vector of a text is the
 //! mean of those of its tokens. Nothing leaves this machine, and nothing is downloaded.
 //!
 //! The folder holds `tokenizer.json` and `model.safetensors`, which has one table. Both are read whole when the server starts.

@@ -154,7 +154,7 @@ fn only_what_is_known_to_be_gone_is_pruned() {
         assert!(moved.status.success(), "{moved:?}");
         fs::remove_dir_all(sources.path("wiki/wmount")).unwrap();
     };
-    let rows: [(&str, Prepare, &[&str], usize, i32); 13] = [
+    let rows: [(&str, Prepare, &[&str], usize, i32); 14] = [
         ("a folder is empty now", empty_folder, &["--prune"], 0, 1),
         ("a folder is empty now, and that is right", empty_folder, &["--prune", "--prune-empty-folders"], 1, 0),
         ("another folder is empty", unused_folder, &["--prune"], 1, 0),
@@ -170,6 +170,16 @@ fn only_what_is_known_to_be_gone_is_pruned() {
             |sources| {
                 sources.remove("wiki/w0.md");
                 fs::write(sources.path("wiki/w1.md"), b"caf\xe9").unwrap();
+            },
+            &["--prune", "--prune-max", "100"],
+            1,
+            0,
+        ),
+        (
+            "a file that is no text",
+            |sources| {
+                sources.remove("wiki/w0.md");
+                fs::write(sources.path("wiki/w1.md"), b"\x00\x01\x02").unwrap();
             },
             &["--prune", "--prune-max", "100"],
             0,

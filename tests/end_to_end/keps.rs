@@ -24,6 +24,8 @@ const DIMENSION: usize = 48;
 
 /// A chunk as the brute-force search sees it.
 struct Page {
+    /// Its place among all pages.
+    number: usize,
     id: String,
     guard: String,
     terms: HashMap<String, u32>,
@@ -78,14 +80,14 @@ fn indexed_words(analyzer: &mut Analyzer, chunk: &ragward::chunk::Chunk) -> Vec<
     all
 }
 
-fn page(chunk: &ragward::chunk::Chunk, words: &[String], indexed: Vec<String>) -> Page {
+fn page(number: usize, chunk: &ragward::chunk::Chunk, words: &[String], indexed: Vec<String>) -> Page {
     let vector = direction(&hashed(words));
     let mut terms: HashMap<String, u32> = HashMap::new();
     for word in indexed {
         *terms.entry(word).or_default() += 1;
     }
     let length = terms.values().sum();
-    Page { id: chunk.id.clone(), guard: chunk.guard.to_string(), terms, length, vector }
+    Page { number, id: chunk.id.clone(), guard: chunk.guard.to_string(), terms, length, vector }
 }
 
 fn ranked(mut scores: Ranking) -> Ranking {
@@ -118,23 +120,42 @@ fn fused(rankings: [&Ranking; 2]) -> Ranking {
     ranked(scores.into_iter().map(|(id, score)| (id.to_owned(), score as f32)).collect())
 }
 
+/// How often each page has each word of a query. This is the same for all people, so it is counted once.
+struct Occurrences {
+    /// How often the query has each word.
+    of_query: Vec<f64>,
+    /// By page, in the order of the pages, and then by word.
+    of_pages: Vec<Vec<u32>>,
+}
+
+impl Occurrences {
+    fn count(pages: &[Page], query: &[QueryWord]) -> Self {
+        let of_word = |page: &Page, word: &QueryWord| {
+            word.terms.iter().filter_map(|term| page.terms.get(&**term)).max().copied().unwrap_or_default()
+        };
+        let of_page = |page: &Page| query.iter().map(|word| of_word(page, word)).collect();
+        let of_query = query.iter().map(|word| f64::from(word.count)).collect();
+        Self { of_query, of_pages: pages.iter().map(of_page).collect() }
+    }
+}
+
 /// Ranks by BM25 over the visible pages and nothing else.
-fn by_text(visible: &[&Page], query: &[QueryWord]) -> Ranking {
+fn by_text(visible: &[&Page], query: &Occurrences) -> Ranking {
     let count = visible.iter().filter(|page| page.length > 0).count() as f64;
     let average = visible.iter().map(|page| f64::from(page.length)).sum::<f64>() / count;
-    let occurrences = |page: &Page, word: &QueryWord| {
-        word.terms.iter().filter_map(|term| page.terms.get(&**term)).max().copied().unwrap_or_default()
-    };
-    let holds = |word: &QueryWord| visible.iter().filter(|page| occurrences(page, word) > 0).count() as f64;
-    let idf: Vec<f64> = query
-        .iter()
-        .map(|word| f64::from(word.count) * (1.0 + (count - holds(word) + 0.5) / (holds(word) + 0.5)).ln())
-        .collect();
+    let mut holds = vec![0.0; query.of_query.len()];
+    for page in visible {
+        for (holds, occurrences) in holds.iter_mut().zip(&query.of_pages[page.number]) {
+            *holds += if *occurrences > 0 { 1.0 } else { 0.0 };
+        }
+    }
+    let idf = query.of_query.iter().zip(&holds);
+    let idf: Vec<f64> = idf.map(|(asked, holds)| asked * (1.0 + (count - holds + 0.5) / (holds + 0.5)).ln()).collect();
     let mut scored: Ranking = Vec::new();
     for page in visible {
         let mut score = 0.0;
-        for (word, idf) in query.iter().zip(&idf) {
-            let frequency = f64::from(occurrences(page, word));
+        for (occurrences, idf) in query.of_pages[page.number].iter().zip(&idf) {
+            let frequency = f64::from(*occurrences);
             let norm = 1.2 * (1.0 - 0.75 + 0.75 * f64::from(page.length) / average);
             score += idf * (frequency / (frequency + norm));
         }
@@ -163,7 +184,7 @@ async fn every_answer_is_that_of_the_persons_private_corpus() {
             for chunk in &mut document.chunks {
                 let words = words(&mut analyzer, &chunk.text);
                 chunk.vector = hashed(&words);
-                pages.push(page(chunk, &words, indexed_words(&mut analyzer, chunk)));
+                pages.push(page(pages.len(), chunk, &words, indexed_words(&mut analyzer, chunk)));
             }
             documents.push(document_message(document));
         }
@@ -171,6 +192,10 @@ async fn every_answer_is_that_of_the_persons_private_corpus() {
     let count = documents.len() as u64;
     assert_eq!(running.upsert("keps", documents).await.unwrap().documents, count);
 
+    let asked = QUERIES.map(|query| {
+        let occurrences = Occurrences::count(&pages, &analyzer.query(query, &Languages::default()));
+        (query, words(&mut analyzer, query), occurrences)
+    });
     let oracle = Oracle::load(&store_path);
     let guards: BTreeSet<&str> = pages.iter().map(|page| page.guard.as_str()).collect();
     let (mut least, mut most, mut released) = (usize::MAX, 0, 0);
@@ -180,14 +205,13 @@ async fn every_answer_is_that_of_the_persons_private_corpus() {
             guards.iter().copied().filter(|guard| holdings.check("can_read", guard) == Some(true)).collect();
         (least, most) = (least.min(readable.len()), most.max(readable.len()));
         let visible: Vec<&Page> = pages.iter().filter(|page| readable.contains(page.guard.as_str())).collect();
-        for query in QUERIES {
-            let words = words(&mut analyzer, query);
-            let text = by_text(&visible, &analyzer.query(query, &Languages::default()));
-            let mut expected = vec![(Query::Text(query.to_owned()), text.clone())];
+        for (query, words, occurrences) in &asked {
+            let text = by_text(&visible, occurrences);
+            let mut expected = vec![(Query::Text((*query).to_owned()), text.clone())];
             if number % VECTOR_PEOPLE_STEP == 0 {
-                let values = hashed(&words);
+                let values = hashed(words);
                 let near = by_vector(&visible, &values);
-                let hybrid = Hybrid { text: query.to_owned(), vector: Some(Vector { values: values.clone() }) };
+                let hybrid = Hybrid { text: (*query).to_owned(), vector: Some(Vector { values: values.clone() }) };
                 expected.push((Query::Hybrid(hybrid), fused([&text, &near])));
                 expected.push((Query::Vector(Vector { values }), near));
             }

@@ -148,7 +148,7 @@ async fn an_approved_request_is_answered_once() {
     assert_eq!(first.request_sha256.as_deref(), asked[0]["request_sha256"].as_str());
     assert_eq!((first.classification_max.as_deref(), first.chunks_max), (Some("secret"), Some(10)));
     assert!(first.approved_at.is_some() && first.issuer.as_deref() == Some(world.issuer.url.as_str()));
-    assert_eq!(kept.iter().filter(|kept| kept.state == AuditedApproval::REQUIRED).count(), 8);
+    assert_eq!(kept.iter().filter(|kept| kept.state == AuditedApproval::REQUIRED).count(), 10);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -141,11 +141,15 @@ fn answer(mood: Mood, path: &str, body: &Value) -> Option<Value> {
 fn vector(text: &str) -> Vec<f64> {
     let text = text.to_lowercase();
     let words: Vec<&str> = text.split(|c: char| !c.is_alphanumeric()).collect();
-    let of_meaning = |meaning: &&[&str]| words.iter().filter(|word| meaning.contains(word)).count() as f64;
+    let of_meaning = |meaning: &&[&str]| exact(words.iter().filter(|word| meaning.contains(word)).count());
     MEANINGS.iter().map(of_meaning).chain([0.1]).collect()
 }
 
 /// Returns the score of a text: how often it says `gold`.
 fn score(text: &str) -> f64 {
-    text.matches("gold").count() as f64
+    exact(text.matches("gold").count())
+}
+
+fn exact(count: usize) -> f64 {
+    f64::from(u32::try_from(count).unwrap())
 }

@@ -77,6 +77,9 @@ async fn each_collection_has_the_name_that_is_set_for_it() {
     }
 }
 
+/// A row: its name, the names of vectors by collection, and whether they are taken.
+type Row<'a> = (&'a str, &'a [(&'a str, &'a str)], bool);
+
 #[tokio::test]
 async fn the_collection_of_another_program_has_its_own_name() {
     for server in servers().await {
@@ -93,7 +96,7 @@ async fn the_collection_of_another_program_has_its_own_name() {
         let vectors = Some(Vectors { vectors_options: Some(VectorsOptions::Vectors(vectors)) });
         let point = PointStruct { id: Some(PointId::from(1_u64)), payload, vectors };
         server.put("wiki", vec![point]).await;
-        let rows: [(&str, &[(&str, &str)], bool); 4] = [
+        let rows: [Row<'_>; 4] = [
             ("its name", &[("wiki", "dense")], true),
             ("the unnamed vector", &[], false),
             ("another name", &[("wiki", "text")], false),

@@ -53,8 +53,8 @@ fn folder(tokenizer: Option<&[u8]>, table: Option<&[u8]>) -> TempDir {
 #[tokio::test]
 async fn the_vector_of_a_text_is_the_mean_of_its_tokens() {
     let halves: [u16; 8] = [0x3800, 0x3800, 0x4000, 0x0000, 0x3c00, 0x0000, 0x0000, 0x4200];
-    let halved = tensors("F16", &[4, 2], &halves.map(u16::to_le_bytes).concat());
-    for (kind, table) in [("32 bits", table()), ("16 bits", halved)] {
+    let in_16_bits = tensors("F16", &[4, 2], &halves.map(u16::to_le_bytes).concat());
+    for (kind, table) in [("32 bits", table()), ("16 bits", in_16_bits)] {
         let folder = folder(Some(&tokenizer()), Some(&table));
         let embedder = StaticEmbedder::open(folder.path()).unwrap();
         let half = 0.5_f32.sqrt();

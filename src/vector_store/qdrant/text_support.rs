@@ -18,7 +18,7 @@ use qdrant_client::qdrant::{
 
 use super::collection::{Counting, has_text_vector, text_vector};
 use super::fields::TEXT_ANALYSIS;
-use super::sparse_text::{TEXT_VECTOR, TextForm};
+use super::sparse_text::TextForm;
 use super::{QdrantStore, ReadConsistency, filter};
 use crate::backend::BackendChannel;
 use crate::vector_store::VectorStoreError;
@@ -184,10 +184,12 @@ fn has_replicas(placements: &[CollectionClusterInfoResponse]) -> bool {
 #[cfg(test)]
 mod tests {
     use qdrant_client::qdrant::{
-        CollectionConfig, CollectionParams, LocalShardInfo, RemoteShardInfo, SparseIndexConfig, SparseVectorConfig,
+        CollectionConfig, CollectionParams, LocalShardInfo, Modifier, RemoteShardInfo, SparseIndexConfig,
+        SparseVectorConfig, SparseVectorParams,
     };
 
     use super::*;
+    use crate::vector_store::qdrant::sparse_text::TEXT_VECTOR;
 
     /// A node's view: its own id, the number of shards, and the ids of the other nodes that have some.
     fn placed(peer_id: u64, shard_count: u64, others: &[u64]) -> CollectionClusterInfoResponse {
