@@ -135,7 +135,7 @@ pub enum InferenceError {
     Embedding {
         /// The name of the model in the settings.
         model: String,
-        /// What is wrong with its answer, without a word of it.
+        /// The fault of the model's answer. It holds no word of the answer.
         fault: ModelFault,
     },
     /// The reranker gave no answer that counts.
@@ -143,7 +143,7 @@ pub enum InferenceError {
     Rerank {
         /// The name of the model in the settings.
         model: String,
-        /// What is wrong with its answer, without a word of it.
+        /// The fault of the model's answer. It holds no word of the answer.
         fault: ModelFault,
     },
 }

@@ -82,11 +82,11 @@ impl Detector {
     }
 }
 
-/// How much speaks for a language.
+/// The evidence for one language.
 struct Score {
     language: Language,
     weight: u32,
-    /// How many words speak for it.
+    /// The number of words that speak for the language.
     hits: u32,
 }
 

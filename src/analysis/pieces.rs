@@ -187,14 +187,14 @@ fn grouped_number(run: &str) -> Option<String> {
     Some(number)
 }
 
-/// What stands before an apostrophe in French, Italian and Catalan, in place of a whole article or preposition.
+/// French, Italian and Catalan shorten an article or a preposition to one of these before an apostrophe.
 const ELISIONS: [&str; 34] = [
     "l", "d", "j", "m", "t", "s", "n", "c", "qu", "jusqu", "lorsqu", "puisqu", "quoiqu", "quelqu", "presqu", "un",
     "gl", "dell", "nell", "sull", "all", "dall", "coll", "agl", "degl", "dagl", "negl", "sugl", "quell", "quest",
     "bell", "sant", "com", "tutt",
 ];
 
-/// What stands after an apostrophe in English, in place of a word or as an ending.
+/// English shortens a word to one of these after an apostrophe, or ends a word with it.
 const ENGLISH_ENDINGS: [&str; 6] = ["s", "re", "ve", "ll", "d", "m"];
 
 fn push_with_apostrophe<'t>(pieces: &mut Vec<Piece<'t>>, part: &'t str) {

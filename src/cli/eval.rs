@@ -211,7 +211,7 @@ async fn ask(
     let (mut gains, mut ranks, mut not_visible) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
     for (document_id, gain) in &question.expect {
         let rank = rank_of.get(document_id.as_str()).copied();
-        // What nobody may show to the user is not missed.
+        // A document that the user may not see does not count as missed.
         if rank.is_none() && !asker.sees(user, document_id).await? {
             not_visible.push(document_id.clone());
             continue;

@@ -10,7 +10,7 @@ use crate::client::Client;
 use crate::proto::retrieval::retrieve_request::Query;
 use crate::proto::retrieval::{self as message, FetchRequest, RetrieveRequest};
 
-/// What a search text is compared by.
+/// A choice of what a search compares: words, meaning, or both.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum By {
     /// Its words.
@@ -50,7 +50,7 @@ pub(super) struct Asked<'a> {
 pub(super) struct Asker<'a> {
     client: &'a Client,
     collection: &'a str,
-    /// What the texts of questions without a vector are compared by.
+    /// The choice for questions that have no vector.
     by: By,
     seen: BTreeMap<String, BTreeMap<String, bool>>,
 }

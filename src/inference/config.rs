@@ -63,7 +63,7 @@ pub struct RerankConfig {
     /// The form of its requests and answers.
     #[serde(default)]
     pub form: RerankForm,
-    /// What happens if the endpoint gives no answer that counts.
+    /// The answer to a user whose chunks the endpoint could not order.
     #[serde(default)]
     pub on_failure: OnRerankFailure,
     /// A file with the key, which is sent as `Authorization: Bearer …`. It may change at any time.
@@ -96,7 +96,7 @@ pub enum RerankForm {
     Tei,
 }
 
-/// What happens if chunks cannot be ordered.
+/// The answer to a user whose chunks could not be ordered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnRerankFailure {

@@ -13,7 +13,7 @@ use crate::chunk::{Metadata, Value};
 /// longest vector.
 const LINE_BYTES_MAX: u64 = 1 << 20;
 
-/// What may stand before the first line.
+/// Text files may have this mark before the first line.
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// The lines of a file, without those that hold only white space.

@@ -124,7 +124,7 @@ fn fused(rankings: [&Ranking; 2]) -> Ranking {
 struct Occurrences {
     /// How often the query has each word.
     of_query: Vec<f64>,
-    /// By page, in the order of the pages, and then by word.
+    /// One list for each page, with one count for each word of the query.
     of_pages: Vec<Vec<u32>>,
 }
 

@@ -13,7 +13,7 @@ use super::commands::{each, json, ragward, succeeds};
 /// How many files there are of each kind.
 const OF_EACH: usize = 10;
 
-/// What becomes of a file.
+/// The fate of a file: it is read, listed, or passed over.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Outcome {
     /// It is a document, and the name of its kind finds it.

@@ -84,9 +84,9 @@ pub(super) fn svg(title: &str, k: u32, groups: &[Group<'_>]) -> String {
 /// A point of the picture.
 #[derive(Clone, Copy)]
 struct Point {
-    /// How far right.
+    /// The distance from the left edge, in pixels.
     x: f64,
-    /// How far down.
+    /// The distance from the upper edge, in pixels.
     y: f64,
 }
 

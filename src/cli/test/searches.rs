@@ -74,7 +74,7 @@ async fn run_test(
         return Ok(searches);
     }
     relationships.write_all(test.tuples.clone(), OnConflict::Refuse)?;
-    // What a user may see depends on the tuples, so each test has an asker of its own.
+    // Each test has tuples of its own, and an asker remembers who sees what. So each test gets its own asker.
     let mut asker = Asker::new(client, COLLECTION, By::Words);
     for search in &test.retrieval {
         searches.failures.extend(failure(&mut asker, &test.name, search).await?);

@@ -60,7 +60,7 @@ pub(super) struct Item {
     pub(super) depth: usize,
 }
 
-/// What a text consists of.
+/// A part of a text that the parser found.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Found {
     Heading(Heading),

@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 
-/// What stands between the type of a data URI and its content.
+/// A data URI has this mark between its type and its content.
 const MARK: &str = ";base64,";
-/// How far before [`MARK`] a data URI may begin, in bytes. Types are short.
+/// A data URI begins at most this many bytes before [`MARK`], because types are short.
 const TYPE_BYTES_MAX: usize = 128;
 /// A content that is no longer than this stays, in bytes.
 const CONTENT_BYTES_MAX: usize = 64;

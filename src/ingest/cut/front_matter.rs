@@ -16,7 +16,7 @@ const KEYS_MAX: usize = METADATA_KEYS_MAX / 2;
 /// The key of the title, which is no metadata.
 const TITLE_KEY: &str = "title";
 
-/// What a front matter says.
+/// The title and the metadata that a front matter states.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct FrontMatter {
     pub(super) title: Option<String>,

@@ -52,14 +52,14 @@ struct OpenChunk {
     path: Vec<String>,
 }
 
-/// What stands around the pieces of a block.
+/// The texts that the cutter puts around the pieces of a block.
 #[derive(Clone, Copy, Default)]
 struct Frame<'t> {
-    /// What stands before the next piece.
+    /// The cutter puts this before the next piece.
     before: &'t str,
-    /// What stands before each piece after that.
+    /// The cutter puts this before each piece after the next one.
     repeated: &'t str,
-    /// What stands after each piece.
+    /// The cutter puts this after each piece.
     after: &'t str,
 }
 
@@ -219,7 +219,7 @@ impl<'t> Packer<'t> {
                 };
                 let frame = self.frame(&range, block.range.start..fence.code.start, fence.closing);
                 self.split_framed(&fence.lines, fence.code, frame, path);
-                // What stands after the fence is white space, or it is no part of any block.
+                // After the fence comes white space, or text that belongs to no block.
                 self.push_windows(block.range.end..range.end, limit, &mut Frame::default(), path);
             }
         }
@@ -238,7 +238,7 @@ impl<'t> Packer<'t> {
         let limit = self.limit();
         let first = outer.first().copied().unwrap_or(range.start);
         let mut together = Together::new(limit, limit);
-        // What stands before the list goes with the first item.
+        // The text before the list goes with the first item.
         for item in segments(outer.get(1..).unwrap_or_default(), range) {
             let count = self.count(item.clone());
             if count.told <= limit {

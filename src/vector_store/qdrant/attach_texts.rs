@@ -34,7 +34,7 @@ struct FoundText {
     /// The id as text.
     name: String,
     text: String,
-    /// What made the vector of the text; `None` if it has no vector.
+    /// The name of the analysis that made the vector of the text; `None` if it has no vector.
     analysis: Option<String>,
 }
 

@@ -19,7 +19,7 @@ pub(super) const TEXT: &str = "text";
 pub(super) const METADATA: &str = "metadata";
 pub(super) const VERSION: &str = "version";
 pub(super) const WRITTEN_AT: &str = "written_at";
-/// What made the sparse vector of the text. A point without it may be missing from text queries.
+/// The name of the analysis that made the sparse vector of the text. A text query may miss a point without it.
 pub(super) const TEXT_ANALYSIS: &str = "_text_analysis";
 
 /// A payload, or an object within one.

@@ -58,7 +58,7 @@ pub(super) struct PointForm<'a> {
 pub(super) struct PointText {
     /// The vector; `None` if the text has no terms.
     pub(super) vector: Option<SparseText>,
-    /// What made the vector.
+    /// The name of the analysis that made the vector.
     pub(super) analysis: String,
 }
 

@@ -55,7 +55,7 @@ struct Questions {
     text: Option<TextQuestion>,
 }
 
-/// What tells that a point is the one that was found.
+/// The fields that tell whether a point is still the one that was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SameBy {
     /// Its score.
