@@ -314,9 +314,19 @@ impl QdrantStore {
         attach: &Attach,
         ids: Vec<PointId>,
     ) -> Result<Vec<RetrievedPoint>, VectorStoreError> {
-        let asked = ids.len();
         let template = attach.template.as_ref().map(|template| template.path().key());
         let fields = template.into_iter().chain([self.layout(collection).guard.key()]).collect();
+        self.fields_of(collection, ids, fields).await
+    }
+
+    /// Reads these fields of these points. A point that has gone is not among them.
+    pub(super) async fn fields_of(
+        &self,
+        collection: &str,
+        ids: Vec<PointId>,
+        fields: Vec<String>,
+    ) -> Result<Vec<RetrievedPoint>, VectorStoreError> {
+        let asked = ids.len();
         let request = GetPoints {
             collection_name: collection.to_owned(),
             ids,

@@ -10,10 +10,8 @@ use std::collections::HashMap;
 
 use qdrant_client::qdrant::points_update_operation::{Operation, SetPayload, UpdateVectors};
 use qdrant_client::qdrant::vectors::VectorsOptions;
-use qdrant_client::qdrant::with_payload_selector::SelectorOptions;
 use qdrant_client::qdrant::{
-    Condition, GetPoints, NamedVectors, PayloadIncludeSelector, PointId, PointVectors, PointsUpdateOperation,
-    Value as Payload, Vector, Vectors,
+    Condition, NamedVectors, PointId, PointVectors, PointsUpdateOperation, Value as Payload, Vector, Vectors,
 };
 
 use super::QdrantStore;
@@ -102,22 +100,9 @@ impl QdrantStore {
 
     async fn texts_of(&self, collection: &str, ids: Vec<PointId>) -> Result<Vec<FoundText>, VectorStoreError> {
         let layout = self.layout(collection);
-        let asked = ids.len();
         // Qdrant does not look into a JSON text, so the whole field that the text is in is read.
         let fields = vec![Path::of_key(layout.text.first()).key(), TEXT_ANALYSIS.to_owned()];
-        let request = GetPoints {
-            collection_name: collection.to_owned(),
-            ids,
-            with_payload: Some(SelectorOptions::Include(PayloadIncludeSelector { fields }).into()),
-            with_vectors: Some(false.into()),
-            read_consistency: self.read_consistency(),
-            ..GetPoints::default()
-        };
-        let mut points = self.points();
-        let answer = self.call(collection, points.get(request)).await?.result;
-        if answer.len() > asked {
-            return Err(VectorStoreError::BadAnswer(format!("{} points, {asked} were asked for", answer.len())));
-        }
+        let answer = self.fields_of(collection, ids, fields).await?;
         let text = |point: qdrant_client::qdrant::RetrievedPoint| {
             let text = layout.text.text(&point.payload).map(Cow::into_owned).unwrap_or_default();
             let analysis = string(&point.payload, TEXT_ANALYSIS).map(str::to_owned);
